@@ -1,0 +1,136 @@
+"""Image sets in memory: canonical order, identity, split, limit.
+
+Samples stand in the order of their content's hash, so the files' layout and order on disk change neither ids
+nor splits nor per-sample draws; and since a hash knows nothing of the content's meaning, "the first n of a
+class" is a random but fixed choice.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdbench.errors import KdbenchError, unknown
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """``images`` uint8 [N, H, W, 3] and ``targets`` int64 [N], on the CPU."""
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def keep(self, mask: Tensor) -> "ImageSet":
+        """The samples where ``mask`` (bool [N]) is true, in the same order."""
+        return ImageSet(self.images[mask], self.targets[mask])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test part in canonical order; ``id`` is a hash of all pixels and labels of both."""
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+    id: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a run trains on and what it is measured on; ``id`` is a hash that says both."""
+
+    train: ImageSet
+    evaluation: ImageSet
+    id: str
+    name: str
+
+
+def make(name: str, train: ImageSet, test: ImageSet, class_names: tuple[str, ...]) -> Dataset:
+    """Put both parts into canonical order and name the whole by its content."""
+    identity = hashlib.sha256()
+    parts = []
+    for part in (train, test):
+        digests = _digests(part)
+        order = sorted(range(len(part)), key=digests.__getitem__)
+        identity.update(repr(tuple(part.images.shape)).encode())
+        identity.update(b"".join(digests[i] for i in order))
+        rows = torch.tensor(order, dtype=torch.int64)
+        parts.append(ImageSet(part.images[rows], part.targets[rows]))
+    return Dataset(name, parts[0], parts[1], class_names, identity.hexdigest()[:12])
+
+
+def split(dataset: Dataset, name: str, holdout: float) -> Split:
+    """``test``: train on the training part, measure on the test part; ``holdout`` is not looked at.
+
+    ``holdout``: measure on a fixed stratified share of the training part (the first round(holdout * n) of
+    each class), train on the rest, and leave the test part alone; for every choice that is to be made before
+    the test.
+    """
+    if name not in ("test", "holdout"):
+        raise unknown("split", name, ("test", "holdout"))
+    if name == "test":
+        return Split(dataset.train, dataset.test, _hash(dataset.id, "test"), name)
+    if not 0.0 < holdout < 1.0:
+        raise KdbenchError(f"the holdout share must lie between 0 and 1, got {holdout}")
+    counts = dataset.train.targets.bincount(minlength=dataset.num_classes)
+    held = share(counts, holdout)
+    if not ((held > 0) & (held < counts)).all():
+        raise KdbenchError(
+            f"a holdout share of {holdout} leaves a class of {dataset.name} without images on one side "
+            f"(it has {int(counts.min())} to {int(counts.max())} training images a class); choose another"
+        )
+    mask = first(dataset.train.targets, held)
+    identity = _hash(dataset.id, f"holdout {held.tolist()}")
+    return Split(dataset.train.keep(~mask), dataset.train.keep(mask), identity, name)
+
+
+def limit(dataset: Dataset, train_per_class: int | None, test_per_class: int | None) -> Dataset:
+    """The first n images of each class (None, or fewer than n: all) as a data set with its own id."""
+    if train_per_class is None and test_per_class is None:
+        return dataset
+    parts = []
+    for part, count in ((dataset.train, train_per_class), (dataset.test, test_per_class)):
+        if count is not None and count < 1:
+            raise KdbenchError(f"a limit must be 1 image a class or more, got {count}")
+        wanted = torch.full((dataset.num_classes,), len(part) if count is None else count)
+        parts.append(part.keep(first(part.targets, wanted)))
+    return make(dataset.name, parts[0], parts[1], dataset.class_names)
+
+
+def first(targets: Tensor, counts: Tensor) -> Tensor:
+    """Which samples are among the first ``counts[c]`` of their class c: bool [N]."""
+    order = targets.argsort(stable=True)
+    sizes = targets.bincount(minlength=len(counts))
+    starts = sizes.cumsum(0) - sizes
+    rank = torch.empty_like(targets)
+    rank[order] = torch.arange(len(targets)) - starts[targets[order]]
+    return rank < counts[targets]
+
+
+def share(counts: Tensor, part: float) -> Tensor:
+    """round(part * n) of each class; a half goes to the even neighbour."""
+    return (counts.double() * part).round().long()
+
+
+def _digests(part: ImageSet) -> list[bytes]:
+    """24 bytes a sample that sort by content, then by label: blake2b of the pixels, the label."""
+    images = np.ascontiguousarray(part.images.numpy()).reshape(len(part), -1)
+    labels = part.targets.tolist()
+    return [
+        hashlib.blake2b(image.data, digest_size=16).digest() + label.to_bytes(8, "big")
+        for image, label in zip(images, labels, strict=True)
+    ]
+
+
+def _hash(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]

@@ -1,0 +1,119 @@
+"""Views: a batch of stored images as a network sees it, from random choices that were drawn beforehand.
+
+B = batch, N = samples of a set, H x W = image size in pixels. Choosing and rendering are apart: ``draw``
+makes all choices of one epoch from one generator, and ``render`` is a pure function of a row's image and a
+row's draws, so that a sample's view depends neither on its batch mates nor on what else is trained, and can
+be made again at any time.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdbench.data.randaugment import BINS, OPS, randaugment
+from kdbench.errors import KdbenchError
+
+Draws = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class View:
+    """What may be done to an image, in this order: crop, flip, RandAugment, cutout. The default does nothing.
+
+    ``pad``: black pixels put around the image before a random crop of the old size (He et al., CVPR 2016,
+    4.2).
+    ``flip``: mirror left and right with probability 1/2.
+    ``ops``, ``magnitude``: RandAugment's number of operations and strength, 0..30 (see ``randaugment``).
+    ``cutout``: largest side of a black square as a share of the image's shorter side (DeVries & Taylor, 2017,
+    arXiv:1708.04552, with a random side): side uniform in [0, cutout * shorter side], centre uniform over the
+    image, clipped at the border; a pixel is black when its middle lies inside.
+    """
+
+    pad: int = 0
+    flip: bool = False
+    ops: int = 0
+    magnitude: int = 0
+    cutout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.pad < 0 or self.ops < 0:
+            raise KdbenchError(f"a view's pad and ops must be 0 or more, got pad={self.pad}, ops={self.ops}")
+        if not 0 <= self.magnitude < BINS:
+            raise KdbenchError(f"a view's magnitude must be in 0..{BINS - 1}, got {self.magnitude}")
+        if not 0.0 <= self.cutout <= 1.0:
+            raise KdbenchError(f"a view's cutout is a share of the image side in 0..1, got {self.cutout}")
+
+
+def draw(view: View, count: int, size: tuple[int, int], generator: torch.Generator) -> Draws:
+    """All random choices of one epoch for ``count`` samples of ``size`` (H, W), from a CPU generator.
+
+    Only what the view uses: ``offset`` int64 [N, 2], top and left corner of the crop in the padded image;
+    ``flip`` bool [N]; ``op`` int64 [N, ops], positions in ``OPS``, and ``negative`` bool [N, ops]; ``square``
+    float32 [N, 3], centre y, centre x and side in pixels. Index each by the batch's sample numbers before
+    rendering.
+    """
+    height, width = size
+    draws: Draws = {}
+    if view.pad:
+        draws["offset"] = torch.randint(2 * view.pad + 1, (count, 2), generator=generator)
+    if view.flip:
+        draws["flip"] = torch.randint(2, (count,), generator=generator).bool()
+    if view.ops:
+        draws["op"] = torch.randint(len(OPS), (count, view.ops), generator=generator)
+        draws["negative"] = torch.randint(2, (count, view.ops), generator=generator).bool()
+    if view.cutout:
+        scale = torch.tensor([height, width, view.cutout * min(size)])
+        draws["square"] = torch.rand(count, 3, generator=generator) * scale
+    return draws
+
+
+def render(view: View, images: Tensor, draws: Draws) -> Tensor:
+    """``images`` (uint8 [B, H, W, 3]) as the view shows them: float32 [B, 3, H, W] in 0..1, stored
+    channels_last.
+
+    ``draws`` holds one row an image; it may stay on the CPU whatever the images' device (``op`` and
+    ``negative`` must: they group the batch, which on a GPU would wait for it).
+    """
+    if view.pad or view.flip:
+        images = _crop_flip(images, view.pad, draws.get("offset"), draws.get("flip"))
+    if view.ops:
+        images = randaugment(images, draws["op"], draws["negative"], view.magnitude)
+    pixels = plain(images)
+    if view.cutout:
+        pixels.mul_(_outside(draws["square"], pixels)[:, None])
+    return pixels
+
+
+def plain(images: Tensor) -> Tensor:
+    """The images themselves, for evaluation; shapes and values as ``render``'s."""
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def _crop_flip(images: Tensor, pad: int, offset: Tensor | None, flip: Tensor | None) -> Tensor:
+    """Zero-pad, crop at ``offset``, mirror: one gather of whole pixels."""
+    count, height, width, channels = images.shape
+    device = images.device
+    rows = torch.arange(height, device=device).expand(count, -1)  # [B, H], rows of the padded image
+    columns = torch.arange(width, device=device).expand(count, -1)  # [B, W]
+    if flip is not None:
+        columns = torch.where(flip.to(device, non_blocking=True)[:, None], width - 1 - columns, columns)
+    if offset is not None:
+        offset = offset.to(device, non_blocking=True)
+        rows, columns = rows + offset[:, :1], columns + offset[:, 1:]
+    padded = F.pad(images, (0, 0, pad, pad, pad, pad))
+    rows = rows + torch.arange(count, device=device)[:, None] * padded.shape[1]
+    pixels = (
+        rows[:, :, None] * padded.shape[2] + columns[:, None, :]
+    )  # [B, H, W], positions in the flat batch
+    return padded.view(-1, channels).index_select(0, pixels.flatten()).view(images.shape)
+
+
+def _outside(square: Tensor, pixels: Tensor) -> Tensor:
+    """1 outside and 0 inside each image's square (centre y, centre x, side): float32 [B, H, W]."""
+    height, width = pixels.shape[2:]
+    y, x, side = square.to(pixels.device, non_blocking=True)[:, :, None].unbind(1)  # [B, 1] each
+    inside_y = (torch.arange(height, device=pixels.device) + 0.5 - y).abs() < side / 2  # [B, H]
+    inside_x = (torch.arange(width, device=pixels.device) + 0.5 - x).abs() < side / 2  # [B, W]
+    return (~(inside_y[:, :, None] & inside_x[:, None, :])).to(pixels.dtype)

@@ -1,0 +1,16 @@
+"""The one exception for a user's mistake, and the sentence for a name that is not there."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class KdbenchError(Exception):
+    """Bad input, told in one sentence with its remedy; the command line prints it and exits with 1."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str], where: str = "") -> KdbenchError:
+    """The error for a name that is not among ``choices``, with the nearest right one."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return KdbenchError(f"unknown {kind} {name!r}{where}; {hint}")

@@ -1,0 +1,82 @@
+"""Pure functions that several methods share. B samples, C classes, T temperature; logits are [B, C].
+
+All of them stay in log space and never index by a mask, so they hold for logits of any size and run without a host
+sync.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def kl(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
+    """KL(teacher || student) of log-probabilities [B, C], summed over classes -> [B].
+
+    Differentiable in both arguments; a teacher probability of 0 contributes 0 to value and gradient.
+    """
+    return (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(dim=1)
+
+
+def soft_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """T^2 KL(softmax(t/T) || softmax(s/T)), mean over the batch (Hinton et al., arXiv:1503.02531)."""
+    student = (student_logits / temperature).log_softmax(dim=1)
+    teacher = (teacher_logits / temperature).log_softmax(dim=1)
+    return temperature**2 * kl(student, teacher).mean()
+
+
+def drop_target(values: Tensor, target: Tensor) -> Tensor:
+    """``values`` [B, C] without each row's target column -> [B, C-1], order kept."""
+    columns = torch.arange(values.shape[1] - 1, device=values.device).expand(values.shape[0], -1)
+    return values.gather(1, columns + (columns >= target[:, None]))
+
+
+def split_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Split softmax(logits) into its binary part and its rest (DKD, arXiv:2203.08679, section 3).
+
+    Returns ``binary`` [B, 2] = log of (p_y, 1 - p_y) and ``rest`` [B, C-1] = log of the probabilities of the other
+    classes, renormalised. 1 - p_y is a log-sum-exp over the rest: exact however certain the target is.
+    """
+    others = drop_target(logits, target)
+    normaliser = logits.logsumexp(dim=1)
+    hit = logits.gather(1, target[:, None]).squeeze(1) - normaliser
+    miss = others.logsumexp(dim=1) - normaliser
+    return torch.stack([hit, miss], dim=1), others.log_softmax(dim=1)
+
+
+def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
+    """Row-wise (z - mean) / (eps + std) with the unbiased std (LSKD, arXiv:2403.01427).
+
+    A constant row gives 0 with gradient 0 (the released code's gradient there is about 1/eps).
+    """
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    constant = (centred == 0).all(dim=1, keepdim=True)
+    variance = centred.square().sum(dim=1, keepdim=True) / (logits.shape[1] - 1)
+    std = torch.where(constant, 1.0, variance).sqrt()
+    return torch.where(constant, 0.0, centred / (eps + std))
+
+
+def gram(matrix: Tensor) -> Tensor:
+    """M M^T: [B, C] -> [B, B]; of the transposed matrix, [C, C]."""
+    return matrix @ matrix.T
+
+
+def warmup(epoch: float, epochs: int) -> float:
+    """min(epoch / epochs, 1), epoch counted from 1; 1 where ``epochs`` is 0."""
+    return min(epoch / epochs, 1.0) if epochs else 1.0
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value, scale):
+        ctx.scale = scale
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.scale * gradient, None
+
+
+def scale_gradient(value: Tensor, scale: float) -> Tensor:
+    """``value`` itself, its gradient times ``scale``; a negative scale is a gradient reversal."""
+    return _ScaleGradient.apply(value, scale)

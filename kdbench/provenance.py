@@ -1,0 +1,51 @@
+"""Where and with what a row was made: columns for the reader, never part of a run's identity."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+import kdbench
+
+
+def _git(*args: str) -> str | None:
+    try:
+        root = Path(kdbench.__file__).resolve().parent.parent
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def collect(device: str) -> dict[str, Any]:
+    """kdbench, git_commit, git_dirty, torch, timm, cuda, device, threads, deterministic.
+
+    deterministic: bit-identical when repeated on the same machine, which holds on a CPU with the same thread count.
+    """
+    cuda = device.startswith("cuda")
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "kdbench": kdbench.__version__,
+        "git_commit": _git("rev-parse", "--short=12", "HEAD"),
+        "git_dirty": None if status is None else bool(status),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "device": torch.cuda.get_device_name(device) if cuda else f"{processor()} (cpu)",
+        "threads": torch.get_num_threads(),
+        "deterministic": not cuda or torch.are_deterministic_algorithms_enabled(),
+    }

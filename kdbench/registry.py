@@ -1,0 +1,140 @@
+"""Name -> method. Filled from the methods/ folder, from --plugins folders and from entry points `kdbench.methods`.
+
+A file that fails to import stays in the registry as a broken entry: it hides nothing else and is an error only when
+it is asked for. The registry is the project's only module-level mutable state.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kdbench.errors import KdbenchError, unknown
+from kdbench.method import Method, field_types
+
+M = TypeVar("M", bound=type[Method])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered method, or (cls None) a file that failed to import and why."""
+
+    name: str
+    origin: Path
+    cls: type[Method] | None = None
+    error: str = ""
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(cls: M) -> M:
+    """Class decorator: makes ``cls`` a frozen dataclass and enters it under its lower-case name.
+
+    Raises KdbenchError when the name is taken by a class of another file.
+    """
+    cls.name = cls.__name__.lower()
+    frozen = dataclasses.dataclass(frozen=True)(cls)
+    origin = Path(inspect.getfile(cls)).resolve()
+    taken = _entries.get(cls.name)
+    if taken and taken.cls and (taken.origin, taken.cls.__module__) != (origin, cls.__module__):
+        raise KdbenchError(f"two methods are called {cls.name!r}: {taken.origin} and {origin}; rename one")
+    _entries[cls.name] = Entry(cls.name, origin, frozen)
+    return frozen
+
+
+def load(plugins: Path | None = None) -> None:
+    """Import every method file that is not imported yet: ours, entry points, and ``plugins`` (a folder or a file)."""
+    package = importlib.import_module("kdbench.methods")
+    for info in pkgutil.iter_modules(package.__path__):
+        origin = Path(package.__path__[0]) / f"{info.name}.py"
+        _import(info.name, origin, lambda name=info.name: importlib.import_module(f"kdbench.methods.{name}"))
+    for point in entry_points(group="kdbench.methods"):
+        _import(point.name, Path(point.value), point.load)
+    if plugins is not None:
+        if not plugins.exists():
+            raise KdbenchError(f"plug-in folder {plugins} does not exist; --plugins takes a folder of .py files")
+        for file in [plugins] if plugins.is_file() else sorted(plugins.glob("[!_]*.py")):
+            _import(file.stem, file.resolve(), lambda file=file: _import_file(file.resolve()))
+
+
+def _import(name: str, origin: Path, action: Any) -> None:
+    try:
+        action()
+    except KdbenchError:
+        raise
+    except (Exception, SystemExit) as error:  # a plug-in may do anything at import; it is reported when asked for
+        _entries.setdefault(name, Entry(name, origin, None, f"{type(error).__name__}: {error}"))
+
+
+def _import_file(file: Path) -> None:
+    module_name = f"kdbench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+def entries() -> list[Entry]:
+    """All entries by name, broken ones among them."""
+    return [_entries[name] for name in sorted(_entries)]
+
+
+def names() -> list[str]:
+    """The names of all methods that can be used."""
+    return [entry.name for entry in entries() if entry.cls]
+
+
+def get(name: str) -> type[Method]:
+    """The class registered under ``name``. Raises KdbenchError for an unknown or broken one."""
+    if name not in _entries:
+        raise unknown("method", name, names())
+    entry = _entries[name]
+    if entry.cls is None:
+        raise KdbenchError(f"method {name!r} ({entry.origin}) fails at import: {entry.error}")
+    return entry.cls
+
+
+def create(name: str, params: Mapping[str, Any]) -> Method:
+    """The method ``name`` with ``params`` over its defaults. Raises KdbenchError for unknown keys and wrong types."""
+    cls = get(name)
+    for key in params:
+        field_type(name, key)
+    return cls(**params)
+
+
+def field_type(name: str, key: str) -> Any:
+    """The type of one hyperparameter. Raises KdbenchError that lists the fields if there is no such one."""
+    kinds = field_types(get(name))
+    if key not in kinds:
+        raise KdbenchError(f"unknown parameter {key!r} for {name}; it has {', '.join(kinds) or 'none'}")
+    return kinds[key]
+
+
+def code_hash(name: str) -> str:
+    """12 hex digits of the method's file without comments and docstrings: tells an edited file from an old row."""
+    tree = ast.parse(Path(inspect.getfile(get(name))).read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                body.pop(0)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]

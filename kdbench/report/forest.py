@@ -1,0 +1,124 @@
+"""The main figure: paired differences against the baseline, every seed a dot, with mean and 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from kdbench import stats
+from kdbench.report import style
+from kdbench.report.board import Board
+
+COLUMNS = ["table", "panel", "label", "kind", "seed", "delta", "low", "high", "n", "note"]
+ACROSS = 4  # panels in a row
+READING = (
+    "Right of 0 is better. Dots: seeds, paired (in a panel over pairs: the pairs' means). Diamond: their mean. "
+    "Bar: 95% t-interval; an arrow head where it leaves the panel."
+)
+
+
+def frame(boards: Sequence[Board]) -> pd.DataFrame:
+    """What `draw` draws: kind ``mean`` (with low, high, n and a note where there is no number) or ``seed``.
+
+    A panel is one pair, or the common pairs together, whose dots are then the pairs' means.
+    """
+    parts = [_frame(board) for board in boards if board.has_baseline]
+    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _frame(board: Board) -> pd.DataFrame:
+    others = [label for label in board.labels if label != board.baseline]
+    differences = stats.paired(board.table.wide(), board.baseline)
+    parts = []
+    if board.over_pairs():
+        name = f"mean over {len(board.common)} of {len(board.table.pairs)} pairs"
+        dots = board.cells["delta"].unstack("label").loc[board.common, others]
+        means = board.summary.loc[others, ["delta", "low", "high", "delta_n"]].copy()
+        means["note"] = np.where(means["delta"].isna(), "–", "")
+        dots = dots[[label for label in others if not np.isnan(means.at[label, "delta"])]]
+        parts.append(_panel(name, dots, means))
+    for pair in board.table.pairs:
+        cells = board.cells.xs(pair, level="pair").reindex(others)
+        note = np.where(cells["diverged"] > 0, "diverged", np.where(cells["skipped"] != "", "n/a", "–"))
+        means = cells.assign(note=np.where(cells["delta"].isna() | (cells["diverged"] > 0), note, ""))
+        seeds = differences.xs(pair).reindex(columns=others) if pair in differences.index else pd.DataFrame()
+        parts.append(_panel(pair, seeds, means))
+    return pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
+
+
+def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+    """dots [seed or pair x label], means [label] -> long rows."""
+    summary = means[["delta", "low", "high", "delta_n", "note"]].rename(columns={"delta_n": "n"})
+    summary = summary.rename_axis("label").reset_index().assign(kind="mean")
+    single = dots.rename_axis(index="seed", columns="label").stack().rename("delta").reset_index()
+    return pd.concat([summary, single.assign(kind="seed").astype({"seed": str})]).assign(panel=name)
+
+
+def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+    """One block a table, one panel a pair, one line a method; the height grows with the methods."""
+    if not len(data):
+        figure, (part,) = style.canvas(8, [1.0], footer)
+        part.text(
+            0.5, 0.5, f"no finished run of the baseline {baseline}: nothing to compare with", ha="center"
+        )
+        return figure
+    blocks = [block for _, block in data.groupby("table", sort=False)]
+    panels = [block["panel"].nunique() for block in blocks]
+    rows = [-(-n // ACROSS) for n in panels]
+    heights = [0.45 + r * (0.65 + 0.22 * b["label"].nunique()) for r, b in zip(rows, blocks, strict=True)]
+    across = min(max(panels), ACROSS)
+    figure, parts = style.canvas(2.2 + 2.3 * max(across, 2), heights, [READING, *footer])
+    for part, block in zip(parts, blocks, strict=True):
+        _block(part, block, baseline, across)
+    return figure
+
+
+def _block(part: SubFigure, block: pd.DataFrame, baseline: str, across: int) -> None:
+    labels = list(block["label"].unique())
+    panels = list(block.groupby("panel", sort=False))
+    grid = part.subplots(-(-len(panels) // across), across, sharex=True, sharey=True, squeeze=False)
+    part.suptitle(f"Top-1 against {baseline}, points, last epoch: {block['table'].iloc[0]}", fontsize=9)
+    limits = _limits(block)
+    for ax, (name, rows) in zip(grid.flat, panels, strict=False):
+        _draw_panel(ax, rows.assign(place=rows["label"].map(labels.index)), limits)
+        ax.set_title(str(name).replace(" -> ", " →\n"))
+    for ax in grid.flat[len(panels) :]:
+        ax.set_visible(False)
+    for i, ax in enumerate(grid.flat[: len(panels)]):
+        ax.tick_params(axis="x", labelbottom=i + across >= len(panels), length=2)
+        ax.tick_params(axis="y", length=0)
+    grid[0, 0].set_yticks(range(len(labels)), labels)
+    grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
+
+
+def _limits(block: pd.DataFrame) -> tuple[float, float]:
+    """All dots and 0, and the intervals as far as they do not shrink the dots to less than a third."""
+    low, high = min(block["delta"].min(), 0.0), max(block["delta"].max(), 0.0)
+    reach = (high - low) or 1.0
+    wanted_low, wanted_high = np.nanmin([low, block["low"].min()]), np.nanmax([high, block["high"].max()])
+    return max(wanted_low, low - reach) - 0.08 * reach, min(wanted_high, high + reach) + 0.08 * reach
+
+
+def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> None:
+    left, right = limits
+    ax.set_xlim(left, right)
+    ax.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
+    ax.grid(axis="y", color="#EEEEEE", linewidth=0.6)
+    ax.set_axisbelow(True)
+    rows = rows.assign(colour=rows["label"].map(style.colour))
+    dots, means = rows[rows["kind"] == "seed"], rows[(rows["kind"] == "mean") & rows["delta"].notna()]
+    ax.scatter(dots["delta"], dots["place"] + 0.22, s=6, c=dots["colour"], alpha=0.65, linewidths=0)
+    spans = means.dropna(subset=["low"])
+    ends = spans["low"].clip(lower=left), spans["high"].clip(upper=right)
+    ax.hlines(spans["place"] - 0.08, *ends, colors=spans["colour"], linewidth=1.3)
+    for end, mark, beyond in [(left, "<", spans["low"] < left), (right, ">", spans["high"] > right)]:
+        cut = spans[beyond]
+        ax.scatter([end] * len(cut), cut["place"] - 0.08, s=16, c=cut["colour"], marker=mark, clip_on=False)
+    looks = {"s": 18, "marker": "D", "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
+    ax.scatter(means["delta"], means["place"] - 0.08, c=means["colour"], **looks)
+    for row in rows[rows["note"].fillna("") != ""].itertuples():
+        ax.text(0, row.place, f" {row.note}", color=style.GREY, fontsize=7, va="center")

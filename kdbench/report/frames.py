@@ -1,0 +1,111 @@
+"""Rows of a results file -> tidy tables, one for each data set, split and recipe, so that these never mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kdbench import stats, store
+
+TEXT = [
+    "dataset",
+    "split",
+    "teacher",
+    "teacher_id",
+    "student",
+    "method",
+    "recipe_id",
+    "variant",
+    "device",
+    "error",
+]
+ARROW = " -> "
+
+
+@dataclass(frozen=True)
+class Table:
+    """The runs under one set of conditions.
+
+    rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what the
+    user set), ``pair`` (teacher -> student), ``epoch_s`` (train seconds an epoch). set_aside: records left out
+    because newer ones of another version or other parameters carry the same label.
+    """
+
+    dataset: str
+    split: str
+    recipe_id: str
+    rows: pd.DataFrame
+    set_aside: int
+
+    @property
+    def pairs(self) -> list[str]:
+        return sorted(self.rows["pair"].unique())
+
+    @property
+    def labels(self) -> list[str]:
+        return sorted(self.rows["label"].unique())
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows with a result."""
+        return self.rows[self.rows["status"] == "ok"]
+
+    @property
+    def epochs(self) -> str:
+        return "/".join(f"{n:g}" for n in sorted(self.finished["epochs_done"].dropna().unique())) or "no"
+
+    @property
+    def heading(self) -> str:
+        return f"{self.dataset}, {self.split} split, {self.epochs} epochs (recipe {self.recipe_id})"
+
+    def wide(self, value: str = "top1") -> pd.DataFrame:
+        """[(pair, seed) x label] of the finished runs."""
+        return stats.wide(self.finished, value, index=["pair", "seed"])
+
+
+def tables(attempts: pd.DataFrame) -> list[Table]:
+    """All attempts of a suite -> its tables; the test split first, then the longest recipe."""
+    rows = store.records(attempts)
+    rows[TEXT] = rows[TEXT].fillna("")
+    rows["label"] = (rows["method"] + " " + rows["variant"]).str.strip()
+    rows["epoch_s"] = rows["train_s"] / rows["epochs_done"].where(rows["epochs_done"] > 0)
+    groups = stats.join_pairs(rows).groupby(stats.CONDITIONS)
+    found = [_table(*map(str, key), rows=group) for key, group in groups]
+    return sorted(
+        found, key=lambda t: (t.split != "test", -t.rows["epochs_done"].max(), t.dataset, t.recipe_id)
+    )
+
+
+def _table(dataset: str, split: str, recipe_id: str, rows: pd.DataFrame) -> Table:
+    kept = _newest(rows)
+    names = _teacher_names(kept)
+    teachers = [names[key] for key in zip(kept["teacher"], kept["teacher_id"], strict=True)]
+    pairs = [f"{t}{ARROW}{s}" if t else s for t, s in zip(teachers, kept["student"], strict=True)]
+    aside = rows["cell_id"].nunique() - kept["cell_id"].nunique()
+    return Table(dataset, split, recipe_id, kept.assign(pair=pairs), aside)
+
+
+def _newest(rows: pd.DataFrame) -> pd.DataFrame:
+    """One setting under each label, one run for each seed: newer method versions, then later rows, win."""
+    version = rows.groupby("label")["method_version"].transform("max")
+    rows = rows[rows["method_version"] == version]
+    params = rows["params"].fillna("")
+    rows = rows[params == params.groupby([rows[c] for c in ["label", *stats.PAIR]]).transform("last")]
+    return rows.drop_duplicates(["label", *stats.PAIR, "seed"], keep="last")
+
+
+def _teacher_names(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(name, id) -> the name, with the start of the weights' hash where one name has several."""
+    names = {}
+    for name, ids in rows.groupby("teacher")["teacher_id"].unique().items():
+        for i in ids:
+            names[str(name), i] = f"{name}#{i[: _digits(ids)]}" if len(ids) > 1 else str(name)
+    return names
+
+
+def _digits(ids: Iterable[str]) -> int:
+    """How many leading characters, at least 4, tell the ids apart."""
+    unique = set(ids)
+    return next(n for n in range(4, 65) if len({i[:n] for i in unique}) == len(unique))

@@ -1,0 +1,63 @@
+"""How figures look, and how they are saved so that the same rows give the same bytes."""
+
+from __future__ import annotations
+
+import textwrap
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+
+# Okabe and Ito's colours for the colour-blind, without the yellow that vanishes on white.
+PALETTE = ["#56B4E9", "#0072B2", "#009E73", "#D55E00", "#E69F00", "#CC79A7", "#000000"]
+SALT = 631  # gives the six methods of the first suite six colours
+DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))]
+MARKERS = "os^DvP*"  # 7 and 4 dashes: 28 kinds of line in grey
+GREY = "#666666"
+RC = {
+    "svg.hashsalt": "kdbench",
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "legend.frameon": False,
+}
+
+
+def colour(label: str) -> str:
+    """The method's colour, the same in every figure: by its name alone, whatever the user set."""
+    return PALETTE[zlib.crc32(f"{SALT}{label.split()[0]}".encode()) % len(PALETTE)]
+
+
+def lines(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """label -> colour, and a pair of dash and marker that no other of (28) labels in this figure has."""
+    return {
+        label: {"color": colour(label), "linestyle": DASHES[i % 4], "marker": MARKERS[i % 7]}
+        for i, label in enumerate(sorted(labels))
+    }
+
+
+def canvas(width: float, heights: Sequence[float], footer: Sequence[str]) -> tuple[Figure, list[SubFigure]]:
+    """A figure of stacked parts of these heights (inches), with the provenance at its foot."""
+    text = "\n".join(textwrap.fill(line, int(width * 17)) for line in footer)
+    foot = 0.2 + 0.13 * (text.count("\n") + 1)
+    figure = Figure(figsize=(width, sum(heights) + foot), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = list(figure.subfigures(len(heights) + 1, 1, height_ratios=[*heights, foot], squeeze=False)[:, 0])
+    parts[-1].text(0.01, 0.1, text, fontsize=6.5, color=GREY, va="bottom")
+    return figure, parts[:-1]
+
+
+def save(figure: Figure, frame: pd.DataFrame, stem: Path) -> None:
+    """``stem``.png, .svg and .csv (what is drawn), free of dates and versions."""
+    figure.savefig(stem.with_suffix(".png"), dpi=150, metadata={"Software": None})
+    figure.set_layout_engine("none")  # the places are found: once is enough
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    frame.to_csv(stem.with_suffix(".csv"), index=False, lineterminator="\n")

@@ -1,0 +1,183 @@
+"""Paired comparisons: means, intervals, exact tests, ranks. Pure functions on numbers and frames.
+
+A row is one training run. Rows are paired when they share the pair (teacher, its weights, student), the data, the
+split, the recipe and the seed: same initial student, same batches, so that only the method differs. In a *wide*
+frame the index holds what is matched, each column is one method, NaN means no value. Accuracies are in percent,
+differences in percentage points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import optimize
+from scipy import stats as distributions
+
+CONDITIONS = ["dataset", "split", "recipe_id"]
+PAIR = ["teacher", "teacher_id", "student"]
+MATCH = [*CONDITIONS, *PAIR, "seed"]
+MIN_PAIRS = 6  # the fewest for which the sign-flip test can reach two-sided p < .05 (2 / 2^6)
+TOO_FEW = "too few pairs to test"
+
+
+class Summary(NamedTuple):
+    """Mean, standard deviation (ddof 1; NaN for n < 2) and number of values."""
+
+    mean: float
+    std: float
+    n: int
+
+
+class Interval(NamedTuple):
+    """A mean and its confidence limits (NaN for fewer than two values)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def summary(values: ArrayLike) -> Summary:
+    """Mean, std and n of the values that are there."""
+    data = np.asarray(values, float)
+    data = data[~np.isnan(data)]
+    mean = data.mean() if len(data) else np.nan
+    return Summary(float(mean), float(data.std(ddof=1)) if len(data) > 1 else np.nan, len(data))
+
+
+def half_width(std, n, level: float = 0.95):
+    """Half the t-interval of a mean, from the std (ddof 1) and n of its values; NaN where n < 2. Broadcasts."""
+    n = np.asarray(n, float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return distributions.t.ppf((1 + level) / 2, n - 1) * np.asarray(std, float) / np.sqrt(n)
+
+
+def t_interval(differences: ArrayLike, level: float = 0.95) -> Interval:
+    """Paired t-interval: over seeds of one pair, or over the means of several pairs."""
+    mean, std, n = summary(differences)
+    half = float(half_width(std, n, level))
+    return Interval(mean, mean - half, mean + half)
+
+
+def join_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without a teacher (plain training) stand once for every pair of their student and conditions.
+
+    ``teacher`` and ``teacher_id`` are '' where a row has none; such a row stays as it is where its student has no
+    pair.
+    """
+    alone = rows["teacher"] == ""
+    pairs = rows.loc[~alone, CONDITIONS + PAIR].drop_duplicates()
+    joined = rows[alone].drop(columns=PAIR[:2]).merge(pairs, "left", [*CONDITIONS, "student"])
+    joined[PAIR[:2]] = joined[PAIR[:2]].fillna("")
+    return pd.concat([rows[~alone], joined], ignore_index=True)
+
+
+def wide(
+    rows: pd.DataFrame, value: str = "top1", column: str = "label", index: Sequence[str] = MATCH
+) -> pd.DataFrame:
+    """Rows -> one line a match, one column a method. Raises ValueError for two rows of one method in one match."""
+    return rows.pivot(index=list(index), columns=column, values=value)
+
+
+def paired(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Wide scores -> differences against the column ``baseline``, NaN where either has no value.
+
+    Raises KeyError where the baseline is no column.
+    """
+    return scores.sub(scores[baseline], axis=0)
+
+
+def sign_flip(differences: ArrayLike) -> float | None:
+    """Exact two-sided p that the mean of k differences is 0: each may as well have had the other sign.
+
+    The share of all 2^k sign patterns whose sum is at least as far from 0 as the one seen. None for fewer than
+    MIN_PAIRS differences (say TOO_FEW then). The sums of two halves are combined, so k = 40 is no problem.
+    """
+    data = np.abs(np.asarray(differences, float))
+    k = len(data)
+    if k < MIN_PAIRS or np.isnan(data).any():
+        return None
+    seen = abs(float(np.sum(differences))) - 1e-9 * float(
+        data.sum()
+    )  # sums that differ by rounding are equal
+    if seen <= 0:
+        return 1.0
+    first, second = _signed_sums(data[: k // 2]), np.sort(_signed_sums(data[k // 2 :]))
+    beyond = len(second) - np.searchsorted(second, seen - first)
+    return 2.0 * float(beyond.sum()) / 2.0**k
+
+
+def _signed_sums(values: np.ndarray) -> np.ndarray:
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's step-down adjustment for several tests, in the order given; NaN is no test and stays NaN."""
+    p = np.asarray(p_values, float)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    return adjusted
+
+
+def wins_ties_losses(differences: ArrayLike, stds: ArrayLike) -> tuple[int, int, int] | None:
+    """Over pairs: a tie where the difference is smaller than the seed std, else a win or a loss.
+
+    +inf and -inf are a win and a loss by divergence of the other. None where a difference or a std that is needed
+    is unknown (one seed): nothing can be called a tie then.
+    """
+    difference, std = np.broadcast_arrays(np.asarray(differences, float), np.asarray(stds, float))
+    decided = np.isinf(difference)
+    if (np.isnan(difference) | (np.isnan(std) & ~decided)).any():
+        return None
+    clear = decided | ((np.abs(difference) >= std) & (difference != 0))
+    wins, losses = int((clear & (difference > 0)).sum()), int((clear & (difference < 0)).sum())
+    return wins, len(difference) - wins - losses, losses
+
+
+def mean_ranks(scores: pd.DataFrame) -> pd.Series:
+    """[pairs x methods], higher is better -> each method's mean rank, 1 = best, ties share theirs.
+
+    The pairs must be common to all methods (ValueError for a NaN); a diverged run is -inf and comes last.
+    """
+    if scores.isna().to_numpy().any():
+        raise ValueError("ranks need pairs that every method has completed")
+    return scores.rank(axis=1, ascending=False, method="average").mean()
+
+
+def detectable(std: float, n: int) -> float:
+    """The smallest true mean difference that n paired differences of this std would show.
+
+    Two-sided paired t-test at alpha .05 with power .8: the noncentral t with n - 1 degrees of freedom, times
+    std / sqrt(n). NaN for n < 2.
+    """
+    return float(std) * _standard_effect(n) / float(np.sqrt(n)) if n > 1 else np.nan
+
+
+@lru_cache
+def _standard_effect(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    critical = distributions.t.ppf(1 - alpha / 2, n - 1)
+
+    def lacking(effect: float) -> float:
+        return power - float(distributions.nct.sf(critical, n - 1, effect))  # the far tail is below 1e-5
+
+    return float(optimize.brentq(lacking, 0.1, 30.0))  # type: ignore[arg-type]
+
+
+def cost_ratio(cost: pd.DataFrame, device: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Wide cost (train seconds an epoch) and device -> [pair x method], cost as a multiple of the baseline's.
+
+    The last index level is the seed. Only runs on the same device as their paired baseline count.
+    """
+    own = cost.where(device.eq(device[baseline], axis=0) & cost[baseline].notna().to_numpy()[:, None])
+    base = own.notna().mul(cost[baseline].fillna(0.0), axis=0)
+    levels = list(range(cost.index.nlevels - 1))
+    return own.groupby(level=levels).sum() / base.groupby(level=levels).sum().replace(0.0, np.nan)

@@ -1,0 +1,128 @@
+"""results/<suite>.csv: one row an attempt, append-only, crash-safe; and the curves beside it.
+
+A record is one physical line. Appending takes a lock, cuts a torn last line (the mark of a writer that died) back to
+the last newline, writes once and syncs. A file with another header is refused, never rewritten.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+
+SCHEMA = 1
+IDENTITY = (
+    "schema cell_id suite dataset split teacher teacher_id student method method_version params recipe_id seed".split()
+)
+AIDS = "variant default teacher_top1 teacher_expected".split()
+OUTCOME = (
+    "status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done final_loss".split()
+)
+COST = "train_s eval_s cohort_size img_per_s peak_mem_mb student_params extra_params macs".split()
+PROVENANCE = (
+    "run_id attempt started_utc kdbench git_commit git_dirty code_hash torch timm cuda device threads "
+    "deterministic error"
+).split()
+COLUMNS = IDENTITY + AIDS + OUTCOME + COST + PROVENANCE
+CURVE_COLUMNS = "cell_id run_id epoch term value".split()
+TEXT = (
+    "cell_id suite dataset split teacher teacher_id student method params recipe_id variant status run_id "
+    "started_utc kdbench git_commit code_hash torch timm cuda device error"
+).split()
+
+DONE = ("ok", "diverged", "skipped")  # error, oom and interrupted are tried again
+
+
+def encode(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
+    """Rows as CSV lines: floats by repr, None as empty, line breaks inside a value escaped."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    for row in rows:
+        writer.writerow({key: _text(row[key]) for key in columns})
+    return buffer.getvalue().encode()
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    return str(value).replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = COLUMNS) -> None:
+    """Add rows to the file at ``path``, which is made if it is not there.
+
+    Raises KdbenchError when the header is another one or the file cannot be written (a full disk, no permission);
+    nothing is lost then: the cells' checkpoints stay and the same command writes the rows again.
+    """
+    header = (",".join(columns) + "\n").encode()
+    line = encode(rows, columns)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole == 0:
+                line = header + line
+            else:
+                _check_header(path, content, header)
+            if whole < len(content):
+                file.truncate(whole)
+            try:
+                if file.write(line) < len(line):
+                    raise OSError("the disk is full")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(whole)
+                raise
+    except OSError as error:
+        raise KdbenchError(
+            f"cannot write {path} ({error.strerror or error}); free or fix it and type the same command again: "
+            "no training is lost"
+        ) from error
+
+
+def _check_header(path: Path, content: bytes, header: bytes) -> None:
+    if content[: content.find(b"\n") + 1] != header:
+        raise KdbenchError(
+            f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); "
+            "move it aside or choose another --results folder"
+        )
+
+
+def read(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """All whole rows of one file (a torn last line is left out); an absent file has none.
+
+    Raises KdbenchError for a foreign header or a row with the wrong number of values.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:
+        return pd.DataFrame(columns=columns)
+    _check_header(path, whole, (",".join(columns) + "\n").encode())
+    text = {column: str for column in TEXT if column in columns}
+    try:
+        return pd.read_csv(io.BytesIO(whole), dtype=text, keep_default_na=False, na_values=[""])
+    except (pd.errors.ParserError, ValueError) as error:
+        raise KdbenchError(f"{path} is damaged ({error}); restore it or move it aside") from error
+
+
+def records(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Attempts -> one record a cell: its last done row, or its last row where none is done."""
+    done = attempts["status"].isin(DONE)
+    order = attempts.assign(_done=done).reset_index(drop=True)
+    order = order.sort_values("_done", kind="stable")  # done rows last, file order kept within
+    return order.drop_duplicates("cell_id", keep="last").drop(columns="_done").sort_index()

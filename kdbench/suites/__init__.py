@@ -1,0 +1,197 @@
+"""Suites: what is trained on what, by which recipe. One TOML a suite, read strictly into frozen dataclasses.
+
+A key that is unknown, missing or of the wrong type is an error that names the file, the key and the nearest right one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from kdbench.data.views import View
+from kdbench.errors import KdbenchError, unknown
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every cell of a suite is trained: SGD, one schedule, no selection.
+
+    Epoch-like numbers (milestones, methods' warm-ups) are in units of ``reference_epochs``, so ``epochs`` may be
+    shortened and the schedule keeps its shape. ``eval_every`` only sets how often curves are measured.
+    """
+
+    epochs: int
+    reference_epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    schedule: Literal["step", "onecycle"]
+    precision: Literal["fp32", "bf16"]
+    eval_every: int = field(metadata={"identity": False})
+    milestones: tuple[int, ...] = ()  # step: lr is multiplied by `decay` after each
+    decay: float = 0.1
+    peak: float = 0.3  # onecycle: the share of training at which lr is highest
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that can change a number."""
+        fields = (f for f in dataclasses.fields(self) if f.metadata.get("identity", True))
+        return {f.name: getattr(self, f.name) for f in fields}
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The data set, its normalisation (per channel, of values in 0..1) and the share held out for tuning."""
+
+    name: str
+    classes: int
+    size: int  # pixels a side
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    holdout: float = 0.1
+    train_per_class: int | None = None  # keep only the first so many of each class
+    test_per_class: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A name of the suite -> an architecture of kdbench or timm with its keyword arguments."""
+
+    arch: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """What a teacher of this name is expected to reach: top-1 in percent on the test split."""
+
+    top1: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Teacher and student, with the recipe fields and method parameters published for this pair."""
+
+    teacher: str
+    student: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.teacher}:{self.student}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Everything that a suite file says."""
+
+    description: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    dataset: DataSpec
+    views: Mapping[str, View]
+    recipe: Recipe
+    pairs: tuple[Pair, ...]
+    teacher_recipe: Mapping[str, Any] = field(default_factory=dict)  # over `recipe`, for teachers trained here
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)
+    teachers: Mapping[str, TeacherSpec] = field(default_factory=dict)
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method parameters for every pair
+    name: str = ""
+
+    def model(self, name: str) -> ModelSpec:
+        """The suite's own definition of ``name``, else the architecture of that name."""
+        return self.models.get(name, ModelSpec(name))
+
+
+def names() -> list[str]:
+    """The suites that ship with kdbench."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
+def load(name: str) -> Suite:
+    """The suite of that name, or the one in that .toml file. Raises KdbenchError for every mistake in it."""
+    file = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not file.is_file():
+        if name.endswith(".toml"):
+            raise KdbenchError(f"suite file {name} does not exist")
+        raise unknown("suite", name, names())
+    try:
+        table = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise KdbenchError(f"{file} is not valid TOML: {error}") from error
+    suite = dataclasses.replace(_build(Suite, table, str(file)), name=file.stem)
+    for pair in suite.pairs:
+        replace_recipe(suite.recipe, pair.recipe, f"{file}: pair {pair}")
+    replace_recipe(suite.recipe, suite.teacher_recipe, f"{file}: teacher_recipe")
+    return suite
+
+
+def replace_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """``recipe`` with some fields changed, each checked by name and type."""
+    current = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+    return _build(Recipe, {**current, **changes}, where)
+
+
+def _build(cls: type, table: Any, where: str) -> Any:
+    """A dataclass from a TOML table, strictly."""
+    if not isinstance(table, Mapping):
+        raise KdbenchError(f"{where} must be a table, got {table!r}")
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name != "name" or cls is DataSpec}
+    for key in table:
+        if key not in fields:
+            raise unknown("key", key, fields, f" in {where}")
+    for key, spec in fields.items():
+        optional = spec.default is not dataclasses.MISSING or spec.default_factory is not dataclasses.MISSING
+        if key not in table and not optional:
+            raise KdbenchError(f"missing key {key!r} in {where}")
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
+    instance = cls(**values)
+    if cls is Recipe:
+        _check_recipe(instance, where)
+    return instance
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        if value not in args:
+            raise unknown("value", str(value), args, f" in {where}")
+        return value
+    if origin in (Union, types.UnionType):  # X | None
+        return None if value is None else _value(args[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise KdbenchError(f"{where} must be a list, got {value!r}")
+        return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise KdbenchError(f"{where} must be a table, got {value!r}")
+        return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is Any:
+        return value
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is not kind:
+        raise KdbenchError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    return value
+
+
+def _check_recipe(recipe: Recipe, where: str) -> None:
+    for key in ("epochs", "reference_epochs", "batch_size", "lr", "eval_every"):
+        if not getattr(recipe, key) > 0:
+            raise KdbenchError(f"{where}: {key} must be greater than 0, got {getattr(recipe, key)}")
+    if recipe.batch_size < 2:
+        raise KdbenchError(f"{where}: batch_size must be at least 2 (BatchNorm), got {recipe.batch_size}")
+    if not 0 < recipe.peak < 1:
+        raise KdbenchError(f"{where}: peak must lie between 0 and 1, got {recipe.peak}")

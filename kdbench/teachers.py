@@ -1,0 +1,99 @@
+"""Teachers: weights from a file or from the cache of those trained here, checked, hashed and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdbench import checkpoint, models
+from kdbench.data.sets import Split
+from kdbench.errors import KdbenchError
+from kdbench.evaluate import predictions, top_k
+from kdbench.identity import digest, weights_digest
+from kdbench.method import Needs
+from kdbench.models.net import Net
+from kdbench.suites import DataSpec, ModelSpec
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher whose weights lie at ``path``; ``id`` hashes their content. ``expected``: top-1 on test, percent."""
+
+    name: str
+    model: ModelSpec
+    path: Path
+    id: str
+    expected: float | None
+
+    def net(self, data: DataSpec) -> Net:
+        """The frozen network, in eval mode."""
+        model = models.create(self.model.arch, data.classes, **self.model.args)
+        fill(model, checkpoint.load_weights(self.path), self.name, self.path)
+        return Net(model, data.mean, data.std).eval().requires_grad_(False)
+
+
+def open_teacher(name: str, model: ModelSpec, path: Path, data: DataSpec, expected: float | None) -> Teacher:
+    """Check the weights at ``path`` against the architecture. Raises KdbenchError with what does not fit."""
+    instance = models.create(model.arch, data.classes, **model.args)
+    fill(instance, checkpoint.load_weights(path), name, path)
+    state = {k: v for k, v in instance.state_dict().items() if not k.endswith("num_batches_tracked")}
+    return Teacher(name, model, path, weights_digest(state), expected)
+
+
+def find_file(name: str, folder: Path) -> Path:
+    """``<name>.pth``, ``.pt`` or ``.safetensors`` in a folder that the user gave."""
+    if not folder.is_dir():
+        raise KdbenchError(f"--teacher-weights {folder} is not a folder; it should hold {name}.pth or {name}.safetensors")
+    for suffix in SUFFIXES:
+        if (folder / f"{name}{suffix}").is_file():
+            return folder / f"{name}{suffix}"
+    raise KdbenchError(
+        f"there is no {' or '.join(name + s for s in SUFFIXES)} in {folder}; put the file there, or leave out "
+        "--teacher-weights and the teacher is trained by the suite's recipe"
+    )
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:
+    """Load ``state`` into ``model``: all keys, all shapes. Counters that old checkpoints lack may be missing."""
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    own = model.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    foreign = [k for k in state if k not in own]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    for problem, keys in (("lacks", missing), ("has the unknown", foreign), ("differs in shape:", shapes)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise KdbenchError(f"{path} does not fit {name}: it {problem} {', '.join(keys[:3])}{more}; is it another model?")
+    model.load_state_dict({**own, **state})
+
+
+def teacher_logits(teacher: Teacher, net: Net, split: Split, work: Path, device: torch.device) -> Tensor:
+    """Logits [N, C] on the evaluation split, fp32; kept in ``work`` under the hash of weights, split and normalisation."""
+    key = digest([teacher.id, split.id, net.mean.flatten().tolist(), net.std.flatten().tolist()])
+    path = work / "teachers" / f"{teacher.name}-{key}.logits.safetensors"
+    if path.is_file():
+        return checkpoint.load_weights(path)["logits"].to(device)
+    logits = predictions(lambda images: net(images.to(device), Needs()).logits, split.evaluation)
+    try:
+        checkpoint.save_weights(path, {"logits": logits})
+    except OSError:
+        pass  # it is measured again next time
+    return logits
+
+
+def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:
+    """Top-1 of the teacher on the evaluation split, in percent."""
+    net = teacher.net(data).to(device, memory_format=torch.channels_last)
+    logits = teacher_logits(teacher, net, split, work, device)
+    return top_k(logits.cpu(), split.evaluation.targets.cpu(), 1)

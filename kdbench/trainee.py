@@ -1,0 +1,256 @@
+"""One cell while it trains: student, method, modules, optimiser and its own random streams."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench import models, registry
+from kdbench.errors import KdbenchError
+from kdbench.evaluate import predictions
+from kdbench.data.sets import ImageSet
+from kdbench.identity import stream
+from kdbench.method import Batch, Context, ModelFacts, Needs, Outputs, Terms, Views, overrides
+from kdbench.models.net import Net
+from kdbench.plan import Cell
+
+
+class Streams:
+    """A cell's random streams: torch's global generators while the cell acts, and one of its own."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        with torch.random.fork_rng(self._devices()):
+            torch.manual_seed(seed)
+            self._state = self._global_state()
+
+    def _devices(self) -> list[torch.device]:
+        return [self.device] if self.device.type == "cuda" else []
+
+    def _global_state(self) -> list[Tensor]:
+        return [torch.get_rng_state()] + [torch.cuda.get_rng_state(d) for d in self._devices()]
+
+    def _set_global_state(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for device, state in zip(self._devices(), states[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Run the block on this cell's streams; whoever acts next is left as it was."""
+        outside = self._global_state()
+        self._set_global_state(self._state)
+        try:
+            yield
+        finally:
+            self._state = self._global_state()
+            self._set_global_state(outside)
+
+    def state(self) -> dict[str, Any]:
+        return {"global": self._state, "own": self.generator.get_state()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._state = list(state["global"])
+        self.generator.set_state(state["own"])
+
+
+class Stopwatch:
+    """Seconds that a cell's own work takes; on a GPU by events, read only when asked for (no sync in between)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self._seconds = 0.0
+        self._pending: list[tuple[Any, Any]] = []
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        if self.cuda:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            yield
+            end.record()
+            self._pending.append((begin, end))
+        else:
+            begin = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - begin
+
+    @property
+    def seconds(self) -> float:
+        if self._pending:
+            self._pending[-1][1].synchronize()
+            self._seconds += sum(begin.elapsed_time(end) for begin, end in self._pending) / 1000
+            self._pending.clear()
+        return self._seconds
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        self._seconds = value
+
+
+def build_net(cell: Cell, device: torch.device) -> Net:
+    """The student with its initial weights: the same for every method, a function of data, seed and student only."""
+    model_spec, data = cell.student_model, cell.dataset
+    with torch.random.fork_rng([]):
+        torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
+        model = models.create(model_spec.arch, data.classes, **model_spec.args)
+    return Net(model, data.mean, data.std).to(device, memory_format=torch.channels_last)
+
+
+def unmet(needs: Needs, student: ModelFacts, teacher: ModelFacts | None) -> str | None:
+    """Why a pair cannot give what a method declares, or None."""
+    for role, facts in (("student", student), ("teacher", teacher)):
+        if needs.preact and facts is not None and not facts.has_preact:
+            return f"the {role} has no pre-activation stages"
+    return None
+
+
+class Trainee:
+    """The live state of one cell. ``outcome`` is None while it trains, else (status, reason)."""
+
+    def __init__(self, cell: Cell, context: Context, net: Net, device: torch.device) -> None:
+        self.cell, self.context, self.device = cell, context, device
+        self.method = cell.build_method()
+        self.needs = self.method.needs
+        self.outcome: tuple[str, str] | None = None
+        self.epoch, self.step_in_epoch, self.seen = 0, 0, 0
+        self.sums: dict[str, Tensor] = {}
+        self.curves: list[tuple[int, str, float]] = []
+        self.best = float("-inf")
+        self.eval_s = 0.0
+        self.watch = Stopwatch(device)
+        self.streams = Streams(stream("cell", cell.split_id, cell.seed, cell.student), device)
+        self.net = net
+        reason = unmet(self.needs, context.student, context.teacher) or self.method.skip(context)
+        if not reason and context.num_classes < self.method.min_classes:
+            reason = f"{cell.method} needs at least {self.method.min_classes} classes"
+        if reason:
+            self.outcome = ("skipped", reason)
+            return
+        with self.streams.active():
+            self.modules = self.method.build(context)
+        if not isinstance(self.modules, nn.Module):
+            raise KdbenchError(f"{cell.method}.build must return a torch.nn.Module, got {type(self.modules).__name__}")
+        self.modules.to(device)
+        recipe = cell.recipe
+        self.optimizer = torch.optim.SGD(
+            [*self.net.parameters(), *self.modules.parameters()],
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+
+    def prepare(self, teacher_batches: Any) -> None:
+        """The method's one pass over the train set, where it has one."""
+        if overrides(self.method, "prepare"):
+            with self.streams.active(), torch.no_grad(), self.watch.running():
+                self.method.prepare(self.context, teacher_batches, self.modules)
+
+    def step(self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float) -> None:
+        """Forward, loss, backward, update, optimiser: one training step on one batch."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.cell.recipe.precision == "bf16")
+        with self.watch.running(), self.streams.active():
+            with autocast:
+                outputs = {view: self.net(images[view], self.needs) for view in self.needs.views}
+            student = Views(outputs, self.needs)
+            teacher_views = Views(teacher, self.needs) if self.needs.teacher else None
+            returned = self.method.loss(batch, student, teacher_views, self.modules)
+            terms = check_terms(self.cell.method, returned)
+            total = torch.stack(list(terms.values())).sum()
+            total.backward()
+            if overrides(self.method, "update"):
+                with torch.no_grad():
+                    detached = {name: value.detach() for name, value in returned.items()}
+                    self.method.update(batch, student, teacher_views, self.modules, detached)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            hits = (student.logits.detach().argmax(dim=1) == batch.target).sum()
+        size = len(batch.target)
+        self._add("loss", total.detach() * size)
+        self._add("hits", hits)
+        for name, value in terms.items():
+            self._add(f"loss_{name}", value.detach() * size)
+        self.seen += size
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def end_epoch(self) -> None:
+        """Sums -> curves; a loss that is not finite closes the cell."""
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        means = {name: value.item() / max(self.seen, 1) for name, value in self.sums.items()}
+        means["train_top1"] = 100.0 * means.pop("hits", 0.0)
+        for name, value in means.items():
+            self.curves.append((self.epoch, name, value))
+        self.sums, self.seen = {}, 0
+        loss = means.get("loss", float("nan"))
+        if not torch.isfinite(torch.tensor(loss)):
+            self.outcome = ("diverged", f"the training loss became {loss} in epoch {self.epoch}")
+
+    def evaluate(self, images: ImageSet) -> Tensor:
+        """Logits of the deployed student, eval mode, fp32; training state is left as it was."""
+        begin = time.perf_counter()
+        self.net.eval()
+        self.modules.eval()
+
+        def predict(batch: Tensor) -> Tensor:
+            student = Views({self.needs.views[0]: self.net(batch, self.needs)}, self.needs)
+            return self.method.predict(student, self.modules)
+
+        logits = predictions(predict, images)
+        self.net.train()
+        self.modules.train()
+        self.eval_s += time.perf_counter() - begin
+        return logits
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on as if nothing had happened; tensors and plain values."""
+        return {
+            "cell_id": self.cell.id,
+            "code": registry.code_hash(self.cell.method),
+            "epoch": self.epoch,
+            "step": self.step_in_epoch,
+            "seen": self.seen,
+            "sums": self.sums,
+            "curves": self.curves,
+            "best": self.best,
+            "seconds": [self.watch.seconds, self.eval_s],
+            "net": self.net.state_dict(),
+            "modules": self.modules.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "streams": self.streams.state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The counterpart of `state`."""
+        self.epoch, self.step_in_epoch, self.seen = state["epoch"], state["step"], state["seen"]
+        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.curves = [tuple(row) for row in state["curves"]]
+        self.best = state["best"]
+        self.watch.seconds, self.eval_s = state["seconds"]
+        self.net.load_state_dict(state["net"])
+        self.modules.load_state_dict(state["modules"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.streams.load(state["streams"])
+
+
+def check_terms(method: str, returned: Any) -> Terms:
+    """The terms that are summed. Raises KdbenchError when ``loss`` broke its contract."""
+    if not isinstance(returned, dict) or not any(not name.startswith("_") for name in returned):
+        raise KdbenchError(f"{method}.loss must return a dict of named scalar tensors, got {returned!r:.80}")
+    terms = {name: value for name, value in returned.items() if not name.startswith("_")}
+    for name, value in terms.items():
+        if not isinstance(value, Tensor) or value.ndim != 0:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise KdbenchError(f"{method}.loss: the term {name!r} must be a 0-dim tensor, got {shape}")
+    return terms

@@ -1,0 +1,103 @@
+"""Multi-level logit distillation: instance, batch and class alignment at several temperatures on two views.
+
+B samples, C classes, T temperature; logits are [B, C].
+"""
+
+from dataclasses import field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from kdbench.losses import gram, soft_kl, standardize
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+POOL = (3.0, 5.0, 2.0, 6.0)  # the temperatures beside the base one
+SLIPPED = (2.0, 6.0)  # where the released code puts the weak logits into the strong view's instance term
+
+View = tuple[Tensor, Tensor]  # student's and teacher's logits
+
+
+def level_gaps(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """||P^t P^tT - P^s P^sT||_F^2 / B and ||P^tT P^t - P^sT P^s||_F^2 / C, P = softmax(z/T)."""
+    student = (student_logits / temperature).softmax(dim=1)
+    teacher = (teacher_logits / temperature).softmax(dim=1)
+    batch = (gram(teacher) - gram(student)).square().sum() / student.shape[0]
+    classes = (gram(teacher.T) - gram(student.T)).square().sum() / student.shape[1]
+    return batch, classes
+
+
+def mlkd_paper(views: tuple[View, ...], temperature: float, z_score: bool = False) -> tuple[Tensor, ...]:
+    """(instance, batch, class): every term on every view at every temperature of the set {base} + POOL."""
+    instance, batch, classes = [], [], []
+    for t in dict.fromkeys((temperature, *POOL)):
+        for view in views:
+            instance.append(soft_kl(*(map(standardize, view) if z_score else view), t))
+            gaps = level_gaps(*view, t)
+            batch.append(gaps[0])
+            classes.append(gaps[1])
+    return sum(instance), sum(batch), sum(classes)
+
+
+def mask_fractions(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares of samples (by confidence) and of classes (by mass in the batch) at or below the median."""
+    probs = teacher_logits.softmax(dim=1)
+    values = (probs.amax(dim=1), probs.sum(dim=0))
+    sample, classes = ((v <= torch.quantile(v, 0.5)).to(v.dtype).mean() for v in values)
+    return sample, classes
+
+
+def mlkd_code(weak: View, strong: View, temperature: float, z_score: bool = False) -> tuple[Tensor, ...]:
+    """(instance, batch, class) as released: masks that only scale, the slip, no strong Gram terms."""
+    of_samples, of_classes = mask_fractions(weak[1])
+    weak_z, strong_z = (tuple(map(standardize, v)) if z_score else v for v in (weak, strong))
+    instance, batch, classes = [], [], []
+    for place, t in enumerate((temperature, *POOL)):
+        weak_kl = soft_kl(*weak_z, t)
+        slipped = place > 0 and t in SLIPPED
+        instance.append(of_samples * weak_kl + (weak_kl if slipped else soft_kl(*strong_z, t)))
+        gaps = level_gaps(*weak, t)
+        batch.append(of_samples * gaps[0])
+        classes.append(of_classes * gaps[1])
+    return sum(instance), sum(batch), sum(classes)
+
+
+@register
+class MLKD(Method):
+    """Multi-level logit distillation (Jin et al., CVPR 2023, no arXiv id found).
+
+    Equation: L = ce_weight (CE(weak) + CE(strong)) + kd_weight sum_T [ T^2 mean_i KL(p^t_i || p^s_i)
+    + ||P^t P^tT - P^s P^sT||_F^2 / B + ||P^tT P^t - P^sT P^s||_F^2 / C ], T in {temperature, 3, 5, 2, 6}, on
+    both views.
+    fidelity: paper.
+    Deviations: form="paper" has every term on both views and no mask. form="code" is the released code: its
+    confidence masks multiply scalars, so they only scale the weak terms by the masked fraction (in the
+    logits' dtype: float32 in training, as there); the strong instance term has the weak logits at T = 2 and
+    6; the strong batch and class terms are left out; a base temperature of 2, 3, 5 or 6 counts twice.
+    `standardize` is LSKD's (arXiv:2403.01427): instance term only.
+    """
+
+    needs: ClassVar[Needs] = Needs(views=("weak", "strong"))
+    coupled: ClassVar[bool] = True
+    weights: ClassVar = {"ce_weight": "ce", "kd_weight": ("instance", "batch", "class")}
+    zero_at_match: ClassVar = ("instance", "batch", "class")
+    positive: ClassVar = ("temperature",)
+
+    # the release's CIFAR-100 configuration; ImageNet: T 1, weights 0.5/0.5
+    temperature: float = 4.0
+    ce_weight: float = 0.1
+    kd_weight: float = 0.9
+    form: Literal["paper", "code"] = "paper"
+    standardize: bool = field(default=False, metadata={"neutral": False})
+
+    def loss(self, batch, student, teacher, modules):
+        weak, strong = ((student[v].logits, teacher[v].logits) for v in self.needs.views)
+        if self.form == "code":
+            levels = mlkd_code(weak, strong, self.temperature, self.standardize)
+        else:
+            levels = mlkd_paper((weak, strong), self.temperature, self.standardize)
+        ce = cross_entropy(weak[0], batch.target) + cross_entropy(strong[0], batch.target)
+        instance, of_batch, of_class = (self.kd_weight * level for level in levels)
+        return {"ce": self.ce_weight * ce, "instance": instance, "batch": of_batch, "class": of_class}
