@@ -1,9 +1,9 @@
 """Paired comparisons: means, intervals, exact tests, ranks. Pure functions on numbers and frames.
 
-A row is one training run. Rows are paired when they share the pair (teacher, its weights, student), the data, the
-split, the recipe and the seed: same initial student, same batches, so that only the method differs. In a *wide*
-frame the index holds what is matched, each column is one method, NaN means no value. Accuracies are in percent,
-differences in percentage points.
+A row is one training run. Rows are paired when they share the pair (teacher, its weights, student), the data,
+the split, the recipe and the seed: same initial student, same batches, so that only the method differs. In a
+*wide* frame the index holds what is matched, each column is one method, NaN means no value. Accuracies are in
+percent, differences in percentage points.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def summary(values: ArrayLike) -> Summary:
 
 
 def half_width(std, n, level: float = 0.95):
-    """Half the t-interval of a mean, from the std (ddof 1) and n of its values; NaN where n < 2. Broadcasts."""
+    """Half the t-interval of a mean, from std (ddof 1) and n of its values; NaN where n < 2. Broadcasts."""
     n = np.asarray(n, float)
     with np.errstate(invalid="ignore", divide="ignore"):
         return distributions.t.ppf((1 + level) / 2, n - 1) * np.asarray(std, float) / np.sqrt(n)
@@ -66,8 +66,8 @@ def t_interval(differences: ArrayLike, level: float = 0.95) -> Interval:
 def join_pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows without a teacher (plain training) stand once for every pair of their student and conditions.
 
-    ``teacher`` and ``teacher_id`` are '' where a row has none; such a row stays as it is where its student has no
-    pair.
+    ``teacher`` and ``teacher_id`` are '' where a row has none; such a row stays as it is where its student is
+    in no pair.
     """
     alone = rows["teacher"] == ""
     pairs = rows.loc[~alone, CONDITIONS + PAIR].drop_duplicates()
@@ -76,11 +76,9 @@ def join_pairs(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows[~alone], joined], ignore_index=True)
 
 
-def wide(
-    rows: pd.DataFrame, value: str = "top1", column: str = "label", index: Sequence[str] = MATCH
-) -> pd.DataFrame:
-    """Rows -> one line a match, one column a method. Raises ValueError for two rows of one method in one match."""
-    return rows.pivot(index=list(index), columns=column, values=value)
+def wide(rows: pd.DataFrame, value: str = "top1", index: Sequence[str] = MATCH) -> pd.DataFrame:
+    """Rows -> one line a match, one column a ``label``. Raises ValueError for two rows of one in a match."""
+    return rows.pivot(index=list(index), columns="label", values=value)
 
 
 def paired(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -94,8 +92,8 @@ def paired(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def sign_flip(differences: ArrayLike) -> float | None:
     """Exact two-sided p that the mean of k differences is 0: each may as well have had the other sign.
 
-    The share of all 2^k sign patterns whose sum is at least as far from 0 as the one seen. None for fewer than
-    MIN_PAIRS differences (say TOO_FEW then). The sums of two halves are combined, so k = 40 is no problem.
+    The share of all 2^k sign patterns whose sum is at least as far from 0 as the one seen. None for a NaN or
+    fewer than MIN_PAIRS differences (say TOO_FEW then). The sums of two halves are combined: k = 40 is fine.
     """
     data = np.abs(np.asarray(differences, float))
     k = len(data)
@@ -131,8 +129,8 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 def wins_ties_losses(differences: ArrayLike, stds: ArrayLike) -> tuple[int, int, int] | None:
     """Over pairs: a tie where the difference is smaller than the seed std, else a win or a loss.
 
-    +inf and -inf are a win and a loss by divergence of the other. None where a difference or a std that is needed
-    is unknown (one seed): nothing can be called a tie then.
+    +inf and -inf are a win by the baseline's divergence and a loss by one's own. None where a difference or a
+    std that is needed is unknown (one seed): nothing can be called a tie then.
     """
     difference, std = np.broadcast_arrays(np.asarray(differences, float), np.asarray(stds, float))
     decided = np.isinf(difference)

@@ -11,7 +11,15 @@ import timm
 from torch import nn
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.models import resnet  # noqa: F401  (registers its networks)
+from kdbench.models import (  # noqa: F401  (each registers its networks)
+    mobilenetv2,
+    resnet,
+    resnet_wide,
+    shufflenetv1,
+    shufflenetv2,
+    vgg,
+    wrn,
+)
 from kdbench.models.cifar import ENTRIES
 from kdbench.models.cost import count_parameters, macs
 from kdbench.models.net import Net

@@ -45,8 +45,8 @@ class CifarNet(nn.Module):
         """Normalised images [B, 3, H, W] -> (each stage's map, the same before its last ReLU), no stem."""
         raise NotImplementedError
 
-    def stage_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        """Each stage's last BatchNorm."""
+    def stage_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        """Each stage's last BatchNorm; None where it does not span the stage's channels."""
         raise NotImplementedError
 
     def final_map(self, stages: Maps, preacts: Maps) -> Tensor:

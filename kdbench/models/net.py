@@ -46,7 +46,8 @@ class Net(nn.Module):
         for part in ("forward_intermediates", "forward_head", "get_classifier", "feature_info"):
             if not hasattr(model, part):
                 raise KdbenchError(f"model {self.name!r} cannot be used: it has no timm {part}")
-        if not isinstance(model.get_classifier(), nn.Linear | nn.Conv2d):
+        classifier = model.get_classifier()  # type: ignore[operator]
+        if not isinstance(classifier, nn.Linear | nn.Conv2d):
             raise KdbenchError(f"model {self.name!r} cannot be used: its classifier is not one linear layer")
         self._indices = [] if isinstance(model, CifarNet) else stage_indices(model)
         self._signed: bool | None = None  # measured on first use: no stage of this model ends in a ReLU
@@ -82,7 +83,7 @@ class Net(nn.Module):
             return layer(embedding.float())
 
     def facts(self, size: int) -> ModelFacts:
-        """What methods may know of this model on ``size`` px images, measured by one forward in evaluation mode.
+        """What methods may know of this model at ``size`` px, measured by one forward in evaluation mode.
 
         The model, its mode and the global random state stay as they were. The BatchNorm terms are copies.
         Raises KdbenchError naming the model when it cannot take the size, or its parts do not add up to it.
@@ -145,10 +146,10 @@ class Net(nn.Module):
 
 
 def _stage_facts(stage: Tensor, norm: nn.BatchNorm2d | None) -> StageFacts:
-    size = (stage.shape[2], stage.shape[3])
+    channels, size = stage.shape[1], (stage.shape[2], stage.shape[3])
     if norm is None:
-        return StageFacts(stage.shape[1], size)
-    return StageFacts(stage.shape[1], size, norm.weight.detach().clone(), norm.bias.detach().clone())
+        return StageFacts(channels, size)
+    return StageFacts(channels, size, norm.weight.detach().clone(), norm.bias.detach().clone())
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.models.cifar import CifarNet, Maps, check_widths, info, register, run_stage
+from kdbench.models.initial import kaiming
 
 THIN = (16, 16, 32, 64)  # stem and the three stages
 X4 = (32, 64, 128, 256)
@@ -38,9 +39,6 @@ class BasicBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return self.bn2(self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.preact(x))
-
 
 class ResNet(CifarNet):
     """``widths``: channels of stem and three stages. Raises ValueError for a depth other than 6n + 2."""
@@ -60,9 +58,7 @@ class ResNet(CifarNet):
         self.layer2 = _stage(channels[0], channels[1], blocks, stride=2)
         self.layer3 = _stage(channels[1], channels[2], blocks, stride=2)
         self.fc = nn.Linear(channels[2], num_classes)
-        for module in self.modules():  # BatchNorm's 1 and 0 and the linear layer are torch's defaults
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward_stages(self, x: Tensor) -> tuple[Maps, Maps]:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)

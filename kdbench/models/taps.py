@@ -1,8 +1,8 @@
 """Where a timm model's resolution stages are among its intermediates, and its final map as NCHW.
 
 timm's ``feature_info`` lists the places that ``forward_intermediates`` yields. The first is the stem in
-ResNet, DenseNet or MobileNetV3 but a stage in ConvNeXt, EfficientNet or Swin; the last of VGG is a bare pooling
-layer; an isotropic network (ViT, mixer) lists every block.
+ResNet, DenseNet or MobileNetV3 but a stage in ConvNeXt, EfficientNet or Swin; the last of VGG is a bare
+pooling layer; an isotropic network (ViT, mixer) lists every block.
 """
 
 import re

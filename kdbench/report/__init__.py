@@ -20,7 +20,8 @@ def report(
     """Write reports/<suite>/ from results/<suite>.csv and its curves; return the leaderboard as text.
 
     leaderboard.md and .csv, forest.png/.svg/.csv (paired differences against the method ``baseline``) and
-    curves.png/.svg/.csv. Raises KdbenchError when there are no rows, a file is damaged or ``out`` cannot be written.
+    curves.png/.svg/.csv. Raises KdbenchError when there are no rows, a file is damaged or ``out`` cannot be
+    written.
     """
     attempts = store.read(Path(results) / f"{suite}.csv")
     if attempts.empty:

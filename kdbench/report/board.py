@@ -1,7 +1,7 @@
-"""One table's numbers: what each method reaches on each pair, and how it compares with the baseline over pairs.
+"""One table's numbers: what each method reaches on each pair, and how it compares with the baseline.
 
-A cell is one method on one pair. Anything said over several pairs uses the same *common pairs* for every method, or
-is not said: a mean over other pairs would compare pairs, not methods.
+A cell is one method on one pair. Anything said over several pairs uses the same *common pairs* for every
+method, or is not said: a mean over other pairs would compare pairs, not methods.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kdbench.report.frames import Table
 class Board:
     """The numbers of one leaderboard.
 
-    cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or '';
-    bold; delta, low, high, delta_std, delta_n against the baseline over shared seeds.
-    summary: index label, best first; delta, low, high, delta_std, delta_n, p (Holm), record (wins, ties, losses) or
-    None, rank, covered = pairs with a result, cost, detectable. NaN where a number cannot be had.
-    common: the pairs behind the summary. baseline: the method asked for; has_baseline: whether a finished run of it,
-    with the suite's own settings, is there.
+    cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or
+    ''; bold; delta, low, high, delta_std, delta_n against the baseline over shared seeds.
+    summary: index label, best first; covered = pairs with a result, rank, delta, low, high, delta_std,
+    delta_n, p (Holm), record = (wins, ties, losses) or None, cost, detectable. NaN: cannot be had.
+    common: the pairs behind the summary. baseline: the method asked for; has_baseline: whether a finished run
+    of it, with the suite's own settings, is there.
     """
 
     table: Table
@@ -54,29 +54,18 @@ def board(table: Table, baseline: str) -> Board:
     summary["rank"] = _ranks(cells, common, ranked)
     compared = [label for label in ranked if base in ranked and label != base] if common else []
     summary = summary.join(_against(table, cells, common, base, compared))
-    return Board(
-        table,
-        baseline,
-        base is not None,
-        cells,
-        summary.sort_values(["rank", "label"], na_position="last"),
-        common,
-    )
+    summary = summary.sort_values(["rank", "label"], na_position="last")
+    return Board(table, baseline, base is not None, cells, summary, common)
 
 
 def _cells(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     index = pd.MultiIndex.from_product([table.labels, table.pairs], names=["label", "pair"])
     cells = _by_pair(scores).reindex(index)
     cells["n"] = cells["n"].fillna(0).astype(int)
-    runs = table.rows.groupby(["label", "pair"])
-    cells["diverged"] = (
-        runs["status"].agg(lambda s: int((s == "diverged").sum())).reindex(index).fillna(0).astype(int)
-    )
-    skips = table.rows[table.rows["status"] == "skipped"].groupby(["label", "pair"])["error"].first()
-    cells["skipped"] = skips.replace("", "no reason recorded").reindex(index).fillna("")
-    cells["bold"] = (
-        _bold(scores, cells["diverged"].unstack("label") > 0).reindex(index).fillna(False).astype(bool)
-    )
+    cells["diverged"] = _of(table, "diverged")["seed"].count().reindex(index, fill_value=0)
+    reasons = _of(table, "skipped")["error"].first().replace("", "no reason recorded")
+    cells["skipped"] = reasons.reindex(index).fillna("")
+    cells["bold"] = _bold(scores, cells["diverged"] > 0).reindex(index, fill_value=False)
     differences = stats.paired(scores, baseline) if baseline else scores * np.nan
     delta = _by_pair(differences).reindex(index)
     half = stats.half_width(delta["std"], delta["n"])
@@ -89,6 +78,15 @@ def _cells(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.DataF
     )
 
 
+def level(cells: pd.DataFrame, name: str, value: str) -> pd.DataFrame:
+    """The cells of one label, by pair, or those of one pair, by label."""
+    return cells[cells.index.get_level_values(name) == value].droplevel(name)
+
+
+def _of(table: Table, status: str) -> pd.api.typing.DataFrameGroupBy:
+    return table.rows[table.rows["status"] == status].groupby(["label", "pair"])
+
+
 def _by_pair(scores: pd.DataFrame) -> pd.DataFrame:
     """[(pair, seed) x label] -> (label, pair): mean, std, n over seeds."""
     groups = scores.groupby("pair")
@@ -96,22 +94,24 @@ def _by_pair(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: part.unstack() for name, part in parts.items()}).rename_axis(["label", "pair"])
 
 
-def _bold(scores: pd.DataFrame, diverged: pd.DataFrame) -> pd.Series:
+def _bold(scores: pd.DataFrame, diverged: pd.Series) -> pd.Series:
     """The best of each pair and all whose paired 95 % interval to it contains 0; (label, pair) -> bool.
 
-    Only methods with two seeds or more and no diverged seed can be best; where nothing can be compared with the
-    best, nothing is bold.
+    Only methods with two seeds or more and no diverged seed can be best; where nothing can be compared with
+    the best, nothing is bold.
     """
-    marks = {}
+    marks: dict[tuple[str, str], bool] = {}
     for pair, runs in scores.groupby("pair"):
-        means = runs.mean().where((runs.count() > 1) & ~diverged.loc[pair].reindex(runs.columns))
+        sound = ~diverged.xs(pair, level="pair").reindex(runs.columns)
+        means = runs.mean().where((runs.count() > 1) & sound)
         if means.notna().sum() < 2:
             continue
         gap = runs.sub(runs[means.idxmax()], axis=0)
         reach = gap.mean().abs() <= stats.half_width(gap.std(), gap.count())
         comparable = means.notna() & (gap.count() > 1)
-        marks[pair] = reach & comparable & (comparable.sum() > 1)
-    return pd.DataFrame(marks, index=scores.columns, dtype=bool).stack() if marks else pd.Series(dtype=bool)
+        if comparable.sum() > 1:
+            marks |= {(str(label), str(pair)): True for label in runs.columns[reach & comparable]}
+    return pd.Series(marks, dtype=bool)
 
 
 def _completed(cells: pd.DataFrame) -> pd.Series:
@@ -119,7 +119,7 @@ def _completed(cells: pd.DataFrame) -> pd.Series:
 
 
 def _common_pairs(cells: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """(pairs that all ranked methods have completed, ranked methods = those with at least half of the pairs)."""
+    """(pairs that all ranked methods have completed, ranked methods = those with half of the pairs)"""
     done = _completed(cells).unstack("pair")
     ranked = done[done.mean(axis=1) >= 0.5]
     return [str(pair) for pair in ranked.columns[ranked.all()]] if len(ranked) else [], list(ranked.index)
@@ -140,14 +140,20 @@ def _against(
     if baseline is None or not compared:
         return pd.DataFrame(columns=columns)
     cost = stats.cost_ratio(table.wide("epoch_s"), table.wide("device"), baseline).reindex(common)
+    base = level(cells, "label", baseline).loc[common]
     lines = {}
     for label in compared:
-        own, base = cells.loc[label].loc[common], cells.loc[baseline].loc[common]
+        own = level(cells, "label", label).loc[common]
         lines[label] = {**_difference(own, base), "record": _record(own, base)}
-        lines[label]["cost"] = float(np.exp(np.log(cost[label]).mean(skipna=False)))
+        lines[label]["cost"] = _geometric_mean(cost[label]) if label in cost else np.nan
     result = pd.DataFrame.from_dict(lines, orient="index")
     result["p"] = stats.holm(result["p"])
+    result.loc[baseline, "cost"] = 1.0
     return result[columns]
+
+
+def _geometric_mean(values: pd.Series) -> float:
+    return float(np.exp(np.log(values).mean(skipna=False)))
 
 
 def _difference(own: pd.DataFrame, base: pd.DataFrame) -> dict:

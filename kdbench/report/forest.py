@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,20 +12,21 @@ from matplotlib.figure import Figure, SubFigure
 
 from kdbench import stats
 from kdbench.report import style
-from kdbench.report.board import Board
+from kdbench.report.board import Board, level
 
-COLUMNS = ["table", "panel", "label", "kind", "seed", "delta", "low", "high", "n", "note"]
+COLUMNS = ["table", "panel", "label", "dot", "delta", "low", "high", "n", "note"]
 ACROSS = 4  # panels in a row
 READING = (
-    "Right of 0 is better. Dots: seeds, paired (in a panel over pairs: the pairs' means). Diamond: their mean. "
-    "Bar: 95% t-interval; an arrow head where it leaves the panel."
+    "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). "
+    "Diamond: their mean. Bar: 95% t-interval; an arrow head where it leaves the panel."
 )
 
 
 def frame(boards: Sequence[Board]) -> pd.DataFrame:
-    """What `draw` draws: kind ``mean`` (with low, high, n and a note where there is no number) or ``seed``.
+    """What `draw` draws: for each panel and label a mean (low, high, n; a note where there is none) and dots.
 
-    A panel is one pair, or the common pairs together, whose dots are then the pairs' means.
+    A panel is one pair with its seeds, or the common pairs together with the pairs' means: ``dot`` names the
+    seed or the pair, and is empty in a mean.
     """
     parts = [_frame(board) for board in boards if board.has_baseline]
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
@@ -39,32 +41,31 @@ def _frame(board: Board) -> pd.DataFrame:
         dots = board.cells["delta"].unstack("label").loc[board.common, others]
         means = board.summary.loc[others, ["delta", "low", "high", "delta_n"]].copy()
         means["note"] = np.where(means["delta"].isna(), "–", "")
-        dots = dots[[label for label in others if not np.isnan(means.at[label, "delta"])]]
-        parts.append(_panel(name, dots, means))
+        parts.append(_panel(name, dots[means.index[means["delta"].notna()]], means))
     for pair in board.table.pairs:
-        cells = board.cells.xs(pair, level="pair").reindex(others)
+        cells = level(board.cells, "pair", pair).loc[others]
+        means = cells.assign(delta=cells["delta"].where(cells["diverged"] == 0))
         note = np.where(cells["diverged"] > 0, "diverged", np.where(cells["skipped"] != "", "n/a", "–"))
-        means = cells.assign(note=np.where(cells["delta"].isna() | (cells["diverged"] > 0), note, ""))
-        seeds = differences.xs(pair).reindex(columns=others) if pair in differences.index else pd.DataFrame()
-        parts.append(_panel(pair, seeds, means))
+        means["note"] = np.where(means["delta"].isna(), note, "")
+        seeds = level(differences, "pair", pair)
+        parts.append(_panel(pair, seeds.reindex(columns=others), means))
     return pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
 
 
 def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     """dots [seed or pair x label], means [label] -> long rows."""
     summary = means[["delta", "low", "high", "delta_n", "note"]].rename(columns={"delta_n": "n"})
-    summary = summary.rename_axis("label").reset_index().assign(kind="mean")
-    single = dots.rename_axis(index="seed", columns="label").stack().rename("delta").reset_index()
-    return pd.concat([summary, single.assign(kind="seed").astype({"seed": str})]).assign(panel=name)
+    summary = summary.rename_axis("label").reset_index().assign(dot="")
+    single = dots.rename_axis(index="dot", columns="label").melt(value_name="delta", ignore_index=False)
+    single = single.dropna(subset=["delta"]).reset_index().astype({"dot": str})
+    return pd.concat([summary, single.assign(note="")]).assign(panel=name)
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     """One block a table, one panel a pair, one line a method; the height grows with the methods."""
     if not len(data):
         figure, (part,) = style.canvas(8, [1.0], footer)
-        part.text(
-            0.5, 0.5, f"no finished run of the baseline {baseline}: nothing to compare with", ha="center"
-        )
+        part.text(0.5, 0.5, f"nothing to compare with: no finished run of {baseline}", ha="center")
         return figure
     blocks = [block for _, block in data.groupby("table", sort=False)]
     panels = [block["panel"].nunique() for block in blocks]
@@ -110,15 +111,15 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> No
     ax.grid(axis="y", color="#EEEEEE", linewidth=0.6)
     ax.set_axisbelow(True)
     rows = rows.assign(colour=rows["label"].map(style.colour))
-    dots, means = rows[rows["kind"] == "seed"], rows[(rows["kind"] == "mean") & rows["delta"].notna()]
+    dots, means = rows[rows["dot"] != ""], rows[(rows["dot"] == "") & rows["delta"].notna()]
     ax.scatter(dots["delta"], dots["place"] + 0.22, s=6, c=dots["colour"], alpha=0.65, linewidths=0)
     spans = means.dropna(subset=["low"])
     ends = spans["low"].clip(lower=left), spans["high"].clip(upper=right)
-    ax.hlines(spans["place"] - 0.08, *ends, colors=spans["colour"], linewidth=1.3)
+    ax.hlines(spans["place"] - 0.08, *ends, colors=list(spans["colour"]), linewidth=1.3)
     for end, mark, beyond in [(left, "<", spans["low"] < left), (right, ">", spans["high"] > right)]:
         cut = spans[beyond]
         ax.scatter([end] * len(cut), cut["place"] - 0.08, s=16, c=cut["colour"], marker=mark, clip_on=False)
-    looks = {"s": 18, "marker": "D", "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
+    looks: dict[str, Any] = {"s": 18, "marker": "D", "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
     ax.scatter(means["delta"], means["place"] - 0.08, c=means["colour"], **looks)
-    for row in rows[rows["note"].fillna("") != ""].itertuples():
-        ax.text(0, row.place, f" {row.note}", color=style.GREY, fontsize=7, va="center")
+    for row in rows[rows["note"] != ""].to_dict("records"):
+        ax.text(0, row["place"], f" {row['note']}", color=style.GREY, fontsize=7, va="center")

@@ -9,18 +9,6 @@ import pandas as pd
 
 from kdbench import stats, store
 
-TEXT = [
-    "dataset",
-    "split",
-    "teacher",
-    "teacher_id",
-    "student",
-    "method",
-    "recipe_id",
-    "variant",
-    "device",
-    "error",
-]
 ARROW = " -> "
 
 
@@ -28,9 +16,9 @@ ARROW = " -> "
 class Table:
     """The runs under one set of conditions.
 
-    rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what the
-    user set), ``pair`` (teacher -> student), ``epoch_s`` (train seconds an epoch). set_aside: records left out
-    because newer ones of another version or other parameters carry the same label.
+    rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what
+    the user set), ``pair`` (teacher -> student), ``epoch_s`` (train seconds an epoch). set_aside: runs left
+    out because newer ones of another version or other parameters carry the same label.
     """
 
     dataset: str
@@ -54,10 +42,12 @@ class Table:
 
     @property
     def epochs(self) -> str:
+        """How many epochs the finished runs took: '240'."""
         return "/".join(f"{n:g}" for n in sorted(self.finished["epochs_done"].dropna().unique())) or "no"
 
     @property
     def heading(self) -> str:
+        """Names the table, and no other of its suite."""
         return f"{self.dataset}, {self.split} split, {self.epochs} epochs (recipe {self.recipe_id})"
 
     def wide(self, value: str = "top1") -> pd.DataFrame:
@@ -68,22 +58,25 @@ class Table:
 def tables(attempts: pd.DataFrame) -> list[Table]:
     """All attempts of a suite -> its tables; the test split first, then the longest recipe."""
     rows = store.records(attempts)
-    rows[TEXT] = rows[TEXT].fillna("")
+    rows[store.TEXT] = rows[store.TEXT].fillna("")
     rows["label"] = (rows["method"] + " " + rows["variant"]).str.strip()
     rows["epoch_s"] = rows["train_s"] / rows["epochs_done"].where(rows["epochs_done"] > 0)
     groups = stats.join_pairs(rows).groupby(stats.CONDITIONS)
-    found = [_table(*map(str, key), rows=group) for key, group in groups]
-    return sorted(
-        found, key=lambda t: (t.split != "test", -t.rows["epochs_done"].max(), t.dataset, t.recipe_id)
-    )
+    return sorted((_table(group) for _, group in groups), key=_order)
 
 
-def _table(dataset: str, split: str, recipe_id: str, rows: pd.DataFrame) -> Table:
+def _order(table: Table) -> tuple:
+    longest = table.rows["epochs_done"].fillna(0).max()
+    return table.split != "test", -longest, table.dataset, table.recipe_id
+
+
+def _table(rows: pd.DataFrame) -> Table:
     kept = _newest(rows)
     names = _teacher_names(kept)
     teachers = [names[key] for key in zip(kept["teacher"], kept["teacher_id"], strict=True)]
     pairs = [f"{t}{ARROW}{s}" if t else s for t, s in zip(teachers, kept["student"], strict=True)]
     aside = rows["cell_id"].nunique() - kept["cell_id"].nunique()
+    dataset, split, recipe_id = (str(rows[key].iloc[0]) for key in stats.CONDITIONS)
     return Table(dataset, split, recipe_id, kept.assign(pair=pairs), aside)
 
 
@@ -91,8 +84,7 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     """One setting under each label, one run for each seed: newer method versions, then later rows, win."""
     version = rows.groupby("label")["method_version"].transform("max")
     rows = rows[rows["method_version"] == version]
-    params = rows["params"].fillna("")
-    rows = rows[params == params.groupby([rows[c] for c in ["label", *stats.PAIR]]).transform("last")]
+    rows = rows[rows["params"] == rows.groupby(["label", *stats.PAIR])["params"].transform("last")]
     return rows.drop_duplicates(["label", *stats.PAIR, "seed"], keep="last")
 
 

@@ -1,16 +1,16 @@
-"""Boards -> markdown, CSV and the text for a terminal. All wording of cells is here; all numbers come from `board`."""
+"""Boards -> markdown, CSV and the text for a terminal: the wording of cells. The numbers are `board`'s."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kdbench import stats
-from kdbench.report.board import Board
+from kdbench.report.board import Board, level
 from kdbench.report.notes import WEAK, notes, weak_teachers
 
 NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
@@ -29,53 +29,52 @@ def columns(board: Board, bold: Callable[[str], str]) -> list[Column]:
     labels = board.labels
     pairs = []
     for pair in board.table.pairs:
-        texts = [_cell(board.cells.loc[(label, pair)], bold) for label in labels]
+        cells = level(board.cells, "pair", pair).loc[labels].to_dict("records")
+        texts = [_cell(cell, bold) for cell in cells]
         pairs.append(Column(pair + (WEAK if pair in weak else ""), texts))
     return [Column("method", labels), *pairs, *_summary(board)]
 
 
-def _cell(cell: pd.Series, bold: Callable[[str], str]) -> str:
+def _cell(cell: Mapping, bold: Callable[[str], str]) -> str:
     if cell["n"] == 0:
         return DIVERGED if cell["diverged"] else SKIPPED if cell["skipped"] else NONE
     spread = f" ± {cell['std']:.2f}" if cell["n"] > 1 else ""
     text = f"{cell['mean']:.2f}{spread} ({cell['n']})"
-    return (bold(text) if cell["bold"] else text) + (
-        f" {DIVERGED}{cell['diverged']}" if cell["diverged"] else ""
-    )
+    failed = f" {DIVERGED}{cell['diverged']}" if cell["diverged"] else ""
+    return (bold(text) if cell["bold"] else text) + failed
 
 
 def _summary(board: Board) -> list[Column]:
     base, total = board.baseline, len(board.table.pairs)
-    rows = [row for _, row in board.summary.iterrows()]
+    rows = board.summary.reset_index().to_dict("records")
     return [
-        Column(f"Δ {base} [95%]", [_delta(board, row) for row in rows]),
+        Column(f"Δ vs {base} [95%]", [_delta(board, row) for row in rows]),
         Column("p (Holm)", [_p(board, row) for row in rows]),
-        Column(
-            "W-T-L",
-            ["-".join(map(str, r["record"])) if isinstance(r["record"], tuple) else NONE for r in rows],
-        ),
+        Column("W-T-L", [_record(row["record"]) for row in rows]),
         Column("rank", [_number(row["rank"], ".1f") for row in rows]),
         Column("coverage", [f"{row['covered']:.0f}/{total}" for row in rows]),
-        Column(
-            f"cost x {base}", ["1.00" if row.name == base else _number(row["cost"], ".2f") for row in rows]
-        ),
+        Column(f"cost x {base}", [_number(row["cost"], ".2f") for row in rows]),
         Column("detects", [_number(row["detectable"], ".2f") for row in rows]),
     ]
 
 
-def _delta(board: Board, row: pd.Series) -> str:
-    if row.name == board.baseline:
-        return "baseline"
+def _record(record) -> str:
+    return "-".join(map(str, record)) if isinstance(record, tuple) else NONE
+
+
+def _delta(board: Board, row: Mapping) -> str:
+    if row["label"] == board.baseline:
+        return "baseline" if board.has_baseline else NONE
     if np.isnan(row["delta"]):
         compared = board.has_baseline and not np.isnan(row["rank"])
-        failed = board.cells.loc[row.name].loc[board.common, "diverged"].any()
+        failed = level(board.cells, "label", row["label"]).loc[board.common, "diverged"].any()
         return DIVERGED if compared and failed else NONE
     interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
     return f"{row['delta']:+.2f}{interval}"
 
 
-def _p(board: Board, row: pd.Series) -> str:
-    if row.name == board.baseline or np.isnan(row["delta"]):
+def _p(board: Board, row: Mapping) -> str:
+    if np.isnan(row["delta"]):
         return NONE
     if len(board.common) < stats.MIN_PAIRS:
         return stats.TOO_FEW
@@ -87,7 +86,7 @@ def _number(value: float, form: str) -> str:
 
 
 def markdown(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
-    """leaderboard.md: a heading, a table and its notes for each board, then the figures and the provenance."""
+    """leaderboard.md: for each board a heading, a table and its notes; then figures and provenance."""
     parts = [f"# {suite}: leaderboard"]
     for board in boards:
         table = columns(board, "**{}**".format)
@@ -114,10 +113,8 @@ def text(suite: str, boards: Sequence[Board], footer: Sequence[str], width: int 
     for board in boards:
         table = columns(board, "{}*".format)
         full = (board.summary["covered"] == len(board.table.pairs)).all()
-        said = ["p (Holm)"] * (len(board.common) < stats.MIN_PAIRS) + ["coverage"] * bool(
-            full
-        )  # by the notes
-        table = [column for column in table if column.heading not in said]
+        said = {"p (Holm)": len(board.common) < stats.MIN_PAIRS, "coverage": bool(full)}  # by the notes
+        table = [column for column in table if not said.get(column.heading)]
         heading = _wrap(board.table.heading, width)
         parts += [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width)]
         parts.append("\n".join(_wrap(line, width) for line in notes(board)))
@@ -158,10 +155,9 @@ def _grid(block: Sequence[Folded]) -> str:
     for row in zip(*block, strict=True):
         for i in range(max(map(len, row))):
             texts = [cell[i] if i < len(cell) else "" for cell in row]
-            first, *rest = (
-                f"{t:<{s}}" if k == 0 else f"{t:>{s}}" for k, (t, s) in enumerate(zip(texts, sizes))
-            )
-            lines.append("  ".join([first, *rest]).rstrip())
+            first, *rest = zip(texts, sizes, strict=True)
+            cells = [first[0].ljust(first[1]), *(text.rjust(size) for text, size in rest)]
+            lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
@@ -172,23 +168,16 @@ def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
         frame = board.summary.copy()
         record = [r if isinstance(r, tuple) else (None,) * 3 for r in frame.pop("record")]
         frame[["wins", "ties", "losses"]] = pd.DataFrame(record, index=frame.index, dtype="Int64")
-        tested = board.has_baseline and len(board.common) >= stats.MIN_PAIRS
-        frame["p_note"] = "" if tested else stats.TOO_FEW
+        frame["delta_n"] = frame["delta_n"].astype("Int64")
+        frame["p_note"] = stats.TOO_FEW if len(board.common) < stats.MIN_PAIRS else ""
         frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
         for pair in board.table.pairs:
-            cells = board.cells.xs(pair, level="pair")
+            cells = level(board.cells, "pair", pair)
             for name in ["mean", "std", "n", "bold", "diverged", "skipped", "delta", "low", "high"]:
                 frame[f"{pair}: {name}"] = cells[name]
-        t = board.table
-        keys = {
-            "suite": suite,
-            "dataset": t.dataset,
-            "split": t.split,
-            "recipe_id": t.recipe_id,
-            "epochs": t.epochs,
-        }
-        keys["rule"], keys["baseline"] = f"top-1 on {t.split}, last epoch", board.baseline
-        frame = frame.reset_index()
+        t, frame = board.table, frame.reset_index()
+        keys = {"suite": suite, "dataset": t.dataset, "split": t.split, "recipe_id": t.recipe_id}
+        keys |= {"epochs": t.epochs, "rule": f"top-1 on {t.split}, last epoch", "baseline": board.baseline}
         frames.append(pd.concat([pd.DataFrame(keys, index=frame.index), frame], axis=1))
     whole = pd.concat(frames, ignore_index=True)
     return whole.assign(provenance=" ".join(footer)).to_csv(index=False, lineterminator="\n")

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
@@ -19,7 +18,7 @@ SALT = 631  # gives the six methods of the first suite six colours
 DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))]
 MARKERS = "os^DvP*"  # 7 and 4 dashes: 28 kinds of line in grey
 GREY = "#666666"
-RC = {
+RC: Any = {
     "svg.hashsalt": "kdbench",
     "font.family": "DejaVu Sans",
     "font.size": 8,

@@ -1,0 +1,185 @@
+"""The command line: one verb, one short function. Data on stdout, progress on stderr; torch is imported by the verbs.
+
+Exit codes: 0 done, 1 bad input, 3 some cells failed or are left, 130/143 interrupted (state saved).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdbench import __version__
+from kdbench.errors import KdbenchError
+
+
+class _Group(click.Group):
+    """Usage errors and KdbenchErrors leave with one sentence and exit code 1."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(130)
+        except click.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(0)
+        except click.ClickException as error:
+            click.echo(f"kdbench: {error.format_message()}", err=True)
+            sys.exit(1)
+        except KdbenchError as error:
+            click.echo(f"kdbench: {error}", err=True)
+            sys.exit(1)
+        except BrokenPipeError:
+            sys.exit(0)
+
+
+def _comma(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    return [part.strip() for part in value.split(",") if part.strip()] if value is not None else None
+
+
+_results = click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
+_plugins = click.option("--plugins", type=click.Path(path_type=Path), help="Folder of method files of your own.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """kdbench: knowledge-distillation methods under one harness, one recipe, one table."""
+
+
+@main.command()
+@click.option("--methods", callback=_comma, help="Names, 'all' or globs, comma-separated; default: the suite's.")
+@click.option("--suite", default="digits", show_default=True, help="A suite's name or a .toml file.")
+@click.option("--pairs", callback=_comma, help="teacher:student, comma-separated; default: the suite's.")
+@click.option("--seeds", help="Like 0-2 or 0,3; default: the suite's.")
+@click.option("--set", "sets", multiple=True, help="method.parameter=value[,value]; several values make several cells.")
+@click.option("--epochs", type=int, help="Train for so many epochs, the schedule rescaled.")
+@click.option("--split", type=click.Choice(["test", "holdout"]), default="test", show_default=True)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA.")
+@click.option("--teacher-weights", type=click.Path(path_type=Path), help="Folder of <teacher>.pth or .safetensors.")
+@_results
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Default: the suite's.")
+@_plugins
+@click.option("--dry-run", is_flag=True, help="Print the plan and train nothing.")
+@click.option("--force", is_flag=True, help="Train again what is done; rows are added, never replaced.")
+@click.option("--max-hours", type=float, help="Stop (saved) after so many hours.")
+def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, **options: Any) -> None:
+    """Train every missing cell of methods x pairs x seeds; type the same command again to resume."""
+    from kdbench import driver, plan
+    from kdbench.progress import Bar
+    from kdbench.report import leaderboard_text
+
+    options["seeds"] = plan.parse_seeds(seeds) if seeds is not None else None
+    if dry_run:
+        click.echo(driver.describe(driver.prepare(**options), force))
+        return
+    outcome = driver.run(force=force, max_hours=max_hours, progress=Bar(), **options)
+    if not outcome.records.empty:
+        click.echo(leaderboard_text(outcome.suite, outcome.records))
+    for note in outcome.notes:
+        click.echo(note, err=True)
+    sys.exit(outcome.exit_code)
+
+
+@main.command()
+@click.option("--suite", callback=_comma, help="Comma-separated; default: every suite that has results.")
+@_results
+@click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True)
+@click.option("--baseline", default="kd", show_default=True, help="The method that differences are taken against.")
+@click.option("--print", "show", is_flag=True, help="Print the leaderboard too.")
+def report(suite: list[str] | None, results: Path, out: Path, baseline: str, show: bool) -> None:
+    """Turn results/<suite>.csv into leaderboard and figures under reports/<suite>/."""
+    from kdbench import report as room
+    from kdbench import store
+
+    found = suite if suite is not None else store.suites(results)
+    if not found:
+        raise KdbenchError(f"there are no results in {results}; type `kdbench run` first")
+    for name in found:
+        text = room.report(name, results, out, baseline)
+        if show:
+            click.echo(text)
+        click.echo(f"wrote {out / name}", err=True)
+
+
+@main.command()
+@_results
+def status(results: Path) -> None:
+    """What is done, failed and running, a line a suite."""
+    from kdbench import overview
+
+    click.echo(overview.status(results))
+
+
+@main.command()
+@click.argument("name", required=False)
+@_plugins
+def methods(name: str | None, plugins: Path | None) -> None:
+    """List the methods, or show one: its docstring, parameters and file."""
+    from kdbench import overview
+
+    click.echo(overview.method(name, plugins) if name else overview.methods(plugins))
+
+
+@main.command()
+@click.argument("name", required=False)
+def suites(name: str | None) -> None:
+    """List the suites, or show one: pairs, recipe, models."""
+    from kdbench import overview
+
+    click.echo(overview.suite(name) if name else overview.suites_list())
+
+
+@main.command()
+@click.argument("name", required=False)
+@_plugins
+def check(name: str | None, plugins: Path | None) -> None:
+    """Run the contract checks on every method, on one, or on a file of your own."""
+    from kdbench import checks
+
+    table, passed = checks.report(name, plugins)
+    click.echo(table)
+    sys.exit(0 if passed else 3)
+
+
+@main.group()
+def teachers() -> None:
+    """List or train the teachers of a suite."""
+
+
+def _teacher_options(command: Any) -> Any:
+    for option in (
+        click.option("--suite", default="digits", show_default=True),
+        click.option("--data-dir", type=click.Path(path_type=Path)),
+        click.option("--teacher-weights", type=click.Path(path_type=Path)),
+        click.option("--split", type=click.Choice(["test", "holdout"]), default="test"),
+        click.option("--device", default="auto"),
+        _results,
+    ):
+        command = option(command)
+    return command
+
+
+@teachers.command("list")
+@_teacher_options
+def teachers_list(**options: Any) -> None:
+    """Name, hash, accuracy, expected accuracy and file of every teacher of a suite."""
+    from kdbench import overview
+
+    click.echo(overview.teachers(options))
+
+
+@teachers.command("train")
+@_teacher_options
+def teachers_train(**options: Any) -> None:
+    """Train every teacher of a suite that is missing; resumable."""
+    from kdbench import driver
+    from kdbench.progress import Bar
+
+    sys.exit(driver.train_teachers(progress=Bar(), **options))

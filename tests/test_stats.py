@@ -1,0 +1,141 @@
+"""Statistics against hand values, brute force and scipy's own tests."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from kdbench import stats
+
+
+def test_summary_uses_n_minus_1():
+    assert stats.summary([1.0, 2.0, 4.0, np.nan]) == pytest.approx((7 / 3, math.sqrt(7 / 3), 3))
+
+
+def test_one_value_has_no_spread_and_no_interval():
+    mean, std, n = stats.summary([70.0])
+    assert (mean, n) == (70.0, 1)
+    assert math.isnan(std)
+    assert math.isnan(stats.t_interval([70.0]).low)
+
+
+def test_interval_is_scipys_paired_t():
+    a, b = np.array([72.1, 71.4, 73.0, 72.2]), np.array([71.0, 71.1, 72.5, 70.9])
+    expected = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert stats.t_interval(a - b)[1:] == pytest.approx((expected.low, expected.high))
+
+
+def test_interval_excludes_zero_just_when_the_paired_t_test_rejects():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        a, b = rng.normal(0.5, 1, 5), rng.normal(0, 1, 5)
+        interval = stats.t_interval(a - b)
+        assert (scipy_stats.ttest_rel(a, b).pvalue < 0.05) == (interval.low * interval.high > 0)
+
+
+def test_sign_flip_of_six_wins_is_two_patterns_of_64():
+    assert stats.sign_flip([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == 2 / 64
+    assert stats.sign_flip([-0.3] * 6) == 2 / 64
+
+
+def test_sign_flip_equals_brute_force():
+    rng = np.random.default_rng(1)
+    for k in (6, 7, 9):
+        values = rng.normal(0.4, 1, k).round(2)
+        sums = [abs(np.dot(signs, values)) for signs in itertools.product([1, -1], repeat=k)]
+        assert stats.sign_flip(values) == np.mean(np.array(sums) >= abs(values.sum()) - 1e-9)
+
+
+def test_sign_flip_counts_ties_that_rounding_hides():
+    # 0.1 + 0.2 - 0.3 = 5.6e-17, not 0: every pattern is as far from 0 as this one
+    assert stats.sign_flip([0.1, 0.2, -0.3, 0.1, 0.2, -0.3]) == 1.0
+
+
+@pytest.mark.parametrize("differences", [[1.0] * 5, [1.0] * 6 + [np.nan]])
+def test_sign_flip_gives_no_p_for_few_pairs_or_a_gap(differences):
+    assert stats.sign_flip(differences) is None
+
+
+def test_sign_flip_of_40_pairs_is_near_the_normal_approximation():
+    values = np.random.default_rng(2).normal(0.3, 1, 40)
+    z = abs(values.sum()) / np.sqrt((values**2).sum())
+    assert stats.sign_flip(values) == pytest.approx(2 * scipy_stats.norm.sf(z), abs=0.01)
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .03 .04 -> x4 x3 x2 x1 = .04 .06 .06 .04, made monotone
+    assert stats.holm([0.04, 0.01, np.nan, 0.03, 0.02]) == pytest.approx([0.06, 0.04, np.nan, 0.06, 0.06], nan_ok=True)
+    assert stats.holm([0.6, 0.9]).tolist() == [1.0, 1.0]
+
+
+def test_wins_ties_losses():
+    assert stats.wins_ties_losses([0.5, 0.1, -0.1, -0.9, 0.0], [0.2, 0.2, 0.2, 0.2, 0.0]) == (1, 3, 1)
+    assert stats.wins_ties_losses([0.2], 0.2) == (1, 0, 0)  # a tie is smaller than the std
+    assert stats.wins_ties_losses([np.inf, -np.inf], [np.nan, np.nan]) == (1, 0, 1)
+    assert stats.wins_ties_losses([0.5, 0.5], [0.2, np.nan]) is None
+    assert stats.wins_ties_losses([np.nan], [0.2]) is None
+
+
+def test_mean_ranks_share_ties_and_put_divergence_last():
+    scores = pd.DataFrame({"a": [70.0, 71.0], "b": [70.0, -np.inf], "c": [69.0, 60.0]})
+    assert stats.mean_ranks(scores).to_dict() == {"a": 1.25, "b": 2.25, "c": 2.5}
+    with pytest.raises(ValueError, match="every method"):
+        stats.mean_ranks(scores.where(scores > 69))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_detectable_difference_is_found_four_times_in_five(n):
+    size = stats.detectable(2.0, n)
+    runs = np.random.default_rng(3).normal(size, 2.0, (20_000, n))
+    found = scipy_stats.ttest_1samp(runs, 0.0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.015)
+
+
+def test_one_run_detects_nothing():
+    assert math.isnan(stats.detectable(1.0, 1))
+
+
+def rows(*runs):
+    """(teacher, teacher_id, student, label, seed, top1) -> rows under equal conditions."""
+    frame = pd.DataFrame(runs, columns=[*stats.PAIR, "label", "seed", "top1"])
+    return frame.assign(dataset="d", split="test", recipe_id="r")
+
+
+def test_pairing_needs_the_same_teacher_weights_student_split_and_seed():
+    runs = rows(
+        ("T", "1", "S", "kd", 0, 70.0),
+        ("T", "1", "S", "dkd", 0, 71.5),
+        ("T", "1", "S", "dkd", 1, 80.0),  # another seed
+        ("T", "2", "S", "dkd", 0, 80.0),  # other weights
+        ("T", "1", "Z", "dkd", 0, 80.0),  # another student
+    )
+    other = runs.tail(1).assign(student="S", split="holdout")
+    differences = stats.paired(stats.wide(pd.concat([runs, other])), "kd")["dkd"].dropna()
+    assert differences.tolist() == [1.5]
+    assert differences.index[0] == ("d", "test", "r", "T", "1", "S", 0)
+
+
+def test_rows_without_a_teacher_join_every_pair_of_their_student_only():
+    runs = rows(
+        ("T", "1", "S", "kd", 0, 70.0),
+        ("U", "2", "S", "kd", 0, 72.0),
+        ("U", "2", "Z", "kd", 0, 60.0),
+        ("", "", "S", "ce", 0, 69.0),
+        ("", "", "alone", "ce", 0, 50.0),
+    )
+    joined = stats.join_pairs(runs)
+    assert len(joined) == 6  # ce on S stands twice, ce on alone stays
+    differences = stats.paired(stats.wide(joined), "kd")["ce"].dropna()
+    assert sorted(differences) == [-3.0, -1.0]
+
+
+def test_cost_is_compared_on_one_device_only():
+    index = pd.MultiIndex.from_product([["A", "B"], [0, 1]], names=["pair", "seed"])
+    cost = pd.DataFrame({"kd": [10.0, 10.0, 10.0, np.nan], "dkd": [20.0, 30.0, 15.0, 15.0]}, index)
+    device = pd.DataFrame({"kd": ["gpu"] * 4, "dkd": ["gpu", "cpu", "cpu", "gpu"]}, index)
+    ratio = stats.cost_ratio(cost, device, "kd")["dkd"]
+    assert ratio["A"] == 2.0  # seed 1 ran elsewhere
+    assert math.isnan(ratio["B"])
