@@ -71,11 +71,17 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             "runs); save it again as torch.save(model.state_dict(), ...)"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, safetensors.SafetensorError) as error:
-        raise KdbenchError(f"{path} cannot be read as weights ({_first_line(error)}); fetch or save it again") from error
+        raise KdbenchError(
+            f"{path} cannot be read as weights ({_first_line(error)}); fetch or save it again"
+        ) from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(v, Tensor) for v in content.values())
+    ):
         raise KdbenchError(f"{path} holds no state dict (plain, or under 'model' or 'state_dict')")
     return dict(content)
 

@@ -20,14 +20,11 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, standalone_mode=False, **kwargs)
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(130)
-        except click.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
-            sys.exit(0)
         except click.ClickException as error:
             click.echo(f"kdbench: {error.format_message()}", err=True)
             sys.exit(1)
@@ -43,25 +40,40 @@ def _comma(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 _results = click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
-_plugins = click.option("--plugins", type=click.Path(path_type=Path), help="Folder of method files of your own.")
+_plugins = click.option(
+    "--plugins", type=click.Path(path_type=Path), help="Folder of method files of your own."
+)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__)
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """kdbench: knowledge-distillation methods under one harness, one recipe, one table."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @main.command()
-@click.option("--methods", callback=_comma, help="Names, 'all' or globs, comma-separated; default: the suite's.")
+@click.option(
+    "--methods", callback=_comma, help="Names, 'all' or globs, comma-separated; default: the suite's."
+)
 @click.option("--suite", default="digits", show_default=True, help="A suite's name or a .toml file.")
 @click.option("--pairs", callback=_comma, help="teacher:student, comma-separated; default: the suite's.")
 @click.option("--seeds", help="Like 0-2 or 0,3; default: the suite's.")
-@click.option("--set", "sets", multiple=True, help="method.parameter=value[,value]; several values make several cells.")
+@click.option(
+    "--set", "sets", multiple=True, help="method.parameter=value[,value]; several values make several cells."
+)
 @click.option("--epochs", type=int, help="Train for so many epochs, the schedule rescaled.")
 @click.option("--split", type=click.Choice(["test", "holdout"]), default="test", show_default=True)
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA.")
-@click.option("--teacher-weights", type=click.Path(path_type=Path), help="Folder of <teacher>.pth or .safetensors.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA."
+)
+@click.option(
+    "--teacher-weights", type=click.Path(path_type=Path), help="Folder of <teacher>.pth or .safetensors."
+)
 @_results
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Default: the suite's.")
@@ -71,13 +83,14 @@ def main() -> None:
 @click.option("--max-hours", type=float, help="Stop (saved) after so many hours.")
 def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, **options: Any) -> None:
     """Train every missing cell of methods x pairs x seeds; type the same command again to resume."""
-    from kdbench import driver, plan
+    from kdbench import driver, plan, preview
     from kdbench.progress import Bar
     from kdbench.report import leaderboard_text
+    from kdbench.session import prepare
 
     options["seeds"] = plan.parse_seeds(seeds) if seeds is not None else None
     if dry_run:
-        click.echo(driver.describe(driver.prepare(**options), force))
+        click.echo(preview.describe(prepare(**options), force))
         return
     outcome = driver.run(force=force, max_hours=max_hours, progress=Bar(), **options)
     if not outcome.records.empty:
@@ -91,7 +104,9 @@ def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, 
 @click.option("--suite", callback=_comma, help="Comma-separated; default: every suite that has results.")
 @_results
 @click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True)
-@click.option("--baseline", default="kd", show_default=True, help="The method that differences are taken against.")
+@click.option(
+    "--baseline", default="kd", show_default=True, help="The method that differences are taken against."
+)
 @click.option("--print", "show", is_flag=True, help="Print the leaderboard too.")
 def report(suite: list[str] | None, results: Path, out: Path, baseline: str, show: bool) -> None:
     """Turn results/<suite>.csv into leaderboard and figures under reports/<suite>/."""

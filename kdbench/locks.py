@@ -16,7 +16,7 @@ from typing import IO
 def _take(path: Path, wait: bool) -> IO[str] | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = open(path, "a+")
+        file = open(path, "a+")  # noqa: SIM115 (it stays open: it is the lock)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

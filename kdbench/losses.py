@@ -18,6 +18,11 @@ def kl(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
     return (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(dim=1)
 
 
+def soft_cross_entropy(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
+    """-sum_c p^t_c log p^s_c of log-probabilities [B, C] -> [B]: `kl` plus the teacher's entropy."""
+    return -(teacher_log_probs.exp() * student_log_probs).sum(dim=1)
+
+
 def soft_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
     """T^2 KL(softmax(t/T) || softmax(s/T)), mean over the batch (Hinton et al., arXiv:1503.02531)."""
     student = (student_logits / temperature).log_softmax(dim=1)

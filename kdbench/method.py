@@ -196,7 +196,9 @@ class Method:
     partial_gradient: ClassVar[bool] = False  # the gradient is on purpose not that of the value
     keeps_modules: ClassVar[bool] = False  # `predict` uses the modules: they stay in the deployed student
     alias_of: ClassVar[str | None] = None  # the method that this one is another form of
-    weights: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}  # field -> the term(s) that its 0 switches off
+    weights: ClassVar[
+        Mapping[str, str | tuple[str, ...]]
+    ] = {}  # field -> the term(s) that its 0 switches off
     positive: ClassVar[tuple[str, ...]] = ()  # fields that must be greater than 0
 
     def __post_init__(self) -> None:
@@ -223,7 +225,9 @@ class Method:
         """Everything that learns or remembers. All parameters are optimised; frozen tensors must be buffers."""
         return nn.Module()
 
-    def prepare(self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: nn.Module) -> None:
+    def prepare(
+        self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: nn.Module
+    ) -> None:
         """One pass, no gradient, over the unaugmented train set with teacher outputs; ``teacher_batches`` can be
         iterated again. Called once after `build`, only where overridden."""
 
@@ -232,7 +236,9 @@ class Method:
         phase. Names that begin with ``_`` are not summed: they are detached and handed to `update`. Pure."""
         raise NotImplementedError(f"{type(self).__name__} must define loss(batch, student, teacher, modules)")
 
-    def update(self, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module, terms: Terms) -> None:
+    def update(
+        self, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module, terms: Terms
+    ) -> None:
         """After the gradients, before the optimiser's step, no gradient: memory banks, running means, priors."""
 
     def predict(self, student: Views, modules: nn.Module) -> Tensor:

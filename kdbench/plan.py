@@ -41,6 +41,9 @@ class Cell:
     seed: int
     variant: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.method} {self.variant}".strip()
+
     def build_method(self) -> Method:
         """The method with this cell's parameters."""
         return registry.create(self.method, self.params)
@@ -95,7 +98,9 @@ def select_pairs(suite: Suite, texts: Iterable[str] | None) -> list[Pair]:
     for text in texts:
         teacher, colon, student = text.partition(":")
         if not (teacher and colon and student):
-            raise KdbenchError(f"a pair is written teacher:student, got {text!r}; the suite has {', '.join(known)}")
+            raise KdbenchError(
+                f"a pair is written teacher:student, got {text!r}; the suite has {', '.join(known)}"
+            )
         pairs.append(known.get(text, Pair(teacher, student)))
     return pairs
 
@@ -127,7 +132,9 @@ def parse_sets(texts: Iterable[str], methods: Sequence[str]) -> dict[str, dict[s
             raise KdbenchError(f"--set takes method.parameter=value[,value], got {text!r}")
         if name not in methods:
             registry.get(name)
-            raise KdbenchError(f"--set {text}: {name} is not among the methods of this run; add it to --methods")
+            raise KdbenchError(
+                f"--set {text}: {name} is not among the methods of this run; add it to --methods"
+            )
         kind = registry.field_type(name, key)
         parsed = [method_module.parse(kind, value, f"{name}.{key}") for value in values.split(",")]
         sets.setdefault(name, {})[key] = parsed
@@ -177,7 +184,9 @@ def cells(
             )
             for view in method.needs.views:
                 if view not in suite.views:
-                    raise KdbenchError(f"{name} needs the view {view!r}; add [views.{view}] to suite {suite.name}")
+                    raise KdbenchError(
+                        f"{name} needs the view {view!r}; add [views.{view}] to suite {suite.name}"
+                    )
             matrix.setdefault(cell.id, cell)
     return list(matrix.values())
 
@@ -197,17 +206,27 @@ def cohorts(missing: Iterable[Cell], positions: Mapping[str, Position]) -> list[
     groups: dict[str, list[Cell]] = {}
     for cell in missing:
         key = canonical(
-            [cell.split_id, cell.dataset.mean, cell.dataset.std]
-            + [{name: dataclasses.asdict(view) for name, view in cell.views.items()}]
-            + [cell.recipe.batch_size, cell.recipe.epochs, cell.recipe.reference_epochs, cell.recipe.precision]
-            + [cell.seed, positions.get(cell.id, (0, 0))]
+            [
+                cell.split_id,
+                [cell.dataset.mean, cell.dataset.std],
+                {name: dataclasses.asdict(view) for name, view in cell.views.items()},
+                [
+                    cell.recipe.batch_size,
+                    cell.recipe.epochs,
+                    cell.recipe.reference_epochs,
+                    cell.recipe.precision,
+                ],
+                [cell.seed, positions.get(cell.id, (0, 0))],
+            ]
         )
         groups.setdefault(key, []).append(cell)
     result: list[list[Cell]] = []
     for group in groups.values():
         by_teacher: dict[tuple[str, str] | None, list[Cell]] = {}
         for cell in group:
-            by_teacher.setdefault((cell.teacher, cell.teacher_id or "") if cell.teacher else None, []).append(cell)
+            by_teacher.setdefault((cell.teacher, cell.teacher_id or "") if cell.teacher else None, []).append(
+                cell
+            )
         alone = by_teacher.pop(None, [])
         with_teacher = list(by_teacher.values())
         if with_teacher:

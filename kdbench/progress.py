@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from kdbench.train import Progress
+from kdbench.job import Progress
 
 
 class Bar(Progress):
@@ -35,7 +35,9 @@ class Bar(Progress):
 
     def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
         if self.bar is not None:
-            self.bar.set_description(f"{self.cells} students, epoch {min(epoch + 1, self.epochs)}/{self.epochs}")
+            self.bar.set_description(
+                f"{self.cells} students, epoch {min(epoch + 1, self.epochs)}/{self.epochs}"
+            )
             self.bar.set_postfix_str(" ".join(f"{name} {value:.1f}" for name, value in accuracy.items()))
 
     def warn(self, text: str) -> None:

@@ -51,7 +51,7 @@ def register(cls: M) -> M:
     if taken and taken.cls and (taken.origin, taken.cls.__module__) != (origin, cls.__module__):
         raise KdbenchError(f"two methods are called {cls.name!r}: {taken.origin} and {origin}; rename one")
     _entries[cls.name] = Entry(cls.name, origin, frozen)
-    return frozen
+    return frozen  # type: ignore[return-value]
 
 
 def load(plugins: Path | None = None) -> None:
@@ -64,7 +64,9 @@ def load(plugins: Path | None = None) -> None:
         _import(point.name, Path(point.value), point.load)
     if plugins is not None:
         if not plugins.exists():
-            raise KdbenchError(f"plug-in folder {plugins} does not exist; --plugins takes a folder of .py files")
+            raise KdbenchError(
+                f"plug-in folder {plugins} does not exist; --plugins takes a folder of .py files"
+            )
         for file in [plugins] if plugins.is_file() else sorted(plugins.glob("[!_]*.py")):
             _import(file.stem, file.resolve(), lambda file=file: _import_file(file.resolve()))
 
@@ -74,7 +76,10 @@ def _import(name: str, origin: Path, action: Any) -> None:
         action()
     except KdbenchError:
         raise
-    except (Exception, SystemExit) as error:  # a plug-in may do anything at import; it is reported when asked for
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a plug-in may do anything at import; it is reported when asked for
         _entries.setdefault(name, Entry(name, origin, None, f"{type(error).__name__}: {error}"))
 
 
@@ -83,7 +88,8 @@ def _import_file(file: Path) -> None:
     if module_name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -133,8 +139,9 @@ def code_hash(name: str) -> str:
     """12 hex digits of the method's file without comments and docstrings: tells an edited file from an old row."""
     tree = ast.parse(Path(inspect.getfile(get(name))).read_text())
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                body.pop(0)
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body.pop(0)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]

@@ -20,12 +20,12 @@ from kdbench.errors import KdbenchError
 
 SCHEMA = 1
 IDENTITY = (
-    "schema cell_id suite dataset split teacher teacher_id student method method_version params recipe_id seed".split()
-)
+    "schema cell_id suite dataset split teacher teacher_id student method method_version params recipe_id seed"
+).split()
 AIDS = "variant default teacher_top1 teacher_expected".split()
 OUTCOME = (
-    "status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done final_loss".split()
-)
+    "status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done final_loss"
+).split()
 COST = "train_s eval_s cohort_size img_per_s peak_mem_mb student_params extra_params macs".split()
 PROVENANCE = (
     "run_id attempt started_utc kdbench git_commit git_dirty code_hash torch timm cuda device threads "
@@ -118,6 +118,11 @@ def read(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
         return pd.read_csv(io.BytesIO(whole), dtype=text, keep_default_na=False, na_values=[""])
     except (pd.errors.ParserError, ValueError) as error:
         raise KdbenchError(f"{path} is damaged ({error}); restore it or move it aside") from error
+
+
+def suites(results: Path) -> list[str]:
+    """The suites that have rows under ``results``."""
+    return sorted(file.stem for file in results.glob("*.csv") if not file.stem.endswith(".curves"))
 
 
 def records(attempts: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from kdbench.errors import KdbenchError
 from kdbench.evaluate import predictions, top_k
 from kdbench.identity import digest, weights_digest
 from kdbench.method import Needs
-from kdbench.models.net import Net
+from kdbench.models.net import Net, place
 from kdbench.suites import DataSpec, ModelSpec
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -49,7 +50,9 @@ def open_teacher(name: str, model: ModelSpec, path: Path, data: DataSpec, expect
 def find_file(name: str, folder: Path) -> Path:
     """``<name>.pth``, ``.pt`` or ``.safetensors`` in a folder that the user gave."""
     if not folder.is_dir():
-        raise KdbenchError(f"--teacher-weights {folder} is not a folder; it should hold {name}.pth or {name}.safetensors")
+        raise KdbenchError(
+            f"--teacher-weights {folder} is not a folder; it should hold {name}.pth or {name}.safetensors"
+        )
     for suffix in SUFFIXES:
         if (folder / f"{name}{suffix}").is_file():
             return folder / f"{name}{suffix}"
@@ -74,26 +77,26 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -
     for problem, keys in (("lacks", missing), ("has the unknown", foreign), ("differs in shape:", shapes)):
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise KdbenchError(f"{path} does not fit {name}: it {problem} {', '.join(keys[:3])}{more}; is it another model?")
+            raise KdbenchError(
+                f"{path} does not fit {name}: it {problem} {', '.join(keys[:3])}{more}; is it another model?"
+            )
     model.load_state_dict({**own, **state})
 
 
 def teacher_logits(teacher: Teacher, net: Net, split: Split, work: Path, device: torch.device) -> Tensor:
-    """Logits [N, C] on the evaluation split, fp32; kept in ``work`` under the hash of weights, split and normalisation."""
+    """Logits [N, C] on the evaluation split, fp32; kept in ``work`` by the hash of all it depends on."""
     key = digest([teacher.id, split.id, net.mean.flatten().tolist(), net.std.flatten().tolist()])
     path = work / "teachers" / f"{teacher.name}-{key}.logits.safetensors"
     if path.is_file():
         return checkpoint.load_weights(path)["logits"].to(device)
     logits = predictions(lambda images: net(images.to(device), Needs()).logits, split.evaluation)
-    try:
+    with contextlib.suppress(OSError):  # then it is measured again next time
         checkpoint.save_weights(path, {"logits": logits})
-    except OSError:
-        pass  # it is measured again next time
     return logits
 
 
 def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:
     """Top-1 of the teacher on the evaluation split, in percent."""
-    net = teacher.net(data).to(device, memory_format=torch.channels_last)
+    net = place(teacher.net(data), device)
     logits = teacher_logits(teacher, net, split, work, device)
     return top_k(logits.cpu(), split.evaluation.targets.cpu(), 1)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import models, registry
+from kdbench.data.sets import ImageSet
 from kdbench.errors import KdbenchError
 from kdbench.evaluate import predictions
-from kdbench.data.sets import ImageSet
 from kdbench.identity import stream
 from kdbench.method import Batch, Context, ModelFacts, Needs, Outputs, Terms, Views, overrides
-from kdbench.models.net import Net
+from kdbench.models.net import Net, place
 from kdbench.plan import Cell
 
 
@@ -77,9 +77,9 @@ class Stopwatch:
             end.record()
             self._pending.append((begin, end))
         else:
-            begin = time.perf_counter()
+            started = time.perf_counter()
             yield
-            self._seconds += time.perf_counter() - begin
+            self._seconds += time.perf_counter() - started
 
     @property
     def seconds(self) -> float:
@@ -100,7 +100,7 @@ def build_net(cell: Cell, device: torch.device) -> Net:
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
         model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return Net(model, data.mean, data.std).to(device, memory_format=torch.channels_last)
+    return place(Net(model, data.mean, data.std), device)
 
 
 def unmet(needs: Needs, student: ModelFacts, teacher: ModelFacts | None) -> str | None:
@@ -118,6 +118,7 @@ class Trainee:
         self.cell, self.context, self.device = cell, context, device
         self.method = cell.build_method()
         self.needs = self.method.needs
+        self.min_batch = max(2, self.method.min_batch)  # BatchNorm cannot train on a single sample
         self.outcome: tuple[str, str] | None = None
         self.epoch, self.step_in_epoch, self.seen = 0, 0, 0
         self.sums: dict[str, Tensor] = {}
@@ -136,7 +137,9 @@ class Trainee:
         with self.streams.active():
             self.modules = self.method.build(context)
         if not isinstance(self.modules, nn.Module):
-            raise KdbenchError(f"{cell.method}.build must return a torch.nn.Module, got {type(self.modules).__name__}")
+            raise KdbenchError(
+                f"{cell.method}.build must return a torch.nn.Module, got {type(self.modules).__name__}"
+            )
         self.modules.to(device)
         recipe = cell.recipe
         self.optimizer = torch.optim.SGD(
@@ -154,11 +157,15 @@ class Trainee:
             with self.streams.active(), torch.no_grad(), self.watch.running():
                 self.method.prepare(self.context, teacher_batches, self.modules)
 
-    def step(self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float) -> None:
+    def step(
+        self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
+    ) -> None:
         """Forward, loss, backward, update, optimiser: one training step on one batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.cell.recipe.precision == "bf16")
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.cell.recipe.precision == "bf16"
+        )
         with self.watch.running(), self.streams.active():
             with autocast:
                 outputs = {view: self.net(images[view], self.needs) for view in self.needs.views}
@@ -199,12 +206,13 @@ class Trainee:
 
     def evaluate(self, images: ImageSet) -> Tensor:
         """Logits of the deployed student, eval mode, fp32; training state is left as it was."""
+        needs = self.needs if overrides(self.method, "predict") else Needs(views=self.needs.views)
         begin = time.perf_counter()
         self.net.eval()
         self.modules.eval()
 
         def predict(batch: Tensor) -> Tensor:
-            student = Views({self.needs.views[0]: self.net(batch, self.needs)}, self.needs)
+            student = Views({needs.views[0]: self.net(batch, needs)}, needs)
             return self.method.predict(student, self.modules)
 
         logits = predictions(predict, images)
@@ -214,7 +222,7 @@ class Trainee:
         return logits
 
     def state(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on as if nothing had happened; tensors and plain values."""
+        """All that a later process needs to go on as if nothing had happened; tensors and plain values."""
         return {
             "cell_id": self.cell.id,
             "code": registry.code_hash(self.cell.method),

@@ -78,10 +78,11 @@ def bickd_terms(
 class BicKD(Method):
     """Bilateral contrastive knowledge distillation (Zhu et al., 2026, arXiv:2602.01265).
 
-    Equation: L = ce_weight CE + kd_weight T^2 mean_i KL(p^t_i || p^s_i) + beta_sample L_sample + beta_class
-    L_class, L_sample = -mean_i log [e(p^s_i, p^t_i) / (e(p^s_i, p^t_i) + sum_{j: y_j != y_i} e(p^s_i,
-    p^t_j))], L_class = -mean_c log [e(q^s_c, q^t_c) / sum_d e(q^s_c, q^t_d)] over the classes c, d present in
-    the batch, e(a, b) = exp(cos(a, b)/k); p rows, q columns of the B x C probabilities at tau_c.
+    Equation: L = ce_weight CE + kd_weight T^2 mean_i KL(p^t_i || p^s_i)
+    + beta_sample L_sample + beta_class L_class, with e(a, b) = exp(cos(a, b)/k) and
+    L_sample = -mean_i log [e(p^s_i, p^t_i) / (e(p^s_i, p^t_i) + sum_{j: y_j != y_i} e(p^s_i, p^t_j))],
+    L_class = -mean_c log [e(q^s_c, q^t_c) / sum_d e(q^s_c, q^t_d)] over the classes present in the batch;
+    p rows, q columns of the B x C probabilities at tau_c.
     fidelity: reconstruction.
     Deviations: written from the paper's abstract alone; its equations, weights and numbers were not at hand
     and no code is released. Do not quote its results as the paper's. form="identity" pulls the cosine matrix
@@ -91,8 +92,11 @@ class BicKD(Method):
 
     coupled: ClassVar[bool] = True
     weights: ClassVar = {
-        "ce_weight": "ce", "kd_weight": "kd", "beta_sample": "sample", "beta_class": "class",
-    }  # fmt: skip
+        "ce_weight": "ce",
+        "kd_weight": "kd",
+        "beta_sample": "sample",
+        "beta_class": "class",
+    }
     zero_at_match: ClassVar = ("kd",)
     positive: ClassVar = ("temperature", "tau_c", "k")
 

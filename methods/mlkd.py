@@ -68,9 +68,9 @@ def mlkd_code(weak: View, strong: View, temperature: float, z_score: bool = Fals
 class MLKD(Method):
     """Multi-level logit distillation (Jin et al., CVPR 2023, no arXiv id found).
 
-    Equation: L = ce_weight (CE(weak) + CE(strong)) + kd_weight sum_T [ T^2 mean_i KL(p^t_i || p^s_i)
-    + ||P^t P^tT - P^s P^sT||_F^2 / B + ||P^tT P^t - P^sT P^s||_F^2 / C ], T in {temperature, 3, 5, 2, 6}, on
-    both views.
+    Equation: L = ce_weight (CE(weak) + CE(strong)) + kd_weight sum over both views and T in {temperature, 3,
+    5, 2, 6} of T^2 mean_i KL(p^t_i || p^s_i) + ||P^t P^tT - P^s P^sT||_F^2 / B + ||P^tT P^t - P^sT P^s||_F^2
+    / C.
     fidelity: paper.
     Deviations: form="paper" has every term on both views and no mask. form="code" is the released code: its
     confidence masks multiply scalars, so they only scale the weak terms by the masked fraction (in the

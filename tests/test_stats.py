@@ -67,7 +67,9 @@ def test_sign_flip_of_40_pairs_is_near_the_normal_approximation():
 
 def test_holm_by_hand():
     # sorted .01 .02 .03 .04 -> x4 x3 x2 x1 = .04 .06 .06 .04, made monotone
-    assert stats.holm([0.04, 0.01, np.nan, 0.03, 0.02]) == pytest.approx([0.06, 0.04, np.nan, 0.06, 0.06], nan_ok=True)
+    assert stats.holm([0.04, 0.01, np.nan, 0.03, 0.02]) == pytest.approx(
+        [0.06, 0.04, np.nan, 0.06, 0.06], nan_ok=True
+    )
     assert stats.holm([0.6, 0.9]).tolist() == [1.0, 1.0]
 
 

@@ -70,11 +70,10 @@ def draw(view: View, count: int, size: tuple[int, int], generator: torch.Generat
 
 
 def render(view: View, images: Tensor, draws: Draws) -> Tensor:
-    """``images`` (uint8 [B, H, W, 3]) as the view shows them: float32 [B, 3, H, W] in 0..1, stored
-    channels_last.
+    """``images`` (uint8 [B, H, W, 3]) as the view shows them: float32 [B, 3, H, W] in 0..1.
 
-    ``draws`` holds one row an image; it may stay on the CPU whatever the images' device (``op`` and
-    ``negative`` must: they group the batch, which on a GPU would wait for it).
+    Memory format channels_last. ``draws`` holds one row an image; it may stay on the CPU whatever the images'
+    device (``op`` and ``negative`` must: they group the batch, which on a GPU would wait for it).
     """
     if view.pad or view.flip:
         images = _crop_flip(images, view.pad, draws.get("offset"), draws.get("flip"))
@@ -104,9 +103,8 @@ def _crop_flip(images: Tensor, pad: int, offset: Tensor | None, flip: Tensor | N
         rows, columns = rows + offset[:, :1], columns + offset[:, 1:]
     padded = F.pad(images, (0, 0, pad, pad, pad, pad))
     rows = rows + torch.arange(count, device=device)[:, None] * padded.shape[1]
-    pixels = (
-        rows[:, :, None] * padded.shape[2] + columns[:, None, :]
-    )  # [B, H, W], positions in the flat batch
+    # [B, H, W], positions in the flat padded batch
+    pixels = rows[:, :, None] * padded.shape[2] + columns[:, None, :]
     return padded.view(-1, channels).index_select(0, pixels.flatten()).view(images.shape)
 
 

@@ -160,3 +160,9 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def _name(model: nn.Module) -> str:
     """The model's name in timm's registry, or its class."""
     return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
+
+
+def place(net: Net, device: torch.device) -> Net:
+    """The net on ``device``, its weights stored channels_last."""
+    net.to(device)
+    return net.to(memory_format=torch.channels_last)

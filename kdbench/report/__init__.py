@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 
 from kdbench import store
 from kdbench.errors import KdbenchError
@@ -46,3 +47,9 @@ def report(
             f"cannot write {folder} ({error.strerror or error}); choose another --out"
         ) from error
     return leaderboard.text(suite, boards, footer)
+
+
+def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = "kd") -> str:
+    """The leaderboard of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
+    found = tables(attempts)
+    return leaderboard.text(suite, [board(table, baseline) for table in found], provenance(suite, found))

@@ -9,13 +9,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from kdbench.report import style
 from kdbench.report.frames import Table
 
 TERMS = {"top1": "top-1 (%)", "loss": "training loss"}
 KEYS = ["table", "pair", "label", "term", "epoch"]
-ACROSS = 4
+ACROSS = 4  # pairs in a row
+ROW = 4.0  # inches: accuracy above loss, with their titles
 
 
 def frame(tables: Sequence[Table], curves: pd.DataFrame) -> pd.DataFrame:
@@ -44,10 +46,10 @@ def draw(data: pd.DataFrame, footer: Sequence[str]) -> Figure:
     blocks = [block for _, block in data.groupby("table", sort=False)]
     counts = [block["pair"].nunique() for block in blocks]
     across = min(max(counts), ACROSS)
-    width = 1.2 + 2.9 * max(across, 2)
+    width = max(1.2 + 2.9 * across, 7.0)
     columns = max(1, int(width // (0.9 + 0.075 * max(map(len, looks)))))
-    legend = 0.2 + 0.17 * -(-len(looks) // columns)
-    heights = [0.35 + 4.0 * -(-n // across) for n in counts]
+    legend = 0.3 + 0.17 * -(-len(looks) // columns)
+    heights = [0.3 + ROW * -(-n // across) for n in counts]
     figure, parts = style.canvas(width, [*heights, legend], footer)
     named: dict = {}
     for part, block in zip(parts, blocks, strict=False):
@@ -59,22 +61,33 @@ def draw(data: pd.DataFrame, footer: Sequence[str]) -> Figure:
 
 def _block(part: SubFigure, block: pd.DataFrame, looks: dict, across: int) -> dict:
     """Draws one table; label -> a line for the legend."""
-    pairs = list(block.groupby("pair"))
+    style.heading(part, f"Mean ± std over seeds: {block['table'].iloc[0]}")
+    pairs = [(str(pair), rows) for pair, rows in block.groupby("pair")]
     down = -(-len(pairs) // across)
-    grid = part.subplots(2 * down, across, squeeze=False, height_ratios=[3, 2] * down)
-    part.suptitle(f"Mean ± std over seeds: {block['table'].iloc[0]}", fontsize=9)
     handles: dict = {}
-    places = list(looks)
-    for i, (pair, rows) in enumerate(pairs):
-        for j, (term, name) in enumerate(TERMS.items()):
-            ax = grid[2 * (i // across) + j, i % across]
-            for label, line in rows[rows["term"] == term].groupby("label"):
-                handles[label] = _line(ax, line, looks[label], places.index(label))
-            ax.set_ylabel(name if i % across == 0 else "")
-            ax.set_title(str(pair).replace("->", "→") if j == 0 else "")
-            ax.set_xlabel("epoch" if j else "")
-    for ax in grid.flat:
-        ax.set_visible(bool(ax.lines))
+    for row in range(down):
+        box = (0.6, 0.15, 0.7 + ROW * row, 0.4 + ROW * (down - 1 - row))
+        grid = style.grid(part, (2, across), box, 0.3, height_ratios=[3, 2], sharex="col")
+        for i in range(across):
+            if across * row + i < len(pairs):
+                handles |= _pair(grid[:, i], *pairs[across * row + i], looks)
+            else:
+                grid[0, i].set_visible(False)
+                grid[1, i].set_visible(False)
+        for ax, name in zip(grid[:, 0], TERMS.values(), strict=True):
+            ax.set_ylabel(name)
+    return handles
+
+
+def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict) -> dict:
+    """Draws one pair, a term on each of the axes."""
+    handles = {}
+    for ax, term in zip(axes, TERMS, strict=True):
+        for label, line in rows[rows["term"] == term].groupby("label"):
+            handles[label] = _line(ax, line, looks[label], list(looks).index(label))
+    axes[0].set_title(style.title(pair))
+    axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return handles
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,29 +71,36 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     blocks = [block for _, block in data.groupby("table", sort=False)]
     panels = [block["panel"].nunique() for block in blocks]
     rows = [-(-n // ACROSS) for n in panels]
-    heights = [0.45 + r * (0.65 + 0.22 * b["label"].nunique()) for r, b in zip(rows, blocks, strict=True)]
+    heights = [0.3 + r * (0.7 + 0.22 * b["label"].nunique()) for r, b in zip(rows, blocks, strict=True)]
     across = min(max(panels), ACROSS)
-    figure, parts = style.canvas(2.2 + 2.3 * max(across, 2), heights, [READING, *footer])
+    left = 0.2 + 0.062 * max(len(line) for label in data["label"].unique() for line in _lines(label))
+    figure, parts = style.canvas(max(left + 2.2 * across, 7.0), heights, [READING, *footer])
     for part, block in zip(parts, blocks, strict=True):
-        _block(part, block, baseline, across)
+        _block(part, block, baseline, across, left)
     return figure
 
 
-def _block(part: SubFigure, block: pd.DataFrame, baseline: str, across: int) -> None:
+def _lines(label: str) -> list[str]:
+    """A label on two lines or so where it is long."""
+    return textwrap.wrap(label, max(30, len(label) // 2 + 10))
+
+
+def _block(part: SubFigure, block: pd.DataFrame, baseline: str, across: int, left: float) -> None:
     labels = list(block["label"].unique())
     panels = list(block.groupby("panel", sort=False))
-    grid = part.subplots(-(-len(panels) // across), across, sharex=True, sharey=True, squeeze=False)
-    part.suptitle(f"Top-1 against {baseline}, points, last epoch: {block['table'].iloc[0]}", fontsize=9)
+    down = -(-len(panels) // across)
+    grid = style.grid(part, (down, across), (left, 0.15, 0.7, 0.3), 0.7, sharex=True, sharey=True)
+    style.heading(part, f"Top-1 against {baseline}, points, last epoch: {block['table'].iloc[0]}")
     limits = _limits(block)
     for ax, (name, rows) in zip(grid.flat, panels, strict=False):
         _draw_panel(ax, rows.assign(place=rows["label"].map(labels.index)), limits)
-        ax.set_title(str(name).replace(" -> ", " →\n"))
+        ax.set_title(style.title(str(name)))
     for ax in grid.flat[len(panels) :]:
         ax.set_visible(False)
     for i, ax in enumerate(grid.flat[: len(panels)]):
         ax.tick_params(axis="x", labelbottom=i + across >= len(panels), length=2)
         ax.tick_params(axis="y", length=0)
-    grid[0, 0].set_yticks(range(len(labels)), labels)
+    grid[0, 0].set_yticks(range(len(labels)), ["\n".join(_lines(label)) for label in labels])
     grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kdbench import stats
 from kdbench.report.board import Board, level
-from kdbench.report.notes import WEAK, notes, weak_teachers
+from kdbench.report.notes import WEAK, legend, notes, weak_teachers
 
 NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
 
@@ -95,6 +95,7 @@ def markdown(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
         for texts in zip(*(c.cells for c in table), strict=True):
             lines.append("| " + " | ".join(map(_escape, texts)) + " |")
         parts += [f"## {board.table.heading}", "\n".join(lines), _bullets(notes(board))]
+    parts += ["## How to read it", _bullets(legend(boards[0].baseline))]
     parts.append("![paired differences](forest.png)\n\n![accuracy and loss by epoch](curves.png)")
     return "\n\n".join([*parts, "---", *footer]) + "\n"
 
@@ -118,6 +119,7 @@ def text(suite: str, boards: Sequence[Board], footer: Sequence[str], width: int 
         heading = _wrap(board.table.heading, width)
         parts += [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width)]
         parts.append("\n".join(_wrap(line, width) for line in notes(board)))
+    parts.append("\n".join(_wrap(line, width) for line in legend(boards[0].baseline)))
     return "\n\n".join([*parts, *(_wrap(line, width) for line in footer)]) + "\n"
 
 
@@ -141,7 +143,8 @@ Folded = list[list[str]]  # heading, then one cell a method, each as lines
 
 def _fold(column: Column, most: int) -> Folded:
     cells = [textwrap.wrap(cell, most, subsequent_indent="  ") or [""] for cell in column.cells]
-    size = max(*map(len, column.heading.split()), *(len(line) for lines in cells for line in lines))
+    words = (min(len(word), 40) for word in column.heading.split())
+    size = max(*words, *(len(line) for lines in cells for line in lines))
     return [textwrap.wrap(column.heading, size), *cells]
 
 

@@ -12,42 +12,42 @@ BICKD = "bickd is a reconstruction from the paper's abstract (no code released),
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 
 
-def notes(board: Board) -> list[str]:
-    """The sentences under one table."""
-    table = board.table
-    honesty = [BICKD] if (table.rows["method"] == "bickd").any() else []
-    return [*_reading(board), *_summary(board), *_cells(board), *_records(table), *_teachers(table), *honesty]
-
-
-def _reading(board: Board) -> list[str]:
+def legend(baseline: str) -> list[str]:
+    """How to read any of the tables."""
     return [
-        f"Top-1 (%) on the {board.table.split} split, last epoch: mean ± std (ddof 1), number of seeds.",
-        "Bold (* in text): the best mean of two or more seeds, and all whose paired 95% interval to it "
-        "contains 0; nothing is bold where no interval can be had.",
+        "Cells: mean ± std (ddof 1) of top-1 in percent and (number of seeds). Bold (* in text): the "
+        "best mean of two or more seeds, and all whose paired 95% interval to it contains 0; nothing is bold "
+        "where no interval can be had.",
+        f"Δ: method - {baseline} on the same seed, in points, with its 95% t-interval. "
+        "p: exact two-sided sign-flip test over pairs, Holm-adjusted for the methods shown. "
+        "W-T-L: pairs won, tied (|Δ| below the pooled seed std), lost.",
+        f"Cost: train time an epoch in multiples of {baseline}'s on the same pair, seed and device "
+        "(geometric mean over pairs). Detects: the smallest true Δ that this n and spread would show "
+        "(two-sided alpha .05, power .8).",
     ]
+
+
+def notes(board: Board) -> list[str]:
+    """What is to be said under one table."""
+    table = board.table
+    rule = f"Accuracy: top-1 on the {table.split} split, last epoch."
+    honesty = [BICKD] if (table.rows["method"] == "bickd").any() else []
+    return [rule, *_summary(board), *_cells(board), *_records(table), *_teachers(table), *honesty]
 
 
 def _summary(board: Board) -> list[str]:
     base, count = board.baseline, len(board.common)
     if not count:
         return ["No Δ or rank: no pair was completed by every method that has at least half of the pairs."]
-    over = f"Δ, p, W-T-L, rank and cost are over {_which(board)}."
+    lines = [f"Δ, p, W-T-L, rank and cost are over {_which(board)}."]
     if not board.has_baseline:
-        return [over, f"No Δ: {base} has no finished run with the suite's own settings here."]
+        return [*lines, f"No Δ: {base} has no finished run with the suite's own settings here."]
     if pd.isna(board.summary["rank"][base]):
-        return [over, f"No Δ: {base} has completed less than half of the pairs."]
-    spread = "the pairs' means" if board.over_pairs() else "the seeds of this one pair"
-    test = "exact two-sided sign-flip test over the pairs, Holm-adjusted for the methods shown"
-    few = f"{stats.TOO_FEW} ({count} of at least {stats.MIN_PAIRS})"
-    return [
-        over,
-        f"Δ: method - {base} on the same seed, in points; its 95% t-interval is over {spread}.",
-        f"p: {few if count < stats.MIN_PAIRS else test}.",
-        "W-T-L: pairs won, tied (|Δ| below the pooled seed std), lost.",
-        f"Cost: train time an epoch in multiples of {base}'s on the same pair, seed and device "
-        "(geometric mean over pairs).",
-        "Detects: the smallest true Δ that this n and spread would show (two-sided alpha .05, power .8).",
-    ]
+        return [*lines, f"No Δ: {base} has completed less than half of the pairs."]
+    lines.append(f"Intervals are over {'pairs' if board.over_pairs() else 'the seeds of this one pair'}.")
+    if count < stats.MIN_PAIRS:
+        lines.append(f"p: {stats.TOO_FEW} ({count} of at least {stats.MIN_PAIRS}).")
+    return [" ".join(lines)]
 
 
 def _which(board: Board) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
@@ -23,6 +24,7 @@ RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
+    "ytick.labelsize": 7.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
@@ -35,6 +37,11 @@ def colour(label: str) -> str:
     return PALETTE[zlib.crc32(f"{SALT}{label.split()[0]}".encode()) % len(PALETTE)]
 
 
+def title(pair: str) -> str:
+    """teacher -> student, on two lines."""
+    return pair.replace(" -> ", " →\n")
+
+
 def lines(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """label -> colour, and a pair of dash and marker that no other of (28) labels in this figure has."""
     return {
@@ -44,19 +51,61 @@ def lines(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def canvas(width: float, heights: Sequence[float], footer: Sequence[str]) -> tuple[Figure, list[SubFigure]]:
-    """A figure of stacked parts of these heights (inches), with the provenance at its foot."""
+    """A figure of stacked parts of these heights (inches), with the provenance at its foot.
+
+    Places are given in inches, not found by a layout engine: the engines' last digits differ from run to run.
+    """
     text = "\n".join(textwrap.fill(line, int(width * 17)) for line in footer)
     foot = 0.2 + 0.13 * (text.count("\n") + 1)
-    figure = Figure(figsize=(width, sum(heights) + foot), layout="constrained")
+    figure = Figure(figsize=(width, sum(heights) + foot))
     FigureCanvasAgg(figure)
-    parts = list(figure.subfigures(len(heights) + 1, 1, height_ratios=[*heights, foot], squeeze=False)[:, 0])
-    parts[-1].text(0.01, 0.1, text, fontsize=6.5, color=GREY, va="bottom")
+    ratios = [*heights, foot]
+    parts = list(figure.subfigures(len(ratios), 1, height_ratios=ratios, hspace=0, squeeze=False)[:, 0])
+    parts[-1].text(0.1 / width, 0.5, text, fontsize=6.5, color=GREY, va="center")
     return figure, parts[:-1]
+
+
+def heading(part: SubFigure, text: str) -> None:
+    """A line of text at the top of the part."""
+    part.text(0.5, 1 - 0.15 / _inches(part)[1], text, fontsize=9, ha="center", va="center")
+
+
+def grid(
+    part: SubFigure, shape: tuple[int, int], box: tuple[float, float, float, float], gap: float, **more: Any
+) -> np.ndarray:
+    """Axes in ``box`` = (left, right, top, bottom), inches from the part's edges, rows ``gap`` inches apart.
+
+    Columns are as far apart as their tick labels need. ``more``: height_ratios and the arguments of
+    `GridSpec.subplots`.
+    """
+    width, height = _inches(part)
+    left, right, top, bottom = box
+    across = 0.12 if more.get("sharey") else 0.45
+    spec = part.add_gridspec(
+        *shape,
+        left=left / width,
+        right=1 - right / width,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=_share(across, width - left - right, shape[1]),
+        hspace=_share(gap, height - top - bottom, shape[0]),
+        height_ratios=more.pop("height_ratios", None),
+    )
+    return spec.subplots(squeeze=False, **more)
+
+
+def _inches(part: SubFigure) -> tuple[float, float]:
+    dpi = part.figure.dpi
+    return part.bbox.width / dpi, part.bbox.height / dpi
+
+
+def _share(gap: float, total: float, count: int) -> float:
+    """A gap in units of the mean size of ``count`` axes that fill ``total`` with such gaps between them."""
+    return gap * count / (total - gap * (count - 1))
 
 
 def save(figure: Figure, frame: pd.DataFrame, stem: Path) -> None:
     """``stem``.png, .svg and .csv (what is drawn), free of dates and versions."""
     figure.savefig(stem.with_suffix(".png"), dpi=150, metadata={"Software": None})
-    figure.set_layout_engine("none")  # the places are found: once is enough
     figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
     frame.to_csv(stem.with_suffix(".csv"), index=False, lineterminator="\n")

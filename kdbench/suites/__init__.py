@@ -100,7 +100,9 @@ class Suite:
     views: Mapping[str, View]
     recipe: Recipe
     pairs: tuple[Pair, ...]
-    teacher_recipe: Mapping[str, Any] = field(default_factory=dict)  # over `recipe`, for teachers trained here
+    teacher_recipe: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # over `recipe`, for teachers trained here
     models: Mapping[str, ModelSpec] = field(default_factory=dict)
     teachers: Mapping[str, TeacherSpec] = field(default_factory=dict)
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method parameters for every pair

@@ -58,3 +58,10 @@ def dkd(student_row, teacher_row, y, temperature):
     binary = kl([p[y], 1 - p[y]], [q[y], 1 - q[y]])
     rest = kl(renormalised(without(p, y)), renormalised(without(q, y)))
     return temperature**2 * binary, temperature**2 * rest
+
+
+def nkd(student_row, teacher_row, y, temperature):
+    """(target term, T^2 cross-entropy of the renormalised others) of one sample."""
+    hit = -softmax(teacher_row)[y] * log(softmax(student_row)[y])
+    p, q = (softmax(without(row, y), temperature) for row in (teacher_row, student_row))
+    return hit, -(temperature**2) * dot(p, [log(x) for x in q])

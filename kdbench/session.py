@@ -1,0 +1,221 @@
+"""One selection of the command line, resolved: suite, data, teachers that are there, all cells, what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from kdbench import models, plan, registry, store, suites
+from kdbench.data.sets import Split
+from kdbench.errors import KdbenchError
+from kdbench.job import load_split, resumable
+from kdbench.plan import Cell, Position
+from kdbench.suites import Pair, Suite, replace_recipe
+from kdbench.teachers import Teacher, find_file, open_teacher
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a suite's results lie under one results folder."""
+
+    results: Path
+    suite: str
+
+    @property
+    def rows(self) -> Path:
+        return self.results / f"{self.suite}.csv"
+
+    @property
+    def curves(self) -> Path:
+        return self.results / f"{self.suite}.curves.csv"
+
+    @property
+    def details(self) -> Path:
+        return self.results / f"{self.suite}.details"
+
+    @property
+    def work(self) -> Path:
+        return self.results / ".work"
+
+    @property
+    def locks(self) -> Path:
+        return self.work / "locks"
+
+    @property
+    def students(self) -> Path:
+        return self.work / "students"
+
+
+@dataclass
+class Session:
+    """One selection, resolved: the suite, its data, its teachers and all cells."""
+
+    suite: Suite
+    paths: Paths
+    split: Split
+    device: str
+    data_dir: Path | None
+    plugins: Path | None
+    methods: list[str]
+    pairs: list[Pair]
+    seeds: list[int]
+    sets: dict[str, dict[str, list[Any]]]
+    split_name: str
+    weights: Path | None
+    say: Say
+    stop: Callable[[], bool]
+    teachers: dict[str, Teacher] = field(default_factory=dict)
+    teacher_top1: dict[str, float] = field(default_factory=dict)
+
+    def cells(self) -> list[Cell]:
+        """The matrix; a teacher that is not there yet has no id, and its cells no result."""
+        ids = {
+            pair.teacher: self.teachers[pair.teacher].id if pair.teacher in self.teachers else None
+            for pair in self.pairs
+        }
+        return plan.cells(
+            self.suite, self.methods, self.pairs, self.seeds, self.sets, self.split_name, self.split.id, ids
+        )
+
+    def needed_teachers(self) -> list[str]:
+        if not any(registry.get(name).needs.teacher for name in self.methods):
+            return []
+        return list(dict.fromkeys(pair.teacher for pair in self.pairs))
+
+
+def prepare(
+    suite: str = "digits",
+    methods: Sequence[str] | None = None,
+    *,
+    pairs: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    sets: Sequence[str] = (),
+    epochs: int | None = None,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+    teacher_weights: str | Path | None = None,
+    results: str | Path = "results",
+    device: str = "auto",
+    precision: str | None = None,
+    plugins: str | Path | None = None,
+    say: Say | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Session:
+    """Resolve a selection, checking everything that can be checked before training. Raises KdbenchError."""
+    plugin_dir = Path(plugins) if plugins else None
+    registry.load(plugin_dir)
+    spec = suites.load(suite)
+    changes = {k: v for k, v in {"epochs": epochs, "precision": precision}.items() if v is not None}
+    asked = dataclasses.replace(spec, recipe=replace_recipe(spec.recipe, changes, "the command line"))
+    names = plan.select_methods(methods, spec.methods)
+    chosen = plan.select_pairs(asked, pairs)
+    parsed = plan.parse_sets(sets, names)
+    where = Path(data_dir) if data_dir else None
+    session = Session(
+        suite=asked,
+        paths=Paths(Path(results), spec.name),
+        split=load_split(spec.dataset, split, where),
+        device=choose_device(device),
+        data_dir=where,
+        plugins=plugin_dir,
+        methods=names,
+        pairs=chosen,
+        seeds=list(seeds) if seeds is not None else list(spec.seeds),
+        sets=parsed,
+        split_name=split,
+        weights=Path(teacher_weights) if teacher_weights else None,
+        say=say or _stderr,
+        stop=stop,
+    )
+    for pair in chosen:  # a misspelt model or a wrong argument fails here, not after an hour
+        for name in (pair.teacher, pair.student):
+            _check_model(asked, name)
+    store.read(session.paths.rows)
+    for name in session.needed_teachers():
+        teacher = locate_teacher(session, name)
+        if teacher:
+            session.teachers[name] = teacher
+    return session
+
+
+def _check_model(suite: Suite, name: str) -> None:
+
+    model = suite.model(name)
+    models.create(model.arch, suite.dataset.classes, **model.args)
+
+
+def choose_device(text: str) -> str:
+    """``auto`` -> cuda:0 where there is one, else cpu. Raises KdbenchError for a device that is not there."""
+    if text == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(text)
+    except RuntimeError:
+        raise KdbenchError(f"unknown device {text!r}; use auto, cpu or cuda:0") from None
+    if kind.type == "cuda" and (
+        not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()
+    ):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise KdbenchError(
+            f"there is no device {text}: torch sees {count} CUDA devices; use --device cpu or auto"
+        )
+    if kind.type not in ("cpu", "cuda"):
+        raise KdbenchError(f"unknown device {text!r}; use auto, cpu or cuda:0")
+    return text
+
+
+def _stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- teachers ---
+
+
+def teacher_cell(session: Session, name: str) -> Cell:
+    """The training run that makes a teacher: plain cross-entropy by the suite's teacher recipe, seed 0."""
+    suite = suites.load(session.suite.name) if session.suite.name in suites.names() else session.suite
+    recipe = replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
+    suite = dataclasses.replace(session.suite, recipe=recipe)
+    pair = Pair(name, name)
+    return plan.cells(suite, ["ce"], [pair], [0], {}, session.split_name, session.split.id, {name: None})[0]
+
+
+def trained_path(session: Session, name: str) -> Path:
+    return session.paths.work / "teachers" / f"{name}-{teacher_cell(session, name).id}.safetensors"
+
+
+def locate_teacher(session: Session, name: str) -> Teacher | None:
+    """The teacher from --teacher-weights, or the one trained here before; None when it must be trained."""
+    path = find_file(name, session.weights) if session.weights else trained_path(session, name)
+    if not path.is_file():
+        return None
+    expected = session.suite.teachers[name].top1 if name in session.suite.teachers else None
+    return open_teacher(name, session.suite.model(name), path, session.suite.dataset, expected)
+
+
+# --- what is done ---
+
+
+def records_of(session: Session, cells: Iterable[Cell]) -> pd.DataFrame:
+    records = store.records(store.read(session.paths.rows))
+    return records[records["cell_id"].isin([cell.id for cell in cells])]
+
+
+def done_ids(records: pd.DataFrame) -> set[str]:
+    """Ids of the cells that need not be trained again."""
+    return set(records.loc[records["status"].isin(store.DONE), "cell_id"])
+
+
+def positions(work: Path, cells: Iterable[Cell]) -> dict[str, Position]:
+    """How far each cell's checkpoint is: (epoch, step)."""
+    states = {cell.id: resumable(work, cell) for cell in cells}
+    return {name: (state["epoch"], state["step"]) for name, state in states.items() if state}

@@ -1,0 +1,65 @@
+"""Normalised distillation: a soft target term, and the other classes renormalised before they are compared.
+
+B samples, C classes, T temperature; logits are [B, C].
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from kdbench.losses import drop_target, soft_cross_entropy
+from kdbench.method import Method
+from kdbench.registry import register
+
+
+def soft_target(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+    """-p^t_y log p^s_y at T = 1, per sample -> [B]."""
+    student, teacher = (
+        z.log_softmax(dim=1).gather(1, target[:, None]).squeeze(1) for z in (student_logits, teacher_logits)
+    )
+    return -teacher.exp() * student
+
+
+def nkd_terms(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    temperature: float,
+    keep_target: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Per sample: the target term and T^2 times the other classes' cross-entropy, renormalised -> [B], [B].
+
+    ``keep_target`` leaves the target among "the other classes" (a slip of some released copies).
+    """
+    pair = (student_logits, teacher_logits)
+    rest = pair if keep_target else (drop_target(z, target) for z in pair)
+    others = soft_cross_entropy(*((z / temperature).log_softmax(dim=1) for z in rest))
+    return soft_target(*pair, target), temperature**2 * others
+
+
+@register
+class NKD(Method):
+    """Normalised knowledge distillation (Yang et al., ICCV 2023, arXiv:2303.13005).
+
+    Equation: L = ce_weight CE - mean_i p^t_y log p^s_y - gamma T^2 mean_i sum_{c != y} q^t_c log q^s_c,
+    p at temperature 1, q = softmax of the C - 1 other logits / T.
+    fidelity: paper.
+    Deviations: none. Both terms are cross-entropies, so they do not vanish where student equals teacher.
+    """
+
+    weights: ClassVar = {"ce_weight": "ce", "gamma": "rest"}
+    positive: ClassVar = ("temperature",)
+
+    # the release's CIFAR-100 configuration; ImageNet: T 1, gamma 1.5
+    temperature: float = 3.0
+    gamma: float = 3.5
+    ce_weight: float = 1.0
+
+    def loss(self, batch, student, teacher, modules):
+        target, rest = nkd_terms(student.logits, teacher.logits, batch.target, self.temperature)
+        return {
+            "ce": self.ce_weight * cross_entropy(student.logits, batch.target),
+            "target": target.mean(),
+            "rest": self.gamma * rest.mean(),
+        }
