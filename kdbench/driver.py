@@ -99,6 +99,7 @@ def run(
             return caught() is not None or time.monotonic() > deadline
 
         session = prepare(suite, methods, stop=stop, **selection)
+        store.check_writable(session.paths.rows)
         show = progress or Progress()
         elsewhere = 0
         if not stop() and _teachers_ready(session, show):

@@ -42,7 +42,7 @@ def record(session: Session, result: Result, source: Mapping[str, Any]) -> None:
         except OSError as error:
             raise KdbenchError(
                 f"cannot write {error.filename or paths.details} ({error.strerror}); free or fix it and type the same "
-                "command again: no training is lost"
+                "command again: what is saved stays"
             ) from error
     if status in store.DONE:
         curves = [

@@ -89,8 +89,17 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
     except OSError as error:
         raise KdbenchError(
             f"cannot write {path} ({error.strerror or error}); free or fix it and type the same command again: "
-            "no training is lost"
+            "what is saved stays"
         ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raises KdbenchError when rows could not be added at ``path`` or files made beside it: asked before training."""
+    for place in (path, path.parent):
+        while not place.exists():
+            place = place.parent
+        if not os.access(place, os.W_OK):
+            raise KdbenchError(f"cannot write {place} (Permission denied); fix it or choose another --results folder")
 
 
 def _check_header(path: Path, content: bytes, header: bytes) -> None:

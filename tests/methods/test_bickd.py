@@ -6,8 +6,9 @@ from math import exp, log
 import naive
 import pytest
 import torch
-from kdbench.methods.bickd import bickd_terms, cosines
 from standins import logits, step
+
+from kdbench.methods.bickd import bickd_terms, cosines
 
 TARGET = [0, 3, 1, 1, 3]  # class 2 and 4 are absent
 

@@ -3,8 +3,9 @@ from math import log
 import naive
 import pytest
 import torch
-from kdbench.methods.bkl import balanced_kl
 from standins import logits, step
+
+from kdbench.methods.bkl import balanced_kl
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -3,8 +3,9 @@ from math import exp, log
 import naive
 import pytest
 import torch
-from kdbench.methods.ckd import logit_infonce
 from standins import logits, step
+
+from kdbench.methods.ckd import logit_infonce
 
 TARGET = [0, 3, 1, 1, 2]
 

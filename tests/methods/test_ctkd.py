@@ -4,11 +4,11 @@ import golden
 import naive
 import pytest
 import torch
-from kdbench.methods.ctkd import adversary, learned_temperature
-from kdbench.methods.dkd import dkd_terms
 from standins import context, logits, step, with_totals
 
 from kdbench.losses import standardize
+from kdbench.methods.ctkd import adversary, learned_temperature
+from kdbench.methods.dkd import dkd_terms
 from kdbench.registry import create
 
 TARGET = [0, 3, 1, 1, 2]

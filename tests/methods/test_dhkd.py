@@ -3,9 +3,9 @@ from math import exp, log
 import golden
 import pytest
 import torch
-from kdbench.methods.dhkd import binary_kl
 from standins import batch, context, logits, views, with_totals
 
+from kdbench.methods.dhkd import binary_kl
 from kdbench.registry import create
 
 

@@ -2,8 +2,9 @@ import golden
 import naive
 import pytest
 import torch
-from kdbench.methods.dist import dist_terms, pearson
 from standins import logits, step, with_totals
+
+from kdbench.methods.dist import dist_terms, pearson
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -2,8 +2,9 @@ import golden
 import naive
 import pytest
 import torch
-from kdbench.methods.dkd import dkd_terms
 from standins import logits, step, with_totals
+
+from kdbench.methods.dkd import dkd_terms
 
 TARGET = [0, 3, 1, 1, 2]
 

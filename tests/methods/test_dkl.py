@@ -6,10 +6,10 @@ import golden
 import naive
 import pytest
 import torch
-from kdbench.methods.dkl import ClassPrior, difference_error
-from kdbench.methods.gkl import normalised_error
 from standins import batch, logits, step, views, with_totals
 
+from kdbench.methods.dkl import ClassPrior, difference_error
+from kdbench.methods.gkl import normalised_error
 from kdbench.registry import create
 
 TARGET = [0, 3, 1, 1, 2]

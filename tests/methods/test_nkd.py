@@ -4,8 +4,9 @@ import golden
 import naive
 import pytest
 import torch
-from kdbench.methods.nkd import nkd_terms
 from standins import logits, step, with_totals
+
+from kdbench.methods.nkd import nkd_terms
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -2,8 +2,9 @@ import golden
 import naive
 import pytest
 import torch
-from kdbench.methods.rld import confidence_kl, masked_kl
 from standins import logits, step, with_totals
+
+from kdbench.methods.rld import confidence_kl, masked_kl
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -3,8 +3,9 @@ from math import log
 import naive
 import pytest
 import torch
-from kdbench.methods.tfkd import virtual_teacher
 from standins import logits, step
+
+from kdbench.methods.tfkd import virtual_teacher
 
 TARGET = [0, 3, 1, 1, 2]
 

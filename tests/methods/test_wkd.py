@@ -3,9 +3,9 @@ from math import cos, exp, log, pi
 import naive
 import pytest
 import torch
-from kdbench.methods.wkd import ClassCosts, class_costs, late_decay, sinkhorn
 from standins import batch, context, logits, step, views
 
+from kdbench.methods.wkd import ClassCosts, class_costs, late_decay, sinkhorn
 from kdbench.registry import create
 
 TARGET = [0, 3, 1, 1, 2]

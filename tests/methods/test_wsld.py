@@ -3,8 +3,9 @@ from math import exp, log
 import naive
 import pytest
 import torch
-from kdbench.methods.wsld import soft_label_weight
 from standins import logits, step
+
+from kdbench.methods.wsld import soft_label_weight
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -1,0 +1,160 @@
+"""What training does with a method: nobody else is touched, and nothing depends on company or interruption."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from kdbench import registry, store
+from kdbench.checks import rig as world
+from kdbench.checks.rig import BATCH, DATA, EPOCHS, MODELS, PAIRS, STEPS, Rig, same
+from kdbench.checks.subject import CheckFailed, Subject, require
+from kdbench.checks.tags import direction
+from kdbench.data import plain
+from kdbench.evaluate import top_k
+from kdbench.identity import weights_digest
+from kdbench.job import Progress, Result, load_split
+from kdbench.method import Needs, overrides
+from kdbench.models import Net, cifar, count_parameters
+from kdbench.plan import Cell
+from kdbench.suites import Pair
+from kdbench.train import Cohort
+
+CHANCE = 100 / world.CLASSES
+
+
+class Lab:
+    """Trains the methods ``names`` as one cohort (kd and ce among them) and each alone; every result is kept."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(dict.fromkeys([*names, "ce", "kd"]))
+        self.directions: Callable[[str, str], dict[str, torch.Tensor] | None] = cache(direction)
+        self._folder = tempfile.TemporaryDirectory(prefix="kdbench-check-")
+        self._alone: dict[str, tuple[Result, bool]] = {}
+
+    @cached_property
+    def rig(self) -> Rig:
+        return Rig(Path(self._folder.name), MODELS, PAIRS)
+
+    @cached_property
+    def together(self) -> dict[str, Result]:
+        """Method -> its result in the cohort of all, on the first pair that it does not skip."""
+        results = self.rig.train(self.rig.cells(self.names, PAIRS[0]), "together")
+        again = [name for name, result in results.items() if result.row["status"] == "skipped"]
+        if again:
+            second = self.rig.train(self.rig.cells(["ce", "kd", *again], PAIRS[1]), "together")
+            results |= {name: second[name] for name in again}
+        return results
+
+    def pair(self, name: str) -> Pair:
+        """The pair that ``name`` was trained on."""
+        cell = self.together[name].cell
+        return next((pair for pair in PAIRS if pair.teacher == cell.teacher), PAIRS[0])
+
+    @cached_property
+    def resumed(self) -> dict[str, Result]:
+        """The same cohorts, stopped in the middle of the third epoch and started again."""
+        results: dict[str, Result] = {}
+        for pair in PAIRS:
+            mine = [name for name in self.names if self.pair(name) is pair]
+            if mine:
+                results |= self.rig.train(self.rig.cells(mine, pair), "resumed", stop_after=2 * STEPS + 1)
+        return results
+
+    def cell(self, name: str) -> Cell:
+        """The planned cell of ``name``."""
+        return self.rig.cells([name], self.pair(name))[0]
+
+    def alone(self, name: str) -> tuple[Result, bool]:
+        """Its result without company, and whether it left the teacher (weights, buffers, mode) as it was."""
+        if name not in self._alone:
+            cohort = Cohort(self.rig.job([self.cell(name)], f"alone-{name}"), Progress())
+            before = _state(cohort.teacher)
+            results, _ = cohort.run(lambda: False)
+            self._alone[name] = results[0], before == _state(cohort.teacher)
+        return self._alone[name]
+
+
+def _state(teacher: Net | None) -> Any:
+    if teacher is None:
+        return None
+    return weights_digest(teacher.state_dict()), [m.training for m in teacher.modules()], _learns(teacher)
+
+
+def _learns(net: Net) -> list[bool]:
+    return [p.requires_grad or p.grad is not None for p in net.parameters()]
+
+
+def trained(subject: Subject) -> Result:
+    """The method's result in the cohort; raises CheckFailed where it has none."""
+    result = subject.lab.together[subject.name]
+    status, error = result.row["status"], result.row["error"]
+    require(status == "ok", f"the cell ended as {status}: {error}")
+    return result
+
+
+def check_teacher_untouched(subject: Subject) -> None:
+    """Training leaves the teacher's weights, BatchNorm buffers and evaluation mode as they were."""
+    result, untouched = subject.lab.alone(subject.name)
+    require(untouched, "the teacher's weights, buffers or mode changed during training")
+    trained(subject)
+
+
+def check_alone_as_in_cohort(subject: Subject) -> None:
+    """Trained alone and beside all others: the same curves and weights, bit for bit."""
+    gap = same(trained(subject), subject.lab.alone(subject.name)[0])
+    require(gap is None, f"alone and in the cohort: {gap}")
+
+
+def check_resumes(subject: Subject) -> None:
+    """Stopped in the third of four epochs and started again: the same curves and weights, bit for bit."""
+    gap = same(trained(subject), subject.lab.resumed[subject.name])
+    require(gap is None, f"interrupted and not: {gap}; what `loss` remembers must be in the modules' buffers")
+
+
+def check_learns(subject: Subject) -> None:
+    """The training loss falls and an easy set is learned far above chance."""
+    result = trained(subject)
+    losses = [value for _, term, value in result.curves if term == "loss"]
+    require(len(losses) == EPOCHS, f"there are {len(losses)} losses for {EPOCHS} epochs")
+    require(losses[-1] < losses[0], f"the training loss goes from {losses[0]:.4g} to {losses[-1]:.4g}")
+    what = "top1" if overrides(subject.method, "predict") else "train_top1"
+    require(result.row[what] > 1.5 * CHANCE, f"{what} is {result.row[what]:.1f} % after training; chance is {CHANCE:.0f} %")
+
+
+def check_exports(subject: Subject) -> None:
+    """The student loads into a bare timm model, strictly, and (without a predict of its own) scores the same there."""
+    result = trained(subject)
+    spec = result.cell.student_model
+    bare = timm.create_model(cifar.ENTRIES[spec.arch], num_classes=DATA.classes, **spec.args)
+    bare.load_state_dict(result.student)
+    if overrides(subject.method, "predict"):
+        return
+    images = load_split(DATA, "test", subject.lab.rig.folder).evaluation
+    net = Net(bare, DATA.mean, DATA.std).eval()
+    with torch.no_grad():
+        top1 = top_k(net.model((plain(images.images) - net.mean) / net.std), images.targets, 1)
+    require(top1 == result.row["top1"], f"the exported student has top-1 {top1}, the row {result.row['top1']}")
+
+
+def check_row(subject: Subject) -> None:
+    """The row has the planned id and every outcome and cost that exists; modules count on the right side."""
+    result, planned = trained(subject), subject.lab.cell(subject.name)
+    require(result.cell.id == planned.id, f"the row is of cell {result.cell.id}, planned was {planned.id}")
+    row, method = result.row, subject.method
+    absent = () if method.needs.teacher else ("agree_teacher", "kl_teacher")
+    empty = [c for c in store.OUTCOME + store.COST if (row.get(c) is None) != (c in absent)]
+    require(not empty, f"wrongly filled or empty: {', '.join(empty)}")
+    require(row["epochs_done"] == EPOCHS, f"epochs_done is {row['epochs_done']} of {EPOCHS}")
+    bare = count_parameters(timm.create_model(cifar.ENTRIES[planned.student_model.arch], num_classes=DATA.classes, **planned.student_model.args))
+    kept = row["student_params"] - bare
+    require(method.keeps_modules or kept == 0, f"{kept} parameters are counted in the student that it does not keep")
+
+
+__all__ = ["BATCH", "CheckFailed", "Needs", "registry"]

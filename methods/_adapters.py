@@ -1,0 +1,126 @@
+"""What several feature methods share: task terms, pooling, pairing of stages, published adapters.
+
+B samples, C classes, D embedding size; maps are [B, channels, height, width]. Registers no method.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.losses import soft_kl
+from kdbench.method import Batch, Context, ModelFacts, StageFacts, Terms, Views
+
+
+def task_terms(method: Any, batch: Batch, student: Views, teacher: Views) -> Terms:
+    """``ce`` on the labels and ``kd`` = T^2 KL, by the method's ce_weight, kd_weight and kd_temperature."""
+    return {
+        "ce": method.ce_weight * F.cross_entropy(student.logits, batch.target),
+        "kd": method.kd_weight * soft_kl(student.logits, teacher.logits, method.kd_temperature),
+    }
+
+
+def unit(vectors: Tensor, dim: int = 1) -> Tensor:
+    """Divided by the L2 norm along ``dim``; a zero vector stays zero and gets no gradient."""
+    squares = vectors.square().sum(dim=dim, keepdim=True)
+    zero = squares == 0
+    return torch.where(zero, 0.0, vectors / torch.where(zero, 1.0, squares).sqrt())
+
+
+def pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Adaptive average pooling to ``size`` = (height, width), as two products; the identity at equal size.
+
+    (torch's own has no deterministic gradient on CUDA.)
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    weights = []
+    for old, new in zip(maps.shape[2:], size, strict=True):
+        place = torch.arange(old, device=maps.device)
+        cell = torch.arange(new, device=maps.device)[:, None]
+        inside = (place >= cell * old // new) & (place < ((cell + 1) * old + new - 1) // new)
+        weights.append(inside.to(maps.dtype) / inside.sum(dim=1, keepdim=True))
+    return weights[0] @ maps @ weights[1].T
+
+
+def pool_to_smaller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps at the size of the one with fewer rows (the second's where they are equal)."""
+    size = tuple((first if first.shape[2] < second.shape[2] else second).shape[2:])
+    return pool(first, size), pool(second, size)
+
+
+def paired(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Stage by stage from the deepest; the longer one's first stages have no partner."""
+    count = min(len(student), len(teacher))
+    return list(zip(student[-count:], teacher[-count:], strict=True))
+
+
+def conv1x1(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 1, bias=False)
+
+
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+def fan_out_normal(modules: nn.Module) -> nn.Module:
+    """Convolutions drawn from N(0, 2 / (kernel area x output channels)), in place."""
+    for module in modules.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return modules
+
+
+class ConvReg(nn.Module):
+    """FitNets' regressor as released: one convolution to the teacher's channels and size, BatchNorm, ReLU.
+
+    A student map below the teacher's size, but not half of it, keeps its size (the SemCKD release).
+    """
+
+    def __init__(self, student: StageFacts, teacher: StageFacts, relu: bool = True) -> None:
+        super().__init__()
+        channels, (height, width) = (student.channels, teacher.channels), student.size
+        if height == 2 * teacher.size[0]:
+            self.conv: nn.Module = nn.Conv2d(*channels, 3, stride=2, padding=1)
+        elif 2 * height == teacher.size[0]:
+            self.conv = nn.ConvTranspose2d(*channels, 4, stride=2, padding=1)
+        elif height >= teacher.size[0]:
+            self.conv = nn.Conv2d(*channels, (1 + height - teacher.size[0], 1 + width - teacher.size[1]))
+        else:
+            self.conv = nn.Conv2d(*channels, 3, padding=1)
+        self.bn = nn.BatchNorm2d(teacher.channels)
+        self.relu = relu
+
+    def forward(self, maps: Tensor) -> Tensor:
+        found = self.bn(self.conv(maps))
+        return F.relu(found) if self.relu else found
+
+
+class LinearHead(nn.Module):
+    """A frozen copy of ``classify`` (an affine map from [B, D] to [B, C]) in buffers."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, classify: Callable[[Tensor], Tensor], context: Context, size: int) -> None:
+        super().__init__()
+        place = {"device": context.train_targets.device}
+        with torch.enable_grad():  # the gradient of an affine map is its weight, to the bit
+            probe = torch.zeros(context.num_classes, size, requires_grad=True, **place)
+            rows = torch.eye(context.num_classes, **place)
+            (weight,) = torch.autograd.grad(classify(probe), probe, rows)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", classify(torch.zeros(1, size, **place)).detach()[0].clone())
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return F.linear(embedding, self.weight, self.bias)
+
+
+def needs_linear_head(method: str, **models: ModelFacts) -> str | None:
+    """The reason to skip a pair, or None; ``models`` by role."""
+    for role, facts in models.items():
+        if not facts.linear_head:
+            return f"the {role}'s head is not linear on the mean of its last map, which {method} needs"
+    return None
