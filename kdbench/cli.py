@@ -134,12 +134,29 @@ def status(results: Path) -> None:
 
 @main.command()
 @click.argument("name", required=False)
+@click.option(
+    "--bibtex", is_flag=True, help="Print the BibTeX entry (of all methods where no NAME is given)."
+)
 @_plugins
-def methods(name: str | None, plugins: Path | None) -> None:
+def methods(name: str | None, bibtex: bool, plugins: Path | None) -> None:
     """List the methods, or show one: its docstring, parameters and file."""
-    from kdbench import overview
+    from kdbench import catalogue
 
-    click.echo(overview.method(name, plugins) if name else overview.methods(plugins))
+    if bibtex:
+        click.echo(catalogue.bibtex(name, plugins))
+    else:
+        click.echo(catalogue.method(name, plugins) if name else catalogue.methods(plugins))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--plugins", type=click.Path(path_type=Path), default="plugins", show_default=True)
+def new(name: str, plugins: Path) -> None:
+    """Write a working plug-in NAME and its test into a folder, to be changed into your own method."""
+    from kdbench import scaffold
+
+    for file in scaffold.create(name, plugins):
+        click.echo(file)
 
 
 @main.command()

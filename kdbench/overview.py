@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import json
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdbench import locks, registry, store, suites
+from kdbench import locks, store, suites
 from kdbench.errors import KdbenchError
-from kdbench.method import Method, Needs, field_types
 
 
 def grid(rows: Iterable[Sequence[Any]]) -> str:
@@ -47,67 +43,6 @@ def status(results: Path) -> str:
         minutes = (time.time() - since) / 60 if since else 0
         lines.append(f"running: {len(names)} cells in process {pid} on {host} for {minutes:.0f} min")
     return "\n".join(lines) or f"no results in {results}"
-
-
-# --- methods ---
-
-
-def describe_needs(needs: Needs) -> str:
-    """What a method needs beyond one view's logits of student and teacher."""
-    words = [] if needs.teacher else ["no teacher"]
-    if needs.views != ("weak",):
-        words.append("+".join(needs.views) + " views")
-    words += [
-        f.name
-        for f in dataclasses.fields(needs)
-        if f.name not in ("views", "teacher") and getattr(needs, f.name)
-    ]
-    return ", ".join(words) or "logits"
-
-
-def year(cls: type[Method]) -> str:
-    """The first year in the docstring's first line."""
-    found = re.search(r"\b(19|20)\d\d\b", (inspect.getdoc(cls) or "").partition("\n\n")[0])
-    return found.group() if found else "–"
-
-
-def fidelity(cls: type[Method]) -> str:
-    """The docstring's word after ``fidelity:``."""
-    found = re.search(r"fidelity:\s*(\w+)", inspect.getdoc(cls) or "")
-    return found.group(1) if found else "–"
-
-
-def methods(plugins: Path | None) -> str:
-    """A line a method: name, year, version, fidelity, needs, parameters."""
-    registry.load(plugins)
-    rows: list[Sequence[Any]] = [("name", "year", "version", "fidelity", "needs")]
-    broken = []
-    for entry in registry.entries():
-        if entry.cls is None:
-            broken.append(f"{entry.name} ({entry.origin}) fails at import: {entry.error}")
-        else:
-            cls = entry.cls
-            rows.append((entry.name, year(cls), cls.version, fidelity(cls), describe_needs(cls.needs)))
-    return "\n".join([grid(rows), *broken])
-
-
-def method(name: str, plugins: Path | None) -> str:
-    """One method: docstring, parameters with type and default, needs, file."""
-    registry.load(plugins)
-    cls = registry.get(name)
-    defaults = cls()
-    parameters = [("parameter", "type", "default")] + [
-        (key, getattr(kind, "__name__", str(kind).replace("typing.", "")), json.dumps(getattr(defaults, key)))
-        for key, kind in field_types(cls).items()
-    ]
-    table = grid(parameters) if len(parameters) > 1 else "no parameters"
-    return "\n\n".join(
-        [
-            inspect.getdoc(cls) or "",
-            table,
-            f"needs: {describe_needs(cls.needs)}\nfile: {inspect.getfile(cls)}",
-        ]
-    )
 
 
 # --- suites ---

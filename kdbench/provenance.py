@@ -16,7 +16,9 @@ import kdbench
 def _git(*args: str) -> str | None:
     try:
         root = Path(kdbench.__file__).resolve().parent.parent
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *args], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -109,14 +109,19 @@ def names() -> list[str]:
     return [entry.name for entry in entries() if entry.cls]
 
 
-def get(name: str) -> type[Method]:
-    """The class registered under ``name``. Raises KdbenchError for an unknown or broken one."""
+def entry(name: str) -> Entry:
+    """What is known under ``name``, broken or not. Raises KdbenchError for an unknown name."""
     if name not in _entries:
         raise unknown("method", name, names())
-    entry = _entries[name]
-    if entry.cls is None:
-        raise KdbenchError(f"method {name!r} ({entry.origin}) fails at import: {entry.error}")
-    return entry.cls
+    return _entries[name]
+
+
+def get(name: str) -> type[Method]:
+    """The class registered under ``name``. Raises KdbenchError for an unknown or broken one."""
+    found = entry(name)
+    if found.cls is None:
+        raise KdbenchError(f"method {name!r} ({found.origin}) fails at import: {found.error}")
+    return found.cls
 
 
 def create(name: str, params: Mapping[str, Any]) -> Method:

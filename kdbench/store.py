@@ -99,7 +99,9 @@ def check_writable(path: Path) -> None:
         while not place.exists():
             place = place.parent
         if not os.access(place, os.W_OK):
-            raise KdbenchError(f"cannot write {place} (Permission denied); fix it or choose another --results folder")
+            raise KdbenchError(
+                f"cannot write {place} (Permission denied); fix it or choose another --results folder"
+            )
 
 
 def _check_header(path: Path, content: bytes, header: bytes) -> None:

@@ -20,7 +20,7 @@ import torch
 import kdbench.driver
 import kdbench.overview
 import kdbench.progress
-import kdbench.report  # noqa: F401 (all is imported before the fork, whatever the child may read)
+import kdbench.report
 from kdbench.cli import main
 
 
@@ -30,8 +30,7 @@ class Done(NamedTuple):
     err: str
 
 
-def kdbench(*args: str, cwd: Path, before: Callable[[], None] | None = None) -> Done:
-    """Run `kdbench ARGS` in a forked process; ``before`` is called in it first (limits, another user)."""
+def _forked(action: Callable[[], object], cwd: Path) -> Done:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if pid == 0:
@@ -40,12 +39,9 @@ def kdbench(*args: str, cwd: Path, before: Callable[[], None] | None = None) -> 
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
                 sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-                sys.argv = ["kdbench", *args]
                 os.chdir(cwd)
                 torch.set_num_threads(1)
-                if before:
-                    before()
-                main()
+                action()
                 code = 0
             except SystemExit as error:
                 code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -59,6 +55,22 @@ def kdbench(*args: str, cwd: Path, before: Callable[[], None] | None = None) -> 
         out.seek(0)
         err.seek(0)
         return Done(os.waitstatus_to_exitcode(status), out.read().decode(), err.read().decode())
+
+
+def kdbench(*args: str, cwd: Path, before: Callable[[], None] = lambda: None) -> Done:
+    """Run `kdbench ARGS` in a forked process; ``before`` is called in it first (limits, permissions)."""
+
+    def act() -> None:
+        sys.argv = ["kdbench", *args]
+        before()
+        main()
+
+    return _forked(act, cwd)
+
+
+def python(code: str, cwd: Path) -> Done:
+    """Run a piece of Python in a forked process."""
+    return _forked(lambda: exec(code, {}), cwd)
 
 
 def spawn(*args: str, cwd: Path) -> subprocess.Popen:

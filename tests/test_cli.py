@@ -83,7 +83,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(place):
     done = kdbench(*RUN, "--set", "kd.temperature=2,4,8", "--seeds", "0-1", "--dry-run", cwd=place)
     assert done.code == 0, done.err
     assert "8 cells = 0 done + 8 missing" in done.out
-    assert "cohort 2: seed 1, large: ce (small), kd temperature=2 (small), kd (small), kd temperature=8" in done.out
+    assert (
+        "cohort 2: seed 1, large: ce (small), kd temperature=2 (small), kd (small), kd temperature=8"
+        in done.out
+    )
     assert not (place / "results" / "tiny.csv").exists()
 
 
@@ -301,7 +304,9 @@ def _broken_data(place: Path, kind: str) -> None:
                 folder = data / part / label
                 folder.mkdir(parents=True)
                 for i in range(8):
-                    noise = np.random.default_rng(i + ord(label) + len(part)).integers(0, 255, (8, 8, 3), np.uint8)
+                    noise = np.random.default_rng(i + ord(label) + len(part)).integers(
+                        0, 255, (8, 8, 3), np.uint8
+                    )
                     Image.fromarray(noise).save(folder / f"{i}.png")
         (data / "train" / "b" / "3.png").write_bytes(b"\x89PNG not an image")
 
@@ -438,7 +443,9 @@ def test_a_working_plug_in_runs_like_any_method(place):
     (place / "plugins").mkdir()
     text = PLUGIN.format(top="", build="pass", loss="return {'ce': self.weight * ce}")
     (place / "plugins" / "mine.py").write_text(text)
-    done = kdbench(*RUN, "--methods", "ce,mine", "--plugins", "plugins", "--set", "mine.weight=1,2", cwd=place)
+    done = kdbench(
+        *RUN, "--methods", "ce,mine", "--plugins", "plugins", "--set", "mine.weight=1,2", cwd=place
+    )
     assert done.code == 0, done.err
     table = rows(place)
     plain = table[table["method"] == "ce"].iloc[0]

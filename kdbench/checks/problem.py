@@ -17,7 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, StageFacts, Terms, Views, overrides
+from kdbench.method import (
+    Batch,
+    Context,
+    Method,
+    ModelFacts,
+    Needs,
+    Outputs,
+    StageFacts,
+    Terms,
+    Views,
+    overrides,
+)
 from kdbench.trainee import check_terms
 
 SIZES = (8, 4, 2)  # pixels a side of the three stages

@@ -11,8 +11,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from kdbench import registry
 from kdbench.checks import problem as problems

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from kdbench import registry
 from kdbench.checks import problem as problems
-from kdbench.checks.problem import MIDDLE, PHASES, NoOffer, Problem, Side
+from kdbench.checks.problem import MIDDLE, PHASES, Problem, Side
 from kdbench.checks.static import variants
 from kdbench.checks.subject import Subject, require
 from kdbench.checks.tensors import difference
-from kdbench.method import Batch, Method, Needs, Outputs, Views, overrides
+from kdbench.method import Batch, Method, Needs, Views, overrides
 
 SAME, OTHER = 1e-7, 1e-5  # relative differences in fp64: below SAME is equal, above OTHER is not
 

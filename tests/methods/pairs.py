@@ -33,7 +33,9 @@ class Model:
         self.weight = torch.randn(C, self.size, generator=draw)
         self.bias = torch.randn(C, generator=draw)
         self.widen = torch.randn(self.size, channels, generator=draw)
-        self.bn = [(torch.rand(c, generator=draw) + 0.5, torch.randn(c, generator=draw)) for c, _ in self.shapes]
+        self.bn = [
+            (torch.rand(c, generator=draw) + 0.5, torch.randn(c, generator=draw)) for c, _ in self.shapes
+        ]
         self.before = [torch.randn(B, c, n, n, generator=draw).to(dtype) for c, n in self.shapes]
 
     def classify(self, embedding):

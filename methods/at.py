@@ -1,0 +1,50 @@
+"""Attention transfer: where a stage is active, whatever its channels."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import paired, pool_to_smaller, task_terms, unit
+
+
+def attention(maps: Tensor, power: int) -> Tensor:
+    """[B, H W]: the channels' mean of f^power, of unit length; an odd power keeps the signs."""
+    return unit(maps.pow(power).mean(dim=1).flatten(1))
+
+
+def at_loss(student_map: Tensor, teacher_map: Tensor, power: int = 2) -> Tensor:
+    """Mean over samples and places of the squared difference; the larger map is pooled first."""
+    student, teacher = (attention(m, power) for m in pool_to_smaller(student_map, teacher_map))
+    return (student - teacher).square().mean()
+
+
+@register
+class AT(Method):
+    """Attention transfer (Zagoruyko and Komodakis, ICLR 2017, arXiv:1612.03928, activation-based).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + at_weight sum_l mean (a(F^s_l) - a(F^t_l))^2,
+    a(F) = the channels' mean of F^power, flattened, divided by its L2 norm.
+    fidelity: code.
+    Deviations: mean of squares as in all released code; the paper has the norm of the difference. Stages are
+    paired from the last. A map of zeros has attention 0 and no gradient.
+    """
+
+    needs: ClassVar[Needs] = Needs(stages=True)
+    zero_at_match: ClassVar = ("at",)
+    weights: ClassVar = {"ce_weight": "ce", "at_weight": "at"}
+    positive: ClassVar = ("kd_temperature", "power")
+
+    # RepDistiller and mdistiller, CIFAR-100
+    at_weight: float = 1000.0
+    power: int = 2
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def loss(self, batch, student, teacher, modules):
+        stages = paired(student.stages, teacher.stages)
+        total = sum(at_loss(s, t, self.power) for s, t in stages)
+        return {**task_terms(self, batch, student, teacher), "at": self.at_weight * total}

@@ -1,0 +1,75 @@
+"""Correlation congruence: how samples of a batch relate, beyond each one on its own.
+
+B samples, D embedding size.
+"""
+
+from math import exp, factorial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from kdbench.losses import gram
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import task_terms, unit
+
+
+def neighbour_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over neighbours i, i+1 of the batch of sum_d |s - t|_id |s - t|_i+1,d."""
+    gap = (student - teacher).abs()
+    return (gap[:-1] * gap[1:]).sum(dim=1).mean()
+
+
+def kernel_matrix(embedding: Tensor, gamma: float, order: int) -> Tensor:
+    """[B, B]: exp(-gamma |x - y|^2) of unit vectors, as its Taylor sum in <x, y> up to ``order``."""
+    cosine = gram(unit(embedding))
+    powers = (exp(-2 * gamma) * (2 * gamma) ** p / factorial(p) * cosine**p for p in range(order + 1))
+    return torch.stack(list(powers)).sum(dim=0)
+
+
+@register
+class CC(Method):
+    """Correlation congruence (Peng et al., ICCV 2019, arXiv:1904.01802).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + cc_weight l, with form="code" l = mean_i sum_d
+    |D_i|_d |D_i+1|_d, D = W_s f^s - W_t f^t (both learned, i in the order of the batch); with form="paper"
+    l = mean_ij (K^s_ij - K^t_ij)^2, K the Taylor sum of a Gaussian kernel on unit embeddings.
+    fidelity: code.
+    Deviations: the default is the released form (RepDistiller, from the authors), another loss than the
+    paper's.
+    """
+
+    needs: ClassVar[Needs] = Needs(embedding=True)
+    coupled: ClassVar[bool] = True
+    order_dependent: ClassVar[bool] = True
+    min_batch: ClassVar[int] = 2
+    weights: ClassVar = {"ce_weight": "ce", "cc_weight": "cc"}
+    positive: ClassVar = ("kd_temperature", "size", "gamma", "order")
+
+    cc_weight: float = 0.02  # RepDistiller, CIFAR-100; for form="paper" KD-Zoo takes 100
+    form: Literal["code", "paper"] = "code"
+    size: int = 128  # form="code": of the learned embeddings
+    gamma: float = 0.4  # form="paper"
+    order: int = 2  # form="paper"
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def build(self, context):
+        embeds = nn.ModuleDict()
+        if self.form == "code":
+            embeds["student"] = nn.Linear(context.student.embedding_size, self.size)
+            embeds["teacher"] = nn.Linear(context.teacher.embedding_size, self.size)
+        return embeds
+
+    def loss(self, batch, student, teacher, modules):
+        if self.form == "code":
+            pair = (modules["student"](student.embedding), modules["teacher"](teacher.embedding))
+            relation = neighbour_loss(*pair)
+        else:
+            pair = (kernel_matrix(m.embedding, self.gamma, self.order) for m in (student, teacher))
+            relation = mse_loss(*pair)
+        return {**task_terms(self, batch, student, teacher), "cc": self.cc_weight * relation}

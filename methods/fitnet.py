@@ -1,0 +1,55 @@
+"""FitNets: the student's middle map, through a learned regressor, matches the teacher's."""
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import ConvReg, pool, task_terms
+
+
+def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
+    """Mean squared error over all elements; where the sizes differ, the teacher's map is pooled."""
+    return mse_loss(regressed, pool(teacher_map, tuple(regressed.shape[2:])))
+
+
+@register
+class FitNet(Method):
+    """FitNets hints (Romero et al., ICLR 2015, arXiv:1412.6550).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + hint_weight mean (R(F^s) - F^t)^2, R a convolution to
+    the teacher's channels and size, BatchNorm and ReLU; F the map of one stage.
+    fidelity: code.
+    Deviations: trained jointly as in RepDistiller and mdistiller; the paper trains the hint first. Where
+    the student's map is smaller than the teacher's, but not by half, the teacher's is pooled (the SemCKD
+    release).
+    """
+
+    needs: ClassVar[Needs] = Needs(stages=True)
+    coupled: ClassVar[bool] = True  # BatchNorm in the regressor
+    weights: ClassVar = {"ce_weight": "ce", "hint_weight": "hint"}
+    positive: ClassVar = ("kd_temperature", "stage")
+
+    # RepDistiller and mdistiller, CIFAR-100: their hint layer 2 counts the stem as 0
+    hint_weight: float = 100.0
+    stage: int = 2  # counted from 1
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def skip(self, context):
+        for role in ("student", "teacher"):
+            count = len(getattr(context, role).stages)
+            if count < self.stage:
+                return f"the {role} has {count} stages; fitnet is to use stage {self.stage}"
+        return None
+
+    def build(self, context):
+        return ConvReg(context.student.stages[self.stage - 1], context.teacher.stages[self.stage - 1])
+
+    def loss(self, batch, student, teacher, modules):
+        hint = hint_loss(modules(student.stages[self.stage - 1]), teacher.stages[self.stage - 1])
+        return {**task_terms(self, batch, student, teacher), "hint": self.hint_weight * hint}

@@ -1,0 +1,50 @@
+"""Neuron selectivity transfer: the distribution of channels' activation patterns.
+
+B samples, M and N channels, P places.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import paired, pool_to_smaller, task_terms, unit
+
+
+def kernel_mean(first: Tensor, second: Tensor) -> Tensor:
+    """Mean of <a, b>^2 over samples and pairs of channels; [B, M, P], [B, N, P] -> scalar."""
+    return (first @ second.transpose(1, 2)).square().mean()
+
+
+def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy of the channels' unit patterns; the larger map is pooled first."""
+    student, teacher = (unit(m.flatten(2), 2) for m in pool_to_smaller(student_map, teacher_map))
+    within = kernel_mean(teacher, teacher) + kernel_mean(student, student)
+    return within - 2 * kernel_mean(student, teacher)
+
+
+@register
+class NST(Method):
+    """Neuron selectivity transfer (Huang and Wang, 2017, arXiv:1707.01219, eq. 6, polynomial kernel).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + nst_weight sum_l [mean k(t, t) + mean k(s, s) - 2 mean
+    k(s, t)], k(a, b) = <a, b>^2 of channels' maps, flattened and divided by their L2 norms.
+    fidelity: paper.
+    Deviations: all stages, as in all released code, paired from the last. A dead channel stays 0.
+    """
+
+    needs: ClassVar[Needs] = Needs(stages=True)
+    zero_at_match: ClassVar = ("nst",)
+    weights: ClassVar = {"ce_weight": "ce", "nst_weight": "nst"}
+    positive: ClassVar = ("kd_temperature",)
+
+    nst_weight: float = 50.0  # RepDistiller and mdistiller, CIFAR-100
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def loss(self, batch, student, teacher, modules):
+        total = sum(nst_loss(s, t) for s, t in paired(student.stages, teacher.stages))
+        return {**task_terms(self, batch, student, teacher), "nst": self.nst_weight * total}

@@ -1,0 +1,56 @@
+"""Probabilistic knowledge transfer: each sample's neighbours as a distribution over the batch."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdbench.losses import gram
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import task_terms
+
+EPS = 1e-7  # as released, in the norm and in the logarithm
+
+
+def neighbours(embedding: Tensor) -> Tensor:
+    """[B, B]: (1 + cosine) / 2, rows divided by their sum; a zero embedding has cosine 0 to all."""
+    squares = embedding.square().sum(dim=1, keepdim=True)
+    zero = squares == 0
+    norm = torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
+    near = (gram(embedding / (norm + EPS)) + 1) / 2
+    return near / near.sum(dim=1, keepdim=True)
+
+
+def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Mean over all B^2 entries of P_t log((P_t + EPS) / (P_s + EPS))."""
+    student, teacher = neighbours(student_embedding), neighbours(teacher_embedding)
+    return (teacher * ((teacher + EPS) / (student + EPS)).log()).mean()
+
+
+@register
+class PKT(Method):
+    """Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018, arXiv:1803.10837, eq. 7).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + pkt_weight / B^2 sum_ij P^t_ij log(P^t_ij / P^s_ij),
+    P = (1 + cosine of embeddings) / 2, rows divided by their sum.
+    fidelity: code.
+    Deviations: a mean over B^2, where the paper sums, as in all released code; hence the weight. The diagonal
+    is in. A zero embedding has no gradient (NaN in released code).
+    """
+
+    needs: ClassVar[Needs] = Needs(embedding=True)
+    coupled: ClassVar[bool] = True
+    zero_at_match: ClassVar = ("pkt",)
+    weights: ClassVar = {"ce_weight": "ce", "pkt_weight": "pkt"}
+    positive: ClassVar = ("kd_temperature",)
+
+    pkt_weight: float = 30000.0  # RepDistiller and mdistiller, CIFAR-100
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def loss(self, batch, student, teacher, modules):
+        near = pkt_loss(student.embedding, teacher.embedding)
+        return {**task_terms(self, batch, student, teacher), "pkt": self.pkt_weight * near}

@@ -1,0 +1,72 @@
+"""Relational distillation: distances between samples and angles of triples.
+
+B samples, D embedding size.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from kdbench.losses import gram
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import task_terms, unit
+
+FLOOR = 1e-12  # of a squared distance: two equal samples are 1e-6 apart
+
+
+def distances(embedding: Tensor) -> Tensor:
+    """Euclidean distances [B, B] over their mean off the diagonal."""
+    products = gram(embedding)
+    squares = products.diagonal()
+    apart = (squares[:, None] + squares[None, :] - 2 * products).clamp(min=FLOOR).sqrt()
+    count = len(embedding)
+    apart = torch.where(torch.eye(count, dtype=torch.bool, device=apart.device), 0.0, apart)
+    return apart / (apart.sum() / max(count * (count - 1), 1)).clamp(min=FLOOR**0.5)
+
+
+def angles(embedding: Tensor) -> Tensor:
+    """[B, B, B]: at sample i, the cosine between the directions to j and k; 0 where one is i itself."""
+    directions = unit(embedding[None, :] - embedding[:, None], dim=2)
+    return directions @ directions.transpose(1, 2)
+
+
+@register
+class RKD(Method):
+    """Relational knowledge distillation (Park et al., CVPR 2019, arXiv:1904.05068, eq. 4 to 8).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + distance_weight mean_ij h(d^s_ij, d^t_ij) + angle_weight
+    mean_ijk h(cos^s_ijk, cos^t_ijk), h smooth L1, d distances of embeddings over their mean.
+    fidelity: paper.
+    Deviations: means run over all B^2 pairs and B^3 triples, degenerate ones included, as in all released
+    code. Equal samples have direction 0 and no gradient (1e12 in released code). Memory grows with B^3.
+    """
+
+    needs: ClassVar[Needs] = Needs(embedding=True)
+    coupled: ClassVar[bool] = True
+    min_batch: ClassVar[int] = 2
+    zero_at_match: ClassVar = ("distance", "angle")
+    weights: ClassVar = {
+        "ce_weight": "ce",
+        "distance_weight": "distance",
+        "angle_weight": "angle",
+    }
+    positive: ClassVar = ("kd_temperature",)
+
+    # the release, RepDistiller and mdistiller
+    distance_weight: float = 25.0
+    angle_weight: float = 50.0
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def loss(self, batch, student, teacher, modules):
+        pair = (student.embedding, teacher.embedding)
+        return {
+            **task_terms(self, batch, student, teacher),
+            "distance": self.distance_weight * smooth_l1_loss(*map(distances, pair)),
+            "angle": self.angle_weight * smooth_l1_loss(*map(angles, pair)),
+        }

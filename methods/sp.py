@@ -1,0 +1,48 @@
+"""Similarity preserving: which samples of a batch activate the last stage alike."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from kdbench.losses import gram
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import task_terms, unit
+
+
+def similarity(features: Tensor) -> Tensor:
+    """[B, ...] -> [B, B]: inner products of the flattened features, rows of unit length."""
+    return unit(gram(features.flatten(1)))
+
+
+def sp_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """||G_s - G_t||_F^2 / B^2."""
+    return (similarity(student_features) - similarity(teacher_features)).square().mean()
+
+
+@register
+class SP(Method):
+    """Similarity-preserving distillation (Tung and Mori, ICCV 2019, arXiv:1907.09682, eq. 4).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + sp_weight ||G_s - G_t||_F^2 / B^2, G = F F^T of the
+    flattened last stage [B, channels x H x W], each row divided by its L2 norm.
+    fidelity: paper.
+    Deviations: one pair of layers, the last, as in all released code. A sample without activation has a row
+    of zeros and no gradient.
+    """
+
+    needs: ClassVar[Needs] = Needs(stages=True)
+    coupled: ClassVar[bool] = True
+    zero_at_match: ClassVar = ("sp",)
+    weights: ClassVar = {"ce_weight": "ce", "sp_weight": "sp"}
+    positive: ClassVar = ("kd_temperature",)
+
+    sp_weight: float = 3000.0  # RepDistiller and mdistiller, CIFAR-100
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def loss(self, batch, student, teacher, modules):
+        similar = sp_loss(student.stages[-1], teacher.stages[-1])
+        return {**task_terms(self, batch, student, teacher), "sp": self.sp_weight * similar}
