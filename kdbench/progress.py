@@ -9,40 +9,41 @@ from tqdm import tqdm
 
 from kdbench.job import Progress
 
+FORMAT = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
+
 
 class Bar(Progress):
-    """images/s, time left, epoch and the current accuracy of every method."""
-
-    def __init__(self) -> None:
-        self.bar: tqdm | None = None
-        self.epochs = 0
+    """Epoch, share done, time left, images/s over all students, and the current accuracy of every method."""
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
-        self.epochs = epochs
+        self.cells, self.epochs, self.accuracy = cells, epochs, ""
         self.bar = tqdm(
-            total=epochs * steps, initial=done, disable=None, unit="step", dynamic_ncols=True, leave=False
+            total=epochs * steps,
+            initial=done,
+            disable=None,
+            dynamic_ncols=True,
+            leave=False,
+            bar_format=FORMAT,
+            file=sys.stderr,
         )
-        self.bar.set_description(f"{cells} students, epoch {done // steps + 1}/{epochs}")
-        self.cells = cells
+        self._title(done // steps + 1)
 
     def step(self, images: int) -> None:
-        if self.bar is None:
-            return
-        self.bar.update()
         rate = self.bar.format_dict["rate"]
         if rate and self.bar.n % 20 == 0:
-            self.bar.unit = f"step, {rate * images * self.cells:.0f} images/s"
+            speed = f"{rate * images * self.cells:.0f} images/s"
+            self.bar.set_postfix_str(f"{speed} {self.accuracy}", refresh=False)
+        self.bar.update()
 
     def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
-        if self.bar is not None:
-            self.bar.set_description(
-                f"{self.cells} students, epoch {min(epoch + 1, self.epochs)}/{self.epochs}"
-            )
-            self.bar.set_postfix_str(" ".join(f"{name} {value:.1f}" for name, value in accuracy.items()))
+        self.accuracy = " ".join(f"{name} {value:.1f}" for name, value in accuracy.items())
+        self._title(min(epoch + 1, self.epochs))
 
     def warn(self, text: str) -> None:
         tqdm.write(f"WARNING: {text}", file=sys.stderr)
 
     def end(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
+
+    def _title(self, epoch: int) -> None:
+        self.bar.set_description_str(f"{self.cells} students, epoch {epoch}/{self.epochs}")

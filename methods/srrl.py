@@ -16,8 +16,8 @@ class SRRL(Method):
     """Softmax regression representation learning (Yang et al., ICLR 2021, OpenReview ZzwDy_wiWv).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + feature_weight mean (h - f^t)^2 + regression_weight
-    mean (c^t(h) - c^t(f^t))^2, h = mean over space of ReLU(BN(conv1x1(F^s))), F^s the student's last map, f^t the
-    teacher's embedding, c^t its frozen classifier; means over samples and channels or classes.
+    mean (c^t(h) - c^t(f^t))^2, h = mean over space of ReLU(BN(conv1x1(F^s))), F^s the student's last map,
+    f^t the teacher's embedding, c^t its frozen classifier; means over samples and channels or classes.
     fidelity: code.
     Deviations: none. (The SimKD repository's copy connects after pooling.)
     """

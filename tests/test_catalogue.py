@@ -30,7 +30,7 @@ def test_one_method_shows_formula_parameters_and_file(tmp_path):
     assert "arXiv:2203.08679" in page
     assert re.search(r"^beta +float +8\.0$", page, re.M)
     assert re.search(r"^file: .*dkd\.py$", page, re.M)
-    refused(kdbench("methods", "dkb", cwd=tmp_path), "did you mean 'dkd'")
+    refused(kdbench("methods", "dkdd", cwd=tmp_path), "did you mean 'dkd'")
 
 
 def test_bibtex_is_read_from_the_docstring(tmp_path):

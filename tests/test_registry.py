@@ -252,7 +252,7 @@ CODE = METHOD.format(name="Edited")
         ("    weight: float = 1.0\n", "    weight: float = 1.0  # published\n\n\n"),
         (HEAD, '"""A module."""\n\n' + HEAD),
         ("teacher, modules):\n", 'teacher, modules):\n        """The loss."""\n'),
-        ("self.weight * student", "(self.weight * student".replace("(", "") + ""),
+        ("self.weight * student.logits.mean()", "(self.weight * (student.logits.mean()))"),
     ],
 )
 def test_comments_docstrings_and_layout_do_not_count(tmp_path, old, new):

@@ -175,7 +175,6 @@ def test_a_value_of_the_wrong_type_names_file_key_and_value(lab, old, new, messa
         ("weight_decay = 5e-4", "weight_decay = inf", "weight_decay"),
         ("weight_decay = 5e-4", "weight_decay = -1.0", "weight_decay"),
         ("momentum = 0.9", "momentum = -0.9", "momentum"),
-        ("nesterov = false\nweight", "nesterov = true\ndampen", "unknown key"),
         ("momentum = 0.9\nnesterov = false", "momentum = 0.0\nnesterov = true", "nesterov"),
         ("std = [0.3, 0.3, 0.3]", "std = [0.3, 0.3, 0.0]", "std"),
         ("mean = [0.4, 0.4, 0.4]", "mean = [0.4, 0.4]", "mean"),
@@ -199,7 +198,7 @@ def test_the_recipe_of_a_pair_and_of_teachers_is_checked_too(lab, changes):
 
 
 def test_a_file_that_is_no_toml_is_told_with_the_place(lab):
-    with pytest.raises(KdbenchError, match=r"tiny\.toml is not valid TOML: .*line 3"):
+    with pytest.raises(KdbenchError, match=r"tiny\.toml is not valid TOML: .*line 4"):
         load(lab, ('methods = ["ce", "kd"]', 'methods = ["ce", "kd"'))
 
 

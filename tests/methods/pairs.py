@@ -1,12 +1,14 @@
 """Small made-up models of three shapes, to run a method on a pair without networks.
 
-``cnn`` has three stages, ``wide`` the same with more channels, ``deep`` four stages and another last map than its last
-stage, ``vit`` four stages of equal shape, no BatchNorm and a head on one token.
+``cnn`` has three stages, ``wide`` the same with more channels, ``deep`` four stages and another last map than
+its last stage, ``vit`` four stages of equal shape, no BatchNorm and a head on one token.
 """
 
+import naive
+import pytest
 import torch
 from standins import batch as make_batch
-from standins import context
+from standins import context, with_totals
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -14,6 +16,8 @@ from kdbench.method import ModelFacts, Outputs, StageFacts, Views, overrides
 from kdbench.registry import create
 
 B, C = 6, 5
+PAIRS = [("cnn", "wide"), ("cnn", "cnn"), ("deep", "wide"), ("cnn", "vit"), ("vit", "wide"), ("vit", "vit")]
+on_pairs = pytest.mark.parametrize(("student", "teacher"), PAIRS)
 STAGES = {
     "cnn": [(4, 8), (6, 4), (8, 2)],
     "wide": [(6, 8), (8, 4), (12, 2)],
@@ -99,7 +103,8 @@ class Problem:
 
 
 def check(name, student="cnn", teacher="wide", epochs=(1.0, 240.0), unused=(), **params):
-    """Same finite terms in every phase, under FakeTensorMode too; over the phases every parameter learns."""
+    """Same finite terms in every phase, under FakeTensorMode too; over the phases every parameter learns; kd_weight
+    adds the textbook's T^2 KL."""
     problem = Problem(name, student, teacher, **params)
     assert problem.skipped is None, problem.skipped
     learned, keys, views_learned = set(), None, False
@@ -124,7 +129,31 @@ def check(name, student="cnn", teacher="wide", epochs=(1.0, 240.0), unused=(), *
     assert all(torch.equal(old, new) for old, new in zip(before, now, strict=True))
     with FakeTensorMode(allow_non_fake_inputs=True):
         problem.update(problem.terms(epochs[0]), epochs[0])
+    if "ce_weight" in problem.method.params:
+        logits = [v.logits.tolist() for v in problem.views()]
+        with_kd = Problem(name, student, teacher, **params, kd_weight=0.7).terms()["kd"]
+        assert with_kd.item() == pytest.approx(0.7 * naive.soft_kl(*logits, 4.0), rel=1e-4)
     return problem
+
+
+def step(name, inputs, student, teacher, modules=None, epoch=240.0, **params):
+    """(The terms, the same under the stored names) of the stored ``inputs``; ``student`` and ``teacher`` are fields
+    of Outputs. Logits that are not stored are zeros."""
+    method = create(name, params)
+    some = next(iter([*student.values(), *teacher.values()]))
+    some = some[0] if isinstance(some, tuple) else some
+    nothing = some.new_zeros(len(some), 10)
+    logits = [inputs.get(f"{role}_logits", nothing) for role in ("student", "teacher")]
+    views = [
+        Views({"weak": Outputs(z, **fields)}, method.needs)
+        for z, fields in zip(logits, (student, teacher), strict=True)
+    ]
+    target = inputs.get("target", torch.zeros(len(some), dtype=torch.long))
+    terms = method.loss(make_batch(target, epoch), *views, nn.Module() if modules is None else modules)
+    named = with_totals(terms)
+    if "student_logits" not in inputs:
+        named = {"total": named["total"]}
+    return terms, named
 
 
 def install(modules: nn.Module, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
@@ -148,3 +177,9 @@ def stage_inputs(inputs, model):
 def random_map(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def facts_of(features):
+    """The facts of a model with one stage, ``features``, and a linear head."""
+    channels, size = features.shape[1], tuple(features.shape[2:])
+    return ModelFacts((StageFacts(channels, size),), channels, size, channels, None, True, True)

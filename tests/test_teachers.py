@@ -1,0 +1,282 @@
+"""Teachers from files: what does not fit is told, what fits is known by its content."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from kdbench import checkpoint, models, teachers
+from kdbench.errors import KdbenchError
+from kdbench.method import Needs
+from kdbench.session import locate_teacher, teacher_cell, trained_path
+from kdbench.teaching import announce_teacher, ensure_teacher, teacher_accuracy
+
+
+@pytest.fixture
+def spec(lab):
+    return lab.suite.models["teacher"]
+
+
+@pytest.fixture
+def state(lab):
+    return lab.teacher.net(lab.suite.dataset).model.state_dict()
+
+
+def opened(lab, path, name="teacher", expected=None):
+    return teachers.open_teacher(name, lab.suite.models["teacher"], path, lab.suite.dataset, expected)
+
+
+# --- the file ---
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_a_file_is_found_by_the_teachers_name(tmp_path, suffix):
+    (tmp_path / f"resnet56{suffix}").write_text("")
+    (tmp_path / "resnet56.txt").write_text("")
+    assert teachers.find_file("resnet56", tmp_path) == tmp_path / f"resnet56{suffix}"
+
+
+def test_a_missing_file_names_what_was_looked_for_and_the_way_out(tmp_path):
+    with pytest.raises(KdbenchError) as caught:
+        teachers.find_file("resnet56", tmp_path)
+    text = str(caught.value)
+    assert f"there is no resnet56.pth or resnet56.pt or resnet56.safetensors in {tmp_path}" in text
+    assert "leave out --teacher-weights" in text
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_folder_that_is_none_is_told(tmp_path, kind):
+    folder = tmp_path / "weights"
+    if kind == "file":
+        folder.write_text("")
+    with pytest.raises(KdbenchError, match=rf"--teacher-weights {folder} is not a folder.*hold resnet56\.pth"):
+        teachers.find_file("resnet56", folder)
+
+
+# --- what does not fit ---
+
+
+def test_a_key_that_lacks_is_named(lab, tmp_path, state):
+    gone = {k: v for k, v in state.items() if not k.startswith("fc")}
+    torch.save(gone, tmp_path / "t.pth")
+    with pytest.raises(KdbenchError) as caught:
+        opened(lab, tmp_path / "t.pth")
+    assert str(caught.value) == (
+        f"{tmp_path / 't.pth'} does not fit teacher: it lacks fc.weight, fc.bias; is it another model?"
+    )
+
+
+def test_a_foreign_key_is_named(lab, tmp_path, state):
+    torch.save({**state, "head.weight": torch.ones(1)}, tmp_path / "t.pth")
+    with pytest.raises(KdbenchError, match=r"t\.pth does not fit teacher: it has the unknown head\.weight; is it"):
+        opened(lab, tmp_path / "t.pth")
+
+
+def test_a_shape_that_differs_is_named_with_both_shapes(lab, tmp_path, state):
+    torch.save({**state, "fc.weight": torch.ones(100, 16)}, tmp_path / "t.pth")
+    with pytest.raises(KdbenchError, match=r"differs in shape: fc\.weight is \(100, 16\) instead of \(4, 16\)"):
+        opened(lab, tmp_path / "t.pth")
+
+
+def test_another_architecture_names_three_and_counts_the_rest(lab, tmp_path):
+    torch.save(models.create("resnet14", 4).state_dict(), tmp_path / "t.pth")
+    with pytest.raises(KdbenchError, match=r"does not fit teacher: .*layer\d.* and \d+ more; is it another model\?"):
+        opened(lab, tmp_path / "t.pth")
+
+
+def test_counters_of_old_checkpoints_may_be_missing(lab, tmp_path, state):
+    """num_batches_tracked came with torch 0.4; it changes nothing in eval mode, and not the hash."""
+    counted = {k: v + 7 if k.endswith("num_batches_tracked") else v for k, v in state.items()}
+    bare = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    assert len(bare) < len(counted)
+    torch.save(counted, tmp_path / "a.pth")
+    torch.save(bare, tmp_path / "b.pth")
+    assert opened(lab, tmp_path / "a.pth").id == opened(lab, tmp_path / "b.pth").id == lab.teacher.id
+
+
+def test_the_prefix_of_dataparallel_is_taken_off(lab, tmp_path, state):
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "t.pth")
+    assert opened(lab, tmp_path / "t.pth").id == lab.teacher.id
+
+
+def test_fill_loads_every_value(lab, spec, tmp_path):
+    torch.manual_seed(1)
+    source, target = (models.create(spec.arch, 4, **spec.args) for _ in range(2))
+    for buffer in source.buffers():
+        buffer.add_(3)
+    teachers.fill(target, source.state_dict(), "t", tmp_path)
+    found = target.state_dict()
+    assert all(torch.equal(found[k], v) for k, v in source.state_dict().items())
+
+
+# --- the hash ---
+
+
+def test_the_id_is_of_the_content_not_of_the_file(lab, tmp_path, state):
+    torch.save({"state_dict": state, "epoch": 240}, tmp_path / "a.pth")
+    checkpoint.save_weights(tmp_path / "b.safetensors", dict(reversed(state.items())))
+    ids = {opened(lab, tmp_path / "a.pth").id, opened(lab, tmp_path / "b.safetensors", "other", 70.0).id}
+    assert ids == {lab.teacher.id}
+
+
+@pytest.mark.parametrize("key", ["fc.bias", "bn1.running_mean"])
+def test_one_number_makes_another_teacher(lab, tmp_path, state, key):
+    changed = {**state, key: state[key] + 1e-6}
+    torch.save(changed, tmp_path / "t.pth")
+    assert opened(lab, tmp_path / "t.pth").id != lab.teacher.id
+
+
+def test_weights_in_half_precision_are_another_teacher(lab, tmp_path, state):
+    torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "t.pth")
+    half = opened(lab, tmp_path / "t.pth")
+    assert half.id != lab.teacher.id
+    assert {p.dtype for p in half.net(lab.suite.dataset).parameters()} == {torch.float32}
+
+
+def test_a_file_that_is_replaced_under_a_running_job_is_refused(lab, tmp_path, state):
+    """The rows carry the hash that was taken at the start: they must not be of other weights."""
+    path = tmp_path / "t.pth"
+    torch.save(state, path)
+    teacher = opened(lab, path)
+    torch.save({**state, "fc.bias": state["fc.bias"] + 1}, path)
+    with pytest.raises(KdbenchError, match=r"t\.pth.*changed"):
+        teacher.net(lab.suite.dataset)
+
+
+def test_the_net_is_frozen_and_in_eval_mode(lab):
+    net = lab.teacher.net(lab.suite.dataset)
+    assert not any(module.training for module in net.modules())
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+# --- logits, once ---
+
+
+@pytest.fixture
+def counted(lab):
+    """The teacher's net and the number of batches it has seen."""
+    net = lab.teacher.net(lab.suite.dataset)
+    calls = []
+    net.register_forward_pre_hook(lambda *args: calls.append(1))
+    return net, calls
+
+
+def logits_of(lab, net, teacher=None, split=None, work=None):
+    return teachers.teacher_logits(
+        teacher or lab.teacher, net, split or lab.split, work or lab.work, torch.device("cpu")
+    )
+
+
+def test_logits_are_those_of_the_net_on_the_plain_images(lab, counted):
+    net, _ = counted
+    images = lab.split.evaluation.images.permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        expected = net((images), Needs()).logits
+    assert torch.equal(logits_of(lab, net), expected)
+
+
+def test_logits_are_measured_once_and_read_the_same(lab, counted):
+    net, calls = counted
+    first = logits_of(lab, net)
+    seen = len(calls)
+    assert seen > 0
+    assert torch.equal(logits_of(lab, net), first)
+    assert len(calls) == seen
+
+
+def test_logits_are_kept_by_content(lab, counted, tmp_path):
+    """The same weights from another file are the same logits; other weights, images or statistics are not."""
+    net, calls = counted
+    logits_of(lab, net)
+    seen = len(calls)
+    moved = dataclasses.replace(lab.teacher, path=tmp_path / "elsewhere.pth", expected=12.0)
+    logits_of(lab, net, teacher=moved)
+    assert len(calls) == seen
+    logits_of(lab, net, teacher=dataclasses.replace(lab.teacher, id="another"))
+    logits_of(lab, net, split=dataclasses.replace(lab.split, id="another"))
+    net.mean.add_(0.1)
+    logits_of(lab, net)
+    assert len(calls) == seen + 3
+
+
+def test_logits_that_cannot_be_kept_are_still_measured(lab, counted, tmp_path):
+    net, _ = counted
+    (tmp_path / "file").write_text("")
+    assert torch.equal(logits_of(lab, net, work=tmp_path / "file"), logits_of(lab, net))
+
+
+def test_accuracy_is_counted_on_the_evaluation_split(lab):
+    found = teachers.measure(lab.teacher, lab.suite.dataset, lab.split, lab.work, torch.device("cpu"))
+    net, images = lab.teacher.net(lab.suite.dataset), lab.split.evaluation
+    right = 0
+    for image, target in zip(images.images, images.targets.tolist(), strict=True):
+        with torch.no_grad():
+            logits = net(image.permute(2, 0, 1)[None].float() / 255, Needs()).logits
+        right += logits.argmax().item() == target
+    assert found == pytest.approx(100 * right / len(images.targets), abs=1e-4)
+
+
+# --- teachers of a session ---
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab, heard):
+    recipe = ("[[pairs]]", "[teacher_recipe]\nepochs = 1\nlr = 0.02\n[[pairs]]")
+    session = lab.prepare(recipe, say=heard.append)
+    assert session.teachers == {}
+    from kdbench.job import Progress
+
+    assert ensure_teacher(session, "teacher", Progress())
+    cell = teacher_cell(session, "teacher")
+    assert (cell.recipe.epochs, cell.recipe.lr, cell.method, cell.seed) == (1, 0.02, "ce", 0)
+    path = trained_path(session, "teacher")
+    assert path.is_file()
+    assert path.parent == lab.folder / "results" / ".work" / "teachers"
+    before = path.read_bytes()
+    again = lab.prepare(recipe, say=heard.append)
+    assert again.teachers["teacher"].id == session.teachers["teacher"].id
+    assert ensure_teacher(again, "teacher", Progress())
+    assert path.read_bytes() == before
+    assert [text for text in heard if "training the teacher" in text] == ["training the teacher teacher for 1 epochs"]
+    assert list((lab.folder / "results" / ".work").glob("*.pt")) == []  # the checkpoint is gone
+
+
+def test_epochs_of_the_command_line_do_not_make_another_teacher(lab):
+    usual, short = lab.prepare(), lab.prepare(epochs=1)
+    assert trained_path(short, "teacher") == trained_path(usual, "teacher")
+
+
+def test_a_suite_file_that_has_the_name_of_a_shipped_suite_keeps_its_own_teacher_recipe(lab):
+    session = lab.prepare(("lr = 0.05", "lr = 0.03"), name="digits")
+    assert teacher_cell(session, "teacher").recipe == session.suite.recipe
+
+
+def test_weights_of_the_user_go_before_those_trained_here(lab, state):
+    folder = lab.folder / "given"
+    folder.mkdir()
+    torch.save(state, folder / "teacher.pth")
+    session = lab.prepare(teacher_weights=folder)
+    assert session.teachers["teacher"].path == folder / "teacher.pth"
+    assert locate_teacher(session, "teacher").id == lab.teacher.id
+    with pytest.raises(KdbenchError, match=r"there is no teacher\.pth"):
+        lab.prepare(teacher_weights=lab.data)
+
+
+@pytest.mark.parametrize(("expected", "warned"), [(99.5, True), (0.0, False)])
+def test_a_teacher_below_the_suites_expectation_is_a_loud_warning(lab, state, heard, expected, warned):
+    folder = lab.folder / "given"
+    folder.mkdir()
+    torch.save(state, folder / "teacher.pth")
+    claim = ("[[pairs]]", f"[teachers.teacher]\ntop1 = {expected}\n[[pairs]]")
+    session = lab.prepare(claim, teacher_weights=folder, say=heard.append)
+    announce_teacher(session, "teacher")
+    top1 = teacher_accuracy(session, "teacher")
+    assert heard[0] == f"teacher teacher ({lab.teacher.id}) reaches {top1:.2f} % top-1 on test"
+    assert session.teacher_top1 == {"teacher": top1}
+    assert len(heard) == (2 if warned else 1)
+    if warned:
+        assert f"WARNING: the suite expects 99.50 % of teacher; this teacher is {99.5 - top1:.2f} points" in heard[1]
