@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench import registry
+from kdbench.checks import cost
 from kdbench.method import Method, Needs, field_types
 from kdbench.overview import grid
 
@@ -63,25 +64,23 @@ def describe_needs(needs: Needs) -> str:
     return ", ".join(words + [name for name in flags if getattr(needs, name)]) or "logits"
 
 
-def methods(plugins: Path | None) -> str:
-    """A line a method, and one for each file that fails at import."""
+def methods(plugins: Path | None, reports: Path) -> str:
+    """A line a method, and one for each file that fails at import. Extra parameters and cost: see `checks.cost`."""
     registry.load(plugins)
-    rows: list[Sequence[Any]] = [("name", "year", "kind", "fidelity", "version", "needs")]
+    costs = cost.known(reports)
+    rows: list[Sequence[Any]] = [("name", "year", "kind", "fidelity", "extra", "x kd", "needs")]
     broken = []
     for entry in registry.entries():
         if entry.cls is None:
             broken.append(f"{entry.name} ({entry.origin}) fails at import: {entry.error}")
-        else:
-            cls = entry.cls
-            told = (
-                paper(cls).year or "–",
-                kind(cls),
-                fidelity(cls) or "–",
-                cls.version,
-                describe_needs(cls.needs),
-            )
-            rows.append((entry.name, *told))
-    return "\n".join([grid(rows), *broken])
+            continue
+        cls = entry.cls
+        extra, ratio = costs.get(entry.name, (None, float("nan")))
+        measured = ("–" if extra is None else f"{extra:,}", "–" if ratio != ratio else f"{ratio:.2f}")
+        facts = (paper(cls).year or "–", kind(cls), fidelity(cls) or "–")
+        rows.append((entry.name, *facts, *measured, describe_needs(cls.needs)))
+    hint = "" if costs else "extra parameters and cost x kd: measured by `kdbench check --cost`"
+    return "\n".join(filter(None, [grid(rows), *broken, hint]))
 
 
 def method(name: str, plugins: Path | None) -> str:

@@ -40,6 +40,7 @@ def _comma(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 _results = click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
+_out = click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True)
 _plugins = click.option(
     "--plugins", type=click.Path(path_type=Path), help="Folder of method files of your own."
 )
@@ -137,15 +138,16 @@ def status(results: Path) -> None:
 @click.option(
     "--bibtex", is_flag=True, help="Print the BibTeX entry (of all methods where no NAME is given)."
 )
+@_out
 @_plugins
-def methods(name: str | None, bibtex: bool, plugins: Path | None) -> None:
+def methods(name: str | None, bibtex: bool, out: Path, plugins: Path | None) -> None:
     """List the methods, or show one: its docstring, parameters and file."""
     from kdbench import catalogue
 
     if bibtex:
         click.echo(catalogue.bibtex(name, plugins))
     else:
-        click.echo(catalogue.method(name, plugins) if name else catalogue.methods(plugins))
+        click.echo(catalogue.method(name, plugins) if name else catalogue.methods(plugins, out))
 
 
 @main.command()
@@ -170,11 +172,17 @@ def suites(name: str | None) -> None:
 
 @main.command()
 @click.argument("name", required=False)
+@click.option("--cost", is_flag=True, help="Instead, time a step of each beside kd's and keep the table.")
+@_out
 @_plugins
-def check(name: str | None, plugins: Path | None) -> None:
+def check(name: str | None, cost: bool, out: Path, plugins: Path | None) -> None:
     """Run the contract checks on every method, on one, or on a file of your own."""
     from kdbench import checks
+    from kdbench.checks import cost as costs
 
+    if cost:
+        click.echo(costs.report(name, plugins, out))
+        return
     table, passed = checks.report(name, plugins)
     click.echo(table)
     sys.exit(0 if passed else 3)

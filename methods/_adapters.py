@@ -106,16 +106,26 @@ class LinearHead(nn.Module):
 
     def __init__(self, classify: Callable[[Tensor], Tensor], context: Context, size: int) -> None:
         super().__init__()
-        place = {"device": context.train_targets.device}
+        probe = _accepted(classify, context.num_classes, size, context.train_targets.device)
         with torch.enable_grad():  # the gradient of an affine map is its weight, to the bit
-            probe = torch.zeros(context.num_classes, size, requires_grad=True, **place)
-            rows = torch.eye(context.num_classes, **place)
-            (weight,) = torch.autograd.grad(classify(probe), probe, rows)
+            logits = classify(probe)
+            rows = torch.eye(context.num_classes, dtype=logits.dtype, device=logits.device)
+            (weight,) = torch.autograd.grad(logits, probe, rows)
         self.register_buffer("weight", weight)
-        self.register_buffer("bias", classify(torch.zeros(1, size, **place)).detach()[0].clone())
+        self.register_buffer("bias", logits[0].detach().clone())
 
     def forward(self, embedding: Tensor) -> Tensor:
         return F.linear(embedding, self.weight, self.bias)
+
+
+def _accepted(classify: Callable[[Tensor], Tensor], count: int, size: int, device: torch.device) -> Tensor:
+    """Zeros [count, size] in single precision, or in double where the head takes no other."""
+    probe = torch.zeros(count, size, device=device)
+    try:
+        classify(probe)
+    except RuntimeError:
+        probe = probe.double()
+    return probe.requires_grad_()
 
 
 def needs_linear_head(method: str, **models: ModelFacts) -> str | None:

@@ -1,4 +1,4 @@
-"""What status, methods, suites and teachers tell: the facts must be the files' own."""
+"""What status, suites and teachers tell: the facts must be the files' own."""
 
 import os
 import signal
@@ -6,9 +6,8 @@ import signal
 import pytest
 import torch
 
-from kdbench import locks, models, overview, registry, store, suites
+from kdbench import locks, models, overview, store, suites
 from kdbench.errors import KdbenchError
-from kdbench.method import Needs
 
 
 def rows(results, *known, suite="digits"):
@@ -74,70 +73,6 @@ def test_status_refuses_a_foreign_file(tmp_path):
     (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
     with pytest.raises(KdbenchError, match=r"mine\.csv has another header"):
         overview.status(tmp_path)
-
-
-# --- methods ---
-
-
-@pytest.mark.parametrize(
-    ("needs", "text"),
-    [
-        (Needs(), "logits"),
-        (Needs(teacher=False), "no teacher"),
-        (Needs(views=("weak", "strong")), "weak+strong views"),
-        (Needs(stages=True, index=True), "stages, index"),
-        (Needs(teacher=False, views=("strong",), embedding=True), "no teacher, strong views, embedding"),
-    ],
-)
-def test_needs_in_words(needs, text):
-    assert overview.describe_needs(needs) == text
-
-
-def test_methods_lists_each_with_year_version_fidelity_and_needs(scratch_registry):
-    text = overview.methods(None)
-    assert [line.split()[0] for line in text.splitlines()] == ["name", *registry.names()]
-    assert line_of(text, "dkd ").split() == ["dkd", "2022", "1", "paper", "logits"]
-    assert line_of(text, "ce ").split() == ["ce", "1990", "1", "paper", "no", "teacher"]
-    assert line_of(text, "bickd ").split()[1:4] == ["2026", "1", "reconstruction"]
-    assert "weak+strong views" in line_of(text, "mlkd ")
-
-
-def test_methods_lists_a_broken_plugin_with_file_and_reason(scratch_registry, tmp_path):
-    (tmp_path / "shattered.py").write_text("1 / 0")
-    line = line_of(overview.methods(tmp_path), "shattered")
-    assert line == (
-        f"shattered ({tmp_path / 'shattered.py'}) fails at import: ZeroDivisionError: division by zero"
-    )
-
-
-def test_a_method_without_docstring_is_listed_all_the_same(scratch_registry, tmp_path):
-    (tmp_path / "bare.py").write_text(
-        "from kdbench.method import Method\nfrom kdbench.registry import register\n@register\nclass Bare(Method):\n"
-        "    version = 3\n"
-    )
-    assert line_of(overview.methods(tmp_path), "bare").split() == ["bare", "–", "3", "–", "logits"]
-    shown = overview.method("bare", tmp_path)
-    assert str(tmp_path / "bare.py") in shown
-    assert "no parameters" in shown
-    assert "two-stage" not in shown
-
-
-def test_one_method_shows_docstring_parameters_and_file(scratch_registry):
-    text = overview.method("mlkd", None)
-    cls = registry.get("mlkd")
-    assert "Multi-level logit distillation (Jin et al., CVPR 2023" in text
-    table = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
-    assert table["form"] == ["Literal['paper',", "'code']", '"paper"']
-    assert table["temperature"] == ["float", str(cls().temperature)]
-    assert table["standardize"] == ["bool", "false"]
-    assert set(cls().__dict__) <= set(table)
-    assert "needs: weak+strong views" in text
-    assert text.rstrip().endswith(os.path.join("methods", "mlkd.py"))
-
-
-def test_one_unknown_method_names_the_nearest(scratch_registry):
-    with pytest.raises(KdbenchError, match="did you mean 'bickd'"):
-        overview.method("bikcd", None)
 
 
 # --- suites ---

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdbench import registry
-from kdbench.checks import loop, static, tags, tensors
+from kdbench.checks import distinct, loop, static, tags, tensors, use
 from kdbench.checks.loop import Lab
 from kdbench.checks.subject import CheckFailed, Subject, run
 from kdbench.errors import KdbenchError
@@ -42,11 +42,11 @@ GROUPS: dict[str, tuple[Check, ...]] = {
         tags.check_sample_order,
         tags.check_class_order,
         tags.check_coupled,
-        tags.check_needs,
-        tags.check_weights,
+        use.check_needs,
+        use.check_weights,
         tags.check_minima,
-        tags.check_predict,
-        tags.check_distinct,
+        use.check_predict,
+        distinct.check_distinct,
     ),
     "loop": (
         loop.check_teacher_untouched,
@@ -116,7 +116,9 @@ def _lines(subject: Subject, found: dict[str, str | None]) -> str:
     lines = [f"{subject.name} ({subject.origin})"]
     for key, reason in found.items():
         fact = (CHECKS[key].__doc__ or "").splitlines()[0] if key in CHECKS else ""
-        lines.append(f"  {'pass' if reason is None else 'FAIL'}  {key:<{width}}  {fact if reason is None else reason}")
+        lines.append(
+            f"  {'pass' if reason is None else 'FAIL'}  {key:<{width}}  {fact if reason is None else reason}"
+        )
     failed = sum(reason is not None for reason in found.values())
     return "\n".join([*lines, f"{len(found) - failed} of {len(found)} checks passed"])
 
@@ -125,9 +127,18 @@ def _table(results: dict[str, dict[str, str | None]]) -> str:
     """Methods x checks: a dot is a pass, X a failure; the letters are explained below, then each failure."""
     letters = dict(zip(CHECKS, LETTERS, strict=False))
     width = max(6, *map(len, results))
-    columns = {title: [check.__name__.removeprefix("check_") for check in group] for title, group in GROUPS.items()}
+    columns = {
+        title: [check.__name__.removeprefix("check_") for check in group] for title, group in GROUPS.items()
+    }
     heads = ["  ".join([" " * width, *(f"{title:<{len(keys)}}" for title, keys in columns.items())])]
-    heads.append("  ".join([f"{'method':<{width}}", *("".join(letters[k] for k in keys).ljust(len(t)) for t, keys in columns.items())]))
+    heads.append(
+        "  ".join(
+            [
+                f"{'method':<{width}}",
+                *("".join(letters[k] for k in keys).ljust(len(t)) for t, keys in columns.items()),
+            ]
+        )
+    )
     rows = []
     for name, found in results.items():
         marks = [
@@ -135,7 +146,13 @@ def _table(results: dict[str, dict[str, str | None]]) -> str:
             for title, keys in columns.items()
         ]
         rows.append("  ".join([f"{name:<{width}}", *marks]).rstrip())
-    legend = [f"{letters[key]}  {key}: {(check.__doc__ or '').splitlines()[0]}" for key, check in CHECKS.items()]
-    failures = [f"{name} {key}: {why}" for name, found in results.items() for key, why in found.items() if why]
+    legend = [
+        f"{letters[key]}  {key}: {(check.__doc__ or '').splitlines()[0]}" for key, check in CHECKS.items()
+    ]
+    failures = [
+        f"{name} {key}: {why}" for name, found in results.items() for key, why in found.items() if why
+    ]
     count = sum(len(found) for found in results.values())
-    return "\n".join([*heads, *rows, "", *legend, "", *failures, f"{count - len(failures)} of {count} checks passed"])
+    return "\n".join(
+        [*heads, *rows, "", *legend, "", *failures, f"{count - len(failures)} of {count} checks passed"]
+    )

@@ -27,7 +27,7 @@ RECIPE = Recipe(
     epochs=EPOCHS,
     reference_epochs=240,
     batch_size=BATCH,
-    lr=0.02,
+    lr=0.03,
     momentum=0.9,
     nesterov=False,
     weight_decay=5e-4,
@@ -37,9 +37,9 @@ RECIPE = Recipe(
 )
 VIEWS = {"weak": View(pad=1, flip=True), "strong": View(pad=1, flip=True, cutout=0.3)}
 MODELS = {
-    "thin": ModelSpec("resnet8", {"widths": [4, 4, 4, 8]}),
-    "wide": ModelSpec("resnet8", {"widths": [4, 6, 6, 12]}),
-    "twin": ModelSpec("resnet8", {"widths": [4, 4, 4, 8]}),
+    "thin": ModelSpec("resnet8", {"widths": [8, 8, 8, 8]}),
+    "wide": ModelSpec("resnet8", {"widths": [8, 10, 10, 12]}),
+    "twin": ModelSpec("resnet8", {"widths": [8, 8, 8, 8]}),
 }
 PAIRS = (Pair("wide", "thin"), Pair("twin", "thin"))  # the second for methods that need equal shapes
 
@@ -51,7 +51,7 @@ def write_images(path: Path) -> None:
     arrays = {}
     for part, count in (("train", TRAIN), ("test", TEST)):
         labels = np.arange(count) % CLASSES
-        noise = random.normal(0, 40, (count, SIZE, SIZE, 3))
+        noise = random.normal(0, 12, (count, SIZE, SIZE, 3))
         arrays[f"x_{part}"] = (colours[labels][:, None, None] + noise).clip(0, 255).astype(np.uint8)
         arrays[f"y_{part}"] = labels
     np.savez(path, **arrays)  # type: ignore[arg-type]
@@ -100,7 +100,9 @@ class Rig:
         if name not in self._teachers:
             recipe = Recipe(**{**vars(RECIPE), "epochs": 2 * EPOCHS})
             pair = Pair(name, name)
-            cells = plan.cells(self.suite(recipe), ["ce"], [pair], [1], {}, "test", self.split_id, {name: None})
+            cells = plan.cells(
+                self.suite(recipe), ["ce"], [pair], [1], {}, "test", self.split_id, {name: None}
+            )
             results, _ = train_cohort(Job(tuple(cells), None, self.folder, self.folder / "teachers", "cpu"))
             if results[0].row["status"] != "ok":
                 raise RuntimeError(f"the teacher {name} was not trained: {results[0].row['error']}")
@@ -136,6 +138,10 @@ def same(a: Result, b: Result) -> str | None:
         return f"the status is {a.row['status']} and {b.row['status']} ({a.row['error'] or b.row['error']})"
     if a.curves != b.curves:
         place = next((x for x, y in zip(a.curves, b.curves, strict=False) if x != y), None)
-        return f"the curves differ from epoch {place[0]} on ({place[1]})" if place else "the curves differ in length"
+        return (
+            f"the curves differ from epoch {place[0]} on ({place[1]})"
+            if place
+            else "the curves differ in length"
+        )
     weights = [k for k in a.student if not torch.equal(a.student[k], b.student[k])]
     return f"the weights {weights[0]} differ" if weights else None

@@ -19,6 +19,8 @@ from torch._subclasses.fake_tensor import (
 
 from kdbench import registry
 from kdbench.checks import problem as problems
+from kdbench.checks.modules import fresh
+from kdbench.checks.sides import Side
 from kdbench.checks.subject import CheckFailed, Subject, require
 from kdbench.errors import KdbenchError
 from kdbench.identity import canonical
@@ -33,7 +35,10 @@ def check_name(subject: Subject) -> None:
     cls = subject.cls
     file = Path(inspect.getfile(cls)).stem
     spelt = {"the file": file, "the registry": cls.name, "the class": cls.__name__.lower()}
-    require(len(set(spelt.values())) == 1, "names differ: " + ", ".join(f"{k} says {v!r}" for k, v in spelt.items()))
+    require(
+        len(set(spelt.values())) == 1,
+        "names differ: " + ", ".join(f"{k} says {v!r}" for k, v in spelt.items()),
+    )
 
 
 def check_docstring(subject: Subject) -> None:
@@ -63,7 +68,10 @@ def check_params(subject: Subject) -> None:
             continue
         raise CheckFailed(f"{key} can be changed after construction: the class must stay a frozen dataclass")
     wrong: list[tuple[str, Any]] = [("no_such_parameter", 1)]
-    wrong += [(key, 0.5 if kind in (str, int, bool) or get_origin(kind) is Literal else "x") for key, kind in kinds.items()]
+    wrong += [
+        (key, 0.5 if kind in (str, int, bool) or get_origin(kind) is Literal else "x")
+        for key, kind in kinds.items()
+    ]
     for key, value in wrong:
         try:
             registry.create(cls.name, {key: value})
@@ -76,18 +84,24 @@ def check_tags(subject: Subject) -> None:
     """Tags are of their types and name fields and methods that exist."""
     method, kinds = subject.method, field_types(subject.cls)
     for tag in ("coupled", "order_dependent", "shift_invariant", "partial_gradient", "keeps_modules"):
-        require(type(getattr(method, tag)) is bool, f"{tag} must be True or False, got {getattr(method, tag)!r}")
+        require(
+            type(getattr(method, tag)) is bool, f"{tag} must be True or False, got {getattr(method, tag)!r}"
+        )
     for tag in ("version", "min_batch", "min_classes"):
         value = getattr(method, tag)
         require(type(value) is int and value >= 1, f"{tag} must be a whole number from 1, got {value!r}")
     for tag in ("weights", "positive"):
         strange = [key for key in getattr(method, tag) if key not in kinds]
-        require(not strange, f"{tag} names {', '.join(strange)}, but the fields are {', '.join(kinds) or 'none'}")
+        require(
+            not strange, f"{tag} names {', '.join(strange)}, but the fields are {', '.join(kinds) or 'none'}"
+        )
     for tag in ("zero_at_match", "positive"):
         require(isinstance(getattr(method, tag), tuple), f"{tag} must be a tuple of names")
     require(bool(method.needs.views), "needs.views must name a view")
     if method.alias_of is not None:
-        require(method.alias_of in registry.names(), f"alias_of names {method.alias_of!r}, which is no method")
+        require(
+            method.alias_of in registry.names(), f"alias_of names {method.alias_of!r}, which is no method"
+        )
         require(method.alias_of != method.name, "a method cannot be an alias of itself")
 
 
@@ -99,7 +113,9 @@ def check_banned(subject: Subject) -> None:
             continue
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         attribute = isinstance(node.func, ast.Attribute)
-        if (name == "print" and not attribute) or (name in BANNED_CALLS and (attribute or name == "manual_seed")):
+        if (name == "print" and not attribute) or (
+            name in BANNED_CALLS and (attribute or name == "manual_seed")
+        ):
             raise CheckFailed(f"line {node.lineno} calls {'.' if attribute else ''}{name}(")
 
 
@@ -116,9 +132,11 @@ def check_no_sync(subject: Subject) -> None:
     """loss and update run without any value: no sync with the device, no data-dependent shape."""
     for method in variants(subject.method):
         problem = problems.make(method, max(4, method.min_batch))
-        modules = problems.fresh(problem)
+        modules = fresh(problem)
         mode = FakeTensorMode(allow_non_fake_inputs=True)
-        memo: dict[int, Any] = {id(t): mode.from_tensor(t) for t in [*modules.parameters(), *modules.buffers()]}
+        memo: dict[int, Any] = {
+            id(t): mode.from_tensor(t) for t in [*modules.parameters(), *modules.buffers()]
+        }
         modules = copy.deepcopy(modules, memo)
         faked = problem.sides(lambda role, side: _fake(side, mode))  # noqa: B023 (called at once)
         faked = dataclasses.replace(
@@ -137,11 +155,11 @@ def check_no_sync(subject: Subject) -> None:
             ) from error
 
 
-def _fake(side: problems.Side, mode: FakeTensorMode) -> problems.Side:
+def _fake(side: Side, mode: FakeTensorMode) -> Side:
     head = copy.deepcopy(side.head, {id(p): mode.from_tensor(p) for p in side.head.parameters()})
     maps = {view: tuple(map(mode.from_tensor, found)) for view, found in side.maps.items()}
     scores = None if side.scores is None else {v: mode.from_tensor(s) for v, s in side.scores.items()}
-    return problems.Side(maps, scores, head)
+    return Side(maps, scores, head)
 
 
 def _place(error: BaseException, subject: Subject) -> str:

@@ -51,5 +51,7 @@ def run(check, subject: Subject) -> str | None:
             check(subject)
     except Exception as error:
         text = (str(error).strip().splitlines() or [""])[0]
-        return text if isinstance(error, CheckFailed) else f"{type(error).__name__}: {text}".removesuffix(": ")
+        return (
+            text if isinstance(error, CheckFailed) else f"{type(error).__name__}: {text}".removesuffix(": ")
+        )
     return None

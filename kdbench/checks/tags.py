@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdbench import registry
 from kdbench.checks import problem as problems
-from kdbench.checks.problem import MIDDLE, PHASES, Problem, Side
-from kdbench.checks.static import variants
+from kdbench.checks.modules import fresh, states
+from kdbench.checks.problem import PHASES, Problem
+from kdbench.checks.sides import Side
 from kdbench.checks.subject import Subject, require
-from kdbench.checks.tensors import difference
-from kdbench.method import Batch, Method, Needs, Views, overrides
+from kdbench.checks.tensors import difference, gradients
+from kdbench.method import Method
 
 SAME, OTHER = 1e-7, 1e-5  # relative differences in fp64: below SAME is equal, above OTHER is not
 
@@ -29,13 +27,6 @@ def strict(tag: str, declared: bool, gap: float, holds: str, breaks: str) -> Non
         require(gap < SAME, f"{breaks} (relative difference {gap:.1e}): declare {tag}")
 
 
-def states(problem: Problem) -> Iterator[nn.Module]:
-    """The modules at the start and after some steps."""
-    modules = problems.fresh(problem)
-    yield modules
-    yield problems.warmed(problem, modules)
-
-
 def check_zero_at_match(subject: Subject) -> None:
     """Exactly the terms of zero_at_match vanish, with their gradient, where student and teacher agree."""
     method = subject.method
@@ -44,13 +35,16 @@ def check_zero_at_match(subject: Subject) -> None:
         return
     try:
         problem = problems.make(method, max(8, method.min_batch), dtype=torch.float64, offer="equal shapes")
-        require(method.skip(problem.context) is None, "zero_at_match is declared, but the pair of equal shapes is skipped")
+        require(
+            method.skip(problem.context) is None,
+            "zero_at_match is declared, but the pair of equal shapes is skipped",
+        )
     except AssertionError:
         if not method.zero_at_match:
             return
         raise
     alike = problem.matched()
-    modules = problems.fresh(problem)
+    modules = fresh(problem)
     sizes: dict[str, list[tuple[float, float, float, float]]] = {}
     for epoch in PHASES:
         for name in problem.run(modules, epoch).terms:
@@ -72,8 +66,9 @@ def check_zero_at_match(subject: Subject) -> None:
 
 def _value_and_slope(problem: Problem, modules: nn.Module, epoch: float, name: str) -> tuple[float, float]:
     value = problem.run(modules, epoch).terms[name]
-    slopes = torch.autograd.grad(value, problem.leaves, allow_unused=True) if value.requires_grad else ()
-    return float(value.detach().abs()), max((float(s.abs().max()) for s in slopes if s is not None), default=0.0)
+    return float(value.detach().abs()), max(
+        (float(s.abs().max()) for s in gradients(value, problem.leaves)), default=0.0
+    )
 
 
 def check_shift(subject: Subject) -> None:
@@ -163,7 +158,7 @@ def check_coupled(subject: Subject) -> None:
     for seed in (0, 1):
         problem = problems.make(method, count, seed=seed, dtype=torch.float64)
         for modules in states(problem):
-            for epoch in PHASES[1:]:
+            for epoch in PHASES:
                 worst = max(worst, _interaction(problem, modules, epoch))
     strict(
         "coupled",
@@ -194,96 +189,6 @@ def _interaction(problem: Problem, modules: nn.Module, epoch: float) -> float:
     return difference(*sums)[0]
 
 
-def check_needs(subject: Subject) -> None:
-    """All that is read is declared in needs, and all that is declared is read."""
-    read: set[str] = set()
-    for method in variants(subject.method):
-        problem = problems.make(method, max(7, method.min_batch))
-        spied = dataclasses.replace(
-            problem,
-            watch=lambda role, views: Spy(views._outputs, views._needs, role, read),
-            watch_batch=lambda batch: SpyBatch(**{f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}).on(read),
-        )
-        modules = problems.fresh(spied)
-        for epoch in PHASES:
-            run = spied.run(modules, epoch, last=True)
-            if overrides(method, "update"):
-                spied.update(run, modules)
-        if overrides(method, "predict"):
-            method.predict(Spy(problem.student.outputs(method.needs), method.needs, "student", read), modules)
-    needs = subject.method.needs
-    flags = [f.name for f in dataclasses.fields(Needs) if f.name not in ("views", "teacher")]
-    unread = [flag for flag in flags if getattr(needs, flag) and flag not in read]
-    unread += [f"the view {view!r}" for view in needs.views if f"student {view}" not in read]
-    unread += ["teacher"] if needs.teacher and not any(what.startswith("teacher ") for what in read) else []
-    require(not unread, f"needs declares what is never read: {', '.join(unread)}")
-
-
-class Spy(Views):
-    """Notes what is read: a need's name and "<role> <view>"."""
-
-    def __init__(self, outputs: Any, needs: Needs, role: str, read: set[str]) -> None:
-        super().__init__(outputs, needs)
-        self._role, self._seen = role, read
-
-    def __getitem__(self, view: str) -> Spy:
-        return Spy(super().__getitem__(view)._outputs, self._needs, self._role, self._seen)
-
-    def _read(self, field: str, need: str) -> Any:
-        value = super()._read(field, need)
-        self._seen |= {need, f"{self._role} {next(iter(self._outputs))}"}
-        return value
-
-    @property
-    def logits(self) -> Tensor:
-        self._seen.add(f"{self._role} {next(iter(self._outputs))}")
-        return super().logits
-
-
-@dataclasses.dataclass(frozen=True)
-class SpyBatch(Batch):
-    """Notes that the index is read."""
-
-    def on(self, read: set[str]) -> SpyBatch:
-        object.__setattr__(self, "_seen", read)
-        return self
-
-    @property
-    def index(self) -> Tensor:
-        value = super().index
-        self._seen.add("index")  # type: ignore[attr-defined]
-        return value
-
-
-def check_weights(subject: Subject) -> None:
-    """Each field of weights at 0 switches off exactly its terms."""
-    method = subject.method
-    problem = problems.make(method, max(8, method.min_batch), dtype=torch.float64)
-    modules = problems.warmed(problem)
-    full = {epoch: problem.run(copy.deepcopy(modules), epoch).terms for epoch in PHASES}
-    for field, names in method.weights.items():
-        named = (names,) if isinstance(names, str) else tuple(names)
-        strange = [name for name in named if name not in full[MIDDLE]]
-        require(not strange, f"weights[{field!r}] names {', '.join(strange)}; the terms are {', '.join(full[MIDDLE])}")
-        off = dataclasses.replace(problem, method=registry.create(method.name, {**_values(method), field: 0}))
-        for epoch, terms in full.items():
-            left = off.run(copy.deepcopy(modules), epoch).terms
-            for name, value in left.items():
-                if name in named:
-                    slopes = torch.autograd.grad(value, problem.leaves, allow_unused=True) if value.requires_grad else ()
-                    dead = float(value) == 0 and not any(bool(s.any()) for s in slopes if s is not None)
-                    require(dead, f"{field}=0 leaves {name!r} at {float(value):.3g}")
-                else:
-                    require(torch.equal(value, terms[name]), f"{field}=0 changes {name!r} too")
-        for name in named:
-            awake = any(float(terms[name]) != 0 for terms in full.values())
-            require(awake, f"{name!r} is 0 in every phase by default, so {field} switches nothing off")
-
-
-def _values(method: Method) -> dict[str, Any]:
-    return {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
-
-
 def check_minima(subject: Subject) -> None:
     """min_batch and min_classes are as low as they can be: one less breaks the loss or silences a term."""
     method = subject.method
@@ -301,78 +206,13 @@ def _awake(method: Method, count: int, classes: int) -> set[str] | None:
     """The terms that have a finite value and a gradient; None where the loss raises."""
     problem = problems.make(method, count, classes, dtype=torch.float64)
     try:
-        modules = problems.fresh(problem)
+        modules = fresh(problem)
         terms = problem.run(modules).terms
     except Exception:  # whatever it raises, it does not work
         return None
     found = set()
     for name, value in terms.items():
-        slopes = torch.autograd.grad(value, problem.leaves, allow_unused=True, retain_graph=True)
-        sizes = [s.abs().max() for s in slopes if s is not None]
+        sizes = [s.abs().max() for s in gradients(value, problem.leaves)]
         if torch.isfinite(value) and any(torch.isfinite(s) and s > 1e-12 for s in sizes):
             found.add(name)
     return found
-
-
-def check_predict(subject: Subject) -> None:
-    """predict gives [B, C] and uses the modules exactly where keeps_modules says so."""
-    method = subject.method
-    if not overrides(method, "predict"):
-        require(not method.keeps_modules, "keeps_modules is declared without a predict of its own")
-        return
-    problem = problems.make(method, 7)
-    modules = problems.fresh(problem).eval()
-    outputs = problem.student.outputs(method.needs)
-    views = Views({method.needs.views[0]: outputs[method.needs.views[0]]}, method.needs)
-    with torch.no_grad():
-        logits = method.predict(views, modules)
-        shape = (7, problem.context.num_classes)
-        require(tuple(logits.shape) == shape, f"predict gives {tuple(logits.shape)} instead of {shape}")
-        for parameter in modules.parameters():
-            parameter += 1.0
-        used = not torch.equal(logits, method.predict(views, modules))
-    require(used or not method.keeps_modules, "keeps_modules is declared, but predict does not use the modules")
-    require(method.keeps_modules or not used, "predict uses the modules: declare keeps_modules")
-
-
-def check_distinct(subject: Subject) -> None:
-    """Beside the cross-entropy the gradient is parallel to no other method's, unless alias_of says so."""
-    mine, vectors = subject.method, subject.lab.directions
-    for entry in registry.entries():
-        cls = entry.cls
-        if cls is None or cls.name == mine.name or not cls.__module__.startswith("kdbench.methods."):
-            continue
-        if cls.name in (mine.alias_of,) or cls.alias_of == mine.name or (mine.alias_of and cls.alias_of == mine.alias_of):
-            continue
-        for offer in problems.OFFERS:
-            a, b = (vectors(name, offer) for name in (mine.name, cls.name))
-            if a is not None and b is not None:
-                cosine = _cosine(a, b)
-                require(cosine <= 0.999, f"its gradient is that of {cls.name} (cosine {cosine:.6f}): declare alias_of")
-                break
-
-
-def _cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    """Of gradients by view; a view that one method does not see counts as 0."""
-    product = sum(float(a[view] @ b[view]) for view in a.keys() & b.keys())
-    lengths = [sum(float(v.square().sum()) for v in each.values()) ** 0.5 for each in (a, b)]
-    return product / max(lengths[0] * lengths[1], 1e-300)
-
-
-def direction(name: str, offer: str) -> dict[str, Tensor] | None:
-    """The gradient by view of all terms but "ce" on one common problem, flat; None if the method cannot run there."""
-    method = registry.create(name, {})
-    try:
-        problem = problems.make(method, 16, 10, 3, torch.float64, offer, tied=True)
-        if method.skip(problem.context) is not None:
-            return None
-        terms = problem.run(problems.warmed(problem)).terms
-        total = torch.stack([v for k, v in terms.items() if k != "ce"] or list(terms.values())).sum()
-        found = {}
-        for view in method.needs.views:
-            leaves = problem.student.leaves(view)
-            slopes = torch.autograd.grad(total, leaves, allow_unused=True, retain_graph=True)
-            found[view] = torch.cat([(torch.zeros_like(x) if s is None else s).flatten() for x, s in zip(leaves, slopes, strict=True)])
-        return found
-    except Exception:  # it fails its own checks
-        return None

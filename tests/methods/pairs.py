@@ -4,6 +4,8 @@
 its last stage, ``vit`` four stages of equal shape, no BatchNorm and a head on one token.
 """
 
+from itertools import chain
+
 import naive
 import pytest
 import torch
@@ -103,8 +105,8 @@ class Problem:
 
 
 def check(name, student="cnn", teacher="wide", epochs=(1.0, 240.0), unused=(), **params):
-    """Same finite terms in every phase, under FakeTensorMode too; over the phases every parameter learns; kd_weight
-    adds the textbook's T^2 KL."""
+    """Same finite terms in every phase, under FakeTensorMode too; over the phases every parameter learns;
+    kd_weight adds the textbook's T^2 KL."""
     problem = Problem(name, student, teacher, **params)
     assert problem.skipped is None, problem.skipped
     learned, keys, views_learned = set(), None, False
@@ -137,12 +139,13 @@ def check(name, student="cnn", teacher="wide", epochs=(1.0, 240.0), unused=(), *
 
 
 def step(name, inputs, student, teacher, modules=None, epoch=240.0, **params):
-    """(The terms, the same under the stored names) of the stored ``inputs``; ``student`` and ``teacher`` are fields
-    of Outputs. Logits that are not stored are zeros."""
+    """(The terms, the same under the stored names) of the stored ``inputs``; ``student`` and ``teacher`` are
+    fields of Outputs. Logits that are not stored are zeros."""
     method = create(name, params)
-    some = next(iter([*student.values(), *teacher.values()]))
+    some = next(iter(student.values()))
     some = some[0] if isinstance(some, tuple) else some
-    nothing = some.new_zeros(len(some), 10)
+    stored = [inputs[key] for key in inputs if key.endswith("_logits")]
+    nothing = some.new_zeros(len(some), stored[0].shape[1] if stored else 10)
     logits = [inputs.get(f"{role}_logits", nothing) for role in ("student", "teacher")]
     views = [
         Views({"weak": Outputs(z, **fields)}, method.needs)
@@ -157,7 +160,7 @@ def step(name, inputs, student, teacher, modules=None, epoch=240.0, **params):
 
 
 def install(modules: nn.Module, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
-    """Put the tensors ``weights`` (state-dict names) in the parameters' places, so that they get the gradient."""
+    """Put the tensors ``weights`` (state-dict names) in the parameters' places: they get the gradient."""
     modules.to(dtype)
     for name, tensor in weights.items():
         path, _, leaf = name.rpartition(".")
@@ -166,6 +169,11 @@ def install(modules: nn.Module, weights: dict[str, torch.Tensor], dtype: torch.d
         owner._parameters.pop(leaf, None)
         owner._buffers.pop(leaf, None)
         setattr(owner, leaf, tensor)
+
+
+def flat(rows):
+    """[[1, 2], [3]] -> [1, 2, 3]"""
+    return list(chain.from_iterable(rows))
 
 
 def stage_inputs(inputs, model):

@@ -42,7 +42,7 @@ def test_agrees_with_the_loop():
         spread = (naive.mean((x - centre) ** 2 for x in column) + 1e-5) ** 0.5
         columns.append([max(0, (x - centre) / spread) for x in column])
     targets = naive.transposed(teacher.permute(0, 2, 3, 1).flatten(0, 2).tolist())
-    both = zip(sum(columns, []), sum(targets, []), strict=True)
+    both = zip(pairs.flat(columns), pairs.flat(targets), strict=True)
     assert hint_loss(modules(student), teacher).item() == pytest.approx(
         naive.mean((x - t) ** 2 for x, t in both)
     )

@@ -28,6 +28,10 @@ def test_reference(case, dtype):
     parts = {"nd": terms["nd"] / params["nd_weight"]}
     if hyper["warmup_factor"]:
         parts["kd"] = terms["kd"] / hyper["warmup_factor"]
+    if "edge: identical embeddings" in case.tags:  # max(|s|, |t|) has no one gradient there
+        for name, value in {**named, **parts}.items():
+            golden.close(value, case.arrays[name], name)
+        return
     golden.check(case, {**named, **parts}, inputs)
 
 

@@ -51,7 +51,7 @@ def test_agrees_with_the_loop():
         for rows in pooled
     ]
     for name, factor, (s, t) in (("feature", 3, pooled), ("regression", 2, logits)):
-        gaps = zip(sum(s, []), sum(t, []), strict=True)
+        gaps = zip(pairs.flat(s), pairs.flat(t), strict=True)
         assert found[name].item() == pytest.approx(
             factor * naive.mean((a - b) ** 2 for a, b in gaps), rel=1e-10
         )

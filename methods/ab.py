@@ -1,0 +1,69 @@
+"""Activation boundaries: which neurons fire, learned stage by stage before the labels."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import ConvReg, paired, pool, task_terms
+
+
+def boundary_loss(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
+    """Maps before their ReLU: squared distance of s to the margin on the side of t's sign; summed, over B."""
+    off = torch.where((teacher <= 0) & (student > -margin), student + margin, 0.0)
+    on = torch.where((teacher > 0) & (student <= margin), student - margin, 0.0)
+    return (off.square() + on.square()).sum() / len(student)
+
+
+def connector(student, teacher) -> nn.Module:
+    """Nothing where the shapes agree, else a convolution to the teacher's with BatchNorm."""
+    same = (student.channels, student.size) == (teacher.channels, teacher.size)
+    return nn.Identity() if same else ConvReg(student, teacher, relu=False)
+
+
+@register
+class AB(Method):
+    """Activation boundaries (Heo et al., AAAI 2019, arXiv:1811.03233, eq. 4 and 5).
+
+    Equation: until init_epochs L = ab_weight sum_l 2^(l-n) / B sum [1(t <= 0, r > -m) (r + m)^2 +
+    1(t > 0, r <= m) (r - m)^2], t and r = R(s) the maps of stages 1..n before their ReLU; then L = ce_weight
+    CE + kd_weight T^2 KL.
+    fidelity: code.
+    Deviations: the two phases share the recipe's epochs, learning rate and optimiser; released, the 30 come
+    on top, without BatchNorm updates of the student. A student's map below the teacher's size, but not half
+    of it, has the teacher's pooled. Stages are paired from the last.
+    """
+
+    needs: ClassVar[Needs] = Needs(preact=True)
+    coupled: ClassVar[bool] = True  # BatchNorm in the connectors, in the first stage
+    weights: ClassVar = {"ce_weight": "ce", "ab_weight": "ab"}
+    positive: ClassVar = ("kd_temperature", "margin")
+
+    # RepDistiller, CIFAR-100
+    ab_weight: float = 0.003
+    margin: float = 1.0
+    init_epochs: int = 30
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def build(self, context):
+        return nn.ModuleList(
+            connector(s, t) for s, t in paired(context.student.stages, context.teacher.stages)
+        )
+
+    def loss(self, batch, student, teacher, modules):
+        if batch.epoch > self.init_epochs:
+            terms = task_terms(self, batch, student, teacher)
+            return {**terms, "ab": 0.0 * terms["ce"]}
+        total = 0.0
+        for depth, (connect, (s, t)) in enumerate(
+            zip(modules, paired(student.preact, teacher.preact), strict=True), start=1 - len(modules)
+        ):
+            connected = connect(s)
+            total = total + 2.0**depth * boundary_loss(connected, pool(t, connected.shape[2:]), self.margin)
+        total = self.ab_weight * total
+        return {"ce": 0.0 * total, "kd": 0.0 * total, "ab": total}

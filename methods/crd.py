@@ -1,0 +1,140 @@
+"""Contrastive representation distillation: a sample's embedding agrees with the teacher's, others' do not.
+
+B samples, N train samples, D size of the learned embeddings, K negatives a sample.
+"""
+
+from math import sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.method import Context, Method, Needs
+from kdbench.registry import register
+
+from ._adapters import task_terms, unit
+
+EPS = 1e-7
+CELLS = 2**24  # the largest number of entries of a B x N matrix that is made at once
+
+
+def scores(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) -> Tensor:
+    """exp(<anchor, memory row> / T) -> [B, 1 + K]; ``anchors`` [B, D], ``memory`` [N, D], ``index`` [B, 1 + K].
+
+    All N products of a few anchors at a time: K rows of D numbers an anchor would be far more to hold.
+    """
+    rows = max(1, CELLS // len(memory))
+    parts = zip(anchors.split(rows), index.split(rows), strict=True)
+    return torch.cat([((a @ memory.T) / temperature).gather(1, i) for a, i in parts]).exp()
+
+
+def contrast_loss(found: Tensor, normaliser: Tensor, count: int) -> Tensor:
+    """Noise-contrastive loss of `scores` [B, 1 + K], the positive first, against K uniform draws of N = ``count``."""
+    noise = (found.shape[1] - 1) / count
+    probs = found / normaliser
+    positive = (probs[:, 0] / (probs[:, 0] + noise + EPS)).log()
+    negative = (noise / (probs[:, 1:] + noise + EPS)).log().sum(dim=1)
+    return -(positive + negative).mean()
+
+
+def draw_negatives(
+    index: Tensor, labels: Tensor, count: int, distinct: bool, generator: torch.Generator
+) -> Tensor:
+    """[B, count] places in the train set whose label is another than that of ``index`` [B]; ``labels`` [N]."""
+    parts = []
+    for rows in index.split(max(1, CELLS // len(labels))):
+        others = labels != labels[rows][:, None]  # [B, N]
+        if distinct:
+            keys = torch.rand(others.shape, generator=generator, device=labels.device)
+            parts.append(torch.where(others, keys, -1.0).topk(count, sorted=False).indices)
+        else:
+            parts.append(torch.multinomial(others.float(), count, replacement=True, generator=generator))
+    return torch.cat(parts)
+
+
+class Banks(nn.Module):
+    """Learned embeddings of both models, and every train sample's last ones.
+
+    ``normaliser`` holds Z of student and teacher anchors; 0 until the first batch has set it.
+    """
+
+    def __init__(self, context: Context, size: int, negatives: int) -> None:
+        super().__init__()
+        self.student = nn.Linear(context.student.embedding_size, size)
+        self.teacher = nn.Linear(context.teacher.embedding_size, size)
+        bound = sqrt(3 / size)
+        for role in ("student", "teacher"):
+            bank = torch.empty(context.train_size, size).uniform_(-bound, bound)
+            self.register_buffer(f"{role}_memory", bank)
+        self.register_buffer("labels", context.train_targets.clone())
+        self.register_buffer("normaliser", torch.zeros(2))
+        most = int(torch.bincount(context.train_targets).max())
+        self.distinct = negatives <= context.train_size - most
+
+    def embed(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Of unit length, [B, D] each."""
+        return unit(self.student(student)), unit(self.teacher(teacher))
+
+    def losses(
+        self, student: Tensor, teacher: Tensor, index: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """(the loss of both anchors [2], Z [2]); ``index`` [B, 1 + K], the samples' own places first."""
+        count = len(self.labels)
+        pairs = ((student, self.teacher_memory), (teacher, self.student_memory))
+        found = [scores(anchors, memory, index, temperature) for anchors, memory in pairs]
+        first = torch.stack([f.detach().mean() for f in found]) * count
+        z = torch.where(self.normaliser > 0, self.normaliser, first.to(self.normaliser.dtype))
+        return torch.stack([contrast_loss(f, z[i], count) for i, f in enumerate(found)]), z
+
+    def renew(self, index: Tensor, student: Tensor, teacher: Tensor, momentum: float) -> None:
+        """Move the rows ``index`` [B] towards the embeddings, at unit length."""
+        for memory, new in ((self.student_memory, student), (self.teacher_memory, teacher)):
+            memory.index_copy_(0, index, unit(momentum * memory[index] + (1 - momentum) * new))
+
+
+@register
+class CRD(Method):
+    """Contrastive representation distillation (Tian et al., ICLR 2020, arXiv:1910.10699, eq. 9 to 19).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL - crd_weight / B sum_i [log h(i, i) + sum_k log(1 - h(i, k))], once
+    with anchors from the student and the teacher's memory, once the other way round; h = P / (P + K/N + eps),
+    P = exp(<e_i, m_k>/temperature) / Z, e = learned embeddings of unit length, m their moving averages, k over K
+    train samples of other classes, Z = N times the mean score of the first batch.
+    fidelity: code.
+    Deviations: where the train set has fewer than K samples of other classes, they are drawn with replacement
+    (as released, without where it has enough). The teacher's embedding learns too, as released.
+    """
+
+    needs: ClassVar[Needs] = Needs(embedding=True, index=True)
+    coupled: ClassVar[bool] = True  # Z, in the first batch
+    order_dependent: ClassVar[bool] = True  # each place in the batch draws its own negatives
+    weights: ClassVar = {"ce_weight": "ce", "crd_weight": "crd"}
+    positive: ClassVar = ("kd_temperature", "temperature", "negatives", "size")
+
+    # RepDistiller, CIFAR-100 and ImageNet
+    crd_weight: float = 0.8
+    temperature: float = 0.07
+    negatives: int = 16384
+    size: int = 128
+    momentum: float = 0.5
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def build(self, context):
+        return Banks(context, self.size, self.negatives)
+
+    def loss(self, batch, student, teacher, modules):
+        own, other = modules.embed(student.embedding, teacher.embedding)
+        negatives = draw_negatives(
+            batch.index, modules.labels, self.negatives, modules.distinct, batch.generator
+        )
+        index = torch.cat([batch.index[:, None], negatives], dim=1)
+        losses, z = modules.losses(own, other, index, self.temperature)
+        crd = self.crd_weight * losses.sum()
+        kept = {"_student": own, "_teacher": other, "_z": z}
+        return {**task_terms(self, batch, student, teacher), "crd": crd, **kept}
+
+    def update(self, batch, student, teacher, modules, terms):
+        modules.normaliser.copy_(terms["_z"])
+        modules.renew(batch.index, terms["_student"], terms["_teacher"], self.momentum)

@@ -1,0 +1,64 @@
+"""Flow of the solution procedure: how a stage's channels go along with the next one's."""
+
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor
+
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import pool_to_smaller, task_terms
+
+
+def flow(bottom: Tensor, top: Tensor) -> Tensor:
+    """[B, channels of top, channels of bottom]: mean over places of products; the larger map is pooled."""
+    bottom, top = pool_to_smaller(bottom, top)
+    bottom, top = bottom.flatten(2), top.flatten(2)
+    return top @ bottom.transpose(1, 2) / bottom.shape[2]
+
+
+def flow_losses(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> list[Tensor]:
+    """Mean squared difference of the flows, a value for every two consecutive maps."""
+    flows = ([flow(*pair) for pair in pairwise(maps)] for maps in (student, teacher))
+    return [(s - t).square().mean() for s, t in zip(*flows, strict=True)]
+
+
+@register
+class FSP(Method):
+    """Flow of solution procedure (Yim et al., CVPR 2017, "A Gift from Knowledge Distillation", eq. 1 and 2).
+
+    Equation: until init_epochs L = fsp_weight sum_l mean (G^s_l - G^t_l)^2, G_l = F_l+1 F_l^T / (H W) of
+    stages l and l + 1; then L = ce_weight CE + kd_weight T^2 KL.
+    fidelity: code.
+    Deviations: the stem's map is not among the stages, so there is one flow fewer than released. The two
+    phases share the recipe's epochs, learning rate and optimiser; released, the 30 come on top, at weight 1
+    (its weight of 50 is given but not applied there) and without BatchNorm updates of the student.
+    """
+
+    needs: ClassVar[Needs] = Needs(stages=True)
+    zero_at_match: ClassVar = ("fsp",)
+    weights: ClassVar = {"ce_weight": "ce", "fsp_weight": "fsp"}
+    positive: ClassVar = ("kd_temperature",)
+
+    # RepDistiller, CIFAR-100
+    fsp_weight: float = 50.0
+    init_epochs: int = 30
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def skip(self, context):
+        student, teacher = ([s.channels for s in m.stages] for m in (context.student, context.teacher))
+        if student != teacher:
+            return (
+                f"fsp needs equal channels, stage by stage: the student has {student}, the teacher {teacher}"
+            )
+        return None if len(student) > 1 else "fsp needs two stages or more"
+
+    def loss(self, batch, student, teacher, modules):
+        if batch.epoch > self.init_epochs:
+            terms = task_terms(self, batch, student, teacher)
+            return {**terms, "fsp": 0.0 * terms["ce"]}
+        total = self.fsp_weight * sum(flow_losses(student.stages, teacher.stages))
+        return {"ce": 0.0 * total, "kd": 0.0 * total, "fsp": total}

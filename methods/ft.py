@@ -1,0 +1,91 @@
+"""Factor transfer: the teacher's last map, paraphrased by an autoencoder, translated from the student's."""
+
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import pool_to_smaller, task_terms, unit
+
+
+def factor_loss(student: Tensor, teacher: Tensor, power: int = 2, norm: int = 1) -> Tensor:
+    """The released form: mean |a(s) - a(t)|^norm, a the channels' mean of f^power, of unit length."""
+    pair = (unit(f.pow(power).mean(dim=1).flatten(1)) for f in pool_to_smaller(student, teacher))
+    gap = torch.sub(*pair).abs()
+    return (gap if norm == 1 else gap.pow(norm)).mean()
+
+
+def paper_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """The paper's form: mean absolute difference of the flattened factors, each of unit length."""
+    pair = (unit(f.flatten(1)) for f in pool_to_smaller(student, teacher))
+    return torch.sub(*pair).abs().mean()
+
+
+def convolutions(*channels: int, transposed: bool = False, norm: bool = False) -> nn.Sequential:
+    """3x3 convolutions between the ``channels``, each with a leaky ReLU, behind a BatchNorm if ``norm``."""
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(channels):
+        layers.append(kind(inputs, outputs, 3, padding=1))
+        layers += [nn.BatchNorm2d(outputs)] if norm else []
+        layers.append(nn.LeakyReLU(0.1))
+    return nn.Sequential(*layers)
+
+
+@register
+class FT(Method):
+    """Factor transfer (Kim et al., NeurIPS 2018, arXiv:1802.04977).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL and, until init_epochs, paraphrase_weight mean (D(E(F^t)) -
+    F^t)^2, then ft_weight mean |a(R(F^s)) - a(E(F^t))|: F the last stage's maps, E, D the paraphraser (frozen
+    after init_epochs), R the translator, a(f) = the channels' mean of f^2 over its norm (form="code") or f
+    over its norm (form="paper").
+    fidelity: code.
+    Deviations: the default is RepDistiller's form, attention maps of the factors, not the factors. The
+    paraphraser learns beside the student's first epochs, which see the labels only, at the student's learning
+    rate; released, its 30 epochs come before the student's, mostly at rate 0.01.
+    """
+
+    needs: ClassVar[Needs] = Needs(stages=True)
+    coupled: ClassVar[bool] = True  # BatchNorm in the translator
+    weights: ClassVar = {"ce_weight": "ce", "ft_weight": "ft", "paraphrase_weight": "paraphrase"}
+    positive: ClassVar = ("kd_temperature", "rate")
+
+    # RepDistiller, CIFAR-100; the paper has 500
+    ft_weight: float = 200.0
+    paraphrase_weight: float = 1.0
+    rate: float = 0.5  # the factor's channels, as a share of the teacher's
+    form: Literal["code", "paper"] = "code"
+    init_epochs: int = 30
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def build(self, context):
+        student, teacher = (facts.stages[-1].channels for facts in (context.student, context.teacher))
+        factor = max(1, int(teacher * self.rate))
+        return nn.ModuleDict(
+            {
+                "encoder": convolutions(teacher, teacher, factor, factor),
+                "decoder": convolutions(factor, factor, teacher, teacher, transposed=True),
+                "translator": convolutions(student, student, factor, factor, norm=True),
+            }
+        )
+
+    def loss(self, batch, student, teacher, modules):
+        terms = task_terms(self, batch, student, teacher)
+        target = teacher.stages[-1]
+        if batch.epoch <= self.init_epochs:
+            copied = modules["decoder"](modules["encoder"](target))
+            terms["paraphrase"] = self.paraphrase_weight * mse_loss(copied, target)
+            return {**terms, "ft": 0.0 * terms["ce"]}
+        with torch.no_grad():
+            factor = modules["encoder"](target)
+        translated = modules["translator"](student.stages[-1])
+        distance = factor_loss if self.form == "code" else paper_loss
+        return {**terms, "paraphrase": 0.0 * terms["ce"], "ft": self.ft_weight * distance(translated, factor)}

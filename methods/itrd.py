@@ -1,0 +1,86 @@
+"""Information-theoretic representation distillation: correlation by dimension, similarity by sample.
+
+B samples, D size of the teacher's embedding.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.losses import gram
+from kdbench.method import Method, Needs
+from kdbench.registry import register
+
+from ._adapters import task_terms, unit
+
+
+def standard(embedding: Tensor) -> Tensor:
+    """Columns less their mean over their unbiased deviation; a constant one is 0 without a gradient."""
+    centred = embedding - embedding.mean(dim=0)
+    variance = centred.square().sum(dim=0) / (len(embedding) - 1)
+    constant = variance == 0
+    return torch.where(constant, 0.0, centred / torch.where(constant, 1.0, variance).sqrt())
+
+
+def correlation_loss(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
+    """log2 sum_d |c_d - 1|^(2 alpha), c_d the correlation of dimension d over the batch; [B, D] each.
+
+    As released c_d is the sum over B, not B - 1, of unbiasedly standardised products.
+    """
+    correlation = (standard(student) * standard(teacher)).mean(dim=0)
+    return (correlation - 1).square().pow(alpha).sum().log2()
+
+
+def mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """sum (G_s^2 - (G_s G_t)^2), elementwise, of cosines [B, B]; G_s and G_s G_t divided by their traces."""
+    own, other = gram(unit(student)), gram(unit(teacher))
+    joint = own * other
+    tiny = torch.finfo(own.dtype).tiny
+    own, joint = (g / g.diagonal().sum().clamp(min=tiny) for g in (own, joint))
+    return (own.square() - joint.square()).sum()
+
+
+@register
+class ITRD(Method):
+    """Information theoretic representation distillation (Miles et al., BMVC 2022, arXiv:2112.00459).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + correlation_weight log2 sum_d |c_d - 1|^(2 alpha) +
+    mutual_weight sum_ij [(G^s_ij)^2 - (G^s_ij G^t_ij)^2], c_d the correlation of dimension d of W f^s and f^t over
+    the batch, G cosines between samples, G^s and G^s G^t divided by their traces.
+    fidelity: code.
+    Deviations: a dimension that is constant in the batch has correlation 0 (0/0 in the released code). As
+    released, G^s is of W f^s where the sizes differ and of f^s itself where they agree.
+    """
+
+    needs: ClassVar[Needs] = Needs(embedding=True)
+    coupled: ClassVar[bool] = True
+    min_batch: ClassVar[int] = 2
+    weights: ClassVar = {
+        "ce_weight": "ce",
+        "correlation_weight": "correlation",
+        "mutual_weight": "mutual",
+    }
+    positive: ClassVar = ("kd_temperature", "alpha")
+
+    # the release's example, wrn_40_2 to wrn_16_2; between unlike architectures alpha is 1.5 and
+    # mutual_weight 0.05
+    correlation_weight: float = 2.0
+    mutual_weight: float = 1.0
+    alpha: float = 1.01
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def build(self, context):
+        return nn.Linear(context.student.embedding_size, context.teacher.embedding_size)
+
+    def loss(self, batch, student, teacher, modules):
+        own, other = student.embedding, teacher.embedding
+        projected = modules(own)
+        similar = own if own.shape[1] == other.shape[1] else projected
+        return {
+            **task_terms(self, batch, student, teacher),
+            "correlation": self.correlation_weight * correlation_loss(projected, other, self.alpha),
+            "mutual": self.mutual_weight * mutual_loss(similar, other),
+        }

@@ -1,0 +1,158 @@
+"""One for all: every stage of the student answers the classification, whatever the architectures.
+
+B samples, C classes; logits are [B, C].
+"""
+
+from math import log2
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot, pixel_unshuffle
+
+from kdbench.method import Method, ModelFacts, Needs
+from kdbench.registry import register
+
+from ._adapters import task_terms
+
+HEADS = 4  # of the blocks on tokens
+GRID = 7  # tokens a side that the token projectors merge to
+
+
+def ofa_loss(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, eps: float, temperature: float
+) -> Tensor:
+    """-sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log p^s_c, mean over the batch; softmax at T, no T^2."""
+    hit = one_hot(target, teacher_logits.shape[1]).to(teacher_logits.dtype)
+    weight = ((teacher_logits / temperature).softmax(dim=1) + hit).pow(eps) - hit
+    return -(weight * (student_logits / temperature).log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def separable(inputs: int, outputs: int) -> nn.Sequential:
+    """Two depthwise 3x3 and pointwise convolutions with BatchNorm and ReLU; halves the size."""
+
+    def half(channels: int, stride: int) -> list[nn.Module]:
+        depthwise = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
+        pointwise = nn.Conv2d(inputs, channels, 1, bias=False)
+        return [depthwise, pointwise, nn.BatchNorm2d(channels), nn.ReLU()]
+
+    return nn.Sequential(*half(inputs, 2), *half(outputs, 1))
+
+
+class Merge(nn.Module):
+    """[B, D, H, W] -> [B, outputs, H/2, W/2]: 2 x 2 tokens, normalised, through a linear layer."""
+
+    def __init__(self, inputs: int, outputs: int, last: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.LayerNorm(4 * inputs), nn.Linear(4 * inputs, outputs, bias=False))
+        self.activation = nn.Identity() if last else nn.GELU()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        merged = self.layers(pixel_unshuffle(maps, 2).permute(0, 2, 3, 1))
+        return self.activation(merged).permute(0, 3, 1, 2)
+
+
+class Tokens(nn.Module):
+    """Maps of tokens -> logits: merging, transformer blocks, the mean token, a linear layer."""
+
+    def __init__(self, channels: int, grid: int, blocks: int, num_classes: int) -> None:
+        super().__init__()
+        merges = max(int(log2(grid / GRID)), 0)
+        self.merge = nn.Sequential(*(Merge(channels, channels, 0 < i == merges - 1) for i in range(merges)))
+        self.blocks = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(
+                    *(channels, HEADS, 4 * channels, 0.0, "gelu"), batch_first=True, norm_first=True
+                )
+                for _ in range(blocks)
+            )
+        )
+        self.classify = nn.Linear(channels, num_classes)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        tokens = self.merge(maps).flatten(2).transpose(1, 2)
+        return self.classify(self.blocks(tokens).mean(dim=1))
+
+
+def isotropic(facts: ModelFacts) -> bool:
+    """All stages have one shape: blocks on tokens, not a pyramid."""
+    return len({(s.channels, s.size) for s in facts.stages}) == 1 < len(facts.stages)
+
+
+def projector(facts: ModelFacts, stage: int, width: int, num_classes: int) -> nn.Module:
+    """From stage ``stage`` (from 0) to logits; the nearer to the end, the shorter. ``width``: before the head."""
+    channels, size = facts.stages[stage].channels, facts.stages[stage].size
+    left = len(facts.stages) - 1 - stage
+    if isotropic(facts):
+        return Tokens(channels, size[0], max(left, 1), num_classes)
+    layers: list[nn.Module] = [] if left else [nn.Conv2d(channels, width, 1)]
+    for step in range(left):
+        layers.append(separable(channels << step, width if step == left - 1 else channels << (step + 1)))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+
+
+def initialise(modules: nn.Module) -> nn.Module:
+    """As released: normal by fan out for convolutions, N(0, 0.02^2) and zero bias for linear layers."""
+    for module in modules.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.MultiheadAttention):
+            nn.init.trunc_normal_(module.in_proj_weight, std=0.02)
+    return modules
+
+
+@register
+class OFA(Method):
+    """One-for-all distillation, OFA-KD (Hao et al., NeurIPS 2023, arXiv:2310.19444, eq. 3 to 6).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + logit_weight l(s) + stage_weight sum_l l(P_l(F_l)),
+    l(z) = -mean_i sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log softmax(z/T)_c, F_l the student's stages, P_l
+    projectors to class space.
+    fidelity: code.
+    Deviations: a projector halves the map once for every stage that is left, where the release counts four.
+    Tokens go without the class token, so blocks end in their mean, the release's form for networks
+    without one. eps and T are the same at all stages.
+    """
+
+    needs: ClassVar[Needs] = Needs(stages=True)
+    coupled: ClassVar[bool] = True  # BatchNorm in the projectors of pyramids
+    weights: ClassVar = {"ce_weight": "ce", "logit_weight": "logit", "stage_weight": "stage"}
+    positive: ClassVar = ("kd_temperature", "temperature", "eps")
+
+    # the release; eps is 1 on CIFAR-100 and up to 1.5 on ImageNet, by pair
+    eps: float = 1.0
+    temperature: float = 1.0
+    stage_weight: float = 1.0
+    logit_weight: float = 1.0
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def skip(self, context):
+        channels = context.student.stages[0].channels
+        if isotropic(context.student) and channels % HEADS:
+            return (
+                f"the student's tokens have {channels} channels, which {HEADS} attention heads cannot share"
+            )
+        return None
+
+    def build(self, context):
+        width = max(context.student.embedding_size, context.teacher.embedding_size)
+        places = range(len(context.student.stages))
+        made = (projector(context.student, stage, width, context.num_classes) for stage in places)
+        return initialise(nn.ModuleList(made))
+
+    def loss(self, batch, student, teacher, modules):
+        def distance(logits: Tensor) -> Tensor:
+            return ofa_loss(logits, teacher.logits, batch.target, self.eps, self.temperature)
+
+        stages = [distance(project(maps)) for project, maps in zip(modules, student.stages, strict=True)]
+        return {
+            **task_terms(self, batch, student, teacher),
+            "logit": self.logit_weight * distance(student.logits),
+            "stage": self.stage_weight * torch.stack(stages).sum(),
+        }

@@ -1,0 +1,83 @@
+"""Overhaul of feature distillation: maps before the ReLU, where the teacher says something with them."""
+
+from math import pi, sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.method import Method, Needs, StageFacts
+from kdbench.registry import register
+
+from ._adapters import conv1x1, fan_out_normal, paired, pool, task_terms
+
+
+def margins(weight: Tensor, bias: Tensor) -> Tensor:
+    """E[x | x < 0] of x ~ N(bias, weight^2), a channel; -3 |weight| where P(x < 0) <= 0.001."""
+    scale = weight.abs()
+    ratio = bias / scale.clamp(min=torch.finfo(scale.dtype).tiny)
+    negative = 0.5 * torch.erfc(ratio / sqrt(2))
+    density = torch.exp(-ratio.square() / 2) / sqrt(2 * pi)
+    rare = negative <= 0.001
+    return torch.where(rare, -3 * scale, bias - scale * density / torch.where(rare, 1.0, negative))
+
+
+def partial_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
+    """(s - max(t, margin))^2 where s is above that or t > 0; summed over the map, mean over the batch."""
+    target = torch.maximum(teacher, margin[:, None, None])
+    counts = (student > target) | (teacher > 0)
+    return torch.where(counts, student - target, 0.0).square().sum() / len(student)
+
+
+class Connector(nn.Module):
+    """The student's map to the teacher's channels, and the teacher's margins."""
+
+    def __init__(self, student: StageFacts, teacher: StageFacts) -> None:
+        super().__init__()
+        layers = nn.Sequential(conv1x1(student.channels, teacher.channels), nn.BatchNorm2d(teacher.channels))
+        self.connect = fan_out_normal(layers)
+        self.register_buffer("margin", margins(teacher.bn_weight.detach(), teacher.bn_bias.detach()))
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return partial_loss(self.connect(student), pool(teacher, tuple(student.shape[2:])), self.margin)
+
+
+@register
+class OFD(Method):
+    """Overhaul of feature distillation (Heo et al., ICCV 2019, arXiv:1904.01866, eq. 2 to 5).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + ofd_weight sum_l 2^(l-n) mean_i sum [1(t > 0 or r > u)
+    (r - u)^2], t and r = BN(conv1x1(s)) the maps of stages 1..n before their ReLU, u = max(t, m),
+    m = E[x | x < 0] of x ~ N(beta, gamma^2) by the teacher's BatchNorm before that ReLU.
+    fidelity: paper.
+    Deviations: the teacher stays in evaluation mode; the released code leaves its BatchNorm in training mode.
+    The teacher's map is pooled to the student's size, as in mdistiller. Stages are paired from the last.
+    """
+
+    needs: ClassVar[Needs] = Needs(preact=True)
+    coupled: ClassVar[bool] = True  # BatchNorm in the connectors
+    weights: ClassVar = {"ce_weight": "ce", "ofd_weight": "ofd"}
+    positive: ClassVar = ("kd_temperature",)
+
+    ofd_weight: float = 0.001  # the release and mdistiller, CIFAR-100; ImageNet: 0.0001
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def skip(self, context):
+        stages = paired(context.student.stages, context.teacher.stages)
+        if any(teacher.bn_weight is None or teacher.bn_bias is None for _, teacher in stages):
+            return (
+                "a stage of the teacher ends in no BatchNorm of its width, from which ofd takes its margins"
+            )
+        return None
+
+    def build(self, context):
+        return nn.ModuleList(
+            Connector(s, t) for s, t in paired(context.student.stages, context.teacher.stages)
+        )
+
+    def loss(self, batch, student, teacher, modules):
+        stages = zip(modules, paired(student.preact, teacher.preact), strict=True)
+        parts = [2.0**depth * m(s, t) for depth, (m, (s, t)) in enumerate(stages, start=1 - len(modules))]
+        return {**task_terms(self, batch, student, teacher), "ofd": self.ofd_weight * sum(parts)}

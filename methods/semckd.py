@@ -1,0 +1,123 @@
+"""SemCKD: attention decides which of the teacher's stages each of the student's stages learns from.
+
+B samples (N in a full batch), S and T stages of student and teacher.
+"""
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from kdbench.losses import gram, soft_kl, standardize
+from kdbench.method import Method, Needs, StageFacts
+from kdbench.registry import register
+
+from ._adapters import conv1x1, conv3x3, pool_to_smaller, unit
+
+
+def similarities(maps: Tensor, width: int) -> Tensor:
+    """[B, width]: each sample's inner products with the batch; a batch below ``width`` is filled with zeros."""
+    return pad(gram(maps.flatten(1)), (0, width - len(maps)))
+
+
+class Embed(nn.Module):
+    """Two layers; the result has unit length."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, 2 * outputs), nn.ReLU(), nn.Linear(2 * outputs, outputs)
+        )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return unit(self.layers(rows))
+
+
+def regressor(inputs: int, outputs: int) -> nn.Sequential:
+    middle = 2 * outputs
+    return nn.Sequential(
+        *(conv1x1(inputs, middle), nn.BatchNorm2d(middle), nn.ReLU()),
+        *(conv3x3(middle, middle), nn.BatchNorm2d(middle), nn.ReLU()),
+        conv1x1(middle, outputs),
+    )
+
+
+class CrossAttention(nn.Module):
+    """Queries of the student's stages, keys of the teacher's, a regressor for every pair."""
+
+    def __init__(self, student: Sequence[StageFacts], teacher: Sequence[StageFacts], batch_size: int) -> None:
+        super().__init__()
+        self.width = batch_size
+        size = max(1, batch_size // 4)
+        self.queries = nn.ModuleList(Embed(batch_size, size) for _ in student)
+        self.keys = nn.ModuleList(Embed(batch_size, size) for _ in teacher)
+        self.regressors = nn.ModuleList(
+            nn.ModuleList(regressor(s.channels, t.channels) for t in teacher) for s in student
+        )
+
+    def attention(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """[B, S, T], summing to 1 over the teacher's stages."""
+        sides = ((self.queries, student), (self.keys, teacher))
+        queries, keys = (
+            torch.stack([m(similarities(x, self.width)) for m, x in zip(ms, maps, strict=True)], dim=1)
+            for ms, maps in sides
+        )
+        return (queries @ keys.transpose(1, 2)).softmax(dim=2)
+
+    def errors(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """[B, S, T]: mean squared error of every pair of stages, the larger map pooled."""
+        rows = []
+        for modules, own in zip(self.regressors, student, strict=True):
+            for module, other in zip(modules, teacher, strict=True):
+                source, target = pool_to_smaller(own, other)
+                rows.append((module(source) - target).square().flatten(1).mean(dim=1))
+        return torch.stack(rows, dim=1).unflatten(1, (len(student), len(teacher)))
+
+
+def attended_error(attention: Tensor, errors: Tensor) -> Tensor:
+    """Sum over the teacher's stages, mean over samples and the student's stages; both [B, S, T]."""
+    return (attention * errors).sum(dim=2).mean()
+
+
+@register
+class SemCKD(Method):
+    """Cross-layer distillation with semantic calibration (Chen et al., AAAI 2021, arXiv:2012.03236, eq. 4 to 8).
+
+    Equation: L = ce_weight CE + kd_weight T^2 KL + sem_weight mean_i,s sum_t a_ist mean (R_st(F^s_s) - F^t_t)^2_i,
+    a = softmax_t <q_s(G^s_s), k_t(G^t_t)>, G the stages' inner products between the samples of the batch, q and
+    k two layers of unit length, R three convolutions.
+    fidelity: code.
+    Deviations: rows of G in a batch below the full size are filled with zeros (the released layers take no
+    other size). No projection shares its layers. `standardize` is LSKD's (arXiv:2403.01427).
+    """
+
+    needs: ClassVar[Needs] = Needs(stages=True)
+    coupled: ClassVar[bool] = True
+    order_dependent: ClassVar[bool] = True  # G's columns are the batch in its order
+    zero_at_match: ClassVar = ("kd",)
+    weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd", "sem_weight": "sem"}
+    positive: ClassVar = ("kd_temperature",)
+
+    # the release, CIFAR-100; ImageNet: 50
+    sem_weight: float = 400.0
+    ce_weight: float = 1.0
+    kd_weight: float = 1.0
+    kd_temperature: float = 4.0
+    standardize: bool = field(default=False, metadata={"neutral": False})
+
+    def build(self, context):
+        return CrossAttention(context.student.stages, context.teacher.stages, context.batch_size)
+
+    def loss(self, batch, student, teacher, modules):
+        logits = (student.logits, teacher.logits)
+        pair = map(standardize, logits) if self.standardize else logits
+        stages = (student.stages, teacher.stages)
+        error = attended_error(modules.attention(*stages), modules.errors(*stages))
+        return {
+            "ce": self.ce_weight * cross_entropy(student.logits, batch.target),
+            "kd": self.kd_weight * soft_kl(*pair, self.kd_temperature),
+            "sem": self.sem_weight * error,
+        }

@@ -1,0 +1,76 @@
+"""SimKD: the student's features are projected onto the teacher's and read by the teacher's classifier."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from kdbench.losses import soft_kl
+from kdbench.method import Context, Method, Needs
+from kdbench.registry import register
+
+from ._adapters import LinearHead, conv1x1, conv3x3, needs_linear_head, pool
+
+
+class Reuse(nn.Module):
+    """The projector to the teacher's last map and a frozen copy of the teacher's classifier."""
+
+    def __init__(self, context: Context, factor: int) -> None:
+        super().__init__()
+        student, teacher = context.student, context.teacher
+        outputs = teacher.feature_channels
+        middle = max(1, outputs // factor)
+        self.size = min(student.feature_size, teacher.feature_size)
+        self.transfer = nn.Sequential(
+            *(conv1x1(student.feature_channels, middle), nn.BatchNorm2d(middle), nn.ReLU()),
+            *(conv3x3(middle, middle), nn.BatchNorm2d(middle), nn.ReLU()),
+            *(conv1x1(middle, outputs), nn.BatchNorm2d(outputs), nn.ReLU()),
+        )
+        self.head = LinearHead(teacher.classify, context, teacher.embedding_size)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's last map -> (the projected map, the logits)."""
+        projected = self.transfer(pool(features, self.size))
+        return projected, self.head(projected.mean(dim=(2, 3)))
+
+
+@register
+class SimKD(Method):
+    """Knowledge distillation with the reused teacher classifier (Chen et al., CVPR 2022, arXiv:2203.14001).
+
+    Equation: L = feature_weight mean (P(F^s) - F^t)^2, F the last maps (the larger one pooled), P = 1x1, 3x3
+    and 1x1 convolutions with BatchNorm and ReLU, (teacher's channels)/factor wide inside. The prediction is
+    the teacher's classifier on the mean of P(F^s); P stays in the student.
+    fidelity: paper.
+    Deviations: ce_weight and kd_weight, both 0 as published, act on that prediction.
+    """
+
+    needs: ClassVar[Needs] = Needs(features=True)
+    coupled: ClassVar[bool] = True  # BatchNorm in the projector
+    keeps_modules: ClassVar[bool] = True
+    weights: ClassVar = {"feature_weight": "feature"}
+    positive: ClassVar = ("kd_temperature", "factor")
+
+    # the release
+    feature_weight: float = 1.0
+    factor: int = 2
+    ce_weight: float = 0.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+
+    def skip(self, context):
+        return needs_linear_head("simkd", teacher=context.teacher)
+
+    def build(self, context):
+        return Reuse(context, self.factor)
+
+    def loss(self, batch, student, teacher, modules):
+        projected, logits = modules(student.features)
+        return {
+            "ce": self.ce_weight * cross_entropy(logits, batch.target),
+            "kd": self.kd_weight * soft_kl(logits, teacher.logits, self.kd_temperature),
+            "feature": self.feature_weight * mse_loss(projected, pool(teacher.features, modules.size)),
+        }
+
+    def predict(self, student, modules):
+        return modules(student.features)[1]
