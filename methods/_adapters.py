@@ -10,15 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.losses import soft_kl
+from kdbench.losses import soft_kl, standardize
 from kdbench.method import Batch, Context, ModelFacts, StageFacts, Terms, Views
 
 
-def task_terms(method: Any, batch: Batch, student: Views, teacher: Views) -> Terms:
-    """``ce`` on the labels and ``kd`` = T^2 KL, by the method's ce_weight, kd_weight and kd_temperature."""
+def task_terms(
+    method: Any, batch: Batch, student: Views, teacher: Views, standardized: bool = False
+) -> Terms:
+    """``ce`` on the labels and ``kd`` = T^2 KL, by the method's ce_weight, kd_weight and kd_temperature.
+
+    standardized: the KL is of logits standardised by sample (LSKD, arXiv:2403.01427).
+    """
+    logits = (student.logits, teacher.logits)
+    pair = map(standardize, logits) if standardized else logits
     return {
         "ce": method.ce_weight * F.cross_entropy(student.logits, batch.target),
-        "kd": method.kd_weight * soft_kl(student.logits, teacher.logits, method.kd_temperature),
+        "kd": method.kd_weight * soft_kl(*pair, method.kd_temperature),
     }
 
 

@@ -19,7 +19,7 @@ CELLS = 2**24  # the largest number of entries of a B x N matrix that is made at
 
 
 def scores(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) -> Tensor:
-    """exp(<anchor, memory row> / T) -> [B, 1 + K]; ``anchors`` [B, D], ``memory`` [N, D], ``index`` [B, 1 + K].
+    """exp(<anchor, row> / T) -> [B, 1 + K]; ``anchors`` [B, D], ``memory`` [N, D], ``index`` [B, 1 + K].
 
     All N products of a few anchors at a time: K rows of D numbers an anchor would be far more to hold.
     """
@@ -29,7 +29,7 @@ def scores(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) -
 
 
 def contrast_loss(found: Tensor, normaliser: Tensor, count: int) -> Tensor:
-    """Noise-contrastive loss of `scores` [B, 1 + K], the positive first, against K uniform draws of N = ``count``."""
+    """Noise-contrastive loss of `scores` [B, 1 + K], the positive first; K uniform draws of N = ``count``."""
     noise = (found.shape[1] - 1) / count
     probs = found / normaliser
     positive = (probs[:, 0] / (probs[:, 0] + noise + EPS)).log()
@@ -40,7 +40,7 @@ def contrast_loss(found: Tensor, normaliser: Tensor, count: int) -> Tensor:
 def draw_negatives(
     index: Tensor, labels: Tensor, count: int, distinct: bool, generator: torch.Generator
 ) -> Tensor:
-    """[B, count] places in the train set whose label is another than that of ``index`` [B]; ``labels`` [N]."""
+    """[B, count] places in the train set with another label than ``index`` [B] has; ``labels`` [N]."""
     parts = []
     for rows in index.split(max(1, CELLS // len(labels))):
         others = labels != labels[rows][:, None]  # [B, N]
@@ -94,15 +94,15 @@ class Banks(nn.Module):
 
 @register
 class CRD(Method):
-    """Contrastive representation distillation (Tian et al., ICLR 2020, arXiv:1910.10699, eq. 9 to 19).
+    """Contrastive representation distillation (Tian et al., ICLR 2020, arXiv:1910.10699, eq. 17 and 18).
 
-    Equation: L = ce_weight CE + kd_weight T^2 KL - crd_weight / B sum_i [log h(i, i) + sum_k log(1 - h(i, k))], once
-    with anchors from the student and the teacher's memory, once the other way round; h = P / (P + K/N + eps),
-    P = exp(<e_i, m_k>/temperature) / Z, e = learned embeddings of unit length, m their moving averages, k over K
-    train samples of other classes, Z = N times the mean score of the first batch.
+    Equation: L = ce_weight CE + kd_weight T^2 KL - crd_weight / B sum_i [log h(i, i) + sum_k log(1 - h(i,
+    k))], once with anchors of the student and the teacher's memory, once the other way round; h = P / (P +
+    K/N + eps), P = exp(<e_i, m_k>/temperature) / Z, e learned embeddings of unit length, m their moving
+    averages, k over K train samples of other classes, Z = N times the mean score of the first batch.
     fidelity: code.
-    Deviations: where the train set has fewer than K samples of other classes, they are drawn with replacement
-    (as released, without where it has enough). The teacher's embedding learns too, as released.
+    Deviations: none known. As released, negatives are drawn without replacement, but with it where the
+    train set has fewer than K samples of other classes; and the teacher's embedding learns too.
     """
 
     needs: ClassVar[Needs] = Needs(embedding=True, index=True)

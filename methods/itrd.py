@@ -46,8 +46,8 @@ class ITRD(Method):
     """Information theoretic representation distillation (Miles et al., BMVC 2022, arXiv:2112.00459).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + correlation_weight log2 sum_d |c_d - 1|^(2 alpha) +
-    mutual_weight sum_ij [(G^s_ij)^2 - (G^s_ij G^t_ij)^2], c_d the correlation of dimension d of W f^s and f^t over
-    the batch, G cosines between samples, G^s and G^s G^t divided by their traces.
+    mutual_weight sum_ij [(G^s_ij)^2 - (G^s_ij G^t_ij)^2], c_d the correlation of dimension d of W f^s and f^t
+    over the batch, G cosines between samples, G^s and G^s G^t divided by their traces.
     fidelity: code.
     Deviations: a dimension that is constant in the batch has correlation 0 (0/0 in the released code). As
     released, G^s is of W f^s where the sizes differ and of f^s itself where they agree.

@@ -3,6 +3,7 @@
 B samples, C classes, D size of the teacher's embedding.
 """
 
+from dataclasses import field
 from typing import ClassVar
 
 import torch
@@ -49,7 +50,7 @@ class KDPP(Method):
     fidelity: code.
     Deviations: the means are not rounded to four decimals. Where sizes differ, f^s goes through the
     release's BatchNorm and linear layer without its dropout. As released, the ramp counts epochs from 0: no
-    KL in the first.
+    KL in the first. `standardize` is LSKD's (arXiv:2403.01427).
     """
 
     needs: ClassVar[Needs] = Needs(embedding=True)
@@ -65,6 +66,7 @@ class KDPP(Method):
     kd_temperature: float = 4.0
     warmup_epochs: int = 20
     ce_weight: float = 1.0
+    standardize: bool = field(default=False, metadata={"neutral": False})
 
     def build(self, context):
         sizes = (context.student.embedding_size, context.teacher.embedding_size)
@@ -81,6 +83,6 @@ class KDPP(Method):
     def loss(self, batch, student, teacher, modules):
         directions = modules.directions[batch.target]
         nd = norm_direction_loss(modules.project(student.embedding), teacher.embedding, directions)
-        terms = task_terms(self, batch, student, teacher)
+        terms = task_terms(self, batch, student, teacher, self.standardize)
         ramp = warmup(batch.epoch - 1, self.warmup_epochs)
         return {**terms, "kd": ramp * terms["kd"], "nd": self.nd_weight * nd}

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, pixel_unshuffle
+from torch.nn.functional import pixel_unshuffle
 
 from kdbench.method import Method, ModelFacts, Needs
 from kdbench.registry import register
@@ -23,7 +23,8 @@ def ofa_loss(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, eps: float, temperature: float
 ) -> Tensor:
     """-sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log p^s_c, mean over the batch; softmax at T, no T^2."""
-    hit = one_hot(target, teacher_logits.shape[1]).to(teacher_logits.dtype)
+    classes = torch.arange(teacher_logits.shape[1], device=target.device)
+    hit = (target[:, None] == classes).to(teacher_logits.dtype)
     weight = ((teacher_logits / temperature).softmax(dim=1) + hit).pow(eps) - hit
     return -(weight * (student_logits / temperature).log_softmax(dim=1)).sum(dim=1).mean()
 
@@ -80,7 +81,7 @@ def isotropic(facts: ModelFacts) -> bool:
 
 
 def projector(facts: ModelFacts, stage: int, width: int, num_classes: int) -> nn.Module:
-    """From stage ``stage`` (from 0) to logits; the nearer to the end, the shorter. ``width``: before the head."""
+    """From stage ``stage`` (from 0) to logits, shorter near the end. ``width``: channels before the head."""
     channels, size = facts.stages[stage].channels, facts.stages[stage].size
     left = len(facts.stages) - 1 - stage
     if isotropic(facts):

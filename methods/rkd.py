@@ -18,14 +18,15 @@ from ._adapters import task_terms, unit
 FLOOR = 1e-12  # of a squared distance: two equal samples are 1e-6 apart
 
 
-def distances(embedding: Tensor) -> Tensor:
-    """Euclidean distances [B, B] over their mean off the diagonal."""
+def distances(embedding: Tensor, squared: bool = False) -> Tensor:
+    """Euclidean distances [B, B], or their squares, over their mean off the diagonal."""
     products = gram(embedding)
     squares = products.diagonal()
-    apart = (squares[:, None] + squares[None, :] - 2 * products).clamp(min=FLOOR).sqrt()
+    apart = (squares[:, None] + squares[None, :] - 2 * products).clamp(min=FLOOR)
+    apart = apart if squared else apart.sqrt()
     count = len(embedding)
     apart = torch.where(torch.eye(count, dtype=torch.bool, device=apart.device), 0.0, apart)
-    return apart / (apart.sum() / max(count * (count - 1), 1)).clamp(min=FLOOR**0.5)
+    return apart / (apart.sum() / max(count * (count - 1), 1)).clamp(min=FLOOR)
 
 
 def angles(embedding: Tensor) -> Tensor:
@@ -59,6 +60,7 @@ class RKD(Method):
     # the release, RepDistiller and mdistiller
     distance_weight: float = 25.0
     angle_weight: float = 50.0
+    squared: bool = False  # mdistiller's switch: squares of distances
     ce_weight: float = 1.0
     kd_weight: float = 0.0
     kd_temperature: float = 4.0
@@ -67,6 +69,6 @@ class RKD(Method):
         pair = (student.embedding, teacher.embedding)
         return {
             **task_terms(self, batch, student, teacher),
-            "distance": self.distance_weight * smooth_l1_loss(*map(distances, pair)),
+            "distance": self.distance_weight * smooth_l1_loss(*(distances(e, self.squared) for e in pair)),
             "angle": self.angle_weight * smooth_l1_loss(*map(angles, pair)),
         }

@@ -9,17 +9,17 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
-from kdbench.losses import gram, soft_kl, standardize
+from kdbench.losses import gram
 from kdbench.method import Method, Needs, StageFacts
 from kdbench.registry import register
 
-from ._adapters import conv1x1, conv3x3, pool_to_smaller, unit
+from ._adapters import conv1x1, conv3x3, pool_to_smaller, task_terms, unit
 
 
 def similarities(maps: Tensor, width: int) -> Tensor:
-    """[B, width]: each sample's inner products with the batch; a batch below ``width`` is filled with zeros."""
+    """[B, width]: each sample's inner products with the batch, filled with zeros where it is smaller."""
     return pad(gram(maps.flatten(1)), (0, width - len(maps)))
 
 
@@ -51,7 +51,7 @@ class CrossAttention(nn.Module):
     def __init__(self, student: Sequence[StageFacts], teacher: Sequence[StageFacts], batch_size: int) -> None:
         super().__init__()
         self.width = batch_size
-        size = max(1, batch_size // 4)
+        size = max(2, batch_size // 4)  # one number of unit length would be a sign
         self.queries = nn.ModuleList(Embed(batch_size, size) for _ in student)
         self.keys = nn.ModuleList(Embed(batch_size, size) for _ in teacher)
         self.regressors = nn.ModuleList(
@@ -84,14 +84,14 @@ def attended_error(attention: Tensor, errors: Tensor) -> Tensor:
 
 @register
 class SemCKD(Method):
-    """Cross-layer distillation with semantic calibration (Chen et al., AAAI 2021, arXiv:2012.03236, eq. 4 to 8).
+    """Cross-layer distillation with semantic calibration (Chen et al., AAAI 2021, arXiv:2012.03236).
 
-    Equation: L = ce_weight CE + kd_weight T^2 KL + sem_weight mean_i,s sum_t a_ist mean (R_st(F^s_s) - F^t_t)^2_i,
-    a = softmax_t <q_s(G^s_s), k_t(G^t_t)>, G the stages' inner products between the samples of the batch, q and
-    k two layers of unit length, R three convolutions.
+    Equation: L = ce_weight CE + kd_weight T^2 KL + sem_weight mean_is sum_t a_ist e_ist, e_ist = the mean
+    squared error of R_st(F^s_s) to F^t_t on sample i, a = softmax_t <q_s(G^s_s), k_t(G^t_t)>, G the stages'
+    inner products between the samples of the batch, q and k two layers of unit length, R three convolutions.
     fidelity: code.
     Deviations: rows of G in a batch below the full size are filled with zeros (the released layers take no
-    other size). No projection shares its layers. `standardize` is LSKD's (arXiv:2403.01427).
+    other size); embeddings have two numbers at least. `standardize` is LSKD's (arXiv:2403.01427).
     """
 
     needs: ClassVar[Needs] = Needs(stages=True)
@@ -112,12 +112,7 @@ class SemCKD(Method):
         return CrossAttention(context.student.stages, context.teacher.stages, context.batch_size)
 
     def loss(self, batch, student, teacher, modules):
-        logits = (student.logits, teacher.logits)
-        pair = map(standardize, logits) if self.standardize else logits
         stages = (student.stages, teacher.stages)
         error = attended_error(modules.attention(*stages), modules.errors(*stages))
-        return {
-            "ce": self.ce_weight * cross_entropy(student.logits, batch.target),
-            "kd": self.kd_weight * soft_kl(*pair, self.kd_temperature),
-            "sem": self.sem_weight * error,
-        }
+        terms = task_terms(self, batch, student, teacher, self.standardize)
+        return {**terms, "sem": self.sem_weight * error}

@@ -18,7 +18,7 @@ MIN_VARIANCE = 1e-5
 class Predictor(nn.Module):
     """A Gaussian of the teacher's map: its mean from the student's map, a variance a channel."""
 
-    def __init__(self, inputs: int, outputs: int, variance: float) -> None:
+    def __init__(self, inputs: int, outputs: int, variance: float, learned: bool = True) -> None:
         super().__init__()
         self.regressor = nn.Sequential(
             conv1x1(inputs, outputs),
@@ -27,7 +27,11 @@ class Predictor(nn.Module):
             nn.ReLU(),
             conv1x1(outputs, outputs),
         )
-        self.log_scale = nn.Parameter(torch.full((outputs,), log(expm1(variance - MIN_VARIANCE))))
+        scale = torch.full((outputs,), log(expm1(variance - MIN_VARIANCE)))
+        if learned:
+            self.log_scale = nn.Parameter(scale)
+        else:
+            self.register_buffer("log_scale", scale)
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """Mean over elements of ((t - mean)^2 / var + log var) / 2; the larger map is pooled first."""
@@ -54,13 +58,16 @@ class VID(Method):
     # RepDistiller, CIFAR-100
     vid_weight: float = 1.0
     variance: float = 5.0  # at the start
+    learn_variance: bool = True  # False: mdistiller's
     ce_weight: float = 1.0
     kd_weight: float = 0.0
     kd_temperature: float = 4.0
 
     def build(self, context):
         stages = paired(context.student.stages, context.teacher.stages)
-        return nn.ModuleList(Predictor(s.channels, t.channels, self.variance) for s, t in stages)
+        return nn.ModuleList(
+            Predictor(s.channels, t.channels, self.variance, self.learn_variance) for s, t in stages
+        )
 
     def loss(self, batch, student, teacher, modules):
         stages = paired(student.stages, teacher.stages)

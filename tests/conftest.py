@@ -192,7 +192,9 @@ class Lab:
         usual = {"data_dir": self.data, "results": self.folder / "results", "device": "cpu"}
         return prepare(str(self.suite_file(*replaced, name=name)), **(usual | options))
 
-    def cells(self, *methods: str, student: str = "student", sets: Any = None, **pair: Any) -> list[plan.Cell]:
+    def cells(
+        self, *methods: str, student: str = "student", sets: Any = None, **pair: Any
+    ) -> list[plan.Cell]:
         registry.load()
         pairs = [Pair("teacher", student, **pair)]
         ids = {"teacher": self.teacher.id}

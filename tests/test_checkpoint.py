@@ -35,7 +35,9 @@ def same(found, expected):
 def _save_for_ever(path, started):
     number = 0
     while True:
-        checkpoint.save(path, {"number": number, "a": torch.full((20_000,), number), "b": torch.full((9,), number)})
+        checkpoint.save(
+            path, {"number": number, "a": torch.full((20_000,), number), "b": torch.full((9,), number)}
+        )
         number += 1
         if number == 3:
             started.write_text("")
@@ -171,6 +173,7 @@ def _as_pickle(path, bomb):
     path.write_bytes(pickle.dumps(bomb))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("writer", [_as_torch, _as_old_torch, _as_pickle])
 def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path, writer):
     path, trace = tmp_path / "resnet56.pth", tmp_path / "boom"
@@ -226,8 +229,8 @@ def test_no_damage_escapes_as_another_error(tmp_path, kind):
         try:
             checkpoint.load_weights(path)
         except KdbenchError as error:
-            assert str(path) in str(error)
-            assert "\n" not in str(error)
+            if str(path) not in str(error) or "\n" in str(error):
+                escaped.add(str(error))
         except Exception as error:
             escaped.add(type(error).__name__)
         try:

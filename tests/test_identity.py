@@ -67,9 +67,10 @@ def test_weights_digest_takes_every_type(dtype):
 
 def test_streams_are_hashes_of_purpose_and_parts():
     text = b'["order","split",0,3]'
-    assert identity.stream("order", "split", 0, 3) == int.from_bytes(
-        hashlib.sha256(text).digest()[:8], "big"
-    ) // 2
+    assert (
+        identity.stream("order", "split", 0, 3)
+        == int.from_bytes(hashlib.sha256(text).digest()[:8], "big") // 2
+    )
     seeds = {identity.stream(*key) for key in (("a", "b", 0), ("a", "b", 1), ("a", "c", 0), ("ab", 0))}
     assert len(seeds) == 4
 
@@ -214,7 +215,8 @@ def test_in_student_name(cell, suite, lab):
 
 
 @pytest.mark.parametrize(
-    "model", [ModelSpec("resnet8", {"widths": [4, 4, 8, 12]}), ModelSpec("resnet14", {"widths": [4, 4, 8, 8]})]
+    "model",
+    [ModelSpec("resnet8", {"widths": [4, 4, 8, 12]}), ModelSpec("resnet14", {"widths": [4, 4, 8, 8]})],
 )
 def test_in_student_architecture_and_arguments(cell, suite, lab, model):
     assert cell(suite=suite(models={**lab.suite.models, "student": model})).id != cell().id
@@ -342,9 +344,7 @@ def test_out_expected_accuracy(cell, suite):
 def test_out_name_and_place_of_the_teacher_file(cell, lab, tmp_path):
     """A .pth elsewhere with the same numbers is the same teacher."""
     spec = lab.suite.models["teacher"]
-    torch.save(
-        {"model": lab.teacher.net(lab.suite.dataset).model.state_dict()}, tmp_path / "somewhere.pth"
-    )
+    torch.save({"model": lab.teacher.net(lab.suite.dataset).model.state_dict()}, tmp_path / "somewhere.pth")
     moved = open_teacher("teacher", spec, tmp_path / "somewhere.pth", lab.suite.dataset, 99.0)
     assert cell(teacher_id=moved.id).id == cell(teacher_id=lab.teacher.id).id
 

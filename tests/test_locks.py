@@ -1,6 +1,7 @@
 """Locks between real processes, killed ones among them."""
 
 import fcntl
+import itertools
 import os
 import resource
 import signal
@@ -125,7 +126,7 @@ def test_racing_processes_are_never_both_inside(tmp_path, in_child):
         assert (entered[1], left[1]) == ("in", "out")
         assert entered[2] == left[2]
     owners = [event[2] for event in events[::2]]
-    assert any(a != b for a, b in zip(owners, owners[1:], strict=False)), "they never met"
+    assert any(a != b for a, b in itertools.pairwise(owners)), "they never met"
 
 
 def _take_on_a_full_disk(folder, report):

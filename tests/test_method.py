@@ -169,7 +169,9 @@ def test_defaults_of_the_interface(sample):
     assert list(modules.state_dict()) == []
     logits = torch.randn(2, 3)
     assert method.predict(Views({"weak": Outputs(logits)}, Needs()), modules) is logits
-    with pytest.raises(NotImplementedError, match=r"Sample must define loss\(batch, student, teacher, modules\)"):
+    with pytest.raises(
+        NotImplementedError, match=r"Sample must define loss\(batch, student, teacher, modules\)"
+    ):
         method.loss(None, None, None, modules)
 
 
@@ -235,7 +237,9 @@ READS = {
 @pytest.mark.parametrize("need", READS)
 def test_what_was_not_declared_cannot_be_read(outputs, need):
     read, shown, value = READS[need]
-    with pytest.raises(UndeclaredNeed, match=f"reads '{shown}' but does not declare it; add it to its `needs`"):
+    with pytest.raises(
+        UndeclaredNeed, match=f"reads '{shown}' but does not declare it; add it to its `needs`"
+    ):
         read(Views(outputs, Needs(**{other: True for other in READS if other != need})))
     assert read(Views(outputs, Needs(**{need: True}))) == value
 

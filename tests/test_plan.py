@@ -85,7 +85,7 @@ def test_a_broken_method_is_an_error_once_it_is_asked_for(scratch_registry, tmp_
     (tmp_path / "shattered.py").write_text("import nowhere_at_all")
     registry.load(tmp_path)
     assert plan.select_methods(["kd"], ()) == ["kd"]
-    with pytest.raises(KdbenchError, match="'shattered'.*fails at import: ModuleNotFoundError"):
+    with pytest.raises(KdbenchError, match=r"'shattered'.*fails at import: ModuleNotFoundError"):
         plan.select_methods(["shattered"], ())
 
 
@@ -237,7 +237,9 @@ def test_what_the_user_types_is_over_the_pairs_recipe(lab):
 
 def test_a_view_that_the_suite_lacks_names_method_and_table(lab):
     suite = dataclasses.replace(lab.suite, views={"weak": lab.suite.views["weak"]})
-    with pytest.raises(KdbenchError, match=r"mlkd needs the view 'strong'; add \[views\.strong\] to suite tiny"):
+    with pytest.raises(
+        KdbenchError, match=r"mlkd needs the view 'strong'; add \[views\.strong\] to suite tiny"
+    ):
         plan.cells(suite, ["mlkd"], suite.pairs, [0], {}, "test", "s", {"teacher": "t"})
 
 
@@ -249,7 +251,7 @@ def test_an_unknown_parameter_in_the_suite_names_the_fields(lab):
 def test_parameters_for_a_method_that_does_not_exist_are_an_error(lab):
     """A slip of the pen must not train the method with its defaults."""
     slip = ('student = "student"\n', 'student = "student"\nparams = { kdd = { temperature = 2.0 } }\n')
-    with pytest.raises(KdbenchError, match="unknown method 'kdd'.*did you mean 'kd"):
+    with pytest.raises(KdbenchError, match=r"unknown method 'kdd'.*did you mean 'kd"):
         lab.prepare(slip, methods=["ce"])
 
 
@@ -303,7 +305,8 @@ def test_an_explicit_start_is_the_same_position_as_none(lab):
 
 
 @pytest.mark.parametrize(
-    "recipe", [{"lr": 0.01}, {"weight_decay": 0.0}, {"momentum": 0.0}, {"schedule": "onecycle"}, {"decay": 0.5}]
+    "recipe",
+    [{"lr": 0.01}, {"weight_decay": 0.0}, {"momentum": 0.0}, {"schedule": "onecycle"}, {"decay": 0.5}],
 )
 def test_cells_of_different_rates_train_side_by_side(lab, recipe):
     assert len(plan.cohorts(lab.cells("kd") + lab.cells("kd", recipe=recipe), {})) == 1

@@ -73,7 +73,9 @@ def test_loading_twice_changes_nothing(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(KdbenchError, match=f"plug-in folder {tmp_path / 'none'} does not exist; --plugins takes"):
+    with pytest.raises(
+        KdbenchError, match=f"plug-in folder {tmp_path / 'none'} does not exist; --plugins takes"
+    ):
         registry.load(tmp_path / "none")
 
 
@@ -132,7 +134,7 @@ def test_a_broken_file_is_listed_and_fatal_only_when_asked_for(tmp_path, text, r
 def test_a_file_that_fails_after_its_method_is_broken_as_a_whole(tmp_path):
     plugin(tmp_path, "Halfway", METHOD.format(name="Halfway") + "\n1 / 0\n")
     registry.load(tmp_path)
-    with pytest.raises(KdbenchError, match="'halfway'.*fails at import: ZeroDivisionError"):
+    with pytest.raises(KdbenchError, match=r"'halfway'.*fails at import: ZeroDivisionError"):
         registry.get("halfway")
 
 
@@ -218,7 +220,7 @@ def test_register_refuses_a_field_of_another_type():
 
 def test_create_names_the_fields_for_an_unknown_key():
     with pytest.raises(
-        KdbenchError, match="unknown parameter 'temp' for kd; it has temperature, ce_weight, kd_weight$"
+        KdbenchError, match=r"unknown parameter 'temp' for kd; it has temperature, ce_weight, kd_weight$"
     ):
         registry.create("kd", {"temp": 2.0})
     with pytest.raises(KdbenchError, match="unknown parameter 'x' for ce; it has none"):

@@ -84,7 +84,14 @@ def test_no_value_is_an_empty_column(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["two\nlines", "carriage\r\nreturn", 'quote " and, comma', "tab\tand ünïcode ✗", "half a pair \udcff", "\u2028"],
+    [
+        "two\nlines",
+        "carriage\r\nreturn",
+        'quote " and, comma',
+        "tab\tand ünïcode ✗",
+        "half a pair \udcff",
+        "\u2028",
+    ],
 )
 def test_one_record_is_one_physical_line(tmp_path, text):
     store.append(tmp_path / "s.csv", [row("a", error=text), row("b", error="next")])
@@ -300,7 +307,11 @@ def _records(*attempts):
 
 def test_the_last_done_row_wins_over_later_failures():
     found = _records(
-        ("a", "ok", "1"), ("b", "error", "2"), ("a", "ok", "3"), ("a", "error", "4"), ("a", "interrupted", "5")
+        ("a", "ok", "1"),
+        ("b", "error", "2"),
+        ("a", "ok", "3"),
+        ("a", "error", "4"),
+        ("a", "interrupted", "5"),
     )
     assert sorted(found) == [("a", "ok", "3"), ("b", "error", "2")]
 

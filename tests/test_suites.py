@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from kdbench import models, registry, suites
 from kdbench.data.views import View
@@ -25,11 +26,11 @@ def test_a_shipped_suite_can_be_run(scratch_registry, name):
     for table in tables:
         for method, params in table.items():
             assert registry.create(method, params).params.items() >= params.items()
-    for pair in suite.pairs:
-        for model in (pair.teacher, pair.student):
-            spec = suite.model(model)
+    for model in {name for pair in suite.pairs for name in (pair.teacher, pair.student)}:
+        spec = suite.model(model)
+        with torch.device("meta"):  # the structure is all that counts here
             net = models.create(spec.arch, suite.dataset.classes, **spec.args)
-            assert net.num_classes == suite.dataset.classes
+        assert net.num_classes == suite.dataset.classes
     assert set(suite.teachers) <= {pair.teacher for pair in suite.pairs}
 
 
@@ -52,6 +53,13 @@ def test_cifar100_is_the_crd_protocol():
     assert len(suite.seeds) >= 3
 
 
+def test_cifar100_trains_the_light_students_at_a_fifth_of_the_rate():
+    """RepDistiller and mdistiller: 0.01 for MobileNetV2, ShuffleNetV1 and V2, 0.05 for the others."""
+    for pair in suites.load("cifar100").pairs:
+        light = pair.student.startswith(("mobilenet", "shufflenet"))
+        assert dict(pair.recipe) == ({"lr": 0.01} if light else {}), str(pair)
+
+
 def test_cifar100_names_the_literatures_pairs_and_their_dkd_beta():
     """beta by pair: mdistiller/configs/cifar100/dkd; accuracies of teachers: cifar_teachers.tar."""
     suite = suites.load("cifar100")
@@ -67,8 +75,19 @@ def test_cifar100_names_the_literatures_pairs_and_their_dkd_beta():
 def test_quick_differs_from_cifar100_only_where_it_says_so():
     full, quick = suites.load("cifar100"), suites.load("cifar100-quick")
     differing = {f.name for f in dataclasses.fields(full) if getattr(full, f.name) != getattr(quick, f.name)}
-    assert differing <= {"name", "description", "methods", "seeds", "recipe"}
-    recipe = {f.name for f in dataclasses.fields(Recipe) if getattr(full.recipe, f.name) != getattr(quick.recipe, f.name)}
+    assert differing <= {"name", "description", "methods", "seeds", "recipe", "pairs"}
+    assert [dataclasses.replace(p, recipe={}) for p in quick.pairs] == [
+        dataclasses.replace(p, recipe={}) for p in full.pairs
+    ]
+    for here, there in zip(quick.pairs, full.pairs, strict=True):  # a light student's rate keeps its share
+        assert here.recipe.keys() == there.recipe.keys() <= {"lr"}
+        for key in here.recipe:
+            assert here.recipe[key] / quick.recipe.lr == pytest.approx(there.recipe[key] / full.recipe.lr)
+    recipe = {
+        f.name
+        for f in dataclasses.fields(Recipe)
+        if getattr(full.recipe, f.name) != getattr(quick.recipe, f.name)
+    }
     assert recipe <= {"epochs", "lr", "schedule", "milestones", "decay", "peak", "precision", "eval_every"}
     assert (quick.recipe.epochs, quick.recipe.schedule) == (12, "onecycle")
     assert quick.recipe.batch_size == full.recipe.batch_size == 64
@@ -153,7 +172,11 @@ def test_a_missing_key_names_file_table_and_key(lab, line, key, where):
         ('"fp32"', '"fp16"', r"unknown value 'fp16' in .*recipe: precision; did you mean"),
         ("pad = 1", "pad = 1.5", r"views\.weak: pad must be of type int"),
         ("[[pairs]]", "[[pairs]]\nparams = { kd = 4 }", r"pairs\[0\]: params\.kd must be a table, got 4"),
-        ('student = "student"', 'student = "student"\nrecipe = { lr = "a" }', r"pair teacher:student: lr must be"),
+        (
+            'student = "student"',
+            'student = "student"\nrecipe = { lr = "a" }',
+            r"pair teacher:student: lr must be",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_names_file_key_and_value(lab, old, new, message):
@@ -188,7 +211,7 @@ def test_a_value_out_of_range_names_the_file(lab, old, new, message):
 
 @pytest.mark.parametrize("changes", [{"epochs": 0}, {"batch_size": 1}, {"lrr": 0.1}])
 def test_the_recipe_of_a_pair_and_of_teachers_is_checked_too(lab, changes):
-    (key, value), = changes.items()
+    ((key, value),) = changes.items()
     for old, new in (
         ('student = "student"', f'student = "student"\nrecipe = {{ {key} = {value} }}'),
         ("[[pairs]]", f"[teacher_recipe]\n{key} = {value}\n[[pairs]]"),

@@ -49,7 +49,9 @@ def test_a_folder_that_is_none_is_told(tmp_path, kind):
     folder = tmp_path / "weights"
     if kind == "file":
         folder.write_text("")
-    with pytest.raises(KdbenchError, match=rf"--teacher-weights {folder} is not a folder.*hold resnet56\.pth"):
+    with pytest.raises(
+        KdbenchError, match=rf"--teacher-weights {folder} is not a folder.*hold resnet56\.pth"
+    ):
         teachers.find_file("resnet56", folder)
 
 
@@ -68,19 +70,25 @@ def test_a_key_that_lacks_is_named(lab, tmp_path, state):
 
 def test_a_foreign_key_is_named(lab, tmp_path, state):
     torch.save({**state, "head.weight": torch.ones(1)}, tmp_path / "t.pth")
-    with pytest.raises(KdbenchError, match=r"t\.pth does not fit teacher: it has the unknown head\.weight; is it"):
+    with pytest.raises(
+        KdbenchError, match=r"t\.pth does not fit teacher: it has the unknown head\.weight; is it"
+    ):
         opened(lab, tmp_path / "t.pth")
 
 
 def test_a_shape_that_differs_is_named_with_both_shapes(lab, tmp_path, state):
     torch.save({**state, "fc.weight": torch.ones(100, 16)}, tmp_path / "t.pth")
-    with pytest.raises(KdbenchError, match=r"differs in shape: fc\.weight is \(100, 16\) instead of \(4, 16\)"):
+    with pytest.raises(
+        KdbenchError, match=r"differs in shape: fc\.weight is \(100, 16\) instead of \(4, 16\)"
+    ):
         opened(lab, tmp_path / "t.pth")
 
 
 def test_another_architecture_names_three_and_counts_the_rest(lab, tmp_path):
     torch.save(models.create("resnet14", 4).state_dict(), tmp_path / "t.pth")
-    with pytest.raises(KdbenchError, match=r"does not fit teacher: .*layer\d.* and \d+ more; is it another model\?"):
+    with pytest.raises(
+        KdbenchError, match=r"does not fit teacher: .*layer\d.* and \d+ more; is it another model\?"
+    ):
         opened(lab, tmp_path / "t.pth")
 
 
@@ -241,7 +249,9 @@ def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab, heard):
     assert again.teachers["teacher"].id == session.teachers["teacher"].id
     assert ensure_teacher(again, "teacher", Progress())
     assert path.read_bytes() == before
-    assert [text for text in heard if "training the teacher" in text] == ["training the teacher teacher for 1 epochs"]
+    assert [text for text in heard if "training the teacher" in text] == [
+        "training the teacher teacher for 1 epochs"
+    ]
     assert list((lab.folder / "results" / ".work").glob("*.pt")) == []  # the checkpoint is gone
 
 
@@ -279,4 +289,7 @@ def test_a_teacher_below_the_suites_expectation_is_a_loud_warning(lab, state, he
     assert session.teacher_top1 == {"teacher": top1}
     assert len(heard) == (2 if warned else 1)
     if warned:
-        assert f"WARNING: the suite expects 99.50 % of teacher; this teacher is {99.5 - top1:.2f} points" in heard[1]
+        assert (
+            f"WARNING: the suite expects 99.50 % of teacher; this teacher is {99.5 - top1:.2f} points"
+            in heard[1]
+        )

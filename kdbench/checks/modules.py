@@ -77,7 +77,7 @@ def warmed(problem: Problem, modules: nn.Module | None = None) -> nn.Module:
             with torch.no_grad():
                 for parameter, slope in zip(parameters, slopes, strict=True):
                     if slope is not None:
-                        parameter -= 0.01 * slope / slope.abs().max().clamp(min=1e-12)
+                        parameter.sub_(0.01 * slope / slope.abs().max().clamp(min=1e-12))
     return modules
 
 

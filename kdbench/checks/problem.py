@@ -188,7 +188,7 @@ def make(
         num_classes=classes,
         train_size=size,
         train_targets=targets,
-        batch_size=count,
+        batch_size=max(count, 64),  # what is here is a last, smaller batch
         epochs=240,
         student=facts["student"],
         teacher=facts["teacher"] if taught else None,

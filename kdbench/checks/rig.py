@@ -48,7 +48,7 @@ def write_images(path: Path) -> None:
     """Four colours with noise, a quarter of the images each."""
     random = np.random.default_rng(0)
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [180, 180, 60]])
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for part, count in (("train", TRAIN), ("test", TEST)):
         labels = np.arange(count) % CLASSES
         noise = random.normal(0, 12, (count, SIZE, SIZE, 3))

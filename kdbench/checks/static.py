@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
+from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -157,8 +158,10 @@ def check_no_sync(subject: Subject) -> None:
 
 def _fake(side: Side, mode: FakeTensorMode) -> Side:
     head = copy.deepcopy(side.head, {id(p): mode.from_tensor(p) for p in side.head.parameters()})
-    maps = {view: tuple(map(mode.from_tensor, found)) for view, found in side.maps.items()}
-    scores = None if side.scores is None else {v: mode.from_tensor(s) for v, s in side.scores.items()}
+    maps: dict[str, tuple[Tensor, ...]] = {v: tuple(map(mode.from_tensor, m)) for v, m in side.maps.items()}
+    scores: dict[str, Tensor] | None = None
+    if side.scores is not None:
+        scores = {view: mode.from_tensor(score) for view, score in side.scores.items()}
     return Side(maps, scores, head)
 
 

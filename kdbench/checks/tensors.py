@@ -95,7 +95,7 @@ def gradients(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
 def check_gradient(subject: Subject) -> None:
     """The gradient reaches every student view and, in some phase, every parameter of the modules."""
     method = subject.method
-    problem = problems.make(method, max(7, method.min_batch), dtype=torch.float64)
+    problem = problems.make(method, max(16, method.min_batch), dtype=torch.float64)
     modules = fresh(problem)
     reached = dict.fromkeys(method.needs.views, False)
     parameters = {name: 0.0 for name, _ in modules.named_parameters()}

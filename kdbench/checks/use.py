@@ -129,7 +129,7 @@ def check_predict(subject: Subject) -> None:
         shape = (7, problem.context.num_classes)
         require(tuple(logits.shape) == shape, f"predict gives {tuple(logits.shape)} instead of {shape}")
         for parameter in modules.parameters():
-            parameter += 1.0
+            parameter.add_(1.0)
         used = not torch.equal(logits, method.predict(views, modules))
     require(
         used or not method.keeps_modules, "keeps_modules is declared, but predict does not use the modules"

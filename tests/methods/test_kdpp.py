@@ -81,6 +81,12 @@ def test_the_first_epoch_has_no_kl():
     assert at[21.0] == at[240.0]
 
 
+def test_standardized_logits():
+    problem = pairs.Problem("kdpp", standardize=True)
+    rows = [[naive.standardized(row) for row in v.logits.tolist()] for v in problem.views()]
+    assert problem.terms()["kd"].item() == pytest.approx(naive.soft_kl(*rows, 4.0), rel=1e-4)
+
+
 @pairs.on_pairs
 def test_on_pairs(student, teacher):
     problem = pairs.check("kdpp", student, teacher)

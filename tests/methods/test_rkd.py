@@ -13,8 +13,7 @@ from kdbench.methods.rkd import angles, distances
 def test_reference(case, dtype):
     inputs = case.inputs(dtype)
     hyper = case.hyper
-    assert not hyper["squared"]
-    params = {key: hyper[key] for key in ("distance_weight", "angle_weight", "ce_weight")}
+    params = {key: hyper[key] for key in ("distance_weight", "angle_weight", "ce_weight", "squared")}
     embeddings = ({"embedding": inputs[f"{role}_feat"]} for role in ("student", "teacher"))
     terms, named = pairs.step("rkd", inputs, *embeddings, **params)
     parts = {"distance": terms["distance"] / hyper["distance_weight"]}
@@ -55,6 +54,7 @@ def test_agrees_with_the_loop():
 def test_a_right_triangle():
     corners = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
     assert distances(corners)[0].tolist() == pytest.approx([0, 3 / 4, 4 / 4])
+    assert distances(corners, squared=True)[0].tolist() == pytest.approx([0, 27 / 50, 48 / 50])
     assert angles(corners)[0, 1].tolist() == pytest.approx([0, 1, 0])
     assert angles(corners)[1, 0].tolist() == pytest.approx([1, 0, 3 / 5])
 

@@ -53,6 +53,12 @@ def test_a_large_scale_stays_finite_in_float32():
     assert predict(torch.ones(2, 2, 2, 2), torch.ones(2, 2, 2, 2)).isfinite()
 
 
+def test_a_variance_that_does_not_learn_is_no_parameter():
+    modules = pairs.Problem("vid", learn_variance=False).modules
+    assert not [name for name, _ in modules.named_parameters() if name.endswith("log_scale")]
+    assert torch.nn.functional.softplus(modules[0].log_scale).tolist() == pytest.approx([5] * 6, rel=1e-5)
+
+
 @pairs.on_pairs
 def test_on_pairs(student, teacher):
     pairs.check("vid", student, teacher)
