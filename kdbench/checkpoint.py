@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ def load(path: Path) -> dict[str, Any] | None:
     """The state at ``path``; None when there is none or it is not one of ours."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
+    except Exception:  # a damaged file may fail in any way; it is then no checkpoint
         return None
 
 
@@ -51,7 +50,10 @@ def path_of(work: Path, cell_id: str) -> Path:
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Weights alone, as safetensors. Raises OSError."""
-    write_atomic(path, safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in state.items()}))
+    own = {
+        k: v.detach().cpu().contiguous().clone() for k, v in state.items()
+    }  # tied weights each on their own
+    write_atomic(path, safetensors.torch.save(own))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -70,7 +72,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is not a plain weights file (it is truncated, or holds more than tensors, which kdbench never "
             "runs); save it again as torch.save(model.state_dict(), ...)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, safetensors.SafetensorError) as error:
+    except Exception as error:  # a damaged file may fail in any way
         raise KdbenchError(
             f"{path} cannot be read as weights ({_first_line(error)}); fetch or save it again"
         ) from error

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -43,17 +44,21 @@ class Outcome:
         notes = []
         if self.elsewhere:
             notes.append(f"{self.elsewhere} cells are being trained by another process; see `kdbench status`")
-        if self.out_of_time or self.signal is not None:
+        if (self.out_of_time and not self.complete) or self.signal is not None:
             notes.append("stopped before the end, state saved: type the same command to go on")
         return notes
+
+    @property
+    def complete(self) -> bool:
+        """Every cell is done here or being trained by another process."""
+        return self.records["status"].isin(["ok", "skipped"]).sum() + self.elsewhere >= len(self.cells)
 
     @property
     def exit_code(self) -> int:
         """0 all done, 3 some cells failed or are left, 128 + signal when interrupted."""
         if self.signal is not None:
             return 128 + self.signal
-        fine = self.records["status"].isin(["ok", "skipped"]).sum()
-        return 0 if fine + self.elsewhere >= len(self.cells) and not self.out_of_time else 3
+        return 0 if self.complete else 3
 
 
 @contextlib.contextmanager
@@ -150,8 +155,9 @@ def _train_missing(session: Session, force: bool, progress: Progress) -> int:
             mine = [cell for cell in group if cell.id in free and cell.id not in finished]
             elsewhere += sum(cell.id not in free and cell.id not in finished for cell in group)
             for cohort in plan.cohorts(mine, positions(session.paths.work, mine)):
+                started = datetime.now(UTC).isoformat(timespec="seconds")
                 for result in _train_or_split(session, cohort, progress):
-                    record(session, result, source)
+                    record(session, result, {**source, "started_utc": started})
                 if session.stop():
                     return elsewhere
     return elsewhere
@@ -176,7 +182,8 @@ def _train_or_split(session: Session, cells: list[Cell], progress: Progress) -> 
         result
         for part in (cells[:half], cells[half:])
         if not session.stop()
-        for result in _train_or_split(session, part, progress)
+        for cohort in plan.cohorts(part, positions(session.paths.work, part))
+        for result in _train_or_split(session, cohort, progress)
     ]
 
 

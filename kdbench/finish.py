@@ -24,8 +24,8 @@ def result_of(
 ) -> Result:
     """The result of one cell, finished or not.
 
-    logits [N, C]: the student's on ``evaluation`` after the last epoch (measured here where None: the process that
-    trained it died before it could write the row). teacher_logits [N, C]: None where the cohort has no teacher.
+    logits [N, C]: the student's on ``evaluation`` after the last epoch, None where it did not finish.
+    teacher_logits [N, C]: None where the cohort has no teacher.
     """
     cell = trainee.cell
     finished = trainee.outcome is None and trainee.epoch == cell.recipe.epochs
@@ -41,9 +41,8 @@ def result_of(
         return result
     latest = {name: value for _, name, value in trainee.curves}
     row.update(_cost(trainee), train_top1=latest.get("train_top1"), final_loss=latest.get("loss"))
-    if not finished:
+    if not finished or logits is None:
         return result
-    logits = trainee.evaluate(evaluation) if logits is None else logits
     if not torch.isfinite(logits).all():
         row.update(status="diverged", error="the student's logits are not finite after training")
         return result

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdbench import checkpoint, data, registry
 from kdbench.data.sets import Split
+from kdbench.errors import KdbenchError
 from kdbench.plan import Cell
 from kdbench.suites import DataSpec
 from kdbench.teachers import Teacher
@@ -62,13 +63,17 @@ class Progress:
 def load_split(spec: DataSpec, split: str, data_dir: Path | None) -> Split:
     """The images of one split of a suite's data set, in canonical order."""
     dataset = data.load(spec.name, data_dir, spec.classes)
+    height, width = dataset.train.images.shape[1:3]
+    if (height, width) != (spec.size, spec.size):
+        raise KdbenchError(
+            f"the images of {spec.name} are {height}x{width} pixels, the suite says size = {spec.size}; correct one"
+        )
     return data.split(data.limit(dataset, spec.train_per_class, spec.test_per_class), split, spec.holdout)
 
 
 def resumable(work: Path, cell: Cell) -> dict[str, Any] | None:
     """The cell's checkpoint, unless there is none or the method's code changed since."""
     state = checkpoint.load(checkpoint.path_of(work, cell.id))
-    fits = (
-        state is not None and state["cell_id"] == cell.id and state["code"] == registry.code_hash(cell.method)
-    )
+    expected = (cell.id, registry.code_hash(cell.method))
+    fits = isinstance(state, dict) and (state.get("cell_id"), state.get("code")) == expected
     return state if fits else None

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from kdbench.errors import KdbenchError
+
 
 def _take(path: Path, wait: bool) -> IO[str] | None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,39 +29,67 @@ def _take(path: Path, wait: bool) -> IO[str] | None:
         except FileNotFoundError:
             same = False
         if same:
-            file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
-            file.flush()
+            _note(file)
             return file
         file.close()  # its last holder removed it meanwhile: take the new one
 
 
+def _note(file: IO[str]) -> None:
+    """Who holds the lock, for `running`; a full disk costs the note, not the lock."""
+    note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
+    with contextlib.suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), note.encode())
+
+
 @contextlib.contextmanager
 def held(folder: Path, names: Iterable[str], wait: bool = False) -> Iterator[list[str]]:
-    """Hold the locks of those ``names`` that are free (all of them with ``wait``) and yield these names."""
+    """Hold the locks of those ``names`` that are free (all of them with ``wait``) and yield these names.
+
+    Raises KdbenchError when ``folder`` cannot be written.
+    """
     files: dict[str, IO[str]] = {}
     try:
-        for name in names:
-            file = _take(folder / f"{name}.lock", wait)
-            if file:
-                files[name] = file
+        try:
+            for name in names:
+                file = _take(folder / f"{name}.lock", wait)
+                if file:
+                    files[name] = file
+        except OSError as error:
+            raise KdbenchError(
+                f"cannot write {folder} ({error.strerror}); choose another --results folder"
+            ) from error
         yield list(files)
     finally:
         for name, file in files.items():
-            (folder / f"{name}.lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (folder / f"{name}.lock").unlink(missing_ok=True)
             file.close()
 
 
 def running(folder: Path) -> dict[str, dict]:
-    """Name -> pid, host and start of every lock that a live process holds."""
+    """Name -> pid, host and start of every lock whose process is alive (on another host: that is there).
+
+    Reads the notes only: asking the kernel would mean to take the lock for a moment.
+    """
     found = {}
     for path in sorted(folder.glob("*.lock")):
-        with contextlib.suppress(OSError), open(path) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                try:
-                    found[path.stem] = json.loads(file.read())
-                except ValueError:
-                    found[path.stem] = {}
+        try:
+            note = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if note.keys() == {"pid", "host", "since"} and (
+            note["host"] != socket.gethostname() or _alive(note["pid"])
+        ):
+            found[path.stem] = note
     return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -68,23 +68,24 @@ class Views:
     ``student.logits`` is the first view of ``needs.views``; ``student["strong"].logits`` is another.
     """
 
-    def __init__(self, outputs: Mapping[str, Outputs], needs: Needs) -> None:
+    def __init__(self, outputs: Mapping[str, Outputs], needs: Needs, view: str | None = None) -> None:
         self._outputs, self._needs = outputs, needs
+        self._view = needs.views[0] if view is None else view
 
     def __getitem__(self, view: str) -> Views:
         if view not in self._needs.views:
             raise UndeclaredNeed(f"the view {view!r}")
-        return Views({view: self._outputs[view]}, self._needs)
+        return Views(self._outputs, self._needs, view)
 
     def _read(self, field: str, need: str) -> Any:
         if not getattr(self._needs, need):
             raise UndeclaredNeed(f"'{field}'")
-        return getattr(next(iter(self._outputs.values())), field)
+        return getattr(self._outputs[self._view], field)
 
     @property
     def logits(self) -> Tensor:
         """[B, C]"""
-        return next(iter(self._outputs.values())).logits
+        return self._outputs[self._view].logits
 
     @property
     def embedding(self) -> Tensor:

@@ -36,12 +36,12 @@ def status(results: Path) -> str:
             )
             reason = f": {row['error']}" if isinstance(row["error"], str) else ""
             lines.append(f"  {row['status']}  {row['method']}, {pair}, seed {row['seed']}{reason}")
-    by_process: dict[tuple, list[str]] = {}
-    for name, info in locks.running(results / ".work" / "locks").items():
-        by_process.setdefault((info.get("pid"), info.get("host"), info.get("since")), []).append(name)
-    for (pid, host, since), names in by_process.items():
-        minutes = (time.time() - since) / 60 if since else 0
-        lines.append(f"running: {len(names)} cells in process {pid} on {host} for {minutes:.0f} min")
+    by_process: dict[tuple, list[float]] = {}
+    for note in locks.running(results / ".work" / "locks").values():
+        by_process.setdefault((note["pid"], note["host"]), []).append(note["since"])
+    for (pid, host), starts in by_process.items():
+        minutes = (time.time() - min(starts)) / 60
+        lines.append(f"running: {len(starts)} cells in process {pid} on {host} for {minutes:.0f} min")
     return "\n".join(lines) or f"no results in {results}"
 
 

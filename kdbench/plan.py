@@ -86,6 +86,8 @@ def select_methods(patterns: Iterable[str] | None, default: Iterable[str]) -> li
         else:
             registry.get(pattern)
             chosen.append(pattern)
+    if not chosen:
+        raise KdbenchError(f"no method is chosen; known: {', '.join(registry.names())}")
     return list(dict.fromkeys(chosen))
 
 
@@ -102,6 +104,8 @@ def select_pairs(suite: Suite, texts: Iterable[str] | None) -> list[Pair]:
                 f"a pair is written teacher:student, got {text!r}; the suite has {', '.join(known)}"
             )
         pairs.append(known.get(text, Pair(teacher, student)))
+    if not pairs:
+        raise KdbenchError(f"no pair is chosen; the suite has {', '.join(known)}")
     return pairs
 
 
@@ -137,7 +141,8 @@ def parse_sets(texts: Iterable[str], methods: Sequence[str]) -> dict[str, dict[s
             )
         kind = registry.field_type(name, key)
         parsed = [method_module.parse(kind, value, f"{name}.{key}") for value in values.split(",")]
-        sets.setdefault(name, {})[key] = parsed
+        values_of = sets.setdefault(name, {}).setdefault(key, [])
+        values_of += [value for value in parsed if value not in values_of]
     return sets
 
 
@@ -191,8 +196,20 @@ def cells(
     return list(matrix.values())
 
 
+def check_params(suite: Suite) -> None:
+    """Raises KdbenchError where the suite or a pair of it sets a parameter of a method that does not have it."""
+    tables = [suite.params, *(pair.params for pair in suite.pairs)]
+    for name, params in (item for table in tables for item in table.items()):
+        try:
+            registry.create(name, params)
+        except KdbenchError as error:
+            raise KdbenchError(f"suite {suite.name}, params: {error}") from error
+
+
 def _show(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else canonical(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else canonical(value)
 
 
 Position = tuple[int, int]  # (epoch, step) already done

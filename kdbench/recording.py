@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ def record(session: Session, result: Result, source: Mapping[str, Any]) -> None:
     row.update(
         run_id=os.urandom(6).hex(),
         attempt=int((before["cell_id"] == cell.id).sum()) + 1,
-        started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         code_hash=registry.code_hash(cell.method),
     )
     if status == "ok":

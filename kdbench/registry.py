@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_origin
 
 from kdbench.errors import KdbenchError, unknown
 from kdbench.method import Method, field_types
@@ -34,6 +34,7 @@ class Entry:
     origin: Path
     cls: type[Method] | None = None
     error: str = ""
+    code: str = ""
 
 
 _entries: dict[str, Entry] = {}
@@ -44,13 +45,20 @@ def register(cls: M) -> M:
 
     Raises KdbenchError when the name is taken by a class of another file.
     """
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise KdbenchError(f"{cls.__name__} cannot be registered: it is no subclass of kdbench.method.Method")
     cls.name = cls.__name__.lower()
     frozen = dataclasses.dataclass(frozen=True)(cls)
     origin = Path(inspect.getfile(cls)).resolve()
+    for key, kind in field_types(frozen).items():
+        if kind not in (bool, int, float, str) and get_origin(kind) is not Literal:
+            raise KdbenchError(
+                f"{cls.name}.{key} must be annotated bool, int, float, str or a Literal, not {kind}"
+            )
     taken = _entries.get(cls.name)
     if taken and taken.cls and (taken.origin, taken.cls.__module__) != (origin, cls.__module__):
         raise KdbenchError(f"two methods are called {cls.name!r}: {taken.origin} and {origin}; rename one")
-    _entries[cls.name] = Entry(cls.name, origin, frozen)
+    _entries[cls.name] = Entry(cls.name, origin, frozen, code=_hash(origin))
     return frozen  # type: ignore[return-value]
 
 
@@ -67,7 +75,10 @@ def load(plugins: Path | None = None) -> None:
             raise KdbenchError(
                 f"plug-in folder {plugins} does not exist; --plugins takes a folder of .py files"
             )
-        for file in [plugins] if plugins.is_file() else sorted(plugins.glob("[!_]*.py")):
+        files = [plugins] if plugins.is_file() else sorted(plugins.glob("[!_]*.py"))
+        if not files:
+            raise KdbenchError(f"plug-in folder {plugins} holds no .py file")
+        for file in files:
             _import(file.stem, file.resolve(), lambda file=file: _import_file(file.resolve()))
 
 
@@ -80,6 +91,8 @@ def _import(name: str, origin: Path, action: Any) -> None:
         Exception,
         SystemExit,
     ) as error:  # a plug-in may do anything at import; it is reported when asked for
+        for half in [entry.name for entry in _entries.values() if entry.origin == origin.resolve()]:
+            del _entries[half]
         _entries.setdefault(name, Entry(name, origin, None, f"{type(error).__name__}: {error}"))
 
 
@@ -143,10 +156,15 @@ def field_type(name: str, key: str) -> Any:
 def code_hash(name: str) -> str:
     """12 hex digits of the method's file, and of those beside it that it imports, without comments and docstrings.
 
-    Tells an edited file from an old row.
+    Of the code as it was loaded: tells an edited file from an old row.
     """
+    get(name)
+    return _entries[name].code
+
+
+def _hash(origin: Path) -> str:
     dumps: dict[Path, str] = {}
-    waiting = [Path(inspect.getfile(get(name)))]
+    waiting = [origin]
     while waiting:
         file = waiting.pop()
         if file in dumps or not file.is_file():

@@ -59,7 +59,8 @@ class Paths:
 class Session:
     """One selection, resolved: the suite, its data, its teachers and all cells."""
 
-    suite: Suite
+    suite: Suite  # as the command line changed it
+    written: Suite  # as it stands in its file: teachers are trained by it
     paths: Paths
     split: Split
     device: str
@@ -115,13 +116,19 @@ def prepare(
     registry.load(plugin_dir)
     spec = suites.load(suite)
     changes = {k: v for k, v in {"epochs": epochs, "precision": precision}.items() if v is not None}
-    asked = dataclasses.replace(spec, recipe=replace_recipe(spec.recipe, changes, "the command line"))
+    plan.check_params(spec)
+    asked = dataclasses.replace(
+        spec,
+        recipe=replace_recipe(spec.recipe, changes, "the command line"),
+        pairs=tuple(_without(pair, changes) for pair in spec.pairs),
+    )
     names = plan.select_methods(methods, spec.methods)
     chosen = plan.select_pairs(asked, pairs)
     parsed = plan.parse_sets(sets, names)
     where = Path(data_dir) if data_dir else None
     session = Session(
         suite=asked,
+        written=spec,
         paths=Paths(Path(results), spec.name),
         split=load_split(spec.dataset, split, where),
         device=choose_device(device),
@@ -145,6 +152,12 @@ def prepare(
         if teacher:
             session.teachers[name] = teacher
     return session
+
+
+def _without(pair: Pair, changes: Iterable[str]) -> Pair:
+    """The pair less those recipe fields that the user typed."""
+    kept = {key: value for key, value in pair.recipe.items() if key not in changes}
+    return dataclasses.replace(pair, recipe=kept)
 
 
 def _check_model(suite: Suite, name: str) -> None:
@@ -182,9 +195,8 @@ def _stderr(text: str) -> None:
 
 def teacher_cell(session: Session, name: str) -> Cell:
     """The training run that makes a teacher: plain cross-entropy by the suite's teacher recipe, seed 0."""
-    suite = suites.load(session.suite.name) if session.suite.name in suites.names() else session.suite
-    recipe = replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
-    suite = dataclasses.replace(session.suite, recipe=recipe)
+    recipe = replace_recipe(session.written.recipe, session.written.teacher_recipe, "teacher_recipe")
+    suite = dataclasses.replace(session.written, recipe=recipe)
     pair = Pair(name, name)
     return plan.cells(suite, ["ce"], [pair], [0], {}, session.split_name, session.split.id, {name: None})[0]
 

@@ -42,20 +42,20 @@ DONE = ("ok", "diverged", "skipped")  # error, oom and interrupted are tried aga
 
 
 def encode(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
-    """Rows as CSV lines: floats by repr, None as empty, line breaks inside a value escaped."""
+    """Rows as CSV lines: floats by repr, None as empty, line breaks inside a value as \\n."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     for row in rows:
         writer.writerow({key: _text(row[key]) for key in columns})
-    return buffer.getvalue().encode()
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return repr(value)
-    return str(value).replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
+        return repr(float(value))
+    return str(value).replace("\r", "\\r").replace("\n", "\\n")
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = COLUMNS) -> None:
@@ -73,10 +73,9 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
             file.seek(0)
             content = file.read()
             whole = content.rfind(b"\n") + 1
+            _check_header(path, content, header)
             if whole == 0:
                 line = header + line
-            else:
-                _check_header(path, content, header)
             if whole < len(content):
                 file.truncate(whole)
             try:
@@ -105,7 +104,9 @@ def check_writable(path: Path) -> None:
 
 
 def _check_header(path: Path, content: bytes, header: bytes) -> None:
-    if content[: content.find(b"\n") + 1] != header:
+    first, newline, _ = content.partition(b"\n")
+    torn = not newline and header.startswith(first)  # the first writer died in its first line
+    if not torn and first + newline != header:
         raise KdbenchError(
             f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); "
             "move it aside or choose another --results folder"
@@ -120,13 +121,14 @@ def read(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=columns)
     content = path.read_bytes()
+    _check_header(path, content, (",".join(columns) + "\n").encode())
     whole = content[: content.rfind(b"\n") + 1]
     if not whole:
         return pd.DataFrame(columns=columns)
-    _check_header(path, whole, (",".join(columns) + "\n").encode())
     text = {column: str for column in TEXT if column in columns}
+    gaps = {column: [""] if column in text else ["", "nan"] for column in columns}
     try:
-        return pd.read_csv(io.BytesIO(whole), dtype=text, keep_default_na=False, na_values=[""])
+        return pd.read_csv(io.BytesIO(whole), dtype=text, keep_default_na=False, na_values=gaps)
     except (pd.errors.ParserError, ValueError) as error:
         raise KdbenchError(f"{path} is damaged ({error}); restore it or move it aside") from error
 

@@ -33,18 +33,31 @@ class Teacher:
     expected: float | None
 
     def net(self, data: DataSpec) -> Net:
-        """The frozen network, in eval mode."""
-        model = models.create(self.model.arch, data.classes, **self.model.args)
-        fill(model, checkpoint.load_weights(self.path), self.name, self.path)
+        """The frozen network, in eval mode. Raises KdbenchError when the file is not what it was."""
+        model = _filled(self.name, self.model, self.path, data)
+        if _content(model) != self.id:
+            raise KdbenchError(
+                f"{self.path} changed while it was in use; run again to train with the new weights"
+            )
         return Net(model, data.mean, data.std).eval().requires_grad_(False)
 
 
 def open_teacher(name: str, model: ModelSpec, path: Path, data: DataSpec, expected: float | None) -> Teacher:
     """Check the weights at ``path`` against the architecture. Raises KdbenchError with what does not fit."""
-    instance = models.create(model.arch, data.classes, **model.args)
-    fill(instance, checkpoint.load_weights(path), name, path)
-    state = {k: v for k, v in instance.state_dict().items() if not k.endswith("num_batches_tracked")}
-    return Teacher(name, model, path, weights_digest(state), expected)
+    return Teacher(name, model, path, _content(_filled(name, model, path, data)), expected)
+
+
+def _filled(name: str, spec: ModelSpec, path: Path, data: DataSpec) -> nn.Module:
+    model = models.create(spec.arch, data.classes, **spec.args)
+    fill(model, checkpoint.load_weights(path), name, path)
+    return model
+
+
+def _content(model: nn.Module) -> str:
+    """The hash of all that can change an output."""
+    return weights_digest(
+        {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    )
 
 
 def find_file(name: str, folder: Path) -> Path:

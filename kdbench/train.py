@@ -123,6 +123,10 @@ class Cohort:
             if stopped or not self._live():
                 break
         self.progress.end()
+        for trainee in self._live():  # one whose process died between its last checkpoint and its row
+            if trainee.epoch == self.recipe.epochs and trainee.cell.id not in self.students_eval:
+                with self._closing(trainee, "evaluation"):
+                    self.students_eval[trainee.cell.id] = trainee.evaluate(self.evaluation)
         return [self._result(cell) for cell in self.job.cells], stopped
 
     def _live(self) -> list[Trainee]:

@@ -16,6 +16,7 @@ from kdbench.errors import KdbenchError
 from kdbench.evaluate import predictions
 from kdbench.identity import stream
 from kdbench.method import Batch, Context, ModelFacts, Needs, Outputs, Terms, Views, overrides
+from kdbench.models.cost import looking
 from kdbench.models.net import Net, place
 from kdbench.plan import Cell
 
@@ -208,16 +209,16 @@ class Trainee:
         """Logits of the deployed student, eval mode, fp32; training state is left as it was."""
         needs = self.needs if overrides(self.method, "predict") else Needs(views=self.needs.views)
         begin = time.perf_counter()
-        self.net.eval()
-        self.modules.eval()
 
         def predict(batch: Tensor) -> Tensor:
             student = Views({needs.views[0]: self.net(batch, needs)}, needs)
             return self.method.predict(student, self.modules)
 
-        logits = predictions(predict, images)
-        self.net.train()
-        self.modules.train()
+        with looking(self.net), looking(self.modules):
+            logits = predictions(predict, images)
+        expected = (len(images.targets), self.context.num_classes)
+        if tuple(logits.shape) != expected:
+            raise KdbenchError(f"predict must return logits {list(expected)}, got {list(logits.shape)}")
         self.eval_s += time.perf_counter() - begin
         return logits
 

@@ -24,7 +24,9 @@ def digits(tmp_path_factory) -> tuple[pd.DataFrame, pd.Series]:
     (place / "digits.toml").write_text(short)
     outcome = run(str(place / "digits.toml"), ["all"], seeds=[0], epochs=3, results=place / "results")
     curves = pd.read_csv(place / "results" / "digits.curves.csv")
-    return outcome.records.set_index("method"), curves.set_index(["cell_id", "term", "epoch"])["value"].sort_index()
+    return outcome.records.set_index("method"), curves.set_index(["cell_id", "term", "epoch"])[
+        "value"
+    ].sort_index()
 
 
 @pytest.mark.parametrize("name", registry.names())

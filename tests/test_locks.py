@@ -1,6 +1,5 @@
 """Locks between real processes, killed ones among them."""
 
-import fcntl
 import itertools
 import os
 import resource
@@ -77,15 +76,22 @@ def test_running_is_empty_after_a_kill_and_without_a_folder(tmp_path, holder):
 
 
 def test_a_glance_at_the_locks_does_not_keep_anyone_from_taking_one(tmp_path):
-    """`kdbench status` asks with a shared lock of its own; a run that starts just then must not skip the cell."""
-    (tmp_path / "a.lock").write_text("")
-    with open(tmp_path / "a.lock") as glance:
-        fcntl.flock(glance, fcntl.LOCK_SH)
-        timer = threading.Timer(0.02, glance.close)
-        timer.start()
-        with locks.held(tmp_path, ["a"]) as mine:
-            assert mine == ["a"]
-        timer.join()
+    """`kdbench status` must not hold a lock for a moment: a run that starts just then would skip the cell."""
+    done = threading.Event()
+
+    def glance():
+        while not done.is_set():
+            locks.running(tmp_path)
+
+    watcher = threading.Thread(target=glance)
+    watcher.start()
+    try:
+        for _ in range(200):
+            with locks.held(tmp_path, ["a"]) as mine:
+                assert mine == ["a"]
+    finally:
+        done.set()
+        watcher.join()
 
 
 def test_waiting_takes_it_when_the_other_ends(tmp_path, holder):

@@ -190,7 +190,7 @@ def test_a_value_of_the_wrong_type_names_file_key_and_value(lab, old, new, messa
     [
         ("epochs = 2\n", "epochs = 0\n", "epochs must be greater than 0, got 0"),
         ("lr = 0.05", "lr = -0.05", "lr must be greater than 0"),
-        ("lr = 0.05", "lr = nan", "lr must be greater than 0, got nan"),
+        ("lr = 0.05", "lr = nan", "lr must be finite, got nan"),
         ("batch_size = 16", "batch_size = 1", "batch_size must be at least 2"),
         ("eval_every = 1", "eval_every = 0", "eval_every must be greater than 0"),
         ("eval_every = 1", "eval_every = 1\npeak = 1.0", "peak must lie between 0 and 1"),

@@ -43,7 +43,7 @@ VIEWS = {
 
 def _images(path: Path) -> None:
     draw = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for part, count in (("train", BATCH * STEPS), ("test", CLASSES)):
         arrays[f"x_{part}"] = draw.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
         arrays[f"y_{part}"] = np.arange(count) % CLASSES
@@ -97,8 +97,6 @@ def known(out: Path) -> dict[str, tuple[int | None, float]]:
     """name -> (extra parameters, cost x kd), as last measured; empty where nothing was."""
     if not (out / FILE).is_file():
         return {}
-    table = pd.read_csv(out / FILE)
-    return {
-        row.name: (None if pd.isna(row.extra_params) else int(row.extra_params), row.cost_x_kd)
-        for row in table.itertuples(index=False)
-    }
+    table = pd.read_csv(out / FILE, dtype={"extra_params": "Int64"})
+    extra = [None if pd.isna(value) else int(value) for value in table["extra_params"]]
+    return dict(zip(table["name"], zip(extra, table["cost_x_kd"], strict=True), strict=True))

@@ -14,10 +14,11 @@ def looking(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients; modules' modes, buffers and the global RNG come back as they were."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    device = device_of(model)
+    parameter = next(model.parameters(), torch.empty(0))
+    devices = [parameter.device] if parameter.device.type == "cuda" else []
     try:
         model.eval()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        with torch.random.fork_rng(devices), torch.no_grad():
             yield
     finally:
         for module, training in modes:

@@ -6,6 +6,7 @@ A key that is unknown, missing or of the wrong type is an error that names the f
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 from collections.abc import Mapping
@@ -37,14 +38,17 @@ class Recipe:
     schedule: Literal["step", "onecycle"]
     precision: Literal["fp32", "bf16"]
     eval_every: int = field(metadata={"identity": False})
-    milestones: tuple[int, ...] = ()  # step: lr is multiplied by `decay` after each
-    decay: float = 0.1
-    peak: float = 0.3  # onecycle: the share of training at which lr is highest
+    # step: lr is multiplied by `decay` after each milestone
+    milestones: tuple[int, ...] = field(default=(), metadata={"schedule": "step"})
+    decay: float = field(default=0.1, metadata={"schedule": "step"})
+    # onecycle: the share of training at which lr is highest
+    peak: float = field(default=0.3, metadata={"schedule": "onecycle"})
 
     def identity(self) -> dict[str, Any]:
-        """The fields that can change a number."""
+        """The fields that can change a number; those of the other schedule cannot."""
         fields = (f for f in dataclasses.fields(self) if f.metadata.get("identity", True))
-        return {f.name: getattr(self, f.name) for f in fields}
+        used = (f.name for f in fields if f.metadata.get("schedule", self.schedule) == self.schedule)
+        return {name: getattr(self, name) for name in used}
 
 
 @dataclass(frozen=True)
@@ -156,9 +160,16 @@ def _build(cls: type, table: Any, where: str) -> Any:
         if key not in table and not optional:
             raise KdbenchError(f"missing key {key!r} in {where}")
     values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
-    instance = cls(**values)
+    try:
+        instance = cls(**values)
+    except KdbenchError as error:  # a View checks itself
+        raise KdbenchError(f"{where}: {error}") from error
     if cls is Recipe:
         _check_recipe(instance, where)
+    if cls is DataSpec and not (len(instance.mean) == len(instance.std) == 3 and min(instance.std) > 0):
+        raise KdbenchError(
+            f"{where}: mean and std take 3 numbers each (red, green, blue), std greater than 0"
+        )
     return instance
 
 
@@ -183,6 +194,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return value
     if kind is float and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise KdbenchError(f"{where} must be finite, got {value}")
         return float(value)
     if type(value) is not kind:
         raise KdbenchError(f"{where} must be of type {kind.__name__}, got {value!r}")
@@ -195,5 +208,9 @@ def _check_recipe(recipe: Recipe, where: str) -> None:
             raise KdbenchError(f"{where}: {key} must be greater than 0, got {getattr(recipe, key)}")
     if recipe.batch_size < 2:
         raise KdbenchError(f"{where}: batch_size must be at least 2 (BatchNorm), got {recipe.batch_size}")
+    if not (0 <= recipe.momentum < 1 and recipe.weight_decay >= 0):
+        raise KdbenchError(f"{where}: momentum must lie in 0..1 and weight_decay be 0 or more")
+    if recipe.nesterov and recipe.momentum == 0:
+        raise KdbenchError(f"{where}: nesterov needs a momentum greater than 0")
     if not 0 < recipe.peak < 1:
         raise KdbenchError(f"{where}: peak must lie between 0 and 1, got {recipe.peak}")

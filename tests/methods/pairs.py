@@ -105,8 +105,8 @@ class Problem:
 
 
 def check(name, student="cnn", teacher="wide", epochs=(1.0, 240.0), on_logits=True, **params):
-    """Same finite terms in every phase, in FakeTensorMode too (one pair); over the phases every parameter learns;
-    kd_weight adds the textbook's T^2 KL."""
+    """Same finite terms in every phase, in FakeTensorMode too (one pair); over the phases every parameter
+    learns; kd_weight adds the textbook's T^2 KL."""
     problem = Problem(name, student, teacher, **params)
     assert problem.skipped is None, problem.skipped
     learned, keys, views_learned = set(), None, False
