@@ -71,7 +71,7 @@ def _signals() -> Iterator[Callable[[], int | None]]:
 
     def note(number: int, frame: Any) -> None:
         if caught:  # asked twice: go at once
-            raise KeyboardInterrupt
+            sys.exit(128 + number)
         caught.append(number)
         print("stopping after this step; the state is being saved", file=sys.stderr, flush=True)
 

@@ -14,8 +14,10 @@ import kdbench
 
 
 def _git(*args: str) -> str | None:
+    root = Path(kdbench.__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # installed into an environment that may lie inside another repository
+        return None
     try:
-        root = Path(kdbench.__file__).resolve().parent.parent
         done = subprocess.run(
             ["git", "--no-optional-locks", "-C", str(root), *args], capture_output=True, text=True, timeout=10
         )

@@ -193,6 +193,7 @@ class Cohort:
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
         accuracy: dict[str, float] = {}
+        one_student = len({cell.student for cell in self.job.cells}) == 1
         for trainee in self._live():
             trainee.end_epoch()
         for trainee in self._live():
@@ -200,7 +201,8 @@ class Cohort:
                 with self._closing(trainee, "evaluation"):
                     self._measure(trainee)
             latest = {name: value for _, name, value in trainee.curves}
-            accuracy[str(trainee.cell)] = latest.get("top1", latest["train_top1"])
+            label = str(trainee.cell) if one_student else f"{trainee.cell} {trainee.cell.student}"
+            accuracy[label] = latest.get("top1", latest.get("train_top1", math.nan))
         self._save(self._live())
         self.progress.epoch(epoch + 1, accuracy)
 
@@ -261,7 +263,8 @@ class TeacherPass:
 
     def __iter__(self) -> Iterator[tuple[Batch, Views]]:
         cohort = self.cohort
-        assert cohort.teacher is not None
+        if cohort.teacher is None:
+            raise KdbenchError("prepare reads teacher batches, but `needs` declares teacher=False")
         order = torch.arange(len(cohort.train.targets), device=cohort.device)
         for chosen in order.split(cohort.recipe.batch_size):
             images = data.plain(cohort.train.images[chosen])

@@ -182,10 +182,10 @@ class Trainee:
                     self.method.update(batch, student, teacher_views, self.modules, detached)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            hits = (student.logits.detach().argmax(dim=1) == batch.target).sum()
         size = len(batch.target)
         self._add("loss", total.detach() * size)
-        self._add("hits", hits)
+        if not overrides(self.method, "predict"):  # else the student's own logits are not its prediction
+            self._add("hits", (student.logits.detach().argmax(dim=1) == batch.target).sum())
         for name, value in terms.items():
             self._add(f"loss_{name}", value.detach() * size)
         self.seen += size
@@ -197,7 +197,8 @@ class Trainee:
         """Sums -> curves; a loss that is not finite closes the cell."""
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         means = {name: value.item() / max(self.seen, 1) for name, value in self.sums.items()}
-        means["train_top1"] = 100.0 * means.pop("hits", 0.0)
+        if "hits" in means:
+            means["train_top1"] = 100.0 * means.pop("hits")
         for name, value in means.items():
             self.curves.append((self.epoch, name, value))
         self.sums, self.seen = {}, 0

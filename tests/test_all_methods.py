@@ -38,8 +38,11 @@ def test_it_learns_on_digits(digits, name):
         assert record["error"]
         return
     assert record["status"] == "ok", record["error"]
-    loss, hits = (curves[record["cell_id"], term] for term in ("loss", "train_top1"))
-    assert loss[3] < loss[1] or (registry.get(name).partial_gradient and hits[3] > hits[1])
+    first, *_, last = curves[record["cell_id"], "loss"]
+    if last >= first:
+        assert registry.get(name).partial_gradient
+        first, *_, last = curves[record["cell_id"], "train_top1"]
+        assert last > first
 
 
 VIT = """

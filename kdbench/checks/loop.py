@@ -156,7 +156,9 @@ def check_exports(subject: Subject) -> None:
     result = trained(subject)
     spec = result.cell.student_model
     bare = timm.create_model(cifar.ENTRIES[spec.arch], num_classes=DATA.classes, **spec.args)
-    bare.load_state_dict(result.student)
+    misfits = bare.load_state_dict(result.student, strict=False)
+    more, less = (", ".join(keys) for keys in (misfits.unexpected_keys, misfits.missing_keys))
+    require(not (more or less), f"the exported student is no {spec.arch}: it has more ({more}) or less ({less})")
     if overrides(subject.method, "predict"):
         return
     images = load_split(DATA, "test", subject.lab.rig.folder).evaluation

@@ -49,21 +49,24 @@ def check_needs(subject: Subject) -> None:
 class Spy(Views):
     """Notes what is read: a need's name and "<role> <view>"."""
 
-    def __init__(self, outputs: Any, needs: Needs, role: str, read: set[str]) -> None:
-        super().__init__(outputs, needs)
+    def __init__(
+        self, outputs: Any, needs: Needs, role: str, read: set[str], view: str | None = None
+    ) -> None:
+        super().__init__(outputs, needs, view)
         self._role, self._seen = role, read
 
     def __getitem__(self, view: str) -> Spy:
-        return Spy(super().__getitem__(view)._outputs, self._needs, self._role, self._seen)
+        chosen = super().__getitem__(view)
+        return Spy(chosen._outputs, self._needs, self._role, self._seen, chosen._view)
 
     def _read(self, field: str, need: str) -> Any:
         value = super()._read(field, need)
-        self._seen |= {need, f"{self._role} {next(iter(self._outputs))}"}
+        self._seen |= {need, f"{self._role} {self._view}"}
         return value
 
     @property
     def logits(self) -> Tensor:
-        self._seen.add(f"{self._role} {next(iter(self._outputs))}")
+        self._seen.add(f"{self._role} {self._view}")
         return super().logits
 
 
