@@ -31,6 +31,9 @@ class GKL(Method):
     """
 
     coupled: ClassVar[bool] = True  # the weights are normalised over the batch
+    alias_of: ClassVar[str] = (
+        "dkl"  # same terms, other normalisation: at one batch the gradients are parallel
+    )
     weights: ClassVar = {"ce_weight": "ce", "alpha": "soft", "beta": "wmse"}
     zero_at_match: ClassVar = ("wmse",)
     positive: ClassVar = ("temperature", "weight_temperature")

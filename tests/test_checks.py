@@ -54,7 +54,7 @@ class Mine(Method):
 # in `loss`, before and after the terms are made
 PREDICT = "    def predict(self, student, modules):\n        return student.logits * modules.gain"
 GAP = "gap = (modules.gain * (pair[1] - pair[0])).square()"
-KD_GAP = "gap = modules.gain * pair[1] * ((teacher.logits / 4).log_softmax(1) - (student.logits / 4).log_softmax(1))"
+KD_GAP = "gap = (modules.gain * pair[1] * (pair[1].log() - (student.logits / 4).log_softmax(1)))"
 CE = "        ce = cross_entropy(student.logits, batch.target)\n"
 NEEDS = "Needs()"
 
@@ -129,12 +129,12 @@ FAULTS = {
     ),
     "a detached parameter": ("gradient", "gain", [("modules.gain *", "modules.gain.detach() *")]),
     "a teacher that learns": (
-        "teacher_free_of_gradient",
+        "teacher_gradient",
         "logits",
         [_before("ce = ce + 0 * teacher.logits.requires_grad_().sum()")],
     ),
     "a teacher's head that learns": (
-        "teacher_free_of_gradient",
+        "teacher_gradient",
         "head",
         [_build("modules.head = context.teacher.classify.__self__")],
     ),
@@ -216,7 +216,7 @@ FAULTS = {
         ],
     ),
     "draws as its company does": (
-        "alone_as_in_cohort",
+        "alone",
         "alone and in the cohort",
         [("import torch\n", "import random\n\nimport torch\n"), _before("ce = ce * random.random()")],
     ),
@@ -276,6 +276,16 @@ def test_a_fault_is_found(tmp_path, scratch_registry, fault):
     assert part in reason, reason
 
 
+def test_a_method_that_cannot_be_planned_fails_alone(tmp_path, scratch_registry):
+    text, passed = checks.report(str(write(tmp_path, (NEEDS, "Needs(views=('weak', 'third'))"))))
+    assert not passed
+    (subject,) = checks.subjects(str(tmp_path / "mine.py"))
+    reason = checks.run(checks.CHECKS["learns"], subject)
+    assert reason == "no cell can be planned: mine needs the view 'third'; add [views.third] to suite colours"
+    assert subject.lab.together["kd"].row["status"] == "ok"
+    assert max(map(len, text.splitlines()[1:])) <= 100
+
+
 def test_every_check_can_fail():
     assert set(checks.CHECKS) == {check for check, _, _ in FAULTS.values()}
 
@@ -320,6 +330,12 @@ def test_a_broken_file_in_a_folder_fails_beside_a_whole_one(tmp_path, scratch_re
     assert [line.split()[0] for line in table[1:]] == ["method", "mine", "broken"]
     assert table[2].count(".") == len(checks.CHECKS)
     assert table[3].count("X") == len(checks.CHECKS)
+
+
+def test_a_shipped_file_is_the_shipped_method(scratch_registry):
+    (subject,) = checks.subjects(str(scratch_registry._entries["dkd"].origin))
+    assert subject.name == "dkd"
+    assert subject.cls is scratch_registry.get("dkd")
 
 
 def test_wrong_names_are_one_sentence(tmp_path, scratch_registry):

@@ -137,7 +137,7 @@ def _wait_for(pattern: str, folder: Path, process) -> None:
 
 
 def test_kill_9_and_the_same_command_give_the_numbers_of_an_uninterrupted_run(place, tmp_path):
-    command = [*RUN, "--methods", "ce,kd,mlkd", "--epochs", "60"]
+    command = [*RUN, "--methods", "ce,kd,mlkd", "--epochs", "30"]
     process = spawn(*command, cwd=place)
     _wait_for("results/.work/*.pt", place, process)
     time.sleep(0.3)
@@ -171,13 +171,13 @@ def test_max_hours_stops_saved_with_exit_code_3(place):
 
 
 def test_two_shells_share_the_work_and_train_nothing_twice(place):
-    command = [*RUN, "--seeds", "0-5", "--epochs", "20"]
+    command = [*RUN, "--seeds", "0-3", "--epochs", "10"]
     processes = [spawn(*command, cwd=place) for _ in range(2)]
     for process in processes:
         _, err = process.communicate()
         assert process.returncode == 0, err
     table = rows(place)
-    assert len(table) == 12
+    assert len(table) == 8
     assert table["cell_id"].is_unique
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdbench import registry
-from kdbench.checks import distinct, loop, static, tags, tensors, use
+from kdbench.checks import distinct, loop, static, table, tags, tensors, use
 from kdbench.checks.loop import Lab
 from kdbench.checks.subject import CheckFailed, Subject, run
 from kdbench.errors import KdbenchError
@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[Check, ...]] = {
         tensors.check_terms,
         tensors.check_layout,
         tensors.check_gradient,
-        tensors.check_teacher_free_of_gradient,
+        tensors.check_teacher_gradient,
         tensors.check_pure,
         tensors.check_extremes,
         tensors.check_gradcheck,
@@ -50,17 +50,18 @@ GROUPS: dict[str, tuple[Check, ...]] = {
     ),
     "loop": (
         loop.check_teacher_untouched,
-        loop.check_alone_as_in_cohort,
+        loop.check_alone,
         loop.check_resumes,
         loop.check_learns,
         loop.check_exports,
         loop.check_row,
     ),
 }
-CHECKS: dict[str, Check] = {
-    check.__name__.removeprefix("check_"): check for group in GROUPS.values() for check in group
+BY_GROUP = {
+    title: {check.__name__.removeprefix("check_"): check for check in group}
+    for title, group in GROUPS.items()
 }
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CHECKS: dict[str, Check] = {name: check for group in BY_GROUP.values() for name, check in group.items()}
 
 
 def subjects(name: str | None = None, plugins: Path | None = None) -> list[Subject]:
@@ -85,9 +86,13 @@ def subjects(name: str | None = None, plugins: Path | None = None) -> list[Subje
 def _of_file(file: Path) -> list[registry.Entry]:
     if not file.is_file():
         raise KdbenchError(f"there is no file {file}; check takes a method's name or a .py file")
-    registry.load(file)
-    found = [entry for entry in registry.entries() if entry.origin == file.resolve()]
-    if not found:
+
+    def of_it() -> list[registry.Entry]:
+        return [entry for entry in registry.entries() if entry.origin == file.resolve()]
+
+    if not of_it():  # a shipped file is loaded already, as a part of kdbench.methods
+        registry.load(file)
+    if not (found := of_it()):
         raise KdbenchError(f"{file} registers no method; decorate its class with @register")
     return found
 
@@ -98,8 +103,9 @@ def report(name: str | None = None, plugins: Path | None = None) -> tuple[str, b
     results = {subject.name: judge(subject) for subject in judged}
     passed = all(reason is None for found in results.values() for reason in found.values())
     if len(judged) == 1:
-        return _lines(judged[0], results[judged[0].name]), passed
-    return _table(results), passed
+        facts = {name: check.__doc__ or "" for name, check in CHECKS.items()}
+        return table.lines(judged[0], results[judged[0].name], facts), passed
+    return table.table(results, {title: list(group) for title, group in BY_GROUP.items()}), passed
 
 
 def judge(subject: Subject) -> dict[str, str | None]:
@@ -109,50 +115,3 @@ def judge(subject: Subject) -> dict[str, str | None]:
     except KdbenchError as error:
         return {"imports": str(error)}
     return {key: run(check, subject) for key, check in CHECKS.items()}
-
-
-def _lines(subject: Subject, found: dict[str, str | None]) -> str:
-    width = max(map(len, found))
-    lines = [f"{subject.name} ({subject.origin})"]
-    for key, reason in found.items():
-        fact = (CHECKS[key].__doc__ or "").splitlines()[0] if key in CHECKS else ""
-        lines.append(
-            f"  {'pass' if reason is None else 'FAIL'}  {key:<{width}}  {fact if reason is None else reason}"
-        )
-    failed = sum(reason is not None for reason in found.values())
-    return "\n".join([*lines, f"{len(found) - failed} of {len(found)} checks passed"])
-
-
-def _table(results: dict[str, dict[str, str | None]]) -> str:
-    """Methods x checks: a dot is a pass, X a failure; the letters are explained below, then each failure."""
-    letters = dict(zip(CHECKS, LETTERS, strict=False))
-    width = max(6, *map(len, results))
-    columns = {
-        title: [check.__name__.removeprefix("check_") for check in group] for title, group in GROUPS.items()
-    }
-    heads = ["  ".join([" " * width, *(f"{title:<{len(keys)}}" for title, keys in columns.items())])]
-    heads.append(
-        "  ".join(
-            [
-                f"{'method':<{width}}",
-                *("".join(letters[k] for k in keys).ljust(len(t)) for t, keys in columns.items()),
-            ]
-        )
-    )
-    rows = []
-    for name, found in results.items():
-        marks = [
-            "".join("." if key in found and found[key] is None else "X" for key in keys).ljust(len(title))
-            for title, keys in columns.items()
-        ]
-        rows.append("  ".join([f"{name:<{width}}", *marks]).rstrip())
-    legend = [
-        f"{letters[key]}  {key}: {(check.__doc__ or '').splitlines()[0]}" for key, check in CHECKS.items()
-    ]
-    failures = [
-        f"{name} {key}: {why}" for name, found in results.items() for key, why in found.items() if why
-    ]
-    count = sum(len(found) for found in results.values())
-    return "\n".join(
-        [*heads, *rows, "", *legend, "", *failures, f"{count - len(failures)} of {count} checks passed"]
-    )

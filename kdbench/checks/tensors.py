@@ -122,7 +122,7 @@ def _size(gradient: Tensor | None) -> float:
     return 0.0 if gradient is None else float(gradient.abs().max())
 
 
-def check_teacher_free_of_gradient(subject: Subject) -> None:
+def check_teacher_gradient(subject: Subject) -> None:
     """Nothing of the teacher asks for or gets a gradient."""
     problem = problems.make(subject.method, max(7, subject.method.min_batch))
     modules = fresh(problem)
