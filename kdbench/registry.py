@@ -93,7 +93,10 @@ def _import(name: str, origin: Path, action: Any) -> None:
     ) as error:  # a plug-in may do anything at import; it is reported when asked for
         for half in [entry.name for entry in _entries.values() if entry.origin == origin.resolve()]:
             del _entries[half]
-        _entries.setdefault(name, Entry(name, origin, None, f"{type(error).__name__}: {error}"))
+        reason = f"{type(error).__name__}: {error}"
+        if name in _entries and _entries[name].origin != origin:
+            raise KdbenchError(f"{origin} fails at import: {reason}") from error
+        _entries[name] = Entry(name, origin, None, reason)
 
 
 def _import_file(file: Path) -> None:

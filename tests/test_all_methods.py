@@ -14,6 +14,9 @@ from tests.tiny import SUITE, make
 registry.load()
 
 
+pytestmark = pytest.mark.xdist_group("all methods")  # the cohorts are trained once
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> tuple[pd.DataFrame, pd.Series]:
     """All methods on the digits suite for three epochs: records and curves by (cell, term, epoch)."""

@@ -19,6 +19,7 @@ FILE = Path(__file__).with_name("interface_methods.py")
 VIT = {"img_size": 8, "patch_size": 2, "depth": 4, "embed_dim": 16, "num_heads": 2}
 PAIRS = {"cnn": Pair("wide", "thin"), "vit": Pair("wide", "vit"), "timm": Pair("wide", "timm")}
 METHODS = ("everything", "maps", "bank", "means", "reuse", "clock", "choosy", "early", "ce", "kd")
+pytestmark = pytest.mark.xdist_group("interface")  # under `--dist loadgroup`: its cohorts are trained once
 SNEAKS = ("stages", "embedding", "features", "preact", "classify", "index", "strong")
 FAULTS = ("build", "no module", "loss", "nan", "shape", "none", "empty", "update", "predict")
 
