@@ -41,7 +41,7 @@ def collect(device: str) -> dict[str, Any]:
     deterministic: bit-identical when repeated on the same machine, which holds on a CPU with the same thread count.
     """
     cuda = device.startswith("cuda")
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    status = _git("status", "--porcelain", "--", "kdbench", "methods")  # results change with every run
     return {
         "kdbench": kdbench.__version__,
         "git_commit": _git("rev-parse", "--short=12", "HEAD"),
