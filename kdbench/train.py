@@ -26,7 +26,7 @@ from kdbench.models.net import Net, place
 from kdbench.plan import Cell
 from kdbench.suites import Recipe
 from kdbench.teachers import teacher_logits
-from kdbench.trainee import Trainee, build_net
+from kdbench.trainee import Trainee, autocast, build_net
 
 Draws = Mapping[str, Mapping[str, Tensor]]  # view -> that view's choices for every sample
 
@@ -187,7 +187,7 @@ class Cohort:
         if self.teacher is None or not takers:
             return {}
         needs = _union(takers)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with autocast(self.recipe, self.device):
             return {view: self.teacher(images[view], needs) for view in needs.views}
 
     def _end_epoch(self, epoch: int) -> None:

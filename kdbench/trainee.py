@@ -19,6 +19,7 @@ from kdbench.method import Batch, Context, ModelFacts, Needs, Outputs, Terms, Vi
 from kdbench.models.cost import looking
 from kdbench.models.net import Net, place
 from kdbench.plan import Cell
+from kdbench.suites import Recipe
 
 
 class Streams:
@@ -104,6 +105,11 @@ def build_net(cell: Cell, device: torch.device) -> Net:
     return place(Net(model, data.mean, data.std), device)
 
 
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The precision in which students and teacher run forward."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+
+
 def unmet(needs: Needs, student: ModelFacts, teacher: ModelFacts | None) -> str | None:
     """Why a pair cannot give what a method declares, or None."""
     for role, facts in (("student", student), ("teacher", teacher)):
@@ -164,11 +170,8 @@ class Trainee:
         """Forward, loss, backward, update, optimiser: one training step on one batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.cell.recipe.precision == "bf16"
-        )
         with self.watch.running(), self.streams.active():
-            with autocast:
+            with autocast(self.cell.recipe, self.device):
                 outputs = {view: self.net(images[view], self.needs) for view in self.needs.views}
             student = Views(outputs, self.needs)
             teacher_views = Views(teacher, self.needs) if self.needs.teacher else None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from kdbench import checkpoint, models, plan, registry
+from kdbench.checks import rig
 from kdbench.data.views import View
 from kdbench.errors import KdbenchError
 from kdbench.job import Job, load_split
 from kdbench.provenance import collect
-from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
+from kdbench.suites import DataSpec, ModelSpec, Pair, Suite
 from kdbench.teachers import open_teacher
 from kdbench.train import train_cohort
 
@@ -23,18 +25,7 @@ TEACHER, STUDENT = "resnet20", "resnet8"
 FILE = Path("bench") / "method_cost.csv"
 
 DATA = DataSpec("cost", CLASSES, SIZE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-RECIPE = Recipe(
-    epochs=1,
-    reference_epochs=240,
-    batch_size=BATCH,
-    lr=0.01,
-    momentum=0.9,
-    nesterov=False,
-    weight_decay=5e-4,
-    schedule="step",
-    precision="fp32",
-    eval_every=1,
-)
+RECIPE = replace(rig.RECIPE, epochs=1, batch_size=BATCH, lr=0.01, schedule="step", eval_every=1)
 VIEWS = {
     "weak": View(pad=4, flip=True),
     "strong": View(pad=4, flip=True, ops=2, magnitude=10, cutout=0.5),
