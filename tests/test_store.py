@@ -1,6 +1,7 @@
 """The results file under writers that die, full disks and foreign hands."""
 
 import csv
+import fcntl
 import json
 import os
 import resource
@@ -205,6 +206,7 @@ def test_no_acknowledged_row_is_lost_when_writers_are_killed(tmp_path, in_child,
         writer.join()
         if number == 1:  # a half line, whatever the kill has left
             with open(file, "ab") as out:
+                fcntl.flock(out, fcntl.LOCK_EX)  # as the writer held it that died in mid-row
                 out.write(b"1,torn-row,tin")
     store.append(file, [row("last")])
 
