@@ -51,10 +51,11 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """Everything that can change the number, and nothing else."""
         method = self.build_method()
+        views = self.recipe.views(method.needs.views)
         return {
             "split": self.split_id,
             "normalise": [self.dataset.mean, self.dataset.std],
-            "views": {name: dataclasses.asdict(self.views[name]) for name in method.needs.views},
+            "views": {name: self.views[name].identity() for name in views},
             "recipe": self.recipe.identity(),
             "teacher": [self.teacher, self.teacher_id],
             "student": [self.student, self.student_model.arch, dict(self.student_model.args)],
@@ -226,7 +227,7 @@ def cohorts(missing: Iterable[Cell], positions: Mapping[str, Position]) -> list[
             [
                 cell.split_id,
                 [cell.dataset.mean, cell.dataset.std],
-                {name: dataclasses.asdict(view) for name, view in cell.views.items()},
+                {name: view.identity() for name, view in cell.views.items()},
                 [
                     cell.recipe.batch_size,
                     cell.recipe.epochs,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import operator
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -110,6 +113,15 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
+def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
+    """What each call of a step's loss may read: one call, or one for each of the recipe's ``train_views``.
+
+    A method that declares several views reads them in one call whatever the recipe says.
+    """
+    views = recipe.views(needs.views)
+    return [needs] if views == needs.views else [dataclasses.replace(needs, views=(v,)) for v in views]
+
+
 def unmet(needs: Needs, student: ModelFacts, teacher: ModelFacts | None) -> str | None:
     """Why a pair cannot give what a method declares, or None."""
     for role, facts in (("student", student), ("teacher", teacher)):
@@ -124,7 +136,8 @@ class Trainee:
     def __init__(self, cell: Cell, context: Context, net: Net, device: torch.device) -> None:
         self.cell, self.context, self.device = cell, context, device
         self.method = cell.build_method()
-        self.needs = self.method.needs
+        self.passes = passes(self.method.needs, cell.recipe)
+        self.needs = functools.reduce(operator.or_, self.passes)  # the passes' views, in their order
         self.min_batch = max(2, self.method.min_batch)  # BatchNorm cannot train on a single sample
         self.outcome: tuple[str, str] | None = None
         self.epoch, self.step_in_epoch, self.seen = 0, 0, 0
@@ -173,22 +186,26 @@ class Trainee:
         with self.watch.running(), self.streams.active():
             with autocast(self.cell.recipe, self.device):
                 outputs = {view: self.net(images[view], self.needs) for view in self.needs.views}
-            student = Views(outputs, self.needs)
-            teacher_views = Views(teacher, self.needs) if self.needs.teacher else None
-            returned = self.method.loss(batch, student, teacher_views, self.modules)
-            terms = check_terms(self.cell.method, returned)
+            calls = [
+                (Views(outputs, needs), Views(teacher, needs) if needs.teacher else None)
+                for needs in self.passes
+            ]
+            returned = [self.method.loss(batch, *views, self.modules) for views in calls]
+            terms = _added([check_terms(self.cell.method, each) for each in returned])
             total = torch.stack(list(terms.values())).sum()
             total.backward()
             if overrides(self.method, "update"):
                 with torch.no_grad():
-                    detached = {name: value.detach() for name, value in returned.items()}
-                    self.method.update(batch, student, teacher_views, self.modules, detached)
+                    for views, each in zip(calls, returned, strict=True):
+                        detached = {name: value.detach() for name, value in each.items()}
+                        self.method.update(batch, *views, self.modules, detached)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         size = len(batch.target)
         self._add("loss", total.detach() * size)
         if not overrides(self.method, "predict"):  # else the student's own logits are not its prediction
-            self._add("hits", (student.logits.detach().argmax(dim=1) == batch.target).sum())
+            logits = outputs[self.needs.views[0]].logits.detach()
+            self._add("hits", (logits.argmax(dim=1) == batch.target).sum())
         for name, value in terms.items():
             self._add(f"loss_{name}", value.detach() * size)
         self.seen += size
@@ -255,6 +272,11 @@ class Trainee:
         self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.streams.load(state["streams"])
+
+
+def _added(calls: list[Terms]) -> Terms:
+    """Terms of several calls, summed by name."""
+    return {name: functools.reduce(operator.add, [terms[name] for terms in calls]) for name in calls[0]}
 
 
 def check_terms(method: str, returned: Any) -> Terms:

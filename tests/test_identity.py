@@ -180,7 +180,7 @@ def test_in_the_second_view_of_a_two_view_method(cell, suite, lab):
 RECIPE_CHANGES = {
     "epochs": 3, "reference_epochs": 200, "batch_size": 32, "lr": 0.1, "momentum": 0.8, "nesterov": True,
     "weight_decay": 1e-4, "schedule": "onecycle", "precision": "bf16", "milestones": (150, 180),
-    "decay": 0.2, "peak": 0.5, "eval_every": 2,
+    "decay": 0.2, "peak": 0.5, "eval_every": 2, "train_views": ("strong",),
 }  # fmt: skip
 
 

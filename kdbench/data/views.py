@@ -6,7 +6,9 @@ row's draws, so that a sample's view depends neither on its batch mates nor on w
 be made again at any time.
 """
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +46,10 @@ class View:
             raise KdbenchError(f"a view's magnitude must be in 0..{BINS - 1}, got {self.magnitude}")
         if not 0.0 <= self.cutout <= 1.0:
             raise KdbenchError(f"a view's cutout is a share of the image side in 0..1, got {self.cutout}")
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that can change a pixel."""
+        return dataclasses.asdict(self)
 
 
 def draw(view: View, count: int, size: tuple[int, int], generator: torch.Generator) -> Draws:

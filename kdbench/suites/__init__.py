@@ -43,12 +43,18 @@ class Recipe:
     decay: float = field(default=0.1, metadata={"schedule": "step"})
     # onecycle: the share of training at which lr is highest
     peak: float = field(default=0.3, metadata={"schedule": "onecycle"})
+    # a method that reads one view trains on each of these, its losses summed; () leaves it its own view
+    train_views: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """The fields that can change a number; those of the other schedule cannot."""
+        """The fields that can change a number; those of the other schedule and unused options cannot."""
         fields = (f for f in dataclasses.fields(self) if f.metadata.get("identity", True))
         used = (f.name for f in fields if f.metadata.get("schedule", self.schedule) == self.schedule)
-        return {name: getattr(self, name) for name in used}
+        return {name: getattr(self, name) for name in used if name != "train_views" or self.train_views}
+
+    def views(self, declared: tuple[str, ...]) -> tuple[str, ...]:
+        """The views that a method which declares ``declared`` is trained on."""
+        return self.train_views if self.train_views and len(declared) == 1 else declared
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,9 @@ def load(name: str) -> Suite:
     for pair in suite.pairs:
         replace_recipe(suite.recipe, pair.recipe, f"{file}: pair {pair}")
     replace_recipe(suite.recipe, suite.teacher_recipe, f"{file}: teacher_recipe")
+    for view in suite.recipe.train_views:
+        if view not in suite.views:
+            raise unknown("view", view, suite.views, f" in {file}: recipe: train_views")
     return suite
 
 
