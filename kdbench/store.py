@@ -1,7 +1,8 @@
 """results/<suite>.csv: one row an attempt, append-only, crash-safe; and the curves beside it.
 
 A record is one physical line. Appending takes a lock, cuts a torn last line (the mark of a writer that died) back to
-the last newline, writes once and syncs. A file with another header is refused, never rewritten.
+the last newline, writes once and syncs. A file with another header is refused, never rewritten; for a report, `load`
+reads what an earlier version or another tool has left out or ordered otherwise.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import fcntl
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ SCHEMA = 1
 IDENTITY = (
     "schema cell_id suite dataset split teacher teacher_id student method method_version params recipe_id seed"
 ).split()
-AIDS = "variant default teacher_top1 teacher_expected".split()
+AIDS = "variant default teacher_top1 teacher_expected teacher_cache".split()
 OUTCOME = (
     "status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done final_loss"
 ).split()
@@ -34,9 +35,22 @@ PROVENANCE = (
 COLUMNS = IDENTITY + AIDS + OUTCOME + COST + PROVENANCE
 CURVE_COLUMNS = "cell_id run_id epoch term value".split()
 TEXT = (
-    "cell_id suite dataset split teacher teacher_id student method params recipe_id variant status run_id "
-    "started_utc kdbench git_commit code_hash torch timm cuda device error"
+    "cell_id suite dataset split teacher teacher_id student method params recipe_id variant teacher_cache status "
+    "run_id started_utc kdbench git_commit code_hash torch timm cuda device error"
 ).split()
+
+NEEDED = [
+    *IDENTITY,
+    "status",
+    "top1",
+    "epochs_done",
+    "run_id",
+    "attempt",
+    "started_utc",
+]  # the others may lack
+
+Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
+UPGRADES: dict[int, Upgrade] = {}  # schema n -> what makes its rows those of schema n + 1
 
 DONE = ("ok", "diverged", "skipped")  # error, oom and interrupted are tried again
 
@@ -122,15 +136,58 @@ def read(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     content = path.read_bytes()
     _check_header(path, content, (",".join(columns) + "\n").encode())
+    rows = _parse(path, content)
+    return _known_schema(path, rows) if len(rows.columns) else pd.DataFrame(columns=columns)
+
+
+def load(path: Path) -> pd.DataFrame:
+    """The whole rows of a results file that another version, tool or person may have written, as today's columns.
+
+    Older schemas are upgraded; columns may stand in another order, and those that no table needs may lack (their
+    values are then empty). Raises KdbenchError for a newer schema, for other columns and for a damaged file.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    rows = _known_schema(path, _parse(path, path.read_bytes()))
+    found = set(rows.columns)
+    if not found:
+        return pd.DataFrame(columns=COLUMNS)
+    other = sorted(found - set(COLUMNS)) + [f"no {c}" for c in NEEDED if c not in found]
+    if other:
+        raise KdbenchError(
+            f"{path} is no results file of kdbench (columns: {', '.join(other[:5])}); move it aside or name another"
+        )
+    lacking = {column: object for column in TEXT if column not in found}
+    return rows.reindex(columns=COLUMNS).astype(lacking)
+
+
+def _parse(path: Path, content: bytes) -> pd.DataFrame:
+    """The whole lines (a torn last one is left out) as rows, under the file's own header."""
     whole = content[: content.rfind(b"\n") + 1]
-    if not whole:
-        return pd.DataFrame(columns=columns)
-    text = {column: str for column in TEXT if column in columns}
-    gaps = {column: [""] if column in text else ["", "nan"] for column in columns}
+    if not whole.strip():
+        return pd.DataFrame()
     try:
+        header = next(csv.reader([whole.partition(b"\n")[0].decode("utf-8-sig")]))
+        text = {column: str for column in TEXT if column in header}
+        gaps = {column: [""] if column in text else ["", "nan"] for column in header}
         return pd.read_csv(io.BytesIO(whole), dtype=text, keep_default_na=False, na_values=gaps)
     except (pd.errors.ParserError, ValueError) as error:
         raise KdbenchError(f"{path} is damaged ({error}); restore it or move it aside") from error
+
+
+def _known_schema(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a file, which are all of one schema, as rows of today's; curves have none and stay."""
+    numbers = pd.to_numeric(rows.get("schema", pd.Series(dtype=float)), "coerce").dropna()
+    schema = int(numbers.max()) if len(numbers) else SCHEMA
+    if schema > SCHEMA:
+        raise KdbenchError(
+            f"{path} was written by a newer kdbench (schema {schema}, this one knows {SCHEMA}); update kdbench"
+        )
+    while schema < SCHEMA:
+        if schema not in UPGRADES:
+            raise KdbenchError(f"{path} has schema {schema}, which no kdbench has written; move it aside")
+        rows, schema = UPGRADES[schema](rows), schema + 1
+    return rows
 
 
 def suites(results: Path) -> list[str]:

@@ -7,46 +7,60 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from kdbench import store
 from kdbench.errors import KdbenchError
-from kdbench.report import curves, forest, leaderboard, style
+from kdbench.report import beside, figures, html, latex, leaderboard, pictures, repeats, style
 from kdbench.report.board import board
 from kdbench.report.frames import tables
+from kdbench.report.merge import Results, merge, places, suites
 from kdbench.report.notes import provenance
+
+__all__ = ["leaderboard_text", "report", "suites"]
 
 
 def report(
-    suite: str, results: str | Path = "results", out: str | Path = "reports", baseline: str = "kd"
+    suite: str, results: Results = "results", out: str | Path = "reports", baseline: str = "kd"
 ) -> str:
-    """Write reports/<suite>/ from results/<suite>.csv and its curves; return the leaderboard as text.
+    """Write reports/<suite>/ from the rows of the suite and their curves; return the leaderboard as text.
 
-    leaderboard.md and .csv, forest.png/.svg/.csv (paired differences against the method ``baseline``) and
-    curves.png/.svg/.csv. Raises KdbenchError when there are no rows, a file is damaged or ``out`` cannot be
-    written.
+    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and
+    .tex, index.html, reproducibility.csv where cells were trained more than once, what `figures` draws (differences are
+    against the method ``baseline``) and what `beside` writes. Raises KdbenchError when there are no rows, a file is
+    damaged or ``out`` cannot be written.
     """
-    attempts = store.read(Path(results) / f"{suite}.csv")
-    if attempts.empty:
+    merged = merge(suite, results)
+    if merged.attempts.empty:
+        where = ", ".join(map(str, places(results)))
         raise KdbenchError(
-            f"no results for suite {suite!r} in {results}; type `kdbench run --suite {suite}` first"
+            f"no results for suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
         )
-    found = tables(attempts)
+    found = tables(merged.records)
     boards = [board(table, baseline) for table in found]
     footer = provenance(suite, found)
-    deltas = forest.frame(boards)
-    epochs = curves.frame(found, store.read(Path(results) / f"{suite}.curves.csv", store.CURVE_COLUMNS))
+    runs = repeats.frame(merged.attempts, merged.records)
+    kept = [
+        p.with_name(f"{p.stem}.details") if p.suffix == ".csv" else p / f"{suite}.details"
+        for p in places(results)
+    ]
     folder = Path(out) / suite
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "leaderboard.md").write_text(leaderboard.markdown(suite, boards, footer), "utf-8")
+        (folder / "leaderboard.md").write_text(leaderboard.markdown(suite, boards, footer, runs), "utf-8")
         (folder / "leaderboard.csv").write_text(leaderboard.csv(suite, boards, footer), "utf-8")
+        (folder / "leaderboard.tex").write_text(latex.leaderboard(suite, boards, footer), "utf-8")
+        repeats.save(runs, folder / "reproducibility.csv")
+        pictures.clear(folder)
+        captions = figures.write(boards, merged.curves, kept, baseline, footer, folder)
         with matplotlib.rc_context(style.RC):
-            style.save(forest.draw(deltas, baseline, footer), deltas, folder / "forest")
-            style.save(curves.draw(epochs, footer), epochs, folder / "curves")
+            reproduced = beside.write(folder, suite, found, footer)
+        shown = pictures.pictures(folder, captions | {"published": "Ours against published accuracies"})
+        page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
+        (folder / "index.html").write_text(page, "utf-8")
     except OSError as error:
         raise KdbenchError(
             f"cannot write {folder} ({error.strerror or error}); choose another --out"
         ) from error
-    return leaderboard.text(suite, boards, footer)
+    said = [repeats.sentence(runs)] if len(runs) else []
+    return leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced
 
 
 def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = "kd") -> str:

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from kdbench.report import style
 from kdbench.report.frames import Table
 
 TERMS = {"top1": "top-1 (%)", "loss": "training loss"}
 KEYS = ["table", "pair", "label", "term", "epoch"]
-ACROSS = 4  # pairs in a row
-ROW = 4.0  # inches: accuracy above loss, with their titles
+WIDTH, HEIGHT = 2.9, 4.0  # inches of a pair: accuracy above loss, with their titles
+NAMED = 9  # most lines of a panel that can be told apart
+PALE = "#D0D0D0"
 
 
 def frame(tables: Sequence[Table], curves: pd.DataFrame) -> pd.DataFrame:
     """Curves of all cells -> mean, std (ddof 1) and n over the seeds of finished runs, for every epoch.
 
-    Where an epoch was trained twice (an interrupted run, taken up again) its last value counts.
+    Of the labels that `style.main` names. Where an epoch was trained twice (an interrupted run, taken up again)
+    its last value counts.
     """
     curves = curves[curves["term"].isin(list(TERMS))]
     curves = curves.drop_duplicates(["cell_id", "term", "epoch"], keep="last")
     runs = [t.finished[["cell_id", "pair", "label"]].assign(table=t.heading) for t in tables]
-    merged = pd.concat(runs).merge(curves, on="cell_id")
+    merged = pd.concat([rows[rows["label"].isin(style.main(rows["label"].unique()))] for rows in runs])
+    merged = merged.merge(curves, on="cell_id")
     result = merged.groupby(KEYS, sort=True)["value"].agg(["mean", "std", "count"]).reset_index()
     order = {table.heading: i for i, table in enumerate(tables)}
     return result.rename(columns={"count": "n"}).sort_values(
@@ -36,62 +41,94 @@ def frame(tables: Sequence[Table], curves: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def draw(data: pd.DataFrame, footer: Sequence[str]) -> Figure:
-    """One block a table; for each pair accuracy above loss; one legend for all."""
+def named(data: pd.DataFrame, baseline: str) -> list[str]:
+    """The labels of one table that are drawn as lines of their own, sorted: all, or the baseline and the best.
+
+    The best: by mean rank, within pairs, of the last accuracy; a label must be in half of the pairs.
+    """
+    labels = sorted(data["label"].unique())
+    if len(labels) <= NAMED:
+        return labels
+    last = (
+        data[data["term"] == "top1"]
+        .sort_values("epoch")
+        .groupby(["pair", "label"])["mean"]
+        .last()
+        .unstack("label")
+    )
+    ranks = last.rank(axis=1, ascending=False).loc[:, last.notna().mean() >= 0.5].mean()
+    best = ranks.drop(baseline, errors="ignore").sort_values(kind="stable").index[: NAMED - 1]
+    return sorted({*best, baseline} & set(labels))
+
+
+def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+    """One block a table; for each pair accuracy above loss; one legend for all. The lines of methods that are not
+    among the `named` are grey."""
     if not len(data):
-        figure, (part,) = style.canvas(8, [1.0], footer)
-        part.text(0.5, 0.5, "no curves recorded", ha="center")
-        return figure
-    looks = style.lines(data["label"].unique())
+        return style.empty("no curves recorded", footer)
     blocks = [block for _, block in data.groupby("table", sort=False)]
+    own = [named(block, baseline) for block in blocks]
+    looks = style.lines({label for labels in own for label in labels})
+    others = len(set(data["label"]) - set(looks))
     counts = [block["pair"].nunique() for block in blocks]
-    across = min(max(counts), ACROSS)
-    width = max(1.2 + 2.9 * across, 7.0)
+    across = style.across(max(counts), WIDTH, HEIGHT)
+    width = max(1.2 + WIDTH * across, 7.0)
     columns = max(1, int(width // (0.9 + 0.075 * max(map(len, looks)))))
-    legend = 0.3 + 0.17 * -(-len(looks) // columns)
-    heights = [0.3 + ROW * -(-n // across) for n in counts]
-    figure, parts = style.canvas(width, [*heights, legend], footer)
-    named: dict = {}
-    for part, block in zip(parts, blocks, strict=False):
-        named |= _block(part, block, looks, across)
-    order = sorted(named)
-    parts[-1].legend([named[k] for k in order], order, loc="center", ncols=columns, handlelength=4)
+    legend = 0.3 + 0.17 * -(-(len(looks) + bool(others)) // columns)
+    heights = [0.3 + HEIGHT * -(-n // across) for n in counts]
+    reading = "Bands: std over seeds. A loss is the sum of a method's own terms: its level is not another's."
+    if others:
+        reading += f" Named: {baseline} and the best by the last epoch's accuracy; grey: the others."
+    figure, parts = style.canvas(width, [*heights, legend], [reading, *footer])
+    for part, block, labels in zip(parts, blocks, own, strict=False):
+        _block(part, block, {label: looks[label] for label in labels}, across)
+    handles = [Line2D([], [], linewidth=1.1, markersize=3, **look) for look in looks.values()]
+    rest = [Line2D([], [], linewidth=0.6, color=PALE)] if others else []
+    texts = [*looks, *([f"{others} others"] if others else [])]
+    parts[-1].legend([*handles, *rest], texts, loc="center", ncols=columns, handlelength=4)
     return figure
 
 
-def _block(part: SubFigure, block: pd.DataFrame, looks: dict, across: int) -> dict:
-    """Draws one table; label -> a line for the legend."""
+def _block(part: SubFigure, block: pd.DataFrame, looks: dict[str, dict[str, Any]], across: int) -> None:
     style.heading(part, f"Mean ± std over seeds: {block['table'].iloc[0]}")
     pairs = [(str(pair), rows) for pair, rows in block.groupby("pair")]
     down = -(-len(pairs) // across)
-    handles: dict = {}
     for row in range(down):
-        box = (0.6, 0.15, 0.7 + ROW * row, 0.4 + ROW * (down - 1 - row))
+        box = (0.6, 0.15, 0.7 + HEIGHT * row, 0.4 + HEIGHT * (down - 1 - row))
         grid = style.grid(part, (2, across), box, 0.3, height_ratios=[3, 2], sharex="col")
         for i in range(across):
             if across * row + i < len(pairs):
-                handles |= _pair(grid[:, i], *pairs[across * row + i], looks)
+                _pair(grid[:, i], *pairs[across * row + i], looks)
             else:
                 grid[0, i].set_visible(False)
                 grid[1, i].set_visible(False)
         for ax, name in zip(grid[:, 0], TERMS.values(), strict=True):
             ax.set_ylabel(name)
-    return handles
 
 
-def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict) -> dict:
+def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
     """Draws one pair, a term on each of the axes."""
-    handles = {}
     for ax, term in zip(axes, TERMS, strict=True):
-        for label, line in rows[rows["term"] == term].groupby("label"):
-            handles[label] = _line(ax, line, looks[label], list(looks).index(label))
+        lines = {str(label): line for label, line in rows[rows["term"] == term].groupby("label")}
+        pale = [
+            line[["epoch", "mean"]].to_numpy(float) for label, line in lines.items() if label not in looks
+        ]
+        ax.add_collection(LineCollection(pale, colors=PALE, linewidths=0.6, zorder=1))
+        for place, (label, look) in enumerate(looks.items()):
+            if label in lines:
+                _line(ax, lines[label], look, place)
+        if term == "loss" and len(lines) and rows.loc[rows["term"] == term, "mean"].min() > 0:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.yaxis.set_minor_locator(NullLocator())
+        ax.autoscale_view()
     axes[0].set_title(style.title(pair))
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    return handles
 
 
-def _line(ax: Axes, line: pd.DataFrame, look: dict, place: int) -> Line2D:
+def _line(ax: Axes, line: pd.DataFrame, look: dict[str, Any], place: int) -> None:
     every = max(1, len(line) // 6)
     spread = line["std"].fillna(0.0)
     if np.any(spread > 0):
@@ -99,4 +136,3 @@ def _line(ax: Axes, line: pd.DataFrame, look: dict, place: int) -> Line2D:
         ax.fill_between(line["epoch"], low, high, color=look["color"], alpha=0.12, linewidth=0)
     (drawn,) = ax.plot(line["epoch"], line["mean"], linewidth=1.1, markersize=3, **look)
     drawn.set_markevery((place % every, every))  # staggered: marks of near lines do not cover each other
-    return drawn

@@ -16,10 +16,10 @@ from kdbench.report import style
 from kdbench.report.board import Board, level
 
 COLUMNS = ["table", "panel", "label", "dot", "delta", "low", "high", "n", "note"]
-ACROSS = 4  # panels in a row
+WIDTH, LINE = 2.2, 0.22  # inches of a panel and of a method in it
 READING = (
-    "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). "
-    "Diamond: their mean. Bar: 95% t-interval; an arrow head where it leaves the panel."
+    "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). Diamond: their mean. "
+    "Bar: 95% t-interval; an arrow head where it leaves the panel, with the mean where this lies beyond too."
 )
 
 
@@ -65,51 +65,63 @@ def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     """One block a table, one panel a pair, one line a method; the height grows with the methods."""
     if not len(data):
-        figure, (part,) = style.canvas(8, [1.0], footer)
-        part.text(0.5, 0.5, f"nothing to compare with: no finished run of {baseline}", ha="center")
-        return figure
+        return style.empty(f"nothing to compare with: no finished run of {baseline}", footer)
     blocks = [block for _, block in data.groupby("table", sort=False)]
     panels = [block["panel"].nunique() for block in blocks]
-    rows = [-(-n // ACROSS) for n in panels]
-    heights = [0.3 + r * (0.7 + 0.22 * b["label"].nunique()) for r, b in zip(rows, blocks, strict=True)]
-    across = min(max(panels), ACROSS)
+    places = [_places(list(block["label"].unique())) for block in blocks]
+    tall = [0.7 + LINE * _end(place) for place in places]
+    across = style.across(max(panels), WIDTH, max(tall))
+    heights = [0.3 + high * -(-n // across) for high, n in zip(tall, panels, strict=True)]
     left = 0.2 + 0.062 * max(len(line) for label in data["label"].unique() for line in _lines(label))
-    figure, parts = style.canvas(max(left + 2.2 * across, 7.0), heights, [READING, *footer])
-    for part, block in zip(parts, blocks, strict=True):
-        _block(part, block, baseline, across, left)
+    figure, parts = style.canvas(max(left + WIDTH * across, 7.0), heights, [READING, *footer])
+    for part, block, place in zip(parts, blocks, places, strict=True):
+        _block(part, block, place, baseline, across, left)
     return figure
 
 
 def _lines(label: str) -> list[str]:
-    """A label on two lines or so where it is long."""
-    return textwrap.wrap(label, max(30, len(label) // 2 + 10))
+    return textwrap.wrap(label, 40)
 
 
-def _block(part: SubFigure, block: pd.DataFrame, baseline: str, across: int, left: float) -> None:
-    labels = list(block["label"].unique())
+def _places(labels: Sequence[str]) -> dict[str, float]:
+    """label -> its height on the axis, in methods; a label of two lines has more room."""
+    sizes = np.array([0.4 + 0.6 * len(_lines(label)) for label in labels])
+    return dict(zip(labels, np.cumsum(sizes) - sizes / 2, strict=True))
+
+
+def _end(places: dict[str, float]) -> float:
+    label, place = list(places.items())[-1]
+    return place + 0.2 + 0.3 * len(_lines(label))
+
+
+def _block(
+    part: SubFigure, block: pd.DataFrame, places: dict[str, float], baseline: str, across: int, left: float
+) -> None:
     panels = list(block.groupby("panel", sort=False))
     down = -(-len(panels) // across)
     grid = style.grid(part, (down, across), (left, 0.15, 0.7, 0.3), 0.7, sharex=True, sharey=True)
     style.heading(part, f"Top-1 against {baseline}, points, last epoch: {block['table'].iloc[0]}")
     limits = _limits(block)
     for ax, (name, rows) in zip(grid.flat, panels, strict=False):
-        _draw_panel(ax, rows.assign(place=rows["label"].map(labels.index)), limits)
+        _draw_panel(ax, rows.assign(place=rows["label"].map(places)), limits)
         ax.set_title(style.title(str(name)))
     for ax in grid.flat[len(panels) :]:
         ax.set_visible(False)
     for i, ax in enumerate(grid.flat[: len(panels)]):
         ax.tick_params(axis="x", labelbottom=i + across >= len(panels), length=2)
         ax.tick_params(axis="y", length=0)
-    grid[0, 0].set_yticks(range(len(labels)), ["\n".join(_lines(label)) for label in labels])
-    grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
+    grid[0, 0].set_yticks(list(places.values()), ["\n".join(_lines(label)) for label in places])
+    grid[0, 0].set_ylim(_end(places), 0)
 
 
 def _limits(block: pd.DataFrame) -> tuple[float, float]:
-    """All dots and 0, and the intervals as far as they do not shrink the dots to less than a third."""
-    low, high = min(block["delta"].min(), 0.0), max(block["delta"].max(), 0.0)
-    reach = (high - low) or 1.0
+    """0 and the means within `style.reach`, and the intervals as far as they do not shrink these to a third."""
+    most = style.reach(block.loc[block["dot"] == "", "delta"])
+    inside = block["delta"].clip(-most, most)
+    low, high = min(inside.min(), 0.0), max(inside.max(), 0.0)
+    room = (high - low) or 1.0
     wanted_low, wanted_high = np.nanmin([low, block["low"].min()]), np.nanmax([high, block["high"].max()])
-    return max(wanted_low, low - reach) - 0.08 * reach, min(wanted_high, high + reach) + 0.08 * reach
+    return max(wanted_low, low - room / 2) - 0.08 * room, min(wanted_high, high + room / 2) + 0.08 * room
 
 
 def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> None:
@@ -122,12 +134,26 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> No
     dots, means = rows[rows["dot"] != ""], rows[(rows["dot"] == "") & rows["delta"].notna()]
     ax.scatter(dots["delta"], dots["place"] + 0.22, s=6, c=dots["colour"], alpha=0.65, linewidths=0)
     spans = means.dropna(subset=["low"])
-    ends = spans["low"].clip(lower=left), spans["high"].clip(upper=right)
+    ends = spans["low"].clip(left, right), spans["high"].clip(left, right)
     ax.hlines(spans["place"] - 0.08, *ends, colors=list(spans["colour"]), linewidth=1.3)
-    for end, mark, beyond in [(left, "<", spans["low"] < left), (right, ">", spans["high"] > right)]:
-        cut = spans[beyond]
-        ax.scatter([end] * len(cut), cut["place"] - 0.08, s=16, c=cut["colour"], marker=mark, clip_on=False)
+    for end, mark, side, sign in [(left, "<", "left", 1), (right, ">", "right", -1)]:
+        far = means[["low", "delta", "high"]].mul(sign).min(axis=1) < sign * end
+        ax.scatter(
+            [end] * far.sum(),
+            means["place"][far] - 0.08,
+            s=16,
+            c=means["colour"][far],
+            marker=mark,
+            clip_on=False,
+        )
+        for row in means[sign * means["delta"] < sign * end].to_dict("records"):
+            _say(ax, end, row["place"], f"  {row['delta']:+.1f}  ", ha=side)
     looks: dict[str, Any] = {"s": 18, "marker": "D", "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
-    ax.scatter(means["delta"], means["place"] - 0.08, c=means["colour"], **looks)
+    shown = means[means["delta"].between(left, right)]
+    ax.scatter(shown["delta"], shown["place"] - 0.08, c=shown["colour"], **looks)
     for row in rows[rows["note"] != ""].to_dict("records"):
-        ax.text(0, row["place"], f" {row['note']}", color=style.GREY, fontsize=7, va="center")
+        _say(ax, 0, row["place"], f" {row['note']}")
+
+
+def _say(ax: Axes, x: float, y: float, text: str, **more: Any) -> None:
+    ax.text(x, y, text, color=style.GREY, fontsize=7, va="center", **more)

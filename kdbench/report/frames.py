@@ -81,11 +81,15 @@ def _table(rows: pd.DataFrame) -> Table:
 
 
 def _newest(rows: pd.DataFrame) -> pd.DataFrame:
-    """One setting under each label, one run for each seed: newer method versions, then later rows, win."""
+    """One setting under each label, one run for each seed.
+
+    Newer method versions win, then runs without a teacher cache, then later rows.
+    """
     version = rows.groupby("label")["method_version"].transform("max")
     rows = rows[rows["method_version"] == version]
     rows = rows[rows["params"] == rows.groupby(["label", *stats.PAIR])["params"].transform("last")]
-    return rows.drop_duplicates(["label", *stats.PAIR, "seed"], keep="last")
+    order = rows["teacher_cache"].eq("").sort_values(kind="stable").index
+    return rows.loc[order].drop_duplicates(["label", *stats.PAIR, "seed"], keep="last").sort_index()
 
 
 def _teacher_names(rows: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -1,101 +1,54 @@
-"""Boards -> markdown, CSV and the text for a terminal: the wording of cells. The numbers are `board`'s."""
+"""Boards -> markdown, CSV and the text for a terminal."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from kdbench import stats
-from kdbench.report.board import Board, level
-from kdbench.report.notes import WEAK, legend, notes, weak_teachers
+from kdbench.report import repeats
+from kdbench.report.board import Board
+from kdbench.report.columns import columns, said_below
+from kdbench.report.notes import legend, notes
+from kdbench.report.pipes import pipes
 
-NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
-
-
-class Column(NamedTuple):
-    """A heading and one text for each method."""
-
-    heading: str
-    cells: list[str]
-
-
-def columns(board: Board, bold: Callable[[str], str]) -> list[Column]:
-    """The table as texts: methods, pairs, then what is said over pairs. ``bold`` marks a text as bold."""
-    weak = weak_teachers(board.table)
-    labels = board.labels
-    pairs = []
-    for pair in board.table.pairs:
-        cells = level(board.cells, "pair", pair).loc[labels].to_dict("records")
-        texts = [_cell(cell, bold) for cell in cells]
-        pairs.append(Column(pair + (WEAK if pair in weak else ""), texts))
-    return [Column("method", labels), *pairs, *_summary(board)]
+CELL = [
+    "mean",
+    "std",
+    "n",
+    "bold",
+    "diverged",
+    "skipped",
+    "delta",
+    "low",
+    "high",
+]  # what the CSV gives of a cell
+Texts = Sequence[str]  # a heading and one text a method
 
 
-def _cell(cell: Mapping, bold: Callable[[str], str]) -> str:
-    if cell["n"] == 0:
-        return DIVERGED if cell["diverged"] else SKIPPED if cell["skipped"] else NONE
-    spread = f" ± {cell['std']:.2f}" if cell["n"] > 1 else ""
-    text = f"{cell['mean']:.2f}{spread} ({cell['n']})"
-    failed = f" {DIVERGED}{cell['diverged']}" if cell["diverged"] else ""
-    return (bold(text) if cell["bold"] else text) + failed
+def markdown(suite: str, boards: Sequence[Board], footer: Texts, runs: pd.DataFrame) -> str:
+    """leaderboard.md: for each board a heading, a table and its notes; then figures and provenance.
 
-
-def _summary(board: Board) -> list[Column]:
-    base, total = board.baseline, len(board.table.pairs)
-    rows = board.summary.reset_index().to_dict("records")
-    return [
-        Column(f"Δ vs {base} [95%]", [_delta(board, row) for row in rows]),
-        Column("p (Holm)", [_p(board, row) for row in rows]),
-        Column("W-T-L", [_record(row["record"]) for row in rows]),
-        Column("rank", [_number(row["rank"], ".1f") for row in rows]),
-        Column("coverage", [f"{row['covered']:.0f}/{total}" for row in rows]),
-        Column(f"cost x {base}", [_number(row["cost"], ".2f") for row in rows]),
-        Column("detects", [_number(row["detectable"], ".2f") for row in rows]),
-    ]
-
-
-def _record(record) -> str:
-    return "-".join(map(str, record)) if isinstance(record, tuple) else NONE
-
-
-def _delta(board: Board, row: Mapping) -> str:
-    if row["label"] == board.baseline:
-        return "baseline" if board.has_baseline else NONE
-    if np.isnan(row["delta"]):
-        compared = board.has_baseline and not np.isnan(row["rank"])
-        failed = level(board.cells, "label", row["label"]).loc[board.common, "diverged"].any()
-        return DIVERGED if compared and failed else NONE
-    interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
-    return f"{row['delta']:+.2f}{interval}"
-
-
-def _p(board: Board, row: Mapping) -> str:
-    if np.isnan(row["delta"]):
-        return NONE
-    if len(board.common) < stats.MIN_PAIRS:
-        return stats.TOO_FEW
-    return "<0.001" if row["p"] < 0.001 else _number(row["p"], ".3f")
-
-
-def _number(value: float, form: str) -> str:
-    return NONE if np.isnan(value) else format(value, form)
-
-
-def markdown(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
-    """leaderboard.md: for each board a heading, a table and its notes; then figures and provenance."""
+    runs: the frame of `repeats`; its section is there only where a cell was trained more than once.
+    """
     parts = [f"# {suite}: leaderboard"]
     for board in boards:
-        table = columns(board, "**{}**".format)
-        lines = ["| " + " | ".join(_escape(c.heading) for c in table) + " |"]
-        lines.append("|" + "|".join(["---"] + ["---:"] * (len(table) - 1)) + "|")
-        for texts in zip(*(c.cells for c in table), strict=True):
-            lines.append("| " + " | ".join(map(_escape, texts)) + " |")
-        parts += [f"## {board.table.heading}", "\n".join(lines), _bullets(notes(board))]
+        table = columns(board)
+        rows = zip(
+            *([cell.marked("**{}**".format) for cell in column.cells] for column in table), strict=True
+        )
+        parts += [
+            f"## {board.table.heading}",
+            pipes([c.heading for c in table], rows),
+            _bullets(notes(board)),
+        ]
     parts += ["## How to read it", _bullets(legend(boards[0].baseline))]
+    if len(runs):
+        parts += ["## Reproducibility", _escape(repeats.sentence(runs))]
+    if runs["differs"].any():
+        parts.append(pipes(repeats.HEADER, repeats.differing(runs)))
     parts.append("![paired differences](forest.png)\n\n![accuracy and loss by epoch](curves.png)")
     return "\n\n".join([*parts, "---", *footer]) + "\n"
 
@@ -108,14 +61,13 @@ def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {_escape(line)}" for line in lines)
 
 
-def text(suite: str, boards: Sequence[Board], footer: Sequence[str], width: int = 80) -> str:
+def text(suite: str, boards: Sequence[Board], footer: Texts, width: int = 80) -> str:
     """The same for a terminal or a log file: no line is wider than ``width``; wide tables continue below."""
     parts = [f"{suite}: leaderboard"]
     for board in boards:
-        table = columns(board, "{}*".format)
-        full = (board.summary["covered"] == len(board.table.pairs)).all()
-        said = {"p (Holm)": len(board.common) < stats.MIN_PAIRS, "coverage": bool(full)}  # by the notes
-        table = [column for column in table if not said.get(column.heading)]
+        said = said_below(board)
+        shown = [column for column in columns(board) if column.heading not in said]
+        table = [[c.heading, *(cell.marked("{}*".format) for cell in c.cells)] for c in shown]
         heading = _wrap(board.table.heading, width)
         parts += [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width)]
         parts.append("\n".join(_wrap(line, width) for line in notes(board)))
@@ -127,7 +79,7 @@ def _wrap(line: str, width: int) -> str:
     return textwrap.fill(line, width, subsequent_indent="  ")
 
 
-def _blocks(table: Sequence[Column], width: int) -> list[str]:
+def _blocks(table: Sequence[Texts], width: int) -> list[str]:
     """Columns side by side while they fit; the first one, the methods, begins every block."""
     first, *rest = [_fold(column, 28 if i == 0 else 26) for i, column in enumerate(table)]
     blocks = [[first]]
@@ -141,11 +93,12 @@ def _blocks(table: Sequence[Column], width: int) -> list[str]:
 Folded = list[list[str]]  # heading, then one cell a method, each as lines
 
 
-def _fold(column: Column, most: int) -> Folded:
-    cells = [textwrap.wrap(cell, most, subsequent_indent="  ") or [""] for cell in column.cells]
-    words = (min(len(word), 40) for word in column.heading.split())
+def _fold(column: Texts, most: int) -> Folded:
+    heading = column[0]
+    cells = [textwrap.wrap(cell, most, subsequent_indent="  ") or [""] for cell in column[1:]]
+    words = (min(len(word), 40) for word in heading.split())
     size = max(*words, *(len(line) for lines in cells for line in lines))
-    return [textwrap.wrap(column.heading, size), *cells]
+    return [textwrap.wrap(heading, size), *cells]
 
 
 def _size(column: Folded) -> int:
@@ -174,11 +127,10 @@ def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
         frame["delta_n"] = frame["delta_n"].astype("Int64")
         frame["p_note"] = stats.TOO_FEW if len(board.common) < stats.MIN_PAIRS else ""
         frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
-        for pair in board.table.pairs:
-            cells = level(board.cells, "pair", pair)
-            for name in ["mean", "std", "n", "bold", "diverged", "skipped", "delta", "low", "high"]:
-                frame[f"{pair}: {name}"] = cells[name]
-        t, frame = board.table, frame.reset_index()
+        order = [(name, pair) for pair in board.table.pairs for name in CELL]
+        cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[order]
+        cells.columns = pd.Index([f"{pair}: {name}" for name, pair in order])
+        t, frame = board.table, frame.join(cells).reset_index()
         keys = {"suite": suite, "dataset": t.dataset, "split": t.split, "recipe_id": t.recipe_id}
         keys |= {"epochs": t.epochs, "rule": f"top-1 on {t.split}, last epoch", "baseline": board.baseline}
         frames.append(pd.concat([pd.DataFrame(keys, index=frame.index), frame], axis=1))

@@ -24,6 +24,7 @@ def legend(baseline: str) -> list[str]:
         f"Cost: train time an epoch in multiples of {baseline}'s on the same pair, seed and device "
         "(geometric mean over pairs). Detects: the smallest true Δ that this n and spread would show "
         "(two-sided alpha .05, power .8).",
+        "–: no value; ✗: diverged; n/a: the method does not apply (see the notes).",
     ]
 
 
@@ -62,9 +63,11 @@ def _which(board: Board) -> str:
 
 
 def _cells(board: Board) -> list[str]:
-    """Skipped and diverged cells."""
-    lines = []
+    """Cells of one seed, skipped and diverged ones."""
     cells = board.cells.reset_index()
+    lines = (
+        ["(1): one seed has no spread and no interval, and is never bold."] if (cells["n"] == 1).any() else []
+    )
     for reason, group in cells[cells["skipped"] != ""].groupby("skipped"):
         lines.append(f"n/a: {_where(group, group['pair'])}: {reason}")
     failed = cells[cells["diverged"] > 0]
@@ -72,7 +75,19 @@ def _cells(board: Board) -> list[str]:
         seeds = failed["diverged"].astype(str) + " of " + (failed["diverged"] + failed["n"]).astype(str)
         where = _where(failed, failed["pair"] + " (" + seeds + " seeds)")
         lines.append(f"✗ diverged (ranked last, a loss, no Δ): {where}.")
-    return lines
+    return lines + _unequal(board)
+
+
+def _unequal(board: Board) -> list[str]:
+    """Pairs on which the methods have different numbers of seeds."""
+    n = board.cells["n"].where(board.cells["n"] > 0).groupby("pair").agg(["min", "max"])
+    uneven = n[n["min"] < n["max"]]
+    if uneven.empty:
+        return []
+    where = ", ".join(f"{pair} ({low:.0f} to {high:.0f})" for pair, low, high in uneven.itertuples())
+    return [
+        f"Unequal numbers of seeds: {where}. Δ and bold use the shared seeds; a mean or rank each method's own."
+    ]
 
 
 def _where(cells: pd.DataFrame, pairs: pd.Series) -> str:
@@ -90,9 +105,13 @@ def _records(table: Table) -> list[str]:
         lines.append(f"Without a result (–): {', '.join(failed)}; the command that ran them tries again.")
     if table.set_aside:
         lines.append(
-            f"Set aside: {table.set_aside} older runs of the same name with another method version or "
-            "other parameters."
+            f"Set aside: {table.set_aside} older runs of the same name with another method version, "
+            "other parameters or data, or a teacher cache."
         )
+    cached = table.finished[table.finished["teacher_cache"] != ""].drop_duplicates("cell_id")
+    if len(cached):
+        total, kinds = table.finished["cell_id"].nunique(), ", ".join(sorted(set(cached["teacher_cache"])))
+        lines.append(f"{len(cached)} of {total} runs took the teacher's logits from a cache ({kinds}).")
     if table.rows.duplicated("cell_id").any():
         lines.append("A method without a teacher runs once for each student and seed; it joins every pair.")
     return lines
@@ -116,15 +135,29 @@ def _teachers(table: Table) -> list[str]:
 
 
 def provenance(suite: str, tables: list[Table]) -> list[str]:
-    """What every artefact ends with: suite, recipes, rows used, commits, devices, versions of torch."""
-    rows = pd.concat([t.rows for t in tables]).drop_duplicates("cell_id")
-    used = rows[rows["status"].isin(["ok", "diverged"])]
+    """What every artefact ends with: suite, recipes, rows used, commits, devices, torch; and the teachers."""
+    rows = pd.concat([t.rows for t in tables]).drop_duplicates(["cell_id", *stats.PAIR])
+    once = rows.drop_duplicates("cell_id")
+    used = once[once["status"].isin(["ok", "diverged"])]
     dirty = int(used["git_dirty"].astype(str).isin(["True", "1", "1.0"]).sum())
     return [
-        f"Suite {suite}; recipe {_values(used['recipe_id'])}; {len(used)} rows used of {len(rows)} cells; "
+        f"Suite {suite}; recipe {_values(used['recipe_id'])}; {len(used)} rows used of {len(once)} cells; "
         f"commit {_values(used['git_commit'].str[:10])}; rows from uncommitted code: {dirty}; "
-        f"device {_values(used['device'])}; torch {_values(used['torch'])}."
+        f"device {_values(used['device'])}; torch {_values(used['torch'])}.",
+        *_teachers_used(rows[rows["teacher"] != ""]),
     ]
+
+
+def _teachers_used(rows: pd.DataFrame) -> list[str]:
+    """Every teacher with the hash of its weights and its accuracy, on each split where it has served."""
+    if rows.empty:
+        return []
+    names = []
+    for (name, weights), group in rows.groupby(["teacher", "teacher_id"]):
+        reached = group.dropna(subset=["teacher_top1"]).groupby("split")["teacher_top1"].last()
+        top1 = ", ".join(f"{value:.2f} {split}" for split, value in reached.items()) or "accuracy unknown"
+        names.append(f"{name} {weights} ({top1})")
+    return [f"Teachers (weights, top-1): {'; '.join(names)}."]
 
 
 def _values(column: pd.Series, most: int = 6) -> str:

@@ -19,6 +19,7 @@ SALT = 631  # gives the six methods of the first suite six colours
 DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))]
 MARKERS = "os^DvP*"  # 7 and 4 dashes: 28 kinds of line in grey
 GREY = "#666666"
+FEW = 4
 RC: Any = {
     "svg.hashsalt": "kdbench",
     "font.family": "DejaVu Sans",
@@ -37,9 +38,16 @@ def colour(label: str) -> str:
     return PALETTE[zlib.crc32(f"{SALT}{label.split()[0]}".encode()) % len(PALETTE)]
 
 
-def title(pair: str) -> str:
-    """teacher -> student, on two lines."""
-    return pair.replace(" -> ", " →\n")
+def ink(background: Sequence[float]) -> str:
+    """Black or white, whichever reads better on this RGB colour (its relative luminance decides)."""
+    red, green, blue = background[:3]
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "white"
+
+
+def title(pair: str, most: int = 34) -> str:
+    """teacher -> student, on two lines, or more where a name is longer than ``most`` characters."""
+    halves = pair.replace(" -> ", " →\n").split("\n")
+    return "\n".join(textwrap.fill(half, most) for half in halves)
 
 
 def lines(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -65,9 +73,51 @@ def canvas(width: float, heights: Sequence[float], footer: Sequence[str]) -> tup
     return figure, parts[:-1]
 
 
+def empty(text: str, footer: Sequence[str]) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure, (part,) = canvas(8, [1.0], footer)
+    part.text(0.5, 0.5, text, ha="center")
+    return figure
+
+
+def main(labels: Iterable[str]) -> list[str]:
+    """The labels that a figure of all methods names, sorted.
+
+    A method with more than FEW settings (a sweep, which has figures of its own) is there with the suite's alone,
+    where it has been run with these.
+    """
+    settings: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        settings.setdefault(label.split()[0], []).append(label)
+    return [
+        label
+        for method, own in settings.items()
+        for label in (own if len(own) <= FEW or method not in own else [method])
+    ]
+
+
+def across(panels: int, width: float, height: float, least: int = 4) -> int:
+    """How many panels of this size (inches) to set in a row: ``least``, more where the figure would be a strip."""
+    count = min(panels, least)
+    while count < panels and -(-panels // count) * height > 1.4 * count * width:
+        count += 1
+    return -(-panels // -(-panels // count))  # the same number of rows, evenly filled
+
+
+def reach(deltas: pd.Series) -> float:
+    """How far from 0 a panel of differences goes: to the largest, or to twice what nine in ten reach.
+
+    The second where a few methods fail by far: the others, not the failures, are to be told apart.
+    """
+    size = deltas.abs().dropna()
+    if not len(size):
+        return 1.0
+    return float(min(size.max(), max(2 * size.quantile(0.9), 0.1))) or 1.0
+
+
 def heading(part: SubFigure, text: str) -> None:
     """A line of text at the top of the part."""
-    part.text(0.5, 1 - 0.15 / _inches(part)[1], text, fontsize=9, ha="center", va="center")
+    part.text(0.5, 1 - 0.08 / inches(part)[1], text, fontsize=9, ha="center", va="top")
 
 
 def grid(
@@ -75,12 +125,12 @@ def grid(
 ) -> np.ndarray:
     """Axes in ``box`` = (left, right, top, bottom), inches from the part's edges, rows ``gap`` inches apart.
 
-    Columns are as far apart as their tick labels need. ``more``: height_ratios and the arguments of
-    `GridSpec.subplots`.
+    Columns are ``across`` inches apart, else as far as their tick labels need. ``more``: height_ratios and the
+    arguments of `GridSpec.subplots`.
     """
-    width, height = _inches(part)
+    width, height = inches(part)
     left, right, top, bottom = box
-    across = 0.12 if more.get("sharey") else 0.45
+    across = more.pop("across", 0.12 if more.get("sharey") else 0.45)
     spec = part.add_gridspec(
         *shape,
         left=left / width,
@@ -94,7 +144,8 @@ def grid(
     return spec.subplots(squeeze=False, **more)
 
 
-def _inches(part: SubFigure) -> tuple[float, float]:
+def inches(part: SubFigure) -> tuple[float, float]:
+    """Width and height of a part."""
     dpi = part.figure.dpi
     return part.bbox.width / dpi, part.bbox.height / dpi
 
@@ -106,6 +157,13 @@ def _share(gap: float, total: float, count: int) -> float:
 
 def save(figure: Figure, frame: pd.DataFrame, stem: Path) -> None:
     """``stem``.png, .svg and .csv (what is drawn), free of dates and versions."""
-    figure.savefig(stem.with_suffix(".png"), dpi=150, metadata={"Software": None})
+    figure.savefig(
+        stem.with_suffix(".png"), dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 2}
+    )
     figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
-    frame.to_csv(stem.with_suffix(".csv"), index=False, lineterminator="\n")
+    save_data(frame, stem.with_suffix(".csv"))
+
+
+def save_data(frame: pd.DataFrame, file: Path) -> None:
+    """The frame as CSV, eight digits a number."""
+    frame.to_csv(file, index=False, lineterminator="\n", float_format="%.8g")

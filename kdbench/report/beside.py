@@ -1,0 +1,150 @@
+"""reproduction.md and .csv, the paper tables and the scatter: writes what `reproduction` finds, in words."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kdbench import published
+from kdbench.report import paper, reproduction, scatter, style
+from kdbench.report.frames import Table
+
+TITLE = "published numbers beside ours"
+LEGEND = [
+    "Ours: mean ± std (ddof 1) of the last epoch over (n) seeds. Δ: ours - published, by the published number's own "
+    "rule: where it is a best epoch, the best of our evaluated epochs (`best - last` higher, and lower than a best of "
+    "all epochs; ranked nowhere), else our last. Of several published numbers the nearest counts.",
+    "Verdict: within, where |Δ| is at most 2 standard errors (of our n runs and, where std and runs are printed, of "
+    "theirs) or ours lies between two published numbers; else lower or higher than all. With few seeds, 2 standard "
+    "errors are less than a 95% interval.",
+    "Rule: the epoch that is published: last, best (chosen on the test set), median (of the last five) or unknown. "
+    "A range: sources contradict each other. Only numbers of this suite's protocol stand here. Papers often tune "
+    "parameters by pair; ours are the suite's.",
+]
+WEAK = "† {}: another teacher than the literature's."
+
+
+def write(folder: Path, suite: str, tables: Sequence[Table], footer: Sequence[str]) -> str:
+    """Write reproduction.md and .csv, paper_*.md, .csv and .tex, published.png, .svg and .csv into ``folder``.
+
+    Returns the reproduction as text, at most 80 columns wide. Paper tables and the figure are written where something
+    is published of the suite's data; reproduction.md says why, where they are not.
+    """
+    data = reproduction.frame(suite, tables)
+    points = scatter.frame(data)
+    found = paper.layouts(data)
+    names = _sources(data)
+    (folder / "reproduction.md").write_text(
+        markdown(suite, data, names, found, len(points) > 0, footer), "utf-8"
+    )
+    whole = data.assign(suite=suite, provenance=" ".join(footer))
+    (folder / "reproduction.csv").write_text(whole.to_csv(index=False, lineterminator="\n"), "utf-8")
+    for name, kind in itertools.product(paper.FILES, ("md", "tex", "csv")):
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)  # an earlier report's
+    for layout in found:
+        notes = [
+            *reproduction.headline(layout.lines),
+            *LEGEND,
+            *_notes(layout.lines),
+            *_cited(layout.lines, names),
+        ]
+        (folder / f"{layout.name}.md").write_text(paper.markdown(suite, layout, notes, footer), "utf-8")
+        (folder / f"{layout.name}.tex").write_text(paper.tex(suite, layout, notes, footer), "utf-8")
+        (folder / f"{layout.name}.csv").write_text(paper.csv(suite, layout, footer), "utf-8")
+    if len(points):
+        style.save(scatter.draw(points, footer), points, folder / "published")
+    return text(suite, data)
+
+
+def markdown(
+    suite: str,
+    data: pd.DataFrame,
+    names: Mapping[str, str],
+    layouts: Sequence[paper.Layout],
+    drawn: bool,
+    footer: Sequence[str],
+) -> str:
+    """The headline, a table for each set of conditions, how to read it, reruns by others and sources."""
+    parts = [f"# {suite}: {TITLE}", "\n".join(f"- {line}" for line in reproduction.headline(data))]
+    header = "| pair | method | ours | best - last | published | rule | runs | Δ | verdict |"
+    for heading, lines in _beside(data).groupby("table", sort=False):
+        rows = [header, "|---|---|---:|---:|---:|---|---:|---:|---|"]
+        for cell in lines.to_dict("records"):
+            shown = [cell["pair"], cell["label"], paper.ours(cell), _number(cell["inflation"], "+.2f")]
+            shown += [f"{cell['printed']} [{cell['keys']}]", cell["rule"], _number(cell["runs"], "g")]
+            shown += [_number(cell["delta"], "+.2f") if cell["verdict"] else paper.NONE, _verdict(cell)]
+            rows.append("| " + " | ".join(paper.escape(text) for text in shown) + " |")
+        parts += [f"## {heading}", "\n".join(rows)]
+    notes = [*_notes(data), *_cited(_beside(data), names)]
+    if len(_beside(data)):
+        parts += ["## How to read it", "\n".join(f"- {paper.escape(line)}" for line in [*LEGEND, *notes])]
+    if layouts:
+        parts.append("As papers print it: " + ", ".join(f"[{x.title}]({x.name}.md)" for x in layouts) + ".")
+    figure = "No figure: there is no pair of a published number and ours to draw."
+    parts.append("![ours against published](published.png)" if drawn else figure)
+    return "\n\n".join([*parts, "---", *footer]) + "\n"
+
+
+def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
+    """The same for a terminal: for each pair and method ours, published, difference and verdict."""
+    parts = [f"{suite}: {TITLE}", "\n".join(_wrap(line, width) for line in reproduction.headline(data))]
+    for heading, lines in _beside(data).groupby("table", sort=False):
+        head = _wrap(str(heading), width)
+        parts.append(head + "\n" + "-" * max(map(len, head.split("\n"))))
+        parts += [
+            _wrap(str(pair), width) + "\n" + "\n".join(map(_line, own.to_dict("records")))
+            for pair, own in lines.groupby("pair")
+        ]
+    weak = [line for line in _notes(data) if line.startswith("†")]
+    return "\n\n".join([*parts, *(_wrap(line, width) for line in weak)]) + "\n"
+
+
+def _line(cell: dict) -> str:
+    """At most 80 columns; a long label stands on lines of its own."""
+    *above, label = textwrap.wrap(cell["label"], 18, subsequent_indent="  ")
+    delta = _number(cell["delta"], "+.2f") if cell["verdict"] else paper.NONE
+    verdict = "not tested" if cell["why"] else _verdict(cell).replace(": no verdict", "")
+    line = f"  {label:<18}  {paper.ours(cell):>18}  {cell['printed']:>11}  {delta:>6}  {verdict}"
+    return "\n".join([*(f"  {part}" for part in above), line.rstrip()])
+
+
+def _beside(data: pd.DataFrame) -> pd.DataFrame:
+    """The lines where ours and a published number stand side by side, or ours was tried."""
+    tried = (data["n"] + data["diverged"] > 0) | (data["skipped"] > 0)
+    return data[tried & (data["printed"] != "") & (data["metric"] == "top1") & (data["method"] != "teacher")]
+
+
+def _verdict(cell: dict) -> str:
+    if cell["why"]:
+        return "not comparable"
+    return (cell["verdict"] or paper.NONE) + (" †" if cell["note"] else "")
+
+
+def _notes(data: pd.DataFrame) -> list[str]:
+    """Teachers below the expected accuracy, and reruns that others have told of."""
+    lines = [WEAK.format(note) for note in sorted(set(data["note"]) - {""})]
+    again = data[(data["reruns"] != "") & (data["metric"] == "top1")].drop_duplicates(["pair", "label"])
+    told = [f"{row['label']} on {row['pair']}: {row['reruns']}" for row in again.to_dict("records")]
+    return [*lines, *(["Reruns told by users, not published: " + "; ".join(told) + "."] if told else [])]
+
+
+def _sources(data: pd.DataFrame) -> dict[str, str]:
+    """key -> full name of all sources in the frame."""
+    return published.sources(published.load(), {key for found in data["keys"] for key in found.split()})
+
+
+def _cited(data: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    keys = {key for found in data["keys"] for key in found.split()}
+    return [f"[{key}] {name}" for key, name in names.items() if key in keys]
+
+
+def _number(value: float, form: str) -> str:
+    return paper.NONE if pd.isna(value) else format(value, form)
+
+
+def _wrap(line: str, width: int) -> str:
+    return textwrap.fill(line, width, subsequent_indent="  ")

@@ -1,0 +1,106 @@
+"""A board's numbers -> worded columns, which every form of the leaderboard (markdown, LaTeX, HTML, text) shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from kdbench import stats
+from kdbench.report.board import Board, level
+from kdbench.report.notes import WEAK, weak_teachers
+
+NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
+
+
+class Text(NamedTuple):
+    """One cell: what it says, the number that it is sorted by (NaN: none), and what is bold and what follows it."""
+
+    text: str
+    value: float = np.nan
+    bold: bool = False
+    after: str = ""
+
+    def marked(self, bold: Callable[[str], str], plain: Callable[[str], str] = str) -> str:
+        """All of it, the bold part marked by ``bold`` and the rest by ``plain``."""
+        return (bold if self.bold else plain)(self.text) + plain(self.after)
+
+
+class Column(NamedTuple):
+    """A heading, one text for each method, and the pair that it is about, if it is about one."""
+
+    heading: str
+    cells: list[Text]
+    pair: str = ""
+
+
+def columns(board: Board) -> list[Column]:
+    """The table as texts: methods, pairs, then what is said over pairs."""
+    weak = weak_teachers(board.table)
+    labels = board.labels
+    pairs = []
+    for pair in board.table.pairs:
+        cells = level(board.cells, "pair", pair).loc[labels].to_dict("records")
+        pairs.append(Column(pair + (WEAK if pair in weak else ""), [_cell(cell) for cell in cells], pair))
+    return [Column("method", [Text(label) for label in labels]), *pairs, *_summary(board)]
+
+
+def said_below(board: Board) -> set[str]:
+    """Headings of the columns that say no more than the notes do: all pairs covered, too few to test."""
+    full = bool((board.summary["covered"] == len(board.table.pairs)).all())
+    said = {"p (Holm)": len(board.common) < stats.MIN_PAIRS, "coverage": full}
+    return {heading for heading, here in said.items() if here}
+
+
+def _cell(cell: Mapping) -> Text:
+    if cell["n"] == 0:
+        if cell["diverged"]:
+            return Text(DIVERGED, -np.inf)
+        return Text(SKIPPED if cell["skipped"] else NONE)
+    spread = f" ± {cell['std']:.2f}" if cell["n"] > 1 else ""
+    failed = f" {DIVERGED}{cell['diverged']}" if cell["diverged"] else ""
+    return Text(f"{cell['mean']:.2f}{spread} ({cell['n']})", cell["mean"], bool(cell["bold"]), failed)
+
+
+def _summary(board: Board) -> list[Column]:
+    base, total = board.baseline, len(board.table.pairs)
+    rows = board.summary.reset_index().to_dict("records")
+    return [
+        Column(f"Δ vs {base} [95%]", [_delta(board, row) for row in rows]),
+        Column("p (Holm)", [_p(board, row) for row in rows]),
+        Column("W-T-L", [_record(row["record"]) for row in rows]),
+        Column("rank", [_number(row["rank"], ".1f") for row in rows]),
+        Column("coverage", [Text(f"{row['covered']:.0f}/{total}", row["covered"]) for row in rows]),
+        Column(f"cost x {base}", [_number(row["cost"], ".2f") for row in rows]),
+        Column("detects", [_number(row["detectable"], ".2f") for row in rows]),
+    ]
+
+
+def _record(record) -> Text:
+    if not isinstance(record, tuple):
+        return Text(NONE)
+    return Text("-".join(map(str, record)), record[0] - record[2])
+
+
+def _delta(board: Board, row: Mapping) -> Text:
+    if row["label"] == board.baseline:
+        return Text("baseline", 0.0) if board.has_baseline else Text(NONE)
+    if np.isnan(row["delta"]):
+        compared = board.has_baseline and not np.isnan(row["rank"])
+        failed = level(board.cells, "label", row["label"]).loc[board.common, "diverged"].any()
+        return Text(DIVERGED, -np.inf) if compared and failed else Text(NONE)
+    interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return Text(f"{row['delta']:+.2f}{interval}", row["delta"])
+
+
+def _p(board: Board, row: Mapping) -> Text:
+    if np.isnan(row["delta"]):
+        return Text(NONE)
+    if len(board.common) < stats.MIN_PAIRS:
+        return Text(stats.TOO_FEW)
+    return Text("<0.001", row["p"]) if row["p"] < 0.001 else _number(row["p"], ".3f")
+
+
+def _number(value: float, form: str) -> Text:
+    return Text(NONE if np.isnan(value) else format(value, form), value)
