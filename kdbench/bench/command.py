@@ -1,0 +1,116 @@
+"""The verb `kdbench bench`: selections to text and files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from kdbench import checkpoint, plan, registry, store, suites
+from kdbench.bench import figures, precision, scale, table
+from kdbench.bench.hours import sizes
+from kdbench.bench.world import measured, work
+from kdbench.errors import KdbenchError
+from kdbench.report import style
+from kdbench.session import choose_device
+
+METHODS = ("ce", "kd", "dkd", "ctkd", "bickd")
+
+
+def compare(
+    suite: str,
+    pairs: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    steps: int = 20,
+    out: Path | None = None,
+    device: str = "auto",
+    plugins: Path | None = None,
+    **more: Any,
+) -> str:
+    """A cohort beside the plain loop on each pair (default: the suite's first); the table as text, as CSV at ``out``.
+
+    ``more``: precision, batch_size, cached of `work`. Raises KdbenchError for bad input.
+    """
+    if steps < 1:
+        raise KdbenchError(f"--steps must be at least 1, got {steps}")
+    registry.load(plugins)
+    spec = measured(suites.load(suite))
+    chosen = plan.select_methods(methods, METHODS)
+    selected = plan.select_pairs(spec, pairs)[: None if pairs else 1]
+    wanted = [work(spec, p, chosen, choose_device(device), plugins=plugins, **more) for p in selected]
+    try:
+        images, _ = sizes(spec.dataset)
+    except KdbenchError:  # the data are not at hand: no hours then
+        images = None
+    found = []
+    for each in wanted:
+        _say(f"timing {', '.join(chosen)} on {each.pair}: side by side, and one by one, in turns")
+        found += table.rows(each, steps, len(spec.seeds), images)
+    frame = pd.DataFrame(found, columns=table.COLUMNS)
+    if out is not None:
+        _write(out, frame.to_csv(index=False, lineterminator="\n"))
+    return table.text(frame, len(spec.seeds))
+
+
+def measure_scale(
+    suite: str,
+    out: Path,
+    device: str = "auto",
+    precision: str | None = None,
+    which: Sequence[scale.Point] | None = None,
+) -> str:
+    """Scale curves and starting times into ``out``: scale-<cpu or cuda>.csv, .png, .svg and startup.csv."""
+    spec, place = measured(suites.load(suite)), choose_device(device)
+    started = scale.starts()
+    found = scale.table(spec, place, precision, which or scale.points(), _say)
+    stem = out / f"scale-{torch.device(place).type}"
+    _save(figures.draw, (found,), found, stem)
+    _write(out / "startup.csv", started.to_csv(index=False, lineterminator="\n"))
+    return (
+        f"{found.to_string(index=False)}\n\n{started.to_string(index=False)}\n\nwrote {stem}.csv, .png, .svg"
+    )
+
+
+def study_precision(suite: str, results: Path, out: Path) -> str:
+    """precision.md, .csv, .png and .svg in ``out``, from rows of a suite that were made in both precisions."""
+    spec = suites.load(suite)
+    attempts = store.read(results / f"{spec.name}.csv")
+    pairs = precision.paired(spec, attempts)
+    found = precision.summary(pairs)
+    footer = precision.origin(spec.name, attempts)
+    text = precision.markdown(found, precision.commands(suite, pairs, attempts), footer)
+    _write(out / "precision.md", text)
+    _save(precision.draw, (pairs, found, footer), found, out / "precision")
+    return text
+
+
+def _save(draw: Any, arguments: tuple, frame: pd.DataFrame, stem: Path) -> None:
+    with matplotlib.rc_context(style.RC):
+        figure: Figure = draw(*arguments)
+        try:
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            style.save(figure, frame, stem)
+        except OSError as error:
+            raise _unwritable(stem, error) from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_atomic(path, text.encode())
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> KdbenchError:
+    return KdbenchError(f"cannot write {path} ({error.strerror}); choose another --out")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,155 @@
+"""`kdbench bench`: a cohort beside the plain loop, in turns, as a table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+import torch
+
+from kdbench.bench import fresh, plain
+from kdbench.bench.hours import training_hours
+from kdbench.bench.timing import Blocks, Seconds, mean_shares
+from kdbench.bench.world import Work, made_up
+from kdbench.job import load_split
+from kdbench.overview import grid
+from kdbench.provenance import collect
+
+WARMUP, ROUNDS = 2, 5
+OURS, THEIRS = "kdbench", "plain"
+SHARES = ("data", "teacher", "students", "losses")
+PLACE = "kdbench git_commit git_dirty torch timm cuda device threads".split()
+COLUMNS = (
+    "suite pair loop methods precision cached batch_size rounds steps ms ms_low ms_high img_per_s ratio ratio_low "
+    "ratio_high data teacher students losses peak_mem_mb hours"
+).split() + PLACE
+READING = (
+    "ms: a step of one cell, median over {rounds} rounds in turns [range]. ratio: the plain loop's cost of a cell over "
+    "kdbench's in the same round, median [range]. losses: the formulas' forward alone; students: all else of a "
+    "student's step; data: batches and the rest of the loop. MB: {memory}. hours: these methods x {seeds} seeds, "
+    "training alone. kdbench: {cells} cells side by side; plain: one method a run, fp32, PIL images, {workers} loading "
+    "processes. {device}, {threads} threads, torch {torch}."
+)
+
+
+def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[list[Seconds]]]:
+    """Blocks of ``steps`` steps of the cohort; and, round by round, one block of each method's plain loop."""
+    with made_up(work, WARMUP + rounds * steps) as job:
+        device = torch.device(job.device)
+        train = load_split(job.cells[0].dataset, job.cells[0].split, job.data_dir).train
+        runs = [plain.Plain(cell, job.teacher, train, device) for cell in job.cells]
+        loader = plain.batches(job)
+        turns: list[list[Seconds]] = []
+
+        def others() -> None:
+            turns.append([run.block(loader, steps if turns else WARMUP) for run in runs])
+
+        ours = Blocks(job, WARMUP, steps, others).run()
+    return ours, turns[1:]  # the first turn was the warm-up
+
+
+def ratios(ours: Sequence[Seconds], theirs: Sequence[Sequence[Seconds]]) -> list[float]:
+    """Round by round, what a cell costs in the plain loop over what it costs in the cohort."""
+    return [_sum(turn) / block.total for block, turn in zip(ours, theirs, strict=True)]
+
+
+def peak(work: Work, loop: str) -> float:
+    """MiB at the most during a few steps of the cohort, or of one method's plain loop; call it in a fresh process."""
+    with made_up(work, WARMUP + 1) as job:
+        if loop == OURS:
+            Blocks(job, WARMUP, 1).run()
+        else:
+            cell = next((cell for cell in job.cells if cell.teacher), job.cells[0])
+            train = load_split(cell.dataset, cell.split, job.data_dir).train
+            run = plain.Plain(cell, job.teacher, train, torch.device(job.device))
+            run.block(plain.batches(job), WARMUP + 1)
+    return fresh.peak_mb(torch.device(work.device))
+
+
+def rows(work: Work, steps: int, seeds: int, images: int | None) -> list[dict[str, Any]]:
+    """One row for the cohort and one for the plain loop, each timed for ``steps`` steps.
+
+    ``images``: of a whole epoch, for the hours that ``seeds`` seeds take; None where unknown.
+    """
+    rounds = min(ROUNDS, steps)
+    block = steps // rounds
+    ours, theirs = measure(work, rounds, block)
+    cells, recipe = len(theirs[0]), work.suite.recipe
+    place = {key: value for key, value in collect(work.device).items() if key in PLACE}
+    # loop, precision, cached, seconds of a cell in each round, ratio of each round, blocks
+    sides: list[tuple[str, str, bool, list[float], list[float], list[Seconds]]] = [
+        (OURS, recipe.precision, work.cached, [b.total / cells for b in ours], ratios(ours, theirs), ours),
+        (THEIRS, "fp32", False, [_sum(turn) / cells for turn in theirs], [1.0], list(chain(*theirs))),
+    ]
+    found = []
+    for loop, precision, cached, seconds, factors, blocks in sides:
+        ms = [1000 * each / block for each in seconds]
+        middle, memory = statistics.median(ms), fresh.call(peak, work, loop)
+        row: dict[str, Any] = {
+            "suite": work.suite.name,
+            "pair": str(work.pair),
+            "loop": loop,
+            "methods": ",".join(work.methods),
+            "precision": precision,
+            "cached": cached,
+            "batch_size": recipe.batch_size,
+            "rounds": rounds,
+            "steps": rounds * block,
+            "ms": middle,
+            "ms_low": min(ms),
+            "ms_high": max(ms),
+            "img_per_s": 1000 * recipe.batch_size / middle,
+            "ratio": statistics.median(factors),
+            "ratio_low": min(factors),
+            "ratio_high": max(factors),
+            "peak_mem_mb": memory,
+            "hours": None,
+        }
+        if images is not None:
+            row["hours"] = training_hours(middle, images, recipe.batch_size, recipe.epochs, cells * seeds)
+        found.append({**row, **mean_shares(blocks), **place})
+    return found
+
+
+def _sum(blocks: Sequence[Seconds]) -> float:
+    return sum(block.total for block in blocks)
+
+
+def text(table: pd.DataFrame, seeds: int) -> str:
+    """The rows for a terminal, and how to read them."""
+    lines: list[Sequence[str]] = [
+        ("pair", "loop", "precision", "ms a step a cell", "images/s", "ratio", *SHARES, "MB", "hours")
+    ]
+    for row in table.to_dict("records"):
+        ratio = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+        lines.append(
+            (
+                row["pair"],
+                row["loop"] + (", teacher cached" if row["cached"] else ""),
+                row["precision"],
+                f"{row['ms']:.1f} [{row['ms_low']:.1f}, {row['ms_high']:.1f}]",
+                f"{row['img_per_s']:.0f}",
+                ratio if row["loop"] == OURS else "1",
+                *(f"{row[share]:.0%}" for share in SHARES),
+                f"{row['peak_mem_mb']:.0f}",
+                "–" if pd.isna(row["hours"]) else f"{row['hours']:.2f}",
+            )
+        )
+    return f"{grid(lines)}\n\n{_reading(table.iloc[0], seeds)}"
+
+
+def _reading(row: pd.Series, seeds: int) -> str:
+    gpu = isinstance(row["cuda"], str)
+    return READING.format(
+        rounds=row["rounds"],
+        memory="torch's most on the GPU" if gpu else "the most of a process, torch itself included",
+        seeds=seeds,
+        cells=len(row["methods"].split(",")),
+        workers=plain.workers(),
+        device=row["device"],
+        threads=row["threads"],
+        torch=row["torch"],
+    )
