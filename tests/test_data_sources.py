@@ -1,80 +1,23 @@
 """Every layout gives the same data set, and everything wrong one sentence that names it and its remedy."""
 
-import hashlib
 import pickle
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 
-from kdbench.data import load, sources
+from kdbench.data import load
 from kdbench.errors import KdbenchError
-
-NAMES = ("ant", "bee", "cat")
+from tests.image_files import NAMES, arrays, write_folders, write_npz, write_torchvision
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch, tmp_path_factory):
     """No data folder, cache or network of the machine takes part."""
     monkeypatch.delenv("KDBENCH_DATA", raising=False)
-    monkeypatch.setattr(sources, "CACHE", tmp_path_factory.mktemp("home") / "cache")
-
-
-def arrays(size: int = 6) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    y_train, y_test = np.arange(24) % 3, np.arange(9) % 3
-    return {
-        "x_train": random.integers(0, 256, (24, size, size, 3), dtype=np.uint8),
-        "y_train": y_train,
-        "x_test": random.integers(0, 256, (9, size, size, 3), dtype=np.uint8),
-        "y_test": y_test,
-    }
-
-
-def write_npz(folder: Path, name: str = "mine", **changes) -> Path:
-    """``mine.npz``; a change replaces a key, None leaves it out."""
-    content = {key: value for key, value in (arrays() | changes).items() if value is not None}
-    np.savez(folder / f"{name}.npz", **content)
-    return folder
-
-
-def write_folders(root: Path, test: str = "test", names: tuple[str, ...] = NAMES) -> Path:
-    content = arrays()
-    for part, folder in (("train", "train"), ("test", test)):
-        for row, (image, label) in enumerate(zip(content[f"x_{part}"], content[f"y_{part}"], strict=True)):
-            path = root / folder / names[label] / f"{row}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(path)
-    return root
-
-
-def write_torchvision(root: Path, monkeypatch) -> dict[str, np.ndarray]:
-    """A made-up CIFAR-10 in torchvision's layout, with its checksums put in place of the real ones."""
-    random = np.random.default_rng(1)
-    content = {}
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    sums = {}
-    for part, file in (("train", "data_batch_1"), ("test", "test_batch")):
-        content[f"x_{part}"] = random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-        content[f"y_{part}"] = np.arange(20) % 10
-        rows = content[f"x_{part}"].transpose(0, 3, 1, 2).reshape(20, -1)
-        sums[file] = _dump(folder / file, {"data": rows, "labels": content[f"y_{part}"].tolist()})
-    sums["batches.meta"] = _dump(folder / "batches.meta", {"label_names": [f"class{c}" for c in range(10)]})
-    cifar = torchvision.datasets.CIFAR10
-    monkeypatch.setattr(cifar, "train_list", [["data_batch_1", sums["data_batch_1"]]])
-    monkeypatch.setattr(cifar, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(cifar, "meta", cifar.meta | {"md5": sums["batches.meta"]})
-    return content
-
-
-def _dump(path: Path, entry: dict) -> str:
-    path.write_bytes(pickle.dumps(entry))
-    return hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path_factory.mktemp("home") / "cache"))
 
 
 def refused(folder: Path | None, *words: str, name: str = "mine", num_classes: int | None = None) -> None:
@@ -194,42 +137,10 @@ class TestFolderItself:
         refused(None, "no data for mine", "cache", "--data-dir")
 
 
-class TestDownload:
-    class Offline:
-        base_folder = "cifar-100-python"
-
-        def __init__(self, root, train, download):
-            assert download
-            raise URLError("no route")
-
-    def test_failure_says_what_was_looked_for(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(sources.CIFAR, "cifar100", self.Offline)
-        (tmp_path / "readme.txt").touch()
-        words = ("cifar100.npz", "cifar-100-python/", "train/<class>", "no route", "--data-dir")
-        refused(tmp_path, *words, name="cifar100")
-        refused(None, *words, name="cifar100")
-
-    def test_goes_to_the_cache_and_says_nothing_on_stdout(self, tmp_path, monkeypatch, capsys):
-        content = write_torchvision(tmp_path / "source", monkeypatch)
-        real = torchvision.datasets.CIFAR10
-        asked = []
-
-        class Online(real):
-            def __init__(self, root, train, download):
-                asked.append((root, download))
-                print("Files already downloaded and verified")
-                super().__init__(tmp_path / "source", train=train)
-
-        monkeypatch.setitem(sources.CIFAR, "cifar10", Online)
-        data = load("cifar10", None)
-        assert set(asked) == {(sources.CACHE, True)}
-        assert len(data.train) == len(content["x_train"])
-        assert capsys.readouterr().out == ""
-
-    def test_damaged_layout_is_named(self, tmp_path, monkeypatch):
-        write_torchvision(tmp_path, monkeypatch)
-        (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut")
-        refused(tmp_path, "cifar-10-batches-py", "checksums", "remove it", name="cifar10")
+def test_a_damaged_torchvision_layout_is_named(tmp_path, monkeypatch):
+    write_torchvision(tmp_path, monkeypatch)
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"cut")
+    refused(tmp_path, "cifar-10-batches-py", "checksums", "remove it", name="cifar10")
 
 
 class TestBadNpz:
@@ -344,6 +255,12 @@ class TestBadFolders:
         file = write_folders(tmp_path) / "test" / "bee" / "4.png"
         file.write_bytes(file.read_bytes()[:60] if content == "truncated" else content)
         refused(tmp_path, str(Path("test") / "bee" / "4.png"), "corrupt, cut short or no image")
+
+    def test_a_link_to_nowhere_is_named(self, tmp_path):
+        file = write_folders(tmp_path) / "test" / "bee" / "4.png"
+        file.unlink()
+        file.symlink_to("elsewhere.png")
+        refused(tmp_path, str(Path("test") / "bee" / "4.png"), "cannot be read")
 
     def test_a_cut_anywhere_is_named_or_loses_no_pixel(self, tmp_path):
         file = write_folders(tmp_path) / "train" / "ant" / "0.png"

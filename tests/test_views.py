@@ -3,18 +3,22 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.transforms import InterpolationMode, RandAugment
+from torchvision.transforms import InterpolationMode, RandAugment, RandomResizedCrop
 from torchvision.transforms.autoaugment import _apply_op
+from torchvision.transforms.functional import resized_crop
 
 from kdbench.data import View, draw, plain, render
 from kdbench.data import randaugment as randaugment_module
 from kdbench.data.randaugment import BINS, OPS, randaugment
+from kdbench.data.views import part_of
 from kdbench.errors import KdbenchError
 
 WEAK = View(pad=4, flip=True)
 STRONG = View(pad=4, flip=True, ops=2, magnitude=10, cutout=0.5)
+RESIZED = View(scale=(0.08, 1.0), flip=True)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -118,6 +122,60 @@ def test_strong_view_equals_torchvision_step_by_step():
         assert torch.equal(made[i], image), i
 
 
+@pytest.mark.parametrize("size", [(40, 40), (30, 70), (12, 200), (200, 12), (1, 9)])
+def test_parts_are_distributed_as_torchvisions(size):
+    """Top, left, height, width, and whether they fall back to the middle: 1,000 of each, on shapes that fit and not."""
+    torch.manual_seed(0)
+    picture = torch.empty(3, *size)
+    theirs = [RandomResizedCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(1000)]
+    draws = draw(RESIZED, 1000, (224, 224), seeded(1))["part"]
+    ours = [part_of(RESIZED, row, *size) for row in draws.tolist()]
+    for top, left, height, width in ours:
+        assert 0 <= top <= size[0] - height < size[0]
+        assert 0 <= left <= size[1] - width < size[1]
+    for place in range(4):
+        left, right = ([part[place] for part in parts] for parts in (ours, theirs))
+        assert ks_2samp(left, right, method="asymp").pvalue > 1e-3, place
+
+
+@pytest.mark.parametrize("size", [(10, 99), (99, 10), (7, 1), (20, 30)])
+def test_where_no_part_fits_it_is_torchvisions_middle(size):
+    """The whole area at a ratio of 3/4 to 4/3 fits into none of these."""
+    theirs = RandomResizedCrop.get_params(torch.empty(3, *size), [1.0, 1.0], [3 / 4, 4 / 3])
+    assert part_of(View(scale=(1.0, 1.0)), [0.5] * 22, *size) == theirs
+
+
+def test_a_part_by_hand():
+    """A quarter of 20 x 40 at ratio 1 is 14 x 14 (of 14.14); 7 and 27 places: the middle of them are 3 and 13."""
+    view = View(scale=(0.25, 0.25), ratio=(1.0, 1.0))
+    assert part_of(view, [0.9] * 20 + [0.5, 0.5], 20, 40) == (3, 13, 14, 14)
+    wide = View(
+        scale=(1.0, 1.0), ratio=(2.0, 8.0)
+    )  # log-uniform: 0 is 2, 1/2 is 4: 14 x 57 does not fit, 20 x 40 does
+    assert part_of(wide, [0.1] * 10 + [0.5] * 4 + [0.0] * 6 + [0.7, 0.2], 20, 40) == (0, 0, 20, 40)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (12, 20)])
+def test_a_resized_crop_equals_torchvisions_on_single_images(size):
+    images = pictures(24, *size)
+    draws = draw(RESIZED, 24, size, seeded(2))
+    want = []
+    for i, image in enumerate(images.permute(0, 3, 1, 2)):
+        part = part_of(RESIZED, draws["part"][i].tolist(), *size)
+        image = resized_crop(image, *part, list(size), antialias=True)
+        want.append(image.flip(2) if draws["flip"][i] else image)
+    pixels = render(RESIZED, images, draws)
+    assert torch.equal(pixels, torch.stack(want).float() / 255)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+    assert not torch.equal(pixels, render(View(flip=True), images, draws))
+
+
+def test_a_resized_crop_is_in_the_identity_and_its_absence_is_not():
+    known = {"pad": 4, "flip": True, "ops": 0, "magnitude": 0, "cutout": 0.0}
+    assert WEAK.identity() == known == View(pad=4, flip=True, ratio=(0.5, 2.0)).identity()
+    assert RESIZED.identity() == known | {"pad": 0, "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
+
+
 def test_operations_and_signs_are_drawn_evenly():
     count = 14_000
     draws = draw(STRONG, count, (32, 32), seeded(4))
@@ -159,7 +217,7 @@ def test_cutout_side_centre_and_area():
     assert abs((black.mean() - area.mean()) / area.mean()) < 0.02
 
 
-@pytest.mark.parametrize("view", [WEAK, STRONG])
+@pytest.mark.parametrize("view", [WEAK, STRONG, RESIZED])
 def test_same_generator_same_draws_other_seed_other_draws(view):
     one, same, other = (draw(view, 50, (32, 32), seeded(s)) for s in (6, 6, 7))
     images = pictures(50)
@@ -199,7 +257,17 @@ def test_autocast_changes_nothing():
 
 @pytest.mark.parametrize(
     ("settings", "word"),
-    [({"pad": -1}, "pad"), ({"ops": 2, "magnitude": 31}, "magnitude"), ({"cutout": 1.5}, "cutout")],
+    [
+        ({"pad": -1}, "pad"),
+        ({"ops": 2, "magnitude": 31}, "magnitude"),
+        ({"cutout": 1.5}, "cutout"),
+        ({"scale": (0.5,)}, "scale"),
+        ({"scale": (0.0, 1.0)}, "scale"),
+        ({"scale": (0.5, 1.5)}, "scale"),
+        ({"scale": (0.9, 0.1)}, "scale"),
+        ({"ratio": (2.0, 1.0)}, "ratio"),
+        ({"ratio": (0.5, 1.0, 2.0)}, "ratio"),
+    ],
 )
 def test_impossible_views_are_refused(settings, word):
     with pytest.raises(KdbenchError, match=word):

@@ -1,18 +1,30 @@
-"""Data sets as uint8 tensors in canonical order, their splits, and the views that networks see."""
+"""Data sets in canonical order, in memory or streamed, their splits, and the views that networks see."""
 
-from kdbench.data.sets import Dataset, ImageSet, Split, limit, split
-from kdbench.data.sources import load
+from kdbench.data.feed import Feed
+from kdbench.data.measure import mean_std
+from kdbench.data.sets import Dataset, ImageSet, Split, duplicates, limit, split
+from kdbench.data.sources import load, load_folder, load_npz
+from kdbench.data.stream import FileSet, image_folder, list_images, open_feed
 from kdbench.data.views import Draws, View, draw, plain, render
 
 __all__ = [
     "Dataset",
     "Draws",
+    "Feed",
+    "FileSet",
     "ImageSet",
     "Split",
     "View",
     "draw",
+    "duplicates",
+    "image_folder",
     "limit",
+    "list_images",
     "load",
+    "load_folder",
+    "load_npz",
+    "mean_std",
+    "open_feed",
     "plain",
     "render",
     "split",

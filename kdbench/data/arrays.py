@@ -19,10 +19,10 @@ class Arrays(NamedTuple):
     class_names: tuple[str, ...] | None
 
 
-def dataset(name: str, arrays: Arrays, where: str, num_classes: int | None) -> Dataset:
+def dataset(name: str, arrays: Arrays, where: str, num_classes: int = 0) -> Dataset:
     """The checked data set in canonical order; ``where`` names the source in errors.
 
-    ``num_classes`` is what the set must have; None takes the number of class names, or of different labels.
+    ``num_classes`` is what the set must have; 0 takes the number of class names, or of different labels.
     Raises KdbenchError for a wrong shape or dtype, parts that do not match, labels out of range, a class that
     has no training image.
     """
@@ -92,11 +92,11 @@ def _labels(labels: np.ndarray, where: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _names(name: str, arrays: Arrays, where: str, num_classes: int | None) -> tuple[str, ...]:
+def _names(name: str, arrays: Arrays, where: str, num_classes: int) -> tuple[str, ...]:
     names = arrays.class_names
     if names is None:
         return tuple(str(c) for c in range(num_classes or len(np.unique(arrays.y_train))))
-    if num_classes is not None and len(names) != num_classes:
+    if num_classes and len(names) != num_classes:
         raise KdbenchError(
             f"{where} has {len(names)} classes but {name} must have {num_classes}; is this another data set?"
         )

@@ -1,81 +1,83 @@
-"""A data set as image files in class folders: {train,test|val}/<class>/*.png, *.jpg or *.jpeg."""
+"""Image files in class folders: {train,test|val}/<class>/*.png, *.jpg or *.jpeg. Listed here, read by `decode`."""
 
-import struct
+import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from kdbench.data.arrays import Arrays
 from kdbench.errors import KdbenchError
 
-SUFFIXES = {".png", ".jpg", ".jpeg"}
+SUFFIXES = {".png", ".jpg", ".jpeg"}  # in any case
+
+Files = list[tuple[str, int]]  # path, label; texts, for a Path a file costs seconds in large sets
 
 
-def read_folders(root: Path) -> Arrays:
-    """Read ``root``/train and ``root``/test (or, without one, val); the folders' names are the classes.
+class Listing(NamedTuple):
+    """The image files below ``root`` with their labels, and the classes' names."""
 
-    Labels follow the names' alphabetical order (numerical, if all are numbers). Grey, palette and RGBA images
-    become RGB; other files are passed over. Raises KdbenchError that names the folder or file which is wrong.
+    root: Path
+    train: Files
+    test: Files
+    class_names: tuple[str, ...]
+
+
+def list_folders(root: Path) -> Listing:
+    """``root``/train and ``root``/test (or, without one, val); the folders' names are the classes.
+
+    Labels follow the names' alphabetical order (numerical, if all are numbers); files of other kinds are passed
+    over. Raises KdbenchError that names the folder which is wrong.
     """
     test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
     if test is None:
         raise KdbenchError(
             f"{root} has a train folder but neither test nor val; put <class>/*.png into {root}/test"
         )
-    names = _classes(root / "train")
-    strangers = sorted(set(_classes(test)) - set(names))
+    names = class_folders(root / "train")
+    strangers = sorted(set(class_folders(test)) - set(names))
     if strangers:
         raise KdbenchError(
             f"{test / strangers[0]} has no counterpart in {root / 'train'}; rename or remove it"
         )
-    return Arrays(*_part(root / "train", names), *_part(test, names), class_names=tuple(names))
+    train = [root / "train" / name for name in names]
+    return Listing(root, labelled(train), _some(test, (test / name for name in names)), tuple(names))
 
 
-def _classes(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
+    """The names of the classes, in the order of their labels."""
     names = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if not names:
+        raise KdbenchError(f"{folder} holds no images; put <class>/*.png, *.jpg or *.jpeg there")
     numbers = all(name.isdecimal() for name in names)
     return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 
-def _part(folder: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, H, W, 3] and labels [N] of one part."""
-    files, labels = [], []
-    for label, name in enumerate(names):
-        found = _files(folder / name)
-        if not found and folder.name == "train":
+def labelled(folders: Iterable[Path]) -> Files:
+    """The images of each class's folder; raises KdbenchError for one without any."""
+    files: Files = []
+    for label, folder in enumerate(folders):
+        found = images(folder)
+        if not found:
             raise KdbenchError(
-                f"{folder / name} holds no image; put *.png, *.jpg or *.jpeg there or remove the folder"
+                f"{folder} holds no image; put *.png, *.jpg or *.jpeg there or remove the folder"
             )
-        files += found
-        labels += [label] * len(found)
-    if not files:
-        raise KdbenchError(f"{folder} holds no images; put <class>/*.png, *.jpg or *.jpeg there")
-    first = _decode(files[0])
-    images = np.empty((len(files), *first.shape), np.uint8)
-    for row, file in enumerate(files):
-        image = _decode(file)
-        if image.shape != first.shape:
-            raise KdbenchError(
-                f"{file} is {image.shape[0]} x {image.shape[1]} (height x width) but {files[0]} is "
-                f"{first.shape[0]} x {first.shape[1]}; resize all images to one size"
-            )
-        images[row] = image
-    return images, np.array(labels, np.int64)
+        files += [(file, label) for file in found]
+    return files
 
 
-def _files(folder: Path) -> list[Path]:
+def images(folder: Path) -> list[str]:
+    """The paths of the image files right in a folder, by name."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    names = sorted(os.listdir(folder))
+    return [
+        f"{folder}/{name}"
+        for name in names
+        if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    ]
 
 
-def _decode(file: Path) -> np.ndarray:
-    """uint8 [H, W, 3]."""
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                raise KdbenchError(f"{file} has more than 8 bits a channel; convert it to an 8-bit image")
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise KdbenchError(f"{file} is corrupt, cut short or no image; replace or remove it") from error
+def _some(part: Path, folders: Iterable[Path]) -> Files:
+    files = [(file, label) for label, folder in enumerate(folders) for file in images(folder)]
+    if not files:
+        raise KdbenchError(f"{part} holds no images; put <class>/*.png, *.jpg or *.jpeg there")
+    return files

@@ -1,4 +1,4 @@
-"""Image sets in memory: canonical order, identity, split, limit.
+"""Image sets: canonical order, identity, split, limit.
 
 Samples stand in the order of their content's hash, so the files' layout and order on disk change neither ids
 nor splits nor per-sample draws; and since a hash knows nothing of the content's meaning, "the first n of a
@@ -7,12 +7,27 @@ class" is a random but fixed choice.
 
 import hashlib
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdbench.errors import KdbenchError, unknown
+
+
+class Samples(Protocol):
+    """What an image set is, in memory or in files: ``targets`` int64 [N], and parts of it."""
+
+    @property
+    def targets(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def keep(self, mask: Tensor) -> "Samples": ...
+
+
+S = TypeVar("S", bound=Samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +46,12 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Generic[S]):
     """A training and a test part in canonical order; ``id`` is a hash of all pixels and labels of both."""
 
     name: str
-    train: ImageSet
-    test: ImageSet
+    train: S
+    test: S
     class_names: tuple[str, ...]
     id: str
 
@@ -46,11 +61,11 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Generic[S]):
     """What a run trains on and what it is measured on; ``id`` is a hash that says both."""
 
-    train: ImageSet
-    evaluation: ImageSet
+    train: S
+    evaluation: S
     id: str
     name: str
 
@@ -107,6 +122,15 @@ def limit(dataset: Dataset, train_per_class: int | None, test_per_class: int | N
     return make(dataset.name, parts[0], parts[1], dataset.class_names)
 
 
+def duplicates(dataset: Dataset) -> int:
+    """How many test images also occur in the training part, pixel for pixel, whatever their labels.
+
+    Each test image counts once, however often it occurs in train; test images that only equal one another do not.
+    """
+    training = set(_pixels(dataset.train))
+    return sum(digest in training for digest in _pixels(dataset.test))
+
+
 def first(targets: Tensor, counts: Tensor) -> Tensor:
     """Which samples are among the first ``counts[c]`` of their class c: bool [N]."""
     order = targets.argsort(stable=True)
@@ -123,13 +147,15 @@ def share(counts: Tensor, part: float) -> Tensor:
 
 
 def _digests(part: ImageSet) -> list[bytes]:
-    """24 bytes a sample that sort by content, then by label: blake2b of the pixels, the label."""
-    images = np.ascontiguousarray(part.images.numpy()).reshape(len(part), -1)
+    """24 bytes a sample that sort by content, then by label: the hash of the pixels, the label."""
     labels = part.targets.tolist()
-    return [
-        hashlib.blake2b(image.data, digest_size=16).digest() + label.to_bytes(8, "big")
-        for image, label in zip(images, labels, strict=True)
-    ]
+    return [pixels + label.to_bytes(8, "big") for pixels, label in zip(_pixels(part), labels, strict=True)]
+
+
+def _pixels(part: ImageSet) -> list[bytes]:
+    """blake2b of each image's pixels, 16 bytes."""
+    images = np.ascontiguousarray(part.images.numpy()).reshape(len(part), -1)
+    return [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
 
 
 def _hash(*words: str) -> str:

@@ -1,59 +1,103 @@
-"""Where images come from: scikit-learn, a file or folder of the user's, or torchvision's download."""
+"""Where images come from: scikit-learn, a file or folder of the user's, or an archive on the internet."""
 
-import contextlib
-import http.client
 import os
-import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import torchvision
 
 from kdbench.data.arrays import Arrays, dataset
-from kdbench.data.folders import read_folders
+from kdbench.data.cached import home, read_listing
+from kdbench.data.download import Archive, fetch
+from kdbench.data.folders import Listing, list_folders
 from kdbench.data.npz import KEYS, read_npz
 from kdbench.data.sets import Dataset, first, make, share
+from kdbench.data.tiny_imagenet import is_tiny_imagenet, list_tiny_imagenet
 from kdbench.errors import KdbenchError
 
-CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "tiny-imagenet": 200}
 CIFAR = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
-CACHE = Path("~/.cache/kdbench")
+TINY = Archive(
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    "90528d7ca1a48142e341f4ef8d21d0de",
+    "tiny-imagenet-200",
+)
 DIGITS_TRAIN_SHARE = 0.5  # scikit-learn's digits come without a split
 
 
-def load(name: str, data_dir: Path | None, num_classes: int | None = None) -> Dataset:
+def load(name: str, data_dir: Path | None, num_classes: int = 0) -> Dataset:
     """The data set ``name``, checked, in canonical order.
 
     ``digits`` comes from scikit-learn. Any other name is looked for in ``data_dir`` (None: the folder that
-    KDBENCH_DATA names, else ~/.cache/kdbench): ``<name>.npz``, torchvision's layout (CIFAR), class folders in
-    ``<name>/`` or in the folder itself; then CIFAR is downloaded there. ``num_classes`` is what the set must
-    have, where it is known. Raises KdbenchError for a folder that is missing or empty, data that is not
-    found, and whatever is wrong in it.
+    KDBENCH_DATA names, else ~/.cache/kdbench): ``<name>.npz``, torchvision's layout (CIFAR), image files in
+    ``<name>/`` or in the folder itself (class folders, or Tiny-ImageNet as its archive unpacks); then CIFAR and
+    Tiny-ImageNet are downloaded there. ``num_classes`` is what the set must have, where it is known (else 0).
+    Raises KdbenchError for a folder that is missing or empty, data that is not found, and whatever is wrong in it.
     """
-    num_classes = num_classes or CLASSES.get(name)
+    num_classes = num_classes or CLASSES.get(name, 0)
     if name == "digits":
         return _digits(num_classes)
     folder = _folder(name, data_dir)
     if (path := folder / f"{name}.npz").is_file():
-        return dataset(name, read_npz(path), str(path), num_classes)
-    if name in CIFAR and (path := folder / CIFAR[name].base_folder).is_dir():
-        return dataset(name, _torchvision(name, folder, path), str(path), num_classes)
-    for path in (folder / name, folder):
+        return load_npz(name, path, num_classes)
+    archive = _archive(name)
+    if name in CIFAR and (folder / CIFAR[name].base_folder).is_dir():
+        return _torchvision(name, folder, num_classes)
+    for path in (*([folder / archive.inside] if archive else []), folder / name, folder):
         if (path / "train").is_dir():
-            return dataset(name, read_folders(path), str(path), num_classes)
-    if name not in CIFAR:
+            return load_folder(name, path, num_classes)
+    if archive is None:
         raise KdbenchError(
             f"{_looked(name, folder)}; put one of them there, or name its folder with --data-dir"
         )
-    return dataset(name, _download(name, folder), str(folder), num_classes)
+    try:
+        fetch(archive, folder)
+    except KdbenchError as error:
+        raise KdbenchError(f"{_looked(name, folder)}; {error}, or name a folder with --data-dir") from error
+    if name in CIFAR:
+        return _torchvision(name, folder, num_classes)
+    return load_folder(name, folder / archive.inside, num_classes)
+
+
+def load_npz(name: str, path: Path, num_classes: int = 0) -> Dataset:
+    """The data set in one npz file (see `read_npz`)."""
+    if not path.is_file():
+        raise KdbenchError(f"there is no file {path} with the data of {name}; mend the suite's dataset")
+    return dataset(name, read_npz(path), str(path), num_classes)
+
+
+def load_folder(name: str, path: Path, num_classes: int = 0, size: int = 0) -> Dataset:
+    """The data set in a folder of image files, brought to ``size`` pixels a side unless that is 0."""
+    if not (path / "train").is_dir():
+        raise KdbenchError(
+            f"there is no folder {path / 'train'} with the training images of {name}; put <class>/*.png there "
+            "or mend the suite's dataset"
+        )
+    listing = list_files(path)
+    if num_classes and len(listing.class_names) != num_classes:
+        raise KdbenchError(
+            f"{path} has {len(listing.class_names)} classes but {name} must have {num_classes}; is this another "
+            "data set?"
+        )
+    return read_listing(name, listing, size)
+
+
+def list_files(path: Path) -> Listing:
+    """The image files of a folder of either layout."""
+    return list_tiny_imagenet(path) if is_tiny_imagenet(path) else list_folders(path)
+
+
+def _archive(name: str) -> Archive | None:
+    if name in CIFAR:
+        return Archive(CIFAR[name].url, CIFAR[name].tgz_md5, CIFAR[name].base_folder)
+    return TINY if name == "tiny-imagenet" else None
 
 
 def _folder(name: str, data_dir: Path | None) -> Path:
     """The folder to look in; one that the user named must be there and hold something."""
     named = data_dir or os.environ.get("KDBENCH_DATA")
     if not named:
-        return CACHE.expanduser()
+        return home()
     folder = Path(named).expanduser()
     remedy = "mend --data-dir or KDBENCH_DATA"
     if not folder.exists():
@@ -67,7 +111,7 @@ def _folder(name: str, data_dir: Path | None) -> Path:
             f"the data folder {folder} cannot be read ({error}); mend its permissions"
         ) from error
     if empty:
-        instead = f", or leave it out to download {name} to {CACHE}" if name in CIFAR else ""
+        instead = f", or leave it out to download {name} to {home()}" if _archive(name) else ""
         raise KdbenchError(
             f"the data folder {folder} is empty; put {name}.npz or class folders there{instead}"
         )
@@ -75,47 +119,31 @@ def _folder(name: str, data_dir: Path | None) -> Path:
 
 
 def _looked(name: str, folder: Path) -> str:
-    layout = f"{CIFAR[name].base_folder}/ (torchvision's layout), " if name in CIFAR else ""
+    archive = _archive(name)
+    layout = f"{archive.inside}/, " if archive else ""
     return (
         f"no data for {name} in {folder}: looked for {name}.npz (keys {', '.join(KEYS)}), {layout}"
         f"and class folders train/<class>/*.png with test/ or val/, there or in {name}/"
     )
 
 
-def _torchvision(name: str, folder: Path, path: Path) -> Arrays:
+def _torchvision(name: str, folder: Path, num_classes: int) -> Dataset:
+    """CIFAR as its archive unpacks; torchvision reads it and checks the files' checksums."""
+    path = folder / CIFAR[name].base_folder
     try:
-        return _cifar(name, folder, download=False)
+        train, test = (CIFAR[name](folder, train=part) for part in (True, False))
     except (RuntimeError, OSError) as error:
         raise KdbenchError(
             f"{path} is incomplete or does not have the checksums of {name}; remove it to download "
             f"it again, or give the images as {name}.npz or class folders"
         ) from error
-
-
-def _download(name: str, folder: Path) -> Arrays:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.redirect_stdout(sys.stderr):
-            return _cifar(name, folder, download=True)
-    except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError) as error:
-        raise KdbenchError(
-            f"{_looked(name, folder)}; the download failed too ({error}): put one of "
-            "them there, name its folder with --data-dir, or mend the network"
-        ) from error
-
-
-def _cifar(name: str, folder: Path, download: bool) -> Arrays:
-    train, test = (CIFAR[name](folder, train=part, download=download) for part in (True, False))
-    return Arrays(
-        train.data,
-        np.array(train.targets),
-        test.data,
-        np.array(test.targets),
-        class_names=tuple(train.classes),
+    x_train, y_train, x_test, y_test = train.data, np.array(train.targets), test.data, np.array(test.targets)
+    return dataset(
+        name, Arrays(x_train, y_train, x_test, y_test, tuple(train.classes)), str(path), num_classes
     )
 
 
-def _digits(num_classes: int | None) -> Dataset:
+def _digits(num_classes: int) -> Dataset:
     """scikit-learn's 1,797 handwritten digits: 8 x 8 pixels, grey 0..16, as three equal channels."""
     from sklearn.datasets import load_digits  # here, for it takes a second to import
 

@@ -7,23 +7,31 @@ be made again at any time.
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from kdbench.data.randaugment import BINS, OPS, randaugment
 from kdbench.errors import KdbenchError
 
 Draws = dict[str, Tensor]
+TRIES = 10  # shapes that a resized crop tries until one fits, as torchvision's
 
 
 @dataclass(frozen=True)
 class View:
-    """What may be done to an image, in this order: crop, flip, RandAugment, cutout. The default does nothing.
+    """What may be done to an image, in this order: resized crop, crop, flip, RandAugment, cutout. The default
+    does nothing.
 
+    ``scale``, ``ratio``: cut out a random part of the image, its share of the area uniform in ``scale`` and its
+    width to height log-uniform in ``ratio``, and resize it (bilinear, antialiased) to the set's size:
+    torchvision's RandomResizedCrop (Szegedy et al., CVPR 2015, 6). ``scale`` None: the whole image.
     ``pad``: black pixels put around the image before a random crop of the old size (He et al., CVPR 2016,
     4.2).
     ``flip``: mirror left and right with probability 1/2.
@@ -38,6 +46,8 @@ class View:
     ops: int = 0
     magnitude: int = 0
     cutout: float = 0.0
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
         if self.pad < 0 or self.ops < 0:
@@ -47,21 +57,32 @@ class View:
         if not 0.0 <= self.cutout <= 1.0:
             raise KdbenchError(f"a view's cutout is a share of the image side in 0..1, got {self.cutout}")
 
+        for name, pair in (("scale", self.scale or (1.0, 1.0)), ("ratio", self.ratio)):
+            if len(pair) != 2 or not 0.0 < pair[0] <= pair[1] or (name == "scale" and pair[1] > 1.0):
+                limits = "0 < low <= high <= 1" if name == "scale" else "0 < low <= high"
+                raise KdbenchError(f"a view's {name} is [low, high] with {limits}, got {list(pair)}")
+
     def identity(self) -> dict[str, Any]:
-        """The fields that can change a pixel."""
-        return dataclasses.asdict(self)
+        """The fields that can change a pixel; the resized crop's only where there is one."""
+        fields = dataclasses.asdict(self)
+        if self.scale is None:
+            del fields["scale"], fields["ratio"]
+        return fields
 
 
 def draw(view: View, count: int, size: tuple[int, int], generator: torch.Generator) -> Draws:
     """All random choices of one epoch for ``count`` samples of ``size`` (H, W), from a CPU generator.
 
-    Only what the view uses: ``offset`` int64 [N, 2], top and left corner of the crop in the padded image;
+    Only what the view uses: ``part`` float32 [N, 2 * TRIES + 2], in 0..1, the choices of `part_of`;
+    ``offset`` int64 [N, 2], top and left corner of the crop in the padded image;
     ``flip`` bool [N]; ``op`` int64 [N, ops], positions in ``OPS``, and ``negative`` bool [N, ops]; ``square``
     float32 [N, 3], centre y, centre x and side in pixels. Index each by the batch's sample numbers before
     rendering.
     """
     height, width = size
     draws: Draws = {}
+    if view.scale:
+        draws["part"] = torch.rand(count, 2 * TRIES + 2, generator=generator)
     if view.pad:
         draws["offset"] = torch.randint(2 * view.pad + 1, (count, 2), generator=generator)
     if view.flip:
@@ -79,21 +100,64 @@ def render(view: View, images: Tensor, draws: Draws) -> Tensor:
     """``images`` (uint8 [B, H, W, 3]) as the view shows them: float32 [B, 3, H, W] in 0..1.
 
     Memory format channels_last. ``draws`` holds one row an image; it may stay on the CPU whatever the images'
-    device (``op`` and ``negative`` must: they group the batch, which on a GPU would wait for it).
+    device (``part``, ``op`` and ``negative`` must: what is read from them on a GPU would wait for it).
     """
+    if view.scale:
+        images = _resized(view, images, draws["part"])
+    return plain(augment(view, images, draws))
+
+
+def augment(view: View, images: Tensor, draws: Draws) -> Tensor:
+    """What comes after the resized crop: ``images`` uint8 [B, H, W, 3] -> the same shape and type."""
     if view.pad or view.flip:
         images = _crop_flip(images, view.pad, draws.get("offset"), draws.get("flip"))
     if view.ops:
         images = randaugment(images, draws["op"], draws["negative"], view.magnitude)
-    pixels = plain(images)
     if view.cutout:
-        pixels.mul_(_outside(draws["square"], pixels)[:, None])
-    return pixels
+        images = images * _outside(draws["square"], images)[..., None]
+    return images
+
+
+def part_of(view: View, choices: Sequence[float], height: int, width: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the resized crop's part of an image, from one row of ``part``.
+
+    The first of ten shapes that fits into the image; where none does, the largest middle part whose width to
+    height is in ``ratio``.
+    """
+    assert view.scale is not None
+    low, high = math.log(view.ratio[0]), math.log(view.ratio[1])
+    for share, shape in zip(choices[:TRIES], choices[TRIES:-2], strict=True):
+        area = height * width * (view.scale[0] + share * (view.scale[1] - view.scale[0]))
+        ratio = math.exp(low + shape * (high - low))
+        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            down, right = choices[-2:]
+            return int(down * (height - h + 1)), int(right * (width - w + 1)), h, w
+    w = min(width, round(height * view.ratio[1]))
+    h = min(height, round(width / view.ratio[0]))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def plain(images: Tensor) -> Tensor:
     """The images themselves, for evaluation; shapes and values as ``render``'s."""
     return images.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def _resized(view: View, images: Tensor, parts: Tensor) -> Tensor:
+    """Image by image, for the parts differ in size: uint8 [B, H, W, 3]."""
+    height, width = images.shape[1:3]
+    boxes = [part_of(view, row, height, width) for row in parts.tolist()]
+    channels_first = images.permute(0, 3, 1, 2)
+    return (
+        torch.stack(
+            [
+                TF.resized_crop(image, *box, [height, width], antialias=True)
+                for image, box in zip(channels_first, boxes, strict=True)
+            ]
+        )
+        .permute(0, 2, 3, 1)
+        .contiguous()
+    )
 
 
 def _crop_flip(images: Tensor, pad: int, offset: Tensor | None, flip: Tensor | None) -> Tensor:
@@ -114,10 +178,10 @@ def _crop_flip(images: Tensor, pad: int, offset: Tensor | None, flip: Tensor | N
     return padded.view(-1, channels).index_select(0, pixels.flatten()).view(images.shape)
 
 
-def _outside(square: Tensor, pixels: Tensor) -> Tensor:
-    """1 outside and 0 inside each image's square (centre y, centre x, side): float32 [B, H, W]."""
-    height, width = pixels.shape[2:]
-    y, x, side = square.to(pixels.device, non_blocking=True)[:, :, None].unbind(1)  # [B, 1] each
-    inside_y = (torch.arange(height, device=pixels.device) + 0.5 - y).abs() < side / 2  # [B, H]
-    inside_x = (torch.arange(width, device=pixels.device) + 0.5 - x).abs() < side / 2  # [B, W]
-    return (~(inside_y[:, :, None] & inside_x[:, None, :])).to(pixels.dtype)
+def _outside(square: Tensor, images: Tensor) -> Tensor:
+    """1 outside and 0 inside each image's square (centre y, centre x, side): uint8 [B, H, W]."""
+    height, width = images.shape[1:3]
+    y, x, side = square.to(images.device, non_blocking=True)[:, :, None].unbind(1)  # [B, 1] each
+    inside_y = (torch.arange(height, device=images.device) + 0.5 - y).abs() < side / 2  # [B, H]
+    inside_x = (torch.arange(width, device=images.device) + 0.5 - x).abs() < side / 2  # [B, W]
+    return (~(inside_y[:, :, None] & inside_x[:, None, :])).to(images.dtype)

@@ -1,6 +1,7 @@
 """Suites: what is trained on what, by which recipe. One TOML a suite, read strictly into frozen dataclasses.
 
-A key that is unknown, missing or of the wrong type is an error that names the file, the key and the nearest right one.
+A file may build on another (``base``, see `files`). A key that is unknown, missing or of the wrong type is an error
+that names the file, the key and the nearest right one.
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdbench.data.views import View
 from kdbench.errors import KdbenchError, unknown
+from kdbench.suites.files import FOLDER, find, names, read
 
-FOLDER = Path(__file__).parent
+__all__ = [
+    "FOLDER",
+    "DataSpec",
+    "ModelSpec",
+    "Pair",
+    "Recipe",
+    "Suite",
+    "TeacherSpec",
+    "load",
+    "names",
+    "replace_recipe",
+]
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Recipe:
     nesterov: bool
     weight_decay: float
     schedule: Literal["step", "onecycle"]
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "tf32"]
     eval_every: int = field(metadata={"identity": False})
     # step: lr is multiplied by `decay` after each milestone
     milestones: tuple[int, ...] = field(default=(), metadata={"schedule": "step"})
@@ -59,16 +71,35 @@ class Recipe:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The data set, its normalisation (per channel, of values in 0..1) and the share held out for tuning."""
+    """The data set, its normalisation (per channel, of values in 0..1) and the share held out for tuning.
+
+    Its images come from ``folder`` (class folders; brought to ``size``, where that is given) or the file ``npz``, else
+    from where ``name`` is found (`kdbench.data.load`). 0 classes or size and () mean or std: measured on loading.
+
+    ``stream``: class folders too large for memory, decoded while they are trained on (`kdbench.data.stream`). Then
+    ``eval_resize`` is what the shorter side is brought to before the centre crop of ``size`` that is evaluated (0:
+    ``size``), and so many ``workers`` decode (None: one a processor, at most 8).
+    """
 
     name: str
-    classes: int
-    size: int  # pixels a side
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    classes: int = 0
+    size: int = 0  # pixels a side
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     holdout: float = 0.1
     train_per_class: int | None = None  # keep only the first so many of each class
     test_per_class: int | None = None
+    folder: str | None = None
+    npz: str | None = None
+    stream: bool = False
+    eval_resize: int = 0
+    workers: int | None = None
+    subset: str = ""  # in words, what part of the set the command line kept: its rows stand apart
+
+    @property
+    def shown(self) -> str:
+        """The name that rows carry."""
+        return f"{self.name} ({self.subset})" if self.subset else self.name
 
 
 @dataclass(frozen=True)
@@ -81,9 +112,13 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """What a teacher of this name is expected to reach: top-1 in percent on the test split."""
+    """What a teacher of this name is expected to reach: top-1 in percent on the test split.
+
+    pretrained: timm's tag of weights that are fetched, where the teacher is not to be trained here.
+    """
 
     top1: float
+    pretrained: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,29 +158,23 @@ class Suite:
         return self.models.get(name, ModelSpec(name))
 
 
-def names() -> list[str]:
-    """The suites that ship with kdbench."""
-    return sorted(file.stem for file in FOLDER.glob("*.toml"))
-
-
 def load(name: str) -> Suite:
     """The suite of that name, or the one in that .toml file. Raises KdbenchError for every mistake in it."""
-    file = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not file.is_file():
-        if name.endswith(".toml"):
-            raise KdbenchError(f"suite file {name} does not exist")
-        raise unknown("suite", name, names())
-    try:
-        table = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KdbenchError(f"{file} is not valid TOML: {error}") from error
-    suite = dataclasses.replace(_build(Suite, table, str(file)), name=file.stem)
+    file = find(name)
+    table, where = read(file)
+    suite = dataclasses.replace(_build(Suite, table, where), name=file.stem)
     for pair in suite.pairs:
-        replace_recipe(suite.recipe, pair.recipe, f"{file}: pair {pair}")
-    replace_recipe(suite.recipe, suite.teacher_recipe, f"{file}: teacher_recipe")
+        replace_recipe(suite.recipe, pair.recipe, f"{where}: pair {pair}")
+    replace_recipe(suite.recipe, suite.teacher_recipe, f"{where}: teacher_recipe")
     for view in suite.recipe.train_views:
         if view not in suite.views:
-            raise unknown("view", view, suite.views, f" in {file}: recipe: train_views")
+            raise unknown("view", view, suite.views, f" in {where}: recipe: train_views")
+    known, own = {pair.teacher for pair in suite.pairs}, tomllib.loads(file.read_text())
+    for teacher in own.get(
+        "teachers", {}
+    ):  # those of a base may belong to pairs that this file does not have
+        if teacher not in known:
+            raise unknown("teacher", teacher, known, f" in {where}: teachers: no pair has it")
     return suite
 
 
@@ -175,10 +204,8 @@ def _build(cls: type, table: Any, where: str) -> Any:
         raise KdbenchError(f"{where}: {error}") from error
     if cls is Recipe:
         _check_recipe(instance, where)
-    if cls is DataSpec and not (len(instance.mean) == len(instance.std) == 3 and min(instance.std) > 0):
-        raise KdbenchError(
-            f"{where}: mean and std take 3 numbers each (red, green, blue), std greater than 0"
-        )
+    if cls is DataSpec:
+        _check_data(instance, where)
     return instance
 
 
@@ -209,6 +236,29 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if type(value) is not kind:
         raise KdbenchError(f"{where} must be of type {kind.__name__}, got {value!r}")
     return value
+
+
+def _check_data(data: DataSpec, where: str) -> None:
+    if not (len(data.mean) in (0, 3) and len(data.std) in (0, 3) and min(data.std, default=1) > 0):
+        raise KdbenchError(
+            f"{where}: mean and std take 3 numbers each (red, green, blue), std greater than 0; or leave them out"
+        )
+    if data.folder and data.npz:
+        raise KdbenchError(f"{where}: the images come from folder or from npz; name one of them")
+    if data.classes < 0 or data.size < 0:
+        raise KdbenchError(f"{where}: classes and size must be greater than 0, or left out")
+    if data.stream and (data.npz or not (data.size and data.mean and data.std)):
+        raise KdbenchError(
+            f"{where}: images that stream lie in class folders, not npz, and need size, mean and std"
+        )
+    if not data.stream and (data.eval_resize or data.workers is not None):
+        raise KdbenchError(f"{where}: eval_resize and workers are for images that stream; set stream = true")
+    if data.eval_resize and data.eval_resize < data.size:
+        raise KdbenchError(
+            f"{where}: eval_resize must be at least size = {data.size}, got {data.eval_resize}"
+        )
+    if data.workers is not None and data.workers < 0:
+        raise KdbenchError(f"{where}: workers must be 0 or more, got {data.workers}")
 
 
 def _check_recipe(recipe: Recipe, where: str) -> None:
