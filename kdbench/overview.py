@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench import locks, store, suites
+from kdbench.data.views import View
 from kdbench.errors import KdbenchError
+from kdbench.suites import DataSpec, ModelSpec, Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 80
 
 
-def grid(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as left-aligned columns two spaces apart."""
+def grid(rows: Iterable[Sequence[Any]], width: int | None = None) -> str:
+    """Rows as left-aligned columns two spaces apart; the last column is folded to keep lines within ``width``."""
     texts = [[str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = ("  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in texts)
+    lines = []
+    for row in texts:
+        head = "".join(t.ljust(w + 2) for t, w in zip(row[:-1], widths, strict=False))
+        lines.append(fold(head + row[-1], width, len(head)) if width else (head + row[-1]).rstrip())
     return "\n".join(lines)
+
+
+def fold(text: str, width: int | None = WIDTH, indent: int = 2) -> str:
+    """One line of text on lines of at most ``width`` columns, the later ones indented; long words stay whole."""
+    if width is None or len(text) <= width:
+        return text.rstrip()
+    head, rest = text[:indent], text[indent:]
+    parts = textwrap.wrap(rest, max(width - indent, 20), break_long_words=False, break_on_hyphens=False)
+    return "\n".join([head + parts[0], *(" " * indent + part for part in parts[1:])])
 
 
 # --- status ---
 
 
 def status(results: Path) -> str:
-    """A line a suite: cells by status; then what live processes are training."""
+    """For each suite its cells by status, what the suite itself still lacks and what failed; then what is running."""
     lines = []
-    for suite in store.suites(results):
-        found = store.records(store.read(results / f"{suite}.csv"))
+    for name in store.suites(results):
+        found = store.records(store.read(results / f"{name}.csv"))
         counts = found["status"].value_counts()
-        lines.append(f"{suite}: " + ", ".join(f"{counts[s]} {s}" for s in sorted(counts.index)))
+        lines.append(f"{name}: " + ", ".join(f"{counts[s]} {s}" for s in sorted(counts.index)))
+        if name in suites.names():
+            wanted, done = own_cells(suites.load(name), found)
+            lines.append(f"  of the suite's own {wanted} cells: {done} done, {wanted - done} missing")
         for _, row in found[~found["status"].isin(["ok", "skipped"])].iterrows():
             pair = (
                 f"{row['teacher']} -> {row['student']}" if isinstance(row["teacher"], str) else row["student"]
@@ -41,8 +65,30 @@ def status(results: Path) -> str:
         by_process.setdefault((note["pid"], note["host"]), []).append(note["since"])
     for (pid, host), starts in by_process.items():
         minutes = (time.time() - min(starts)) / 60
-        lines.append(f"running: {len(starts)} cells in process {pid} on {host} for {minutes:.0f} min")
-    return "\n".join(lines) or f"no results in {results}"
+        cells = "1 cell" if len(starts) == 1 else f"{len(starts)} cells"
+        lines.append(f"running: {cells} in process {pid} on {host} for {minutes:.0f} min")
+    return "\n".join(fold(line, indent=4) for line in lines) or f"no results in {results}"
+
+
+def own_cells(suite: Suite, found: pd.DataFrame) -> tuple[int, int]:
+    """How many cells the suite as it is written has on the test split, and how many of them are done."""
+    from kdbench import plan, registry
+
+    registry.load()
+    wanted = {
+        (seed, pair.student, pair.teacher if registry.get(method).needs.teacher else "", method)
+        for seed in suite.seeds
+        for pair in suite.pairs
+        for method in plan.select_methods(None, suite.methods)
+    }
+    rows = found[
+        found["status"].isin(store.DONE)
+        & (found["recipe_id"] == plan.recipe_id(suite.recipe))
+        & (found["split"] == "test")
+        & (found["default"].astype(str) == "True")
+    ]
+    columns = (rows["seed"], rows["student"], rows["teacher"].fillna(""), rows["method"])
+    return len(wanted), len(wanted & set(zip(*columns, strict=True)))
 
 
 # --- suites ---
@@ -50,58 +96,127 @@ def status(results: Path) -> str:
 
 def suites_list() -> str:
     """A line a suite."""
-    return grid([(name, suites.load(name).description) for name in suites.names()])
+    return grid([(name, suites.load(name).description) for name in suites.names()], WIDTH)
 
 
-def suite(name: str) -> str:
-    """One suite: recipe, views, models with parameters and MACs, teachers' expected accuracy, pairs."""
-    from kdbench import models
-
+def suite(name: str, data_dir: Path | None = None) -> str:
+    """One suite: data, methods, recipe, pairs, and the models' parameters, MACs and expected accuracy."""
     spec = suites.load(name)
-    data = spec.dataset
-    built = {}
-    for pair in spec.pairs:
-        for model_name in (pair.teacher, pair.student):
-            if model_name not in built:
-                wanted = spec.model(model_name)
-                built[model_name] = models.create(wanted.arch, data.classes, **wanted.args)
-    sizes: list[Sequence[Any]] = [("model", "parameters", "MACs", "expected top-1")]
-    for model_name, model in built.items():
-        expected = f"{spec.teachers[model_name].top1:.2f}" if model_name in spec.teachers else "–"
-        macs = f"{models.macs(model, data.size) / 1e6:.1f} M"
-        sizes.append((model_name, f"{models.count_parameters(model):,}", macs, expected))
-    pairs: list[Sequence[Any]] = [("pair", "recipe", "parameters")]
+    measured, told = _data(spec.dataset, data_dir)
+    spec = dataclasses.replace(spec, dataset=measured)
+    parts = [
+        fold(f"{spec.name}: {spec.description}"),
+        grid(
+            [
+                ("data", told),
+                ("methods", ", ".join(spec.methods)),
+                ("seeds", ", ".join(map(str, spec.seeds))),
+                *(
+                    (f"view {view}", _settings(_changed(how)) or "as it is")
+                    for view, how in spec.views.items()
+                ),
+                ("teachers", f"trained with {_settings(spec.teacher_recipe) or 'the same recipe'}"),
+            ],
+            WIDTH,
+        ),
+        grid([*spec.recipe.identity().items(), ("eval_every", spec.recipe.eval_every)]),
+        grid(_pairs(spec), WIDTH),
+    ]
+    if measured.classes and measured.size:
+        parts.append(grid(_models(spec), WIDTH))
+    return "\n\n".join(parts)
+
+
+def _changed(view: View) -> dict[str, Any]:
+    """What a view does beyond leaving the image as it is."""
+    return {key: value for key, value in vars(view).items() if value != getattr(View(), key)}
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _data(spec: DataSpec, data_dir: Path | None) -> tuple[DataSpec, str]:
+    """The data set, measured where it is at hand (nothing is downloaded), and the words for it."""
+    from kdbench import data
+    from kdbench.job import load_data
+
+    told = "data not at hand (--data-dir)"
+    if _at_hand(spec, data_dir):
+        dataset, spec = load_data(spec, data_dir)
+        told = f"{len(dataset.train):,} train and {len(dataset.test):,} test images"
+        if not spec.stream:
+            told += f", {data.duplicates(dataset)} of the test images are in train too, pixel for pixel"
+    classes, size = (value or "?" for value in (spec.classes, spec.size))
+    return spec, f"{spec.name}: {classes} classes, {size} px, holdout {spec.holdout:g} of train; {told}"
+
+
+def _at_hand(spec: DataSpec, data_dir: Path | None) -> bool:
+    from kdbench.data.cached import home
+    from kdbench.data.sources import CIFAR, TINY
+
+    if spec.name == "digits" or spec.folder or spec.npz:
+        return True
+    folder = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
+    inside = CIFAR[spec.name].base_folder if spec.name in CIFAR else TINY.inside
+    return any(
+        (folder / place).exists() for place in (f"{spec.name}.npz", inside, f"{spec.name}/train", "train")
+    )
+
+
+def _pairs(spec: Suite) -> list[Sequence[Any]]:
+    rows: list[Sequence[Any]] = [("pair", "recipe", "parameters")]
     for pair in spec.pairs:
         chosen = [f"{m}.{k}={v}" for m, table in pair.params.items() for k, v in table.items()]
-        recipe = " ".join(f"{k}={v}" for k, v in pair.recipe.items())
-        pairs.append((str(pair), recipe or "as the suite", " ".join(chosen) or "defaults"))
-    recipe_rows = [(key, value) for key, value in dataclasses.asdict(spec.recipe).items()]
-    heads = [
-        f"{spec.name}: {spec.description}",
-        f"data {data.name}: {data.classes} classes, {data.size} px, holdout {data.holdout:g} of train\n"
-        f"methods {', '.join(spec.methods)}; seeds {', '.join(map(str, spec.seeds))}",
-    ]
-    return "\n\n".join([*heads, grid(recipe_rows), grid(sizes), grid(pairs)])
+        rows.append((str(pair), _settings(pair.recipe) or "as the suite", " ".join(chosen) or "defaults"))
+    return rows
+
+
+def _models(spec: Suite) -> list[Sequence[Any]]:
+    from kdbench import models
+
+    rows: list[Sequence[Any]] = [("model", "parameters", "MACs", "expected", "built as")]
+    for name in dict.fromkeys(model for pair in spec.pairs for model in (pair.teacher, pair.student)):
+        wanted = spec.model(name)
+        model = models.create(wanted.arch, spec.dataset.classes, **wanted.args)
+        macs = f"{models.macs(model, spec.dataset.size) / 1e6:.1f} M"
+        known = spec.teachers.get(name)
+        expected = f"{known.top1:.2f}" if known else "–"
+        built = [] if wanted == ModelSpec(name) else [wanted.arch, _settings(wanted.args)]
+        weights = [f"weights {known.pretrained}"] if known and known.pretrained else []
+        rows.append(
+            (name, f"{models.count_parameters(model):,}", macs, expected, " ".join([*built, *weights]))
+        )
+    return rows
 
 
 # --- teachers ---
 
 
 def teachers(options: Mapping[str, Any]) -> str:
-    """Name, hash, accuracy on the split, expected accuracy and file of every teacher of a suite."""
+    """Name, hash, accuracy and expected accuracy of a suite's teachers and of imported ones, each above its file.
+
+    Where a name has several, `run` takes the one that is marked with a star.
+    """
     from kdbench.session import prepare
-    from kdbench.teaching import teacher_accuracy
+    from kdbench.teaching import accuracy, listing
 
     options = dict(options)
     session = prepare(options.pop("suite"), methods=["kd"], **options)
-    rows: list[Sequence[Any]] = [("teacher", "hash", "top-1", "expected", "file")]
-    for name in session.needed_teachers():
+    rows: list[Sequence[Any]] = [("", "teacher", "hash", "top-1", "expected")]
+    files = []
+    for name, teacher, used in listing(session):
         expected = f"{session.suite.teachers[name].top1:.2f}" if name in session.suite.teachers else "–"
-        teacher = session.teachers.get(name)
         if teacher is None:
-            rows.append((name, "–", "–", expected, "not trained yet: kdbench teachers train"))
+            rows.append(("", name, "–", "–", expected))
+            files.append("not here yet: kdbench teachers train, or import FILE")
         else:
-            rows.append((name, teacher.id, f"{teacher_accuracy(session, name):.2f}", expected, teacher.path))
-    if len(rows) == 1:
+            rows.append(
+                ("*" if used else "", name, teacher.id, f"{accuracy(session, teacher):.2f}", expected)
+            )
+            files.append(str(teacher.path))
+    if not files:
         raise KdbenchError(f"suite {session.suite.name} has no pair")
-    return grid(rows)
+    head, *lines = grid(rows).split("\n")
+    below = [f"{line}\n     {file}" for line, file in zip(lines, files, strict=True)]
+    return "\n".join([head, *below, "* is what `kdbench run` takes"])

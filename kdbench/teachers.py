@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import checkpoint, models
+from kdbench.data import open_feed
 from kdbench.data.sets import Split
 from kdbench.errors import KdbenchError
 from kdbench.evaluate import predictions, top_k
@@ -20,6 +21,7 @@ from kdbench.models.net import Net, place
 from kdbench.suites import DataSpec, ModelSpec
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
+TOLERANCE = 0.05  # points that a teacher may be below the expected accuracy, which is told with two digits
 
 
 @dataclass(frozen=True)
@@ -77,23 +79,47 @@ def find_file(name: str, folder: Path) -> Path:
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:
     """Load ``state`` into ``model``: all keys, all shapes. Counters that old checkpoints lack may be missing."""
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    own = model.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    foreign = [k for k in state if k not in own]
+    state, own = unwrapped(state), model.state_dict()
+    if problems := misfit(own, state):
+        raise KdbenchError(f"{path} does not fit {name}: it {told(problems[:1])}; is it another model?")
+    model.load_state_dict({**own, **state})
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """``state`` without the prefix that DataParallel or torch.compile put before every key."""
+    for prefix in ("module.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+Problems = list[tuple[str, list[str]]]
+
+
+def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Problems:
+    """What keeps ``state`` from being the weights of a model whose state dict is ``own``: (what, keys); [] if nothing.
+
+    Only names and shapes are looked at.
+    """
     shapes = [
         f"{k} is {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
         for k in own
         if k in state and state[k].shape != own[k].shape
     ]
-    for problem, keys in (("lacks", missing), ("has the unknown", foreign), ("differs in shape:", shapes)):
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise KdbenchError(
-                f"{path} does not fit {name}: it {problem} {', '.join(keys[:3])}{more}; is it another model?"
-            )
-    model.load_state_dict({**own, **state})
+    found = (
+        ("lacks", [k for k in own if k not in state and not k.endswith("num_batches_tracked")]),
+        ("has the unknown", [k for k in state if k not in own]),
+        ("differs in shape:", shapes),
+    )
+    return [(what, keys) for what, keys in found if keys]
+
+
+def told(problems: Problems) -> str:
+    """Problems in words, the first three keys of each."""
+    return ", ".join(
+        f"{what} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        for what, keys in problems
+    )
 
 
 def teacher_logits(teacher: Teacher, net: Net, split: Split, work: Path, device: torch.device) -> Tensor:
@@ -102,10 +128,23 @@ def teacher_logits(teacher: Teacher, net: Net, split: Split, work: Path, device:
     path = work / "teachers" / f"{teacher.name}-{key}.logits.safetensors"
     if path.is_file():
         return checkpoint.load_weights(path)["logits"].to(device)
-    logits = predictions(lambda images: net(images.to(device), Needs()).logits, split.evaluation)
+    logits = predictions(lambda images: net(images, Needs()).logits, open_feed(split.evaluation, device))
     with contextlib.suppress(OSError):  # then it is measured again next time
         checkpoint.save_weights(path, {"logits": logits})
     return logits
+
+
+def verdict(teacher: Teacher, top1: float, split: str) -> list[str]:
+    """What a teacher reaches on ``split``, in words, with a warning where that is below what is expected of it."""
+    lines = [f"teacher {teacher.name} ({teacher.id}) reaches {top1:.2f} % top-1 on {split}"]
+    if teacher.expected is not None:
+        lines[0] += f" (expected {teacher.expected:.2f})"
+        if top1 < teacher.expected - TOLERANCE:
+            lines.append(
+                f"WARNING: the suite expects {teacher.expected:.2f} % of {teacher.name}; this teacher is "
+                f"{teacher.expected - top1:.2f} points below, so results are not comparable with published ones"
+            )
+    return lines
 
 
 def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:

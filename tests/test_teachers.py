@@ -1,15 +1,22 @@
 """Teachers from files: what does not fit is told, what fits is known by its content."""
 
 import dataclasses
+import os
+import signal
+import sys
 
 import pytest
+import timm
 import torch
 
-from kdbench import checkpoint, models, teachers
+from kdbench import checkpoint, models, teachers, teaching
+from kdbench.cli import main
 from kdbench.errors import KdbenchError
+from kdbench.job import Progress
 from kdbench.method import Needs
 from kdbench.session import locate_teacher, teacher_cell, trained_path
-from kdbench.teaching import announce_teacher, ensure_teacher, teacher_accuracy
+from kdbench.teaching import accuracy, announce_teacher, ensure_teacher
+from tests.cli_process import kdbench
 
 
 @pytest.fixture
@@ -236,8 +243,6 @@ def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab, heard):
     recipe = ("[[pairs]]", "[teacher_recipe]\nepochs = 1\nlr = 0.02\n[[pairs]]")
     session = lab.prepare(recipe, say=heard.append)
     assert session.teachers == {}
-    from kdbench.job import Progress
-
     assert ensure_teacher(session, "teacher", Progress())
     cell = teacher_cell(session, "teacher")
     assert (cell.recipe.epochs, cell.recipe.lr, cell.method, cell.seed) == (1, 0.02, "ce", 0)
@@ -284,12 +289,154 @@ def test_a_teacher_below_the_suites_expectation_is_a_loud_warning(lab, state, he
     claim = ("[[pairs]]", f"[teachers.teacher]\ntop1 = {expected}\n[[pairs]]")
     session = lab.prepare(claim, teacher_weights=folder, say=heard.append)
     announce_teacher(session, "teacher")
-    top1 = teacher_accuracy(session, "teacher")
-    assert heard[0] == f"teacher teacher ({lab.teacher.id}) reaches {top1:.2f} % top-1 on test"
+    top1 = accuracy(session, session.teachers["teacher"])
+    assert heard[:2] == [
+        f"teacher teacher is {folder / 'teacher.pth'}",
+        f"teacher teacher ({lab.teacher.id}) reaches {top1:.2f} % top-1 on test (expected {expected:.2f})",
+    ]
     assert session.teacher_top1 == {"teacher": top1}
-    assert len(heard) == (2 if warned else 1)
+    assert len(heard) == (3 if warned else 2)
     if warned:
         assert (
             f"WARNING: the suite expects 99.50 % of teacher; this teacher is {99.5 - top1:.2f} points"
-            in heard[1]
+            in heard[2]
         )
+
+
+def test_a_teacher_that_does_not_fit_the_memory_is_told(lab, monkeypatch):
+    def no_memory(job, progress, stop):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("kdbench.teaching.train_cohort", no_memory)
+    with pytest.raises(
+        KdbenchError, match=r"the teacher teacher does not fit the memory of cpu; .*batch_size"
+    ):
+        ensure_teacher(lab.prepare(), "teacher", Progress())
+
+
+# --- teachers that timm has the weights of ---
+
+TAGGED = ("[[pairs]]", '[teachers.teacher]\ntop1 = 60.0\npretrained = "resnet18.tv_in1k"\n[[pairs]]')
+
+
+@pytest.fixture
+def hub(monkeypatch, spec):
+    """timm's hub: a dict tag -> weights; every tag that was asked of it."""
+    weights, asked, create = {}, [], timm.create_model
+
+    def answer(name, pretrained=False, **kwargs):
+        if not pretrained:
+            return create(name, **kwargs)
+        asked.append(name)
+        if name not in weights:
+            raise OSError("We couldn't connect to the hub\nand more lines")
+        model = models.create(spec.arch, 4, **spec.args)
+        model.load_state_dict(weights[name])
+        return model
+
+    monkeypatch.setattr(timm, "create_model", answer)
+    return weights, asked
+
+
+def test_a_teacher_with_a_tag_is_fetched_once_and_never_trained_by_a_run(lab, hub, state, heard):
+    weights, asked = hub
+    weights["resnet18.tv_in1k"] = state
+    session = lab.prepare(TAGGED, say=heard.append)
+    assert session.teachers == {}
+    assert ensure_teacher(session, "teacher", Progress())
+    assert heard == ["fetching the teacher teacher: resnet18.tv_in1k from timm"]
+    found = session.teachers["teacher"]
+    assert (found.id, found.expected) == (lab.teacher.id, 60.0)
+    assert found.path.name == "teacher-resnet18.tv_in1k.safetensors"
+    assert lab.prepare(TAGGED).teachers["teacher"].id == lab.teacher.id
+    assert asked == ["resnet18.tv_in1k"]
+
+
+def test_off_line_one_sentence_says_what_was_tried_and_the_ways_out(lab, hub):
+    with pytest.raises(KdbenchError) as caught:
+        ensure_teacher(lab.prepare(TAGGED), "teacher", Progress())
+    text = str(caught.value)
+    assert (
+        "timm.create_model('resnet18.tv_in1k', pretrained=True) says: We couldn't connect to the hub;" in text
+    )
+    for way in (
+        "kdbench teachers import FILE --name teacher",
+        "--teacher-weights",
+        "teachers train",
+    ):
+        assert way in text
+    assert "\n" not in text
+
+
+def test_a_tag_that_timm_does_not_have_is_told_with_the_nearest(lab, hub):
+    wrong = (TAGGED[0], TAGGED[1].replace("tv_in1k", "tv_in2k"))
+    with pytest.raises(KdbenchError, match=r"'resnet18\.tv_in2k'.*did you mean 'resnet18\.tv_in1k'"):
+        ensure_teacher(lab.prepare(wrong), "teacher", Progress())
+    assert hub[1] == []
+
+
+def test_only_the_user_trains_a_teacher_with_a_tag_and_then_it_goes_before_timms(lab, hub, state):
+    hub[0]["resnet18.tv_in1k"] = state
+    assert ensure_teacher(lab.prepare(TAGGED), "teacher", Progress(), train=True)
+    assert hub[1] == []
+    found = lab.prepare(TAGGED).teachers["teacher"]
+    assert found.path == trained_path(lab.prepare(TAGGED), "teacher")
+    assert found.id != lab.teacher.id
+
+
+# --- all teachers of a suite ---
+
+TWO = (
+    ("[models]", '[models]\nlarger = { arch = "resnet8", args = { widths = [8, 8, 16, 16] } }'),
+    ('student = "student"', 'student = "student"\n[[pairs]]\nteacher = "larger"\nstudent = "student"'),
+)
+TRAIN = ["teachers", "train", "--suite", "tiny.toml", "--data-dir", "data", "--device", "cpu"]
+
+
+def kept(lab, results="results"):
+    """name -> content of the weights of the teachers that are there."""
+    files = (lab.folder / results / ".work" / "teachers").glob("*.safetensors")
+    return {f.name.split("-")[0]: f.read_bytes() for f in files if ".logits." not in f.name}
+
+
+def _command(lab, *options):
+    os.chdir(lab.folder)
+    torch.set_num_threads(1)
+    sys.argv = ["kdbench", *TRAIN, *options]
+    main()
+
+
+def test_both_teachers_are_trained_and_a_killed_command_goes_on_where_it_was(lab, in_child, wait_for):
+    lab.suite_file(("epochs = 2", "epochs = 8"), *TWO)
+    assert kdbench(*TRAIN, "--results", "whole", cwd=lab.folder).code == 0
+    work = lab.folder / "results" / ".work"
+    process = in_child(_command, lab)
+    wait_for(lambda: list(work.glob("*.pt")), "the first checkpoint")
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert kept(lab) == {}
+    done = kdbench(*TRAIN, cwd=lab.folder)
+    assert done.code == 0
+    assert kept(lab) == kept(lab, "whole")
+    assert kept(lab).keys() == {"teacher", "larger"}
+    assert list(work.glob("*.pt")) == []
+
+
+def test_a_teacher_that_fails_does_not_cost_the_other(lab):
+    def first_fails():
+        train = teaching.train_cohort
+
+        def fail(job, progress, stop):
+            if job.cells[0].student == "teacher":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return train(job, progress, stop)
+
+        teaching.train_cohort = fail
+
+    lab.suite_file(*TWO)
+    done = kdbench(*TRAIN, cwd=lab.folder, before=first_fails)
+    assert done.code == 3
+    assert "kdbench: the teacher teacher does not fit the memory of cpu" in done.err
+    assert kept(lab).keys() == {"larger"}
+    assert kdbench(*TRAIN, cwd=lab.folder).code == 0
+    assert kept(lab).keys() == {"teacher", "larger"}
