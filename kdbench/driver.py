@@ -16,6 +16,8 @@ import pandas as pd
 import torch
 
 from kdbench import locks, plan, provenance, registry, store
+from kdbench.errors import KdbenchError
+from kdbench.filling import fill
 from kdbench.job import Job, Progress, Result
 from kdbench.plan import Cell
 from kdbench.preview import estimate
@@ -121,10 +123,31 @@ def run(
 
 
 def train_teachers(suite: str, progress: Progress | None = None, **selection: Any) -> int:
-    """Have every teacher of a suite ready; returns the exit code (130, 143 when interrupted)."""
+    """Have every teacher of a suite ready, whatever becomes of the others.
+
+    Returns the exit code: 0, 3 where one could not be had (told on the way), 128 + signal when interrupted.
+    """
     with _signals() as caught:
         session = prepare(suite, ["kd"], stop=lambda: caught() is not None, **selection)
-        _teachers_ready(session, progress or Progress())
+        failed = False
+        for name in session.needed_teachers():
+            try:
+                if not ensure_teacher(session, name, progress or Progress(), train=True):
+                    break
+                announce_teacher(session, name)
+            except KdbenchError as error:
+                session.say(f"kdbench: {error}")
+                failed = True
+        number = caught()
+        return 128 + number if number is not None else 3 * failed
+
+
+def fill_cache(suite: str, progress: Progress | None = None, **selection: Any) -> int:
+    """Fill the cache ``teacher_cache`` for every teacher of a suite; returns the exit code (130, 143 interrupted)."""
+    with _signals() as caught:
+        session = prepare(suite, ["kd"], stop=lambda: caught() is not None, **selection)
+        for line in fill(session, progress or Progress()):
+            session.say(line)
         number = caught()
         return 0 if number is None else 128 + number
 
@@ -167,7 +190,16 @@ def _train_or_split(session: Session, cells: list[Cell], progress: Progress) -> 
     """Train a cohort; out of memory, train its halves; a single cell that does not fit is recorded so."""
     name = next((cell.teacher for cell in cells if cell.teacher), None)
     teacher = session.teachers[name] if name else None
-    job = Job(tuple(cells), teacher, session.data_dir, session.paths.work, session.device, session.plugins)
+    job = Job(
+        tuple(cells),
+        teacher,
+        session.data_dir,
+        session.paths.work,
+        session.device,
+        session.plugins,
+        session.teacher_cache,
+        session.graphs,
+    )
     try:
         return train_cohort(job, progress, session.stop)[0]
     except torch.OutOfMemoryError as error:

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdbench.data.sets import ImageSet
-from kdbench.data.views import plain
+from kdbench.data.feed import Feed
+from kdbench.precision import tensor_cores
 
 CALIBRATION_BINS = 15
 BATCH = 500
 
 
 @torch.no_grad()
-def predictions(predict: Callable[[Tensor], Tensor], images: ImageSet) -> Tensor:
+def predictions(predict: Callable[[Tensor], Tensor], evaluation: Feed) -> Tensor:
     """Logits [N, C] of ``predict(images in 0..1)`` over a whole set, in its order."""
-    return torch.cat([predict(plain(chunk)).float() for chunk in images.images.split(BATCH)])
+    with tensor_cores("fp32"):
+        return torch.cat([predict(images).float() for _, _, images in evaluation.plain(BATCH)])
 
 
 def top_k(logits: Tensor, targets: Tensor, k: int) -> float:

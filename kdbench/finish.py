@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from kdbench import models
-from kdbench.data.sets import ImageSet
+from kdbench.data.feed import Feed
 from kdbench.evaluate import details, fidelity, quality
 from kdbench.job import Result
+from kdbench.models.cost import looking
 from kdbench.trainee import Trainee
 
 
@@ -19,7 +20,7 @@ def result_of(
     trainee: Trainee,
     logits: Tensor | None,
     teacher_logits: Tensor | None,
-    evaluation: ImageSet,
+    evaluation: Feed,
     cohort_size: int,
 ) -> Result:
     """The result of one cell, finished or not.
@@ -41,6 +42,9 @@ def result_of(
         return result
     latest = {name: value for _, name, value in trainee.curves}
     row.update(_cost(trainee), train_top1=latest.get("train_top1"), final_loss=latest.get("loss"))
+    if status != "error":  # a faulty method's `predict` is not run again
+        with looking(trainee.modules):
+            row["macs"] = models.macs(trainee.net, cell.dataset.size, trainee.predict)
     if not finished or logits is None:
         return result
     if not torch.isfinite(logits).all():
@@ -69,7 +73,6 @@ def _cost(trainee: Trainee) -> dict[str, Any]:
         "peak_mem_mb": _peak_memory(trainee.device),
         "student_params": deployed + (extra if keeps else 0),
         "extra_params": 0 if keeps else extra,
-        "macs": models.macs(trainee.net.model, trainee.cell.dataset.size),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +14,9 @@ from kdbench import registry
 from kdbench.data.views import View
 from kdbench.errors import KdbenchError, unknown
 from kdbench.identity import canonical, digest
-from kdbench.method import Method
+from kdbench.method import Method, Needs
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite, replace_recipe
+from kdbench.teacher_cache import STORAGE, outcomes
 
 Sets = Mapping[str, Mapping[str, Sequence[Any]]]  # method -> parameter -> values
 
@@ -40,6 +40,7 @@ class Cell:
     params: Mapping[str, Any]
     seed: int
     variant: str = ""
+    teacher_cache: str | None = None  # how the teacher's logits were stored, where they come from its cache
 
     def __str__(self) -> str:
         return f"{self.method} {self.variant}".strip()
@@ -52,6 +53,7 @@ class Cell:
         """Everything that can change the number, and nothing else."""
         method = self.build_method()
         views = self.recipe.views(method.needs.views)
+        cache = {"teacher_cache": self.teacher_cache} if self.teacher_cache else {}
         return {
             "split": self.split_id,
             "normalise": [self.dataset.mean, self.dataset.std],
@@ -61,6 +63,7 @@ class Cell:
             "student": [self.student, self.student_model.arch, dict(self.student_model.args)],
             "method": [self.method, method.version, method.params],
             "seed": self.seed,
+            **cache,
         }
 
     @cached_property
@@ -156,6 +159,7 @@ def cells(
     split: str,
     split_id: str,
     teacher_ids: Mapping[str, str | None],
+    teacher_cache: bool = False,
 ) -> list[Cell]:
     """The whole matrix, seeds outermost, each id once.
 
@@ -187,6 +191,9 @@ def cells(
                 params={key: getattr(method, key) for key in method_module.field_types(type(method))},
                 seed=seed,
                 variant=" ".join(f"{key}={_show(value)}" for key, value in set_here.items()),
+                teacher_cache=STORAGE
+                if teacher_cache and cacheable(method.needs, recipe, suite.views)
+                else None,
             )
             for view in method.needs.views:
                 if view not in suite.views:
@@ -195,6 +202,13 @@ def cells(
                     )
             matrix.setdefault(cell.id, cell)
     return list(matrix.values())
+
+
+def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:
+    """Whether a method's teacher outputs are logits alone, of at least one view that has a finite table."""
+    if not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
+        return False
+    return any(outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
 
 
 def check_params(suite: Suite) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from kdbench import checkpoint, registry, store
 from kdbench.errors import KdbenchError
+from kdbench.export import description
 from kdbench.identity import canonical
 from kdbench.job import Result
 from kdbench.method import Method
@@ -36,7 +37,8 @@ def record(session: Session, result: Result, source: Mapping[str, Any]) -> None:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **result.details)  # type: ignore[arg-type]
             checkpoint.write_atomic(paths.details / f"{cell.id}.npz", buffer.getvalue())
-            checkpoint.save_weights(paths.students / f"{cell.id}.safetensors", result.student)
+            student = paths.students / f"{cell.id}.safetensors"
+            checkpoint.save_weights(student, result.student, description(cell))
         except OSError as error:
             raise KdbenchError(
                 f"cannot write {error.filename or paths.details} ({error.strerror}); free or fix it and type the same "
@@ -60,7 +62,7 @@ def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
         "schema": store.SCHEMA,
         "cell_id": cell.id,
         "suite": cell.suite,
-        "dataset": cell.dataset.name,
+        "dataset": cell.dataset.shown,
         "split": cell.split,
         "teacher": cell.teacher,
         "teacher_id": cell.teacher_id,
@@ -72,6 +74,7 @@ def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
         "seed": cell.seed,
         "variant": cell.variant,
         "default": not cell.variant,
+        "teacher_cache": cell.teacher_cache,
     }
 
 

@@ -7,16 +7,16 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
-from kdbench import models, plan, registry, store, suites
+from kdbench import data, models, plan, registry, shelf, store, suites
 from kdbench.data.sets import Split
 from kdbench.errors import KdbenchError
-from kdbench.job import load_split, resumable
+from kdbench.job import load_data, resumable
 from kdbench.plan import Cell, Position
+from kdbench.precision import check as check_precision
 from kdbench.suites import Pair, Suite, replace_recipe
 from kdbench.teachers import Teacher, find_file, open_teacher
 
@@ -69,11 +69,14 @@ class Session:
     methods: list[str]
     pairs: list[Pair]
     seeds: list[int]
-    sets: dict[str, dict[str, list[Any]]]
+    sets: plan.Sets
     split_name: str
     weights: Path | None
     say: Say
     stop: Callable[[], bool]
+    also: Sequence[plan.Sets] = ()
+    teacher_cache: Path | None = None
+    graphs: bool = False
     teachers: dict[str, Teacher] = field(default_factory=dict)
     teacher_top1: dict[str, float] = field(default_factory=dict)
 
@@ -83,9 +86,14 @@ class Session:
             pair.teacher: self.teachers[pair.teacher].id if pair.teacher in self.teachers else None
             for pair in self.pairs
         }
-        return plan.cells(
-            self.suite, self.methods, self.pairs, self.seeds, self.sets, self.split_name, self.split.id, ids
-        )
+        chosen = (self.suite, self.methods, self.pairs, self.seeds)
+        matrix: dict[str, Cell] = {}
+        for sets in (self.sets, *self.also):
+            for cell in plan.cells(
+                *chosen, sets, self.split_name, self.split.id, ids, self.teacher_cache is not None
+            ):
+                matrix.setdefault(cell.id, cell)
+        return list(matrix.values())
 
     def needed_teachers(self) -> list[str]:
         if not any(registry.get(name).needs.teacher for name in self.methods):
@@ -100,18 +108,28 @@ def prepare(
     pairs: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     sets: Sequence[str] = (),
+    also: Sequence[plan.Sets] = (),
     epochs: int | None = None,
+    per_class: int | None = None,
+    workers: int | None = None,
     split: str = "test",
     data_dir: str | Path | None = None,
     teacher_weights: str | Path | None = None,
+    teacher_cache: str | Path | None = None,
     results: str | Path = "results",
     device: str = "auto",
+    graphs: bool = False,
     precision: str | None = None,
     plugins: str | Path | None = None,
     say: Say | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Session:
-    """Resolve a selection, checking everything that can be checked before training. Raises KdbenchError."""
+    """Resolve a selection, checking everything that can be checked before training. Raises KdbenchError.
+
+    ``also``: further values of parameters, each set beside ``sets``, whose values multiply.
+    ``per_class`` keeps only so many training and test images of each class, in place of what the suite says;
+    ``workers`` processes decode images that stream.
+    """
     plugin_dir = Path(plugins) if plugins else None
     registry.load(plugin_dir)
     spec = suites.load(suite)
@@ -126,20 +144,37 @@ def prepare(
     chosen = plan.select_pairs(asked, pairs)
     parsed = plan.parse_sets(sets, names)
     where = Path(data_dir) if data_dir else None
+    wanted = spec.dataset
+    if per_class is not None:
+        wanted = dataclasses.replace(
+            wanted, train_per_class=per_class, test_per_class=per_class, subset=f"{per_class} a class"
+        )
+    if workers is not None:
+        wanted = dataclasses.replace(wanted, workers=workers)
+    dataset, measured = load_data(wanted, where)
+    spec, asked = (dataclasses.replace(each, dataset=measured) for each in (spec, asked))
+    place = choose_device(device)
+    for recipe in (asked.recipe, *(replace_recipe(asked.recipe, p.recipe, str(p)) for p in chosen)):
+        check_precision(recipe.precision, place)
+    if graphs and not place.startswith("cuda"):
+        raise KdbenchError(f"--graphs needs a CUDA device, not {place}; leave it out")
     session = Session(
         suite=asked,
         written=spec,
         paths=Paths(Path(results), spec.name),
-        split=load_split(spec.dataset, split, where),
-        device=choose_device(device),
+        split=data.split(dataset, split, measured.holdout),
+        device=place,
+        graphs=graphs,
         data_dir=where,
         plugins=plugin_dir,
         methods=names,
         pairs=chosen,
         seeds=list(seeds) if seeds is not None else list(spec.seeds),
         sets=parsed,
+        also=also,
         split_name=split,
         weights=Path(teacher_weights) if teacher_weights else None,
+        teacher_cache=Path(teacher_cache) if teacher_cache else None,
         say=say or _stderr,
         stop=stop,
     )
@@ -202,16 +237,44 @@ def teacher_cell(session: Session, name: str) -> Cell:
 
 
 def trained_path(session: Session, name: str) -> Path:
-    return session.paths.work / "teachers" / f"{name}-{teacher_cell(session, name).id}.safetensors"
+    return shelf.folder(session.paths.work) / f"{name}-{teacher_cell(session, name).id}.safetensors"
+
+
+def pretrained_path(session: Session, name: str) -> Path | None:
+    """Where the weights that timm has for a teacher are kept; None where the suite names none."""
+    tag = session.suite.teachers[name].pretrained if name in session.suite.teachers else None
+    return shelf.folder(session.paths.work) / f"{name}-{tag}.safetensors" if tag else None
 
 
 def locate_teacher(session: Session, name: str) -> Teacher | None:
-    """The teacher from --teacher-weights, or the one trained here before; None when it must be trained."""
-    path = find_file(name, session.weights) if session.weights else trained_path(session, name)
+    """The teacher that is there, None when it must be trained or fetched.
+
+    In falling order of say: --teacher-weights, the last one imported, timm's weights where the suite names them, else
+    the one trained here.
+    """
+    dataset, model = session.suite.dataset, session.suite.model(name)
+    if session.weights:
+        path = find_file(name, session.weights)
+    else:
+        own = pretrained_path(session, name) or trained_path(session, name)
+        path = shelf.chosen(session.paths.work, dataset.name, name, model) or own
     if not path.is_file():
         return None
     expected = session.suite.teachers[name].top1 if name in session.suite.teachers else None
-    return open_teacher(name, session.suite.model(name), path, session.suite.dataset, expected)
+    return open_teacher(name, model, path, dataset, expected)
+
+
+def teacher_lines(session: Session) -> list[str]:
+    """For every teacher that the selection needs: which one it is, or how it is to be had."""
+    lines = []
+    for name in session.needed_teachers():
+        teacher = session.teachers.get(name)
+        if teacher is not None:
+            lines.append(f"teacher {name}: {teacher.id}, {teacher.path}")
+        else:
+            way = "fetch from timm" if pretrained_path(session, name) else "train"
+            lines.append(f"teacher {name}: to {way} first")
+    return lines
 
 
 # --- what is done ---

@@ -56,9 +56,10 @@ class Table:
     """One teacher's logits on one view of one train set; the file is made when it is not there."""
 
     def __init__(self, folder: Path, key: object, count: int, view: View, classes: int) -> None:
-        self.outcomes, self.classes = outcomes(view), classes
-        if self.outcomes is None:
+        number = outcomes(view)
+        if number is None:
             raise ValueError("this view has no finite table")
+        self.outcomes, self.classes = number, classes
         self.path = folder / f"teacher-{digest(key)}.f16"
         self.shape = (count, self.outcomes, classes + 1)
         try:

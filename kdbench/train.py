@@ -9,26 +9,27 @@ from __future__ import annotations
 import contextlib
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from kdbench import checkpoint, data, registry
-from kdbench.data.sets import ImageSet, Split
+from kdbench.data.feed import Fed
+from kdbench.data.sets import Split
 from kdbench.errors import KdbenchError
 from kdbench.evaluate import top_k
 from kdbench.finish import result_of
-from kdbench.identity import generator
 from kdbench.job import Job, Progress, Result, load_split, resumable
-from kdbench.method import Batch, Context, Needs, Outputs, Views
+from kdbench.method import Batch, Context, Needs, Views
 from kdbench.models.net import Net, place
 from kdbench.plan import Cell
+from kdbench.precision import tensor_cores
+from kdbench.recorded import RecordedStep
+from kdbench.shared_teacher import SharedTeacher, open_cache
 from kdbench.suites import Recipe
 from kdbench.teachers import teacher_logits
-from kdbench.trainee import Trainee, autocast, build_net
-
-Draws = Mapping[str, Mapping[str, Tensor]]  # view -> that view's choices for every sample
+from kdbench.trainee import Trainee, build_net
 
 
 def train_cohort(
@@ -65,13 +66,16 @@ class Cohort:
         self.first = job.cells[0]
         self.recipe = self.first.recipe  # in what cells of a cohort share: epochs, batch size, precision
         split = load_split(self.first.dataset, self.first.split, job.data_dir)
-        self.evaluation, self.train = _to(split.evaluation, self.device), _to(split.train, self.device)
-        self.steps = math.ceil(len(self.train.targets) / self.recipe.batch_size)
+        self.train = data.open_feed(split.train, self.device)
+        self.evaluation = data.open_feed(split.evaluation, self.device)
+        self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
         self.teacher, self.teacher_eval = self._teacher(split)
+        self.shared = self._shared()
         self.students_eval: dict[str, Tensor] = {}
         self.failures: dict[str, str] = {}  # of cells that could not even be built
         self.save_failed = False
         self.trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
+        self.step_of = {t.cell.id: RecordedStep(t).step if job.graphs else t.step for t in self._live()}
 
     def _teacher(self, split: Split) -> tuple[Net | None, Tensor | None]:
         teacher = self.job.teacher
@@ -80,13 +84,25 @@ class Cohort:
         net = place(teacher.net(self.first.dataset), self.device)
         return net, teacher_logits(teacher, net, split, self.job.work, self.device)
 
+    def _shared(self) -> SharedTeacher | None:
+        if self.teacher is None:
+            return None
+        cell = next((c for c in self.job.cells if c.teacher_cache), None)
+        folder = self.job.teacher_cache
+        cache = (
+            open_cache(folder, cell, len(self.train), self.device, self.progress.warn)
+            if cell and folder
+            else None
+        )
+        return SharedTeacher(self.teacher, self.first, self.device, cache, self.job.graphs)
+
     def _trainee(self, cell: Cell) -> Trainee | None:
         size = self.first.dataset.size
         try:
             net = build_net(cell, self.device)
             context = Context(
                 num_classes=self.first.dataset.classes,
-                train_size=len(self.train.targets),
+                train_size=len(self.train),
                 train_targets=self.train.targets,
                 batch_size=cell.recipe.batch_size,
                 epochs=cell.recipe.epochs,
@@ -111,6 +127,10 @@ class Cohort:
 
     def run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         """Train to the end or to ``stop``."""
+        with tensor_cores(self.recipe.precision):
+            return self._run(stop)
+
+    def _run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         live = self._live()
         start = (live[0].epoch, live[0].step_in_epoch) if live else (self.recipe.epochs, 0)
         self.progress.begin(len(live), self.recipe.epochs, self.steps, start[0] * self.steps + start[1])
@@ -134,61 +154,44 @@ class Cohort:
 
     def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
         """One pass over the train set from step ``first_step``; True when ``stop`` cut it short (and it is saved)."""
-        draws, order = self._draws(epoch)
-        for step, chosen in enumerate(order.split(self.recipe.batch_size)[first_step:], start=first_step):
-            live = self._live()
-            if stop():
-                self._save(live)
-                return True
-            takers = [t for t in live if len(chosen) >= t.min_batch]
-            if takers:
-                self._step(epoch, step, chosen, draws, takers)
-            for trainee in live:
-                trainee.step_in_epoch = step + 1
-            self.progress.step(len(chosen))
+        views = {name: self.first.views[name] for name in _union(self._live()).views}
+        where = (self.first.split_id, self.first.seed, epoch)
+        batches = self.train.epoch(views, where, self.recipe.batch_size, first_step)
+        try:
+            for step, fed in enumerate(batches, start=first_step):
+                live = self._live()
+                if not live:
+                    break
+                if stop():
+                    self._save(live)
+                    return True
+                if takers := [t for t in live if len(fed.index) >= t.min_batch]:
+                    self._step(epoch, step, fed, takers)
+                for trainee in live:
+                    trainee.step_in_epoch = step + 1
+                self.progress.step(len(fed.index))
+        except KdbenchError:  # a file of the next batch cannot be read: what is trained until here is kept
+            self._save(self._live())
+            raise
         return False
 
-    def _draws(self, epoch: int) -> tuple[Draws, Tensor]:
-        """All random choices of an epoch, each view's and the order: functions of (data, seed, epoch) alone."""
-        where = (self.first.split_id, self.first.seed, epoch)
-        count, height, width, _ = self.train.images.shape
-        draws = {
-            view: data.draw(self.first.views[view], count, (height, width), generator(f"view:{view}", *where))
-            for view in _union(self._live()).views
-        }
-        return draws, torch.randperm(count, generator=generator("order", *where))
-
-    def _step(self, epoch: int, step: int, chosen: Tensor, draws: Draws, takers: list[Trainee]) -> None:
-        on_device = chosen.to(self.device)
-        pixels, target = self.train.images[on_device], self.train.targets[on_device]
-        images = {
-            view: data.render(self.first.views[view], pixels, {k: v[chosen] for k, v in draws[view].items()})
-            for view in _union(takers).views
-        }
-        teacher = self._teacher_outputs(images, [t for t in takers if t.needs.teacher])
-        progress = torch.tensor((epoch + step / self.steps) / self.recipe.epochs, device=self.device)
-        tail = len(self.train.targets) % self.recipe.batch_size
+    def _step(self, epoch: int, step: int, fed: Fed, takers: list[Trainee]) -> None:
+        shown = self.shared.outputs(fed, takers) if self.shared else lambda taker: {}
+        progress = torch.full((), (epoch + step / self.steps) / self.recipe.epochs, device=self.device)
+        tail = len(self.train) % self.recipe.batch_size
         for trainee in takers:
             drops_tail = 0 < tail < trainee.min_batch
             batch = Batch(
-                target=target,
+                target=fed.target,
                 epoch=(epoch + 1) * self.recipe.reference_epochs / self.recipe.epochs,
                 last=step == self.steps - 1 - drops_tail,
                 progress=progress,
                 generator=trainee.streams.generator,
-                sample_index=on_device if trainee.needs.index else None,
+                sample_index=fed.index if trainee.needs.index else None,
             )
             rate = learning_rate(trainee.cell.recipe, epoch, step, self.steps)
             with self._closing(trainee, "a training step"):
-                trainee.step(batch, images, teacher, rate)
-
-    @torch.no_grad()
-    def _teacher_outputs(self, images: Mapping[str, Tensor], takers: list[Trainee]) -> dict[str, Outputs]:
-        if self.teacher is None or not takers:
-            return {}
-        needs = _union(takers)
-        with autocast(self.recipe, self.device):
-            return {view: self.teacher(images[view], needs) for view in needs.views}
+                self.step_of[trainee.cell.id](batch, fed.images, shown(trainee), rate)
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
@@ -259,22 +262,22 @@ class TeacherPass:
     """The unaugmented train set with teacher outputs, batch by batch in canonical order; can be iterated again."""
 
     def __init__(self, cohort: Cohort, needs: Needs) -> None:
-        self.cohort, self.needs = cohort, needs
+        self.cohort, self.needs = cohort, needs.of("teacher")
 
     def __iter__(self) -> Iterator[tuple[Batch, Views]]:
         cohort = self.cohort
         if cohort.teacher is None:
             raise KdbenchError("prepare reads teacher batches, but `needs` declares teacher=False")
-        order = torch.arange(len(cohort.train.targets), device=cohort.device)
-        for chosen in order.split(cohort.recipe.batch_size):
-            images = data.plain(cohort.train.images[chosen])
+        seen = 0
+        for index, target, images in cohort.train.plain(cohort.recipe.batch_size):
+            seen += len(index)
             batch = Batch(
-                target=cohort.train.targets[chosen],
+                target=target,
                 epoch=0.0,
-                last=bool(chosen[-1] == order[-1]),
+                last=seen == len(cohort.train),
                 progress=torch.tensor(0.0, device=cohort.device),
                 generator=torch.Generator(cohort.device),
-                sample_index=chosen if self.needs.index else None,
+                sample_index=index if self.needs.index else None,
             )
             yield batch, Views({self.needs.views[0]: cohort.teacher(images, self.needs)}, self.needs)
 
@@ -284,7 +287,3 @@ def _union(trainees: list[Trainee]) -> Needs:
     for trainee in trainees[1:]:
         needs = needs | trainee.needs
     return needs
-
-
-def _to(images: ImageSet, device: torch.device) -> ImageSet:
-    return ImageSet(images.images.to(device), images.targets.to(device))

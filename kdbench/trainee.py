@@ -14,14 +14,26 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import models, registry
-from kdbench.data.sets import ImageSet
+from kdbench.data.feed import Feed
 from kdbench.errors import KdbenchError
 from kdbench.evaluate import predictions
 from kdbench.identity import stream
-from kdbench.method import Batch, Context, ModelFacts, Needs, Outputs, Terms, Views, overrides
+from kdbench.method import (
+    Batch,
+    Context,
+    Method,
+    ModelFacts,
+    Needs,
+    Outputs,
+    Role,
+    Terms,
+    Views,
+    overrides,
+)
 from kdbench.models.cost import looking
 from kdbench.models.net import Net, place
 from kdbench.plan import Cell
+from kdbench.precision import autocast
 from kdbench.suites import Recipe
 
 
@@ -108,11 +120,6 @@ def build_net(cell: Cell, device: torch.device) -> Net:
     return place(Net(model, data.mean, data.std), device)
 
 
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The precision in which students and teacher run forward."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-
-
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
     """What each call of a step's loss may read: one call, or one for each of the recipe's ``train_views``.
 
@@ -124,10 +131,19 @@ def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
 
 def unmet(needs: Needs, student: ModelFacts, teacher: ModelFacts | None) -> str | None:
     """Why a pair cannot give what a method declares, or None."""
-    for role, facts in (("student", student), ("teacher", teacher)):
-        if needs.preact and facts is not None and not facts.has_preact:
+    models: dict[Role, ModelFacts | None] = {"student": student, "teacher": teacher}
+    for role, facts in models.items():
+        if needs.of(role).preact and facts is not None and not facts.has_preact:
             return f"the {role} has no pre-activation stages"
     return None
+
+
+def skip_reason(method: Method, context: Context) -> str | None:
+    """Why ``method`` cannot train this pair, or None."""
+    reason = unmet(method.needs, context.student, context.teacher) or method.skip(context)
+    if not reason and context.num_classes < method.min_classes:
+        reason = f"{method.name} needs at least {method.min_classes} classes"
+    return reason
 
 
 class Trainee:
@@ -148,10 +164,7 @@ class Trainee:
         self.watch = Stopwatch(device)
         self.streams = Streams(stream("cell", cell.split_id, cell.seed, cell.student), device)
         self.net = net
-        reason = unmet(self.needs, context.student, context.teacher) or self.method.skip(context)
-        if not reason and context.num_classes < self.method.min_classes:
-            reason = f"{cell.method} needs at least {self.method.min_classes} classes"
-        if reason:
+        if reason := skip_reason(self.method, context):
             self.outcome = ("skipped", reason)
             return
         with self.streams.active():
@@ -181,26 +194,42 @@ class Trainee:
         self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
     ) -> None:
         """Forward, loss, backward, update, optimiser: one training step on one batch."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.set_rate(lr)
         with self.watch.running(), self.streams.active():
-            with autocast(self.cell.recipe, self.device):
-                outputs = {view: self.net(images[view], self.needs) for view in self.needs.views}
-            calls = [
-                (Views(outputs, needs), Views(teacher, needs) if needs.teacher else None)
-                for needs in self.passes
-            ]
-            returned = [self.method.loss(batch, *views, self.modules) for views in calls]
-            terms = _added([check_terms(self.cell.method, each) for each in returned])
-            total = torch.stack(list(terms.values())).sum()
-            total.backward()
-            if overrides(self.method, "update"):
-                with torch.no_grad():
-                    for views, each in zip(calls, returned, strict=True):
-                        detached = {name: value.detach() for name, value in each.items()}
-                        self.method.update(batch, *views, self.modules, detached)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.compute(batch, images, teacher)
+        self.seen += len(batch.target)
+
+    def set_rate(self, lr: float) -> None:
+        """The learning rate of the next step; a rate that lies on the device (of a recorded step) stays there."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+
+    def compute(self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs]) -> None:
+        """All of a step that runs on the device: no host number changes here, so it can be recorded and replayed."""
+        with autocast(self.cell.recipe.precision, self.device):
+            asked = self.needs.of("student")
+            outputs = {view: self.net(images[view], asked) for view in asked.views}
+        calls = [
+            (
+                Views(outputs, needs.of("student")),
+                Views(teacher, needs.of("teacher")) if needs.teacher else None,
+            )
+            for needs in self.passes
+        ]
+        returned = [self.method.loss(batch, *views, self.modules) for views in calls]
+        terms = _added([check_terms(self.cell.method, each) for each in returned])
+        total = torch.stack(list(terms.values())).sum()
+        total.backward()
+        if overrides(self.method, "update"):
+            with torch.no_grad():
+                for views, each in zip(calls, returned, strict=True):
+                    detached = {name: value.detach() for name, value in each.items()}
+                    self.method.update(batch, *views, self.modules, detached)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         size = len(batch.target)
         self._add("loss", total.detach() * size)
         if not overrides(self.method, "predict"):  # else the student's own logits are not its prediction
@@ -208,10 +237,12 @@ class Trainee:
             self._add("hits", (logits.argmax(dim=1) == batch.target).sum())
         for name, value in terms.items():
             self._add(f"loss_{name}", value.detach() * size)
-        self.seen += size
 
     def _add(self, name: str, value: Tensor) -> None:
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        if name in self.sums:
+            self.sums[name].add_(value)
+        else:
+            self.sums[name] = value
 
     def end_epoch(self) -> None:
         """Sums -> curves; a loss that is not finite closes the cell."""
@@ -226,18 +257,19 @@ class Trainee:
         if not torch.isfinite(torch.tensor(loss)):
             self.outcome = ("diverged", f"the training loss became {loss} in epoch {self.epoch}")
 
-    def evaluate(self, images: ImageSet) -> Tensor:
+    def predict(self, images: Tensor) -> Tensor:
+        """The deployed student's logits on ``images`` in 0..1."""
+        asked = self.needs if overrides(self.method, "predict") else Needs(views=self.needs.views)
+        needs = asked.of("student")
+        student = Views({needs.views[0]: self.net(images, needs)}, needs)
+        return self.method.predict(student, self.modules)
+
+    def evaluate(self, evaluation: Feed) -> Tensor:
         """Logits of the deployed student, eval mode, fp32; training state is left as it was."""
-        needs = self.needs if overrides(self.method, "predict") else Needs(views=self.needs.views)
         begin = time.perf_counter()
-
-        def predict(batch: Tensor) -> Tensor:
-            student = Views({needs.views[0]: self.net(batch, needs)}, needs)
-            return self.method.predict(student, self.modules)
-
         with looking(self.net), looking(self.modules):
-            logits = predictions(predict, images)
-        expected = (len(images.targets), self.context.num_classes)
+            logits = predictions(self.predict, evaluation)
+        expected = (len(evaluation), self.context.num_classes)
         if tuple(logits.shape) != expected:
             raise KdbenchError(f"predict must return logits {list(expected)}, got {list(logits.shape)}")
         self.eval_s += time.perf_counter() - begin

@@ -1,5 +1,6 @@
 """The table of a teacher's logits: exact up to fp16, whoever writes, dies or fills the disk."""
 
+import dataclasses
 import os
 import resource
 import signal
@@ -8,9 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from kdbench import plan, registry
 from kdbench.data.views import View, draw, render
 from kdbench.errors import KdbenchError
+from kdbench.method import Needs
+from kdbench.models.net import Net
+from kdbench.suites import Pair
 from kdbench.teacher_cache import CachedLogits, Table, all_draws, outcome, outcomes
+from kdbench.train import train_cohort
+from tests.cli_process import kdbench
 
 WEAK = View(pad=1, flip=True)
 
@@ -171,3 +178,94 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KdbenchError, match="choose another --teacher-cache"):
         table(tmp_path / "file" / "cache")
+
+
+# --- in training ---
+
+
+def cells(lab, *methods, **options):
+    registry.load()
+    pair = [Pair("teacher", "student")]
+    ids = {"teacher": lab.teacher.id}
+    return plan.cells(lab.suite, methods, pair, [0], {}, "test", lab.split.id, ids, **options)
+
+
+def trained(lab, chosen, cache=None):
+    results, _ = train_cohort(dataclasses.replace(lab.job(chosen), teacher_cache=cache))
+    for result in results:
+        assert result.row["status"] == "ok", result.row["error"]
+    return {result.cell.method: result for result in results}
+
+
+def same(one, other):
+    return all(torch.equal(one.student[name], other.student[name]) for name in one.student)
+
+
+def test_the_id_tells_the_cache_where_it_is_used(lab):
+    """Methods that need no teacher or more of it than logits bypass the cache and keep their ids."""
+    for name, used in {"ce": False, "kd": True, "mlkd": True, "at": False, "srrl": False}.items():
+        (plain,), (cached,) = cells(lab, name), cells(lab, name, teacher_cache=True)
+        assert (cached.teacher_cache == "fp16") is used
+        assert (plain.id != cached.id) is used
+        assert plain.teacher_cache is None
+
+
+def test_numbers_with_the_cache_are_those_without_up_to_fp16(lab, tmp_path):
+    """fp16 keeps 11 bits, so logits of size 8 move by at most 1/512; the weights after two epochs hardly."""
+    names = ("ce", "kd", "mlkd", "at")
+    plain = trained(lab.using(work="a"), cells(lab, *names))
+    cached = trained(lab.using(work="b"), cells(lab, *names, teacher_cache=True), tmp_path / "cache")
+    for name in names:
+        bypassed = name in ("ce", "at")
+        assert same(plain[name], cached[name]) is bypassed, name
+        for key, value in plain[name].student.items():
+            assert torch.allclose(cached[name].student[key].float(), value.float(), atol=3e-3), (name, key)
+
+
+def test_a_filled_cache_gives_the_same_bits_alone_and_in_company(lab, tmp_path):
+    """With fp32 on one machine the batch's make-up leaves no trace that fp16 would keep."""
+    first = trained(lab.using(work="a"), cells(lab, "kd", "dkd", teacher_cache=True), tmp_path)
+    again = trained(lab.using(work="b"), cells(lab, "kd", teacher_cache=True), tmp_path)
+    assert same(first["kd"], again["kd"])
+
+
+def test_what_the_cache_knows_is_not_computed_again(lab, tmp_path, monkeypatch):
+    shown = []
+    forward = Net.forward
+
+    def counting(net, images, needs=None):
+        if not net.training:
+            shown.append(len(images))
+        return forward(net, images, needs or Needs())
+
+    chosen = cells(lab, "kd", teacher_cache=True)
+    trained(lab.using(work="a"), chosen, tmp_path)
+    monkeypatch.setattr(Net, "forward", counting)
+    trained(lab.using(work="b"), chosen, tmp_path)
+    with_cache = sum(shown)
+    shown.clear()
+    trained(lab.using(work="c"), cells(lab, "kd"))
+    epochs, images = lab.suite.recipe.epochs, len(lab.split.train)
+    assert sum(shown) - with_cache == epochs * images
+
+
+def test_the_command_line_fills_and_uses_it(lab):
+    """Filled ahead, a run computes nothing new; typed again without the cache, kd is another cell and at is not."""
+    lab.suite_file()
+    usual = ("--suite", "tiny.toml", "--data-dir", "data")
+    cache = ("--teacher-cache", "cache")
+    missing = kdbench("teachers", "cache", *usual, *cache, cwd=lab.folder)
+    assert missing.code == 1
+    assert "teachers train" in missing.err
+    assert kdbench("teachers", "train", *usual, cwd=lab.folder).code == 0
+    filled = kdbench("teachers", "cache", *usual, *cache, cwd=lab.folder)
+    assert filled.code == 0, filled.err
+    assert "view weak: 100.0% of" in filled.err
+    (file,) = (lab.folder / "cache").iterdir()
+    before = file.read_bytes()
+    assert len(before) == len(lab.split.train) * 18 * 5 * 2
+    done = kdbench("run", *usual, "--methods", "kd,at", *cache, cwd=lab.folder)
+    assert done.code == 0, done.err
+    assert file.read_bytes() == before
+    plan_again = kdbench("run", *usual, "--methods", "kd,at", "--dry-run", cwd=lab.folder).out
+    assert "2 cells = 1 done + 1 missing" in plan_again

@@ -1,0 +1,33 @@
+"""In which precision networks run: fp32, bf16 (autocast), or tf32 (fp32 with TF32 matrix products on a CUDA device)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from kdbench.errors import KdbenchError
+
+
+def check(precision: str, device: str) -> None:
+    """Raises KdbenchError for a precision that the device does not have."""
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise KdbenchError(f"tf32 needs a CUDA device, not {device}; use --precision fp32 or bf16")
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The forward of students and teacher under a recipe's ``precision``."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextlib.contextmanager
+def tensor_cores(precision: str) -> Iterator[None]:
+    """TF32 in matrix products and convolutions only where it says ``tf32``: cuDNN would take it unasked."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -1,0 +1,85 @@
+"""The teacher's outputs of one batch, made once for all students of a cohort: by its forward, or from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import reduce
+from operator import or_
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kdbench.data.feed import Fed
+from kdbench.data.views import View
+from kdbench.method import Needs, Outputs
+from kdbench.models.net import Net
+from kdbench.plan import Cell
+from kdbench.precision import autocast
+from kdbench.recorded import RecordedForward
+from kdbench.teacher_cache import CachedLogits, Table, outcomes
+from kdbench.trainee import Trainee
+
+ByView = dict[str, Outputs]
+NOTHING = Needs(views=())
+
+
+class SharedTeacher:
+    """A frozen network in the precision of a recipe. ``cache``: for the cells that say `teacher_cache`."""
+
+    def __init__(
+        self, net: Net, cell: Cell, device: torch.device, cache: CachedLogits | None, graphs: bool = False
+    ) -> None:
+        self.net, self.precision, self.device, self.cache = net, cell.recipe.precision, device, cache
+        self._run = RecordedForward(self._eager) if graphs else self._eager
+
+    @torch.no_grad()
+    def outputs(self, fed: Fed, takers: list[Trainee]) -> Callable[[Trainee], ByView]:
+        """One forward a view with the union of what ``takers`` need -> what each of them is shown."""
+        takers = [taker for taker in takers if taker.needs.teacher]
+        plain = self._forward(fed, _union(taker for taker in takers if not taker.cell.teacher_cache))
+        cached = self._cached(fed, _union(taker for taker in takers if taker.cell.teacher_cache), plain)
+        return lambda taker: cached if taker.cell.teacher_cache else plain
+
+    def _forward(self, fed: Fed, needs: Needs) -> ByView:
+        return {view: self._run(fed.images[view], needs) for view in needs.views}
+
+    def _eager(self, images: Tensor, needs: Needs) -> Outputs:
+        with autocast(self.precision, self.device):
+            return self.net(images, needs)
+
+    def _cached(self, fed: Fed, needs: Needs, plain: ByView) -> ByView:
+        found: ByView = {}
+        for view in needs.views:
+            images, ready = fed.images[view], plain.get(view)
+            if self.cache is None or view not in self.cache.tables:  # the strong view of a two-view method
+                found[view] = ready or self._run(images, needs)
+                continue
+
+            def compute(places: Tensor, images: Tensor = images, ready: Outputs | None = ready) -> Tensor:
+                places = places.to(self.device)
+                return ready.logits[places] if ready else self._eager(images[places], Needs()).logits
+
+            logits = self.cache.logits(view, fed.rows, fed.draws[view], compute)
+            found[view] = Outputs(logits.to(self.device, non_blocking=True))
+        return found
+
+
+def _union(takers: Iterable[Trainee]) -> Needs:
+    return reduce(or_, (taker.needs.of("teacher") for taker in takers), NOTHING)
+
+
+def open_cache(
+    folder: Path, cell: Cell, count: int, device: torch.device, warn: Callable[[str], None]
+) -> CachedLogits:
+    """The tables of ``cell``'s teacher on its train set of ``count`` images, one for each finite view."""
+    views = {name: view for name, view in cell.views.items() if outcomes(view)}
+    size = cell.dataset.classes
+    tables = {n: Table(folder, table_key(cell, v, device), count, v, size) for n, v in views.items()}
+    return CachedLogits(tables, views, warn)
+
+
+def table_key(cell: Cell, view: View, device: torch.device) -> list:
+    """All that a teacher's logits depend on."""
+    normalise = [cell.dataset.mean, cell.dataset.std]
+    return [cell.teacher_id, cell.split_id, view.identity(), normalise, cell.recipe.precision, device.type]
