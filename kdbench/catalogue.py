@@ -61,7 +61,9 @@ def describe_needs(needs: Needs) -> str:
     if needs.views != ("weak",):
         words.append("+".join(needs.views) + " views")
     flags = (f.name for f in dataclasses.fields(needs) if f.name not in ("views", "teacher"))
-    return ", ".join(words + [name for name in flags if getattr(needs, name)]) or "logits"
+    asked = ((name, getattr(needs, name)) for name in flags)
+    words += [name if value is True else f"{name} of the {value}" for name, value in asked if value]
+    return ", ".join(words) or "logits"
 
 
 def methods(plugins: Path | None, reports: Path) -> str:

@@ -19,28 +19,39 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError, unknown
 
 Terms = dict[str, Tensor]
+Role = Literal["student", "teacher"]
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What the harness must supply to a method; reading anything else raises `UndeclaredNeed`."""
+    """What the harness must supply to a method; reading anything else raises `UndeclaredNeed`.
+
+    ``preact`` may name the one model that must have it: not every network does.
+    """
 
     views: tuple[str, ...] = ("weak",)
     teacher: bool = True
     embedding: bool = False
     features: bool = False
     stages: bool = False
-    preact: bool = False
+    preact: bool | Role = False
     classifier: bool = False
     index: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         """The union: what one forward must yield to serve both."""
         flags = (f.name for f in dataclasses.fields(self) if f.name != "views")
-        return Needs(
-            views=tuple(dict.fromkeys(self.views + other.views)),
-            **{name: getattr(self, name) or getattr(other, name) for name in flags},
-        )
+        either: dict[str, Any] = {name: _either(getattr(self, name), getattr(other, name)) for name in flags}
+        return Needs(views=tuple(dict.fromkeys(self.views + other.views)), **either)
+
+    def of(self, role: Role) -> Needs:
+        """What is needed of one model, every flag a bool."""
+        return dataclasses.replace(self, preact=self.preact in (True, role))
+
+
+def _either(one: bool | Role, other: bool | Role) -> bool | Role:
+    """What serves both; of both models where each names another."""
+    return True if one and other and one != other else one or other
 
 
 class UndeclaredNeed(KdbenchError):
@@ -201,6 +212,9 @@ class Method:
         Mapping[str, str | tuple[str, ...]]
     ] = {}  # field -> the term(s) that its 0 switches off
     positive: ClassVar[tuple[str, ...]] = ()  # fields that must be greater than 0
+    ablate: ClassVar[
+        Mapping[str, tuple]
+    ] = {}  # field -> values that `kdbench ablate` tries beside the default
 
     def __post_init__(self) -> None:
         kinds = field_types(type(self))

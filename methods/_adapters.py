@@ -4,6 +4,7 @@ B samples, C classes, D embedding size; maps are [B, channels, height, width]. R
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,22 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench.losses import soft_kl, standardize
-from kdbench.method import Batch, Context, ModelFacts, StageFacts, Terms, Views
+from kdbench.method import Batch, Context, Method, ModelFacts, StageFacts, Terms
 
 
-def task_terms(
-    method: Any, batch: Batch, student: Views, teacher: Views, standardized: bool = False
-) -> Terms:
-    """``ce`` on the labels and ``kd`` = T^2 KL, by the method's ce_weight, kd_weight and kd_temperature.
+@dataclass(frozen=True)
+class PlusKD(Method):
+    """A method to which kd can be added: "CRD+KD" is crd with kd_weight=1."""
 
-    standardized: the KL is of logits standardised by sample (LSKD, arXiv:2403.01427).
-    """
-    logits = (student.logits, teacher.logits)
-    pair = map(standardize, logits) if standardized else logits
-    return {
-        "ce": method.ce_weight * F.cross_entropy(student.logits, batch.target),
-        "kd": method.kd_weight * soft_kl(*pair, method.kd_temperature),
-    }
+    ce_weight: float = 1.0
+    kd_weight: float = 0.0
+    kd_temperature: float = 4.0
+    # the KL of logits standardised by sample (LSKD, arXiv:2403.01427)
+    standardize: bool = field(default=False, metadata={"neutral": False})
+
+    def task_terms(self, batch: Batch, logits: Tensor, teacher_logits: Tensor) -> Terms:
+        """``ce`` of the student's ``logits`` on the labels and ``kd`` = T^2 KL, weighted."""
+        pair = (logits, teacher_logits)
+        scores = map(standardize, pair) if self.standardize else pair
+        return {
+            "ce": self.ce_weight * F.cross_entropy(logits, batch.target),
+            "kd": self.kd_weight * soft_kl(*scores, self.kd_temperature),
+        }
 
 
 def unit(vectors: Tensor, dim: int = 1) -> Tensor:

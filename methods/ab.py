@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import ConvReg, paired, pool, task_terms
+from ._adapters import ConvReg, PlusKD, paired, pool
 
 
 def boundary_loss(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
@@ -25,7 +25,7 @@ def connector(student, teacher) -> nn.Module:
 
 
 @register
-class AB(Method):
+class AB(PlusKD):
     """Activation boundaries (Heo et al., AAAI 2019, arXiv:1811.03233, eq. 4 and 5).
 
     Equation: until init_epochs L = ab_weight sum_l 2^(l-n) / B sum [1(t <= 0, r > -m) (r + m)^2 +
@@ -46,9 +46,6 @@ class AB(Method):
     ab_weight: float = 0.003
     margin: float = 1.0
     init_epochs: int = 30
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def build(self, context):
         return nn.ModuleList(
@@ -57,7 +54,7 @@ class AB(Method):
 
     def loss(self, batch, student, teacher, modules):
         if batch.epoch > self.init_epochs:
-            terms = task_terms(self, batch, student, teacher)
+            terms = self.task_terms(batch, student.logits, teacher.logits)
             return {**terms, "ab": 0.0 * terms["ce"]}
         total = 0.0
         for depth, (connect, (s, t)) in enumerate(

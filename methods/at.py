@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import paired, pool_to_smaller, task_terms, unit
+from ._adapters import PlusKD, paired, pool_to_smaller, unit
 
 
 def attention(maps: Tensor, power: int) -> Tensor:
@@ -22,7 +22,7 @@ def at_loss(student_map: Tensor, teacher_map: Tensor, power: int = 2) -> Tensor:
 
 
 @register
-class AT(Method):
+class AT(PlusKD):
     """Attention transfer (Zagoruyko and Komodakis, ICLR 2017, arXiv:1612.03928, activation-based).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + at_weight sum_l mean (a(F^s_l) - a(F^t_l))^2,
@@ -40,11 +40,8 @@ class AT(Method):
     # RepDistiller and mdistiller, CIFAR-100
     at_weight: float = 1000.0
     power: int = 2
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def loss(self, batch, student, teacher, modules):
         stages = paired(student.stages, teacher.stages)
         total = sum(at_loss(s, t, self.power) for s, t in stages)
-        return {**task_terms(self, batch, student, teacher), "at": self.at_weight * total}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "at": self.at_weight * total}

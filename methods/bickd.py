@@ -99,6 +99,12 @@ class BicKD(Method):
     }
     zero_at_match: ClassVar = ("kd",)
     positive: ClassVar = ("temperature", "tau_c", "k")
+    ablate: ClassVar = {
+        "form": ("identity",),
+        "axes": ("sample", "class"),
+        "positives": ("label",),
+        "tau_c": (1.0, 2.0, 8.0),
+    }
 
     temperature: float = 4.0  # this line and the next two: as kd
     ce_weight: float = 0.1

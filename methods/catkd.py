@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import needs_linear_head, pool, task_terms, unit
+from ._adapters import PlusKD, needs_linear_head, pool, unit
 
 
 def class_maps(features: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
@@ -32,7 +32,7 @@ def cat_loss(
 
 
 @register
-class CATKD(Method):
+class CATKD(PlusKD):
     """Class attention transfer, CAT-KD (Guo et al., CVPR 2023, arXiv:2304.12777, eq. 3 and 4).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + cat_weight mean (N(pool A^s) - N(pool A^t))^2, A_c(x, y) =
@@ -54,9 +54,6 @@ class CATKD(Method):
     cat_weight: float = 15.0
     resolution: int = 2
     normalize: bool = False
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def skip(self, context):
         return needs_linear_head("catkd", student=context.student, teacher=context.teacher)
@@ -64,4 +61,4 @@ class CATKD(Method):
     def loss(self, batch, student, teacher, modules):
         maps = (class_maps(m.features, m.classify) for m in (student, teacher))
         cat = cat_loss(*maps, self.resolution, self.normalize)
-        return {**task_terms(self, batch, student, teacher), "cat": self.cat_weight * cat}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "cat": self.cat_weight * cat}

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from kdbench.losses import gram
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import task_terms, unit
+from ._adapters import PlusKD, unit
 
 
 def neighbour_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def kernel_matrix(embedding: Tensor, gamma: float, order: int) -> Tensor:
 
 
 @register
-class CC(Method):
+class CC(PlusKD):
     """Correlation congruence (Peng et al., ICCV 2019, arXiv:1904.01802).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + cc_weight l, with form="code" l = mean_i sum_d
@@ -54,9 +54,6 @@ class CC(Method):
     size: int = 128  # form="code": of the learned embeddings
     gamma: float = 0.4  # form="paper"
     order: int = 2  # form="paper"
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def build(self, context):
         embeds = nn.ModuleDict()
@@ -72,4 +69,4 @@ class CC(Method):
         else:
             pair = (kernel_matrix(m.embedding, self.gamma, self.order) for m in (student, teacher))
             relation = mse_loss(*pair)
-        return {**task_terms(self, batch, student, teacher), "cc": self.cc_weight * relation}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "cc": self.cc_weight * relation}

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Context, Method, Needs
+from kdbench.method import Context, Needs
 from kdbench.registry import register
 
-from ._adapters import task_terms, unit
+from ._adapters import PlusKD, unit
 
 EPS = 1e-7
 CELLS = 2**24  # the largest number of entries of a B x N matrix that is made at once
@@ -93,7 +93,7 @@ class Banks(nn.Module):
 
 
 @register
-class CRD(Method):
+class CRD(PlusKD):
     """Contrastive representation distillation (Tian et al., ICLR 2020, arXiv:1910.10699, eq. 17 and 18).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL - crd_weight / B sum_i [log h(i, i) + sum_k log(1 - h(i,
@@ -117,9 +117,6 @@ class CRD(Method):
     negatives: int = 16384
     size: int = 128
     momentum: float = 0.5
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def build(self, context):
         return Banks(context, self.size, self.negatives)
@@ -133,7 +130,7 @@ class CRD(Method):
         losses, z = modules.losses(own, other, index, self.temperature)
         crd = self.crd_weight * losses.sum()
         kept = {"_student": own, "_teacher": other, "_z": z}
-        return {**task_terms(self, batch, student, teacher), "crd": crd, **kept}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "crd": crd, **kept}
 
     def update(self, batch, student, teacher, modules, terms):
         modules.normaliser.copy_(terms["_z"])

@@ -5,10 +5,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import ConvReg, pool, task_terms
+from ._adapters import ConvReg, PlusKD, pool
 
 
 def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 @register
-class FitNet(Method):
+class FitNet(PlusKD):
     """FitNets hints (Romero et al., ICLR 2015, arXiv:1412.6550).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + hint_weight mean (R(F^s) - F^t)^2, R a convolution to
@@ -36,9 +36,6 @@ class FitNet(Method):
     # RepDistiller and mdistiller, CIFAR-100: their hint layer 2 counts the stem as 0
     hint_weight: float = 100.0
     stage: int = 2  # counted from 1
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def skip(self, context):
         for role in ("student", "teacher"):
@@ -52,4 +49,4 @@ class FitNet(Method):
 
     def loss(self, batch, student, teacher, modules):
         hint = hint_loss(modules(student.stages[self.stage - 1]), teacher.stages[self.stage - 1])
-        return {**task_terms(self, batch, student, teacher), "hint": self.hint_weight * hint}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "hint": self.hint_weight * hint}

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import pool_to_smaller, task_terms, unit
+from ._adapters import PlusKD, pool_to_smaller, unit
 
 
 def factor_loss(student: Tensor, teacher: Tensor, power: int = 2, norm: int = 1) -> Tensor:
@@ -38,7 +38,7 @@ def convolutions(*channels: int, transposed: bool = False, norm: bool = False) -
 
 
 @register
-class FT(Method):
+class FT(PlusKD):
     """Factor transfer (Kim et al., NeurIPS 2018, arXiv:1802.04977).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL and, until init_epochs, paraphrase_weight mean (D(E(F^t)) -
@@ -47,8 +47,8 @@ class FT(Method):
     over its norm (form="paper").
     fidelity: code.
     Deviations: the default is RepDistiller's form, attention maps of the factors, not the factors. The
-    paraphraser learns beside the student's first epochs, which see the labels only, at the student's learning
-    rate; released, its 30 epochs come before the student's, mostly at rate 0.01.
+    paraphraser learns beside the student's first epochs, which see the labels only; released, its 30 epochs come
+    before the student's, mostly at rate 0.01: here at paraphrase_weight times the student's rate (0.05).
     """
 
     needs: ClassVar[Needs] = Needs(stages=True)
@@ -58,13 +58,10 @@ class FT(Method):
 
     # RepDistiller, CIFAR-100; the paper has 500
     ft_weight: float = 200.0
-    paraphrase_weight: float = 1.0
+    paraphrase_weight: float = 0.2
     rate: float = 0.5  # the factor's channels, as a share of the teacher's
     form: Literal["code", "paper"] = "code"
     init_epochs: int = 30
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def build(self, context):
         student, teacher = (facts.stages[-1].channels for facts in (context.student, context.teacher))
@@ -78,7 +75,7 @@ class FT(Method):
         )
 
     def loss(self, batch, student, teacher, modules):
-        terms = task_terms(self, batch, student, teacher)
+        terms = self.task_terms(batch, student.logits, teacher.logits)
         target = teacher.stages[-1]
         if batch.epoch <= self.init_epochs:
             copied = modules["decoder"](modules["encoder"](target))

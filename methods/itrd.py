@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.losses import gram
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import task_terms, unit
+from ._adapters import PlusKD, unit
 
 
 def standard(embedding: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @register
-class ITRD(Method):
+class ITRD(PlusKD):
     """Information theoretic representation distillation (Miles et al., BMVC 2022, arXiv:2112.00459).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + correlation_weight log2 sum_d |c_d - 1|^(2 alpha) +
@@ -68,9 +68,6 @@ class ITRD(Method):
     correlation_weight: float = 2.0
     mutual_weight: float = 1.0
     alpha: float = 1.01
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def build(self, context):
         return nn.Linear(context.student.embedding_size, context.teacher.embedding_size)
@@ -80,7 +77,7 @@ class ITRD(Method):
         projected = modules(own)
         similar = own if own.shape[1] == other.shape[1] else projected
         return {
-            **task_terms(self, batch, student, teacher),
+            **self.task_terms(batch, student.logits, teacher.logits),
             "correlation": self.correlation_weight * correlation_loss(projected, other, self.alpha),
             "mutual": self.mutual_weight * mutual_loss(similar, other),
         }

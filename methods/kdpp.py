@@ -3,17 +3,16 @@
 B samples, C classes, D size of the teacher's embedding.
 """
 
-from dataclasses import field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.losses import warmup
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import task_terms, unit
+from ._adapters import PlusKD, unit
 
 
 def norm_direction_loss(student: Tensor, teacher: Tensor, directions: Tensor) -> Tensor:
@@ -41,7 +40,7 @@ class ClassDirections(nn.Module):
 
 
 @register
-class KDPP(Method):
+class KDPP(PlusKD):
     """KD++, regularising feature norm and direction (Wang et al., 2023, arXiv:2305.17007).
 
     Equation: L = ce_weight CE + min((epoch - 1)/warmup_epochs, 1) kd_weight T^2 KL + nd_weight mean_i
@@ -50,7 +49,7 @@ class KDPP(Method):
     fidelity: code.
     Deviations: the means are not rounded to four decimals. Where sizes differ, f^s goes through the
     release's BatchNorm and linear layer without its dropout. As released, the ramp counts epochs from 0: no
-    KL in the first. `standardize` is LSKD's (arXiv:2403.01427).
+    KL in the first.
     """
 
     needs: ClassVar[Needs] = Needs(embedding=True)
@@ -63,10 +62,7 @@ class KDPP(Method):
     # the release's resnet56 to resnet20; nd_weight is 0.5 to 2 and kd_weight 1 to 4 by pair
     nd_weight: float = 2.0
     kd_weight: float = 1.0
-    kd_temperature: float = 4.0
     warmup_epochs: int = 20
-    ce_weight: float = 1.0
-    standardize: bool = field(default=False, metadata={"neutral": False})
 
     def build(self, context):
         sizes = (context.student.embedding_size, context.teacher.embedding_size)
@@ -83,6 +79,6 @@ class KDPP(Method):
     def loss(self, batch, student, teacher, modules):
         directions = modules.directions[batch.target]
         nd = norm_direction_loss(modules.project(student.embedding), teacher.embedding, directions)
-        terms = task_terms(self, batch, student, teacher, self.standardize)
+        terms = self.task_terms(batch, student.logits, teacher.logits)
         ramp = warmup(batch.epoch - 1, self.warmup_epochs)
         return {**terms, "kd": ramp * terms["kd"], "nd": self.nd_weight * nd}

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import paired, pool_to_smaller, task_terms, unit
+from ._adapters import PlusKD, paired, pool_to_smaller, unit
 
 
 def kernel_mean(first: Tensor, second: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 @register
-class NST(Method):
+class NST(PlusKD):
     """Neuron selectivity transfer (Huang and Wang, 2017, arXiv:1707.01219, eq. 6, polynomial kernel).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + nst_weight sum_l [mean k(t, t) + mean k(s, s) - 2 mean
@@ -41,10 +41,7 @@ class NST(Method):
     positive: ClassVar = ("kd_temperature",)
 
     nst_weight: float = 50.0  # RepDistiller and mdistiller, CIFAR-100
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def loss(self, batch, student, teacher, modules):
         total = sum(nst_loss(s, t) for s, t in paired(student.stages, teacher.stages))
-        return {**task_terms(self, batch, student, teacher), "nst": self.nst_weight * total}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "nst": self.nst_weight * total}

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from kdbench.method import Method, ModelFacts, Needs
+from kdbench.method import ModelFacts, Needs
 from kdbench.registry import register
 
-from ._adapters import task_terms
+from ._adapters import PlusKD
 
 HEADS = 4  # of the blocks on tokens
 GRID = 7  # tokens a side that the token projectors merge to
@@ -107,7 +107,7 @@ def initialise(modules: nn.Module) -> nn.Module:
 
 
 @register
-class OFA(Method):
+class OFA(PlusKD):
     """One-for-all distillation, OFA-KD (Hao et al., NeurIPS 2023, arXiv:2310.19444, eq. 3 to 6).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + logit_weight l(s) + stage_weight sum_l l(P_l(F_l)),
@@ -129,9 +129,6 @@ class OFA(Method):
     temperature: float = 1.0
     stage_weight: float = 1.0
     logit_weight: float = 1.0
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def skip(self, context):
         channels = context.student.stages[0].channels
@@ -153,7 +150,7 @@ class OFA(Method):
 
         stages = [distance(project(maps)) for project, maps in zip(modules, student.stages, strict=True)]
         return {
-            **task_terms(self, batch, student, teacher),
+            **self.task_terms(batch, student.logits, teacher.logits),
             "logit": self.logit_weight * distance(student.logits),
             "stage": self.stage_weight * torch.stack(stages).sum(),
         }

@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Method, Needs, StageFacts
+from kdbench.method import Needs, StageFacts
 from kdbench.registry import register
 
-from ._adapters import conv1x1, fan_out_normal, paired, pool, task_terms
+from ._adapters import PlusKD, conv1x1, fan_out_normal, paired, pool
 
 
 def margins(weight: Tensor, bias: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Connector(nn.Module):
 
 
 @register
-class OFD(Method):
+class OFD(PlusKD):
     """Overhaul of feature distillation (Heo et al., ICCV 2019, arXiv:1904.01866, eq. 2 to 5).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + ofd_weight sum_l 2^(l-n) mean_i sum [1(t > 0 or r > u)
@@ -60,9 +60,6 @@ class OFD(Method):
     positive: ClassVar = ("kd_temperature",)
 
     ofd_weight: float = 0.001  # the release and mdistiller, CIFAR-100; ImageNet: 0.0001
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def skip(self, context):
         stages = paired(context.student.stages, context.teacher.stages)
@@ -80,4 +77,4 @@ class OFD(Method):
     def loss(self, batch, student, teacher, modules):
         stages = zip(modules, paired(student.preact, teacher.preact), strict=True)
         parts = [2.0**depth * m(s, t) for depth, (m, (s, t)) in enumerate(stages, start=1 - len(modules))]
-        return {**task_terms(self, batch, student, teacher), "ofd": self.ofd_weight * sum(parts)}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "ofd": self.ofd_weight * sum(parts)}

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from kdbench.losses import gram
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import task_terms
+from ._adapters import PlusKD
 
 EPS = 1e-7  # as released, in the norm and in the logarithm
 
@@ -30,7 +30,7 @@ def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
 
 
 @register
-class PKT(Method):
+class PKT(PlusKD):
     """Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018, arXiv:1803.10837, eq. 7).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + pkt_weight / B^2 sum_ij P^t_ij log(P^t_ij / P^s_ij),
@@ -47,10 +47,7 @@ class PKT(Method):
     positive: ClassVar = ("kd_temperature",)
 
     pkt_weight: float = 30000.0  # RepDistiller and mdistiller, CIFAR-100
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def loss(self, batch, student, teacher, modules):
         near = pkt_loss(student.embedding, teacher.embedding)
-        return {**task_terms(self, batch, student, teacher), "pkt": self.pkt_weight * near}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "pkt": self.pkt_weight * near}

@@ -1,5 +1,6 @@
 """Knowledge review: the student's stages, fused from deep to shallow, match the teacher's."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -7,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from kdbench.losses import warmup
-from kdbench.method import Method, ModelFacts, Needs, StageFacts, Views
+from kdbench.method import ModelFacts, Needs, StageFacts, Views
 from kdbench.registry import register
 
-from ._adapters import conv1x1, conv3x3, paired, pool, task_terms
+from ._adapters import PlusKD, conv1x1, conv3x3, paired, pool
 
 LEVELS = (4, 2, 1)
 
@@ -70,7 +71,7 @@ def maps_of(stages: tuple[Tensor, ...], views: Views) -> list[Tensor]:
 
 
 @register
-class ReviewKD(Method):
+class ReviewKD(PlusKD):
     """Knowledge review (Chen et al., CVPR 2021, arXiv:2104.09044, eq. 6, ABF and HCL).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + min(epoch/warmup_epochs, 1) review_weight sum_l HCL(R_l,
@@ -82,7 +83,7 @@ class ReviewKD(Method):
     from the last.
     """
 
-    needs: ClassVar[Needs] = Needs(stages=True, preact=True, embedding=True)
+    needs: ClassVar[Needs] = Needs(stages=True, preact="teacher", embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the fusion
     min_batch: ClassVar[int] = 2
     weights: ClassVar = {"ce_weight": "ce", "review_weight": "review"}
@@ -94,9 +95,11 @@ class ReviewKD(Method):
     warmup_epochs: int = 20
     student_preact: bool = False
     max_middle: int = 512
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.student_preact:  # then this very instance needs more
+            object.__setattr__(self, "needs", replace(self.needs, preact=True))
 
     def build(self, context):
         levels = paired(*map(with_embedding, (context.student, context.teacher)))[::-1]
@@ -112,4 +115,7 @@ class ReviewKD(Method):
         fused = fuse(modules, maps, targets)
         total = sum(hierarchical_loss(r, t) for r, t in zip(fused, targets, strict=True))
         ramp = warmup(batch.epoch, self.warmup_epochs)
-        return {**task_terms(self, batch, student, teacher), "review": ramp * self.review_weight * total}
+        return {
+            **self.task_terms(batch, student.logits, teacher.logits),
+            "review": ramp * self.review_weight * total,
+        }

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from kdbench.losses import gram
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import task_terms, unit
+from ._adapters import PlusKD, unit
 
 FLOOR = 1e-12  # of a squared distance: two equal samples are 1e-6 apart
 
@@ -36,7 +36,7 @@ def angles(embedding: Tensor) -> Tensor:
 
 
 @register
-class RKD(Method):
+class RKD(PlusKD):
     """Relational knowledge distillation (Park et al., CVPR 2019, arXiv:1904.05068, eq. 4 to 8).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + distance_weight mean_ij h(d^s_ij, d^t_ij) + angle_weight
@@ -61,14 +61,11 @@ class RKD(Method):
     distance_weight: float = 25.0
     angle_weight: float = 50.0
     squared: bool = False  # mdistiller's switch: squares of distances
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def loss(self, batch, student, teacher, modules):
         pair = (student.embedding, teacher.embedding)
         return {
-            **task_terms(self, batch, student, teacher),
+            **self.task_terms(batch, student.logits, teacher.logits),
             "distance": self.distance_weight * smooth_l1_loss(*(distances(e, self.squared) for e in pair)),
             "angle": self.angle_weight * smooth_l1_loss(*map(angles, pair)),
         }

@@ -14,6 +14,7 @@ from kdbench.losses import kl, warmup
 from kdbench.method import Method, Needs
 from kdbench.registry import register
 
+from ._adapters import needs_linear_head
 from .dkd import dkd_terms
 from .nkd import nkd_terms
 
@@ -78,10 +79,7 @@ class SDD(Method):
     form: Literal["paper", "code"] = "paper"
 
     def skip(self, context):
-        for role in ("student", "teacher"):
-            if not getattr(context, role).linear_head:
-                return f"the {role}'s head is not linear on the mean of its last map, which sdd pools"
-        return None
+        return needs_linear_head("sdd", student=context.student, teacher=context.teacher)
 
     def cell_loss(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
         """The base method's loss of every row, without its warm-up."""

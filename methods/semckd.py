@@ -4,7 +4,6 @@ B samples (N in a full batch), S and T stages of student and teacher.
 """
 
 from collections.abc import Sequence
-from dataclasses import field
 from typing import ClassVar
 
 import torch
@@ -12,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from kdbench.losses import gram
-from kdbench.method import Method, Needs, StageFacts
+from kdbench.method import Needs, StageFacts
 from kdbench.registry import register
 
-from ._adapters import conv1x1, conv3x3, pool_to_smaller, task_terms, unit
+from ._adapters import PlusKD, conv1x1, conv3x3, pool_to_smaller, unit
 
 
 def similarities(maps: Tensor, width: int) -> Tensor:
@@ -83,7 +82,7 @@ def attended_error(attention: Tensor, errors: Tensor) -> Tensor:
 
 
 @register
-class SemCKD(Method):
+class SemCKD(PlusKD):
     """Cross-layer distillation with semantic calibration (Chen et al., AAAI 2021, arXiv:2012.03236).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + sem_weight mean_is sum_t a_ist e_ist, e_ist = the mean
@@ -91,7 +90,9 @@ class SemCKD(Method):
     inner products between the samples of the batch, q and k two layers of unit length, R three convolutions.
     fidelity: code.
     Deviations: rows of G in a batch below the full size are filled with zeros (the released layers take no
-    other size); embeddings have two numbers at least. `standardize` is LSKD's (arXiv:2403.01427).
+    other size); embeddings have two numbers at least. As published, every pair of stages has a regressor twice as wide
+    as the teacher's stage: 18 million parameters between networks of 512 channels, hundreds of millions from
+    resnet50.
     """
 
     needs: ClassVar[Needs] = Needs(stages=True)
@@ -103,10 +104,7 @@ class SemCKD(Method):
 
     # the release, CIFAR-100; ImageNet: 50
     sem_weight: float = 400.0
-    ce_weight: float = 1.0
     kd_weight: float = 1.0
-    kd_temperature: float = 4.0
-    standardize: bool = field(default=False, metadata={"neutral": False})
 
     def build(self, context):
         return CrossAttention(context.student.stages, context.teacher.stages, context.batch_size)
@@ -114,5 +112,5 @@ class SemCKD(Method):
     def loss(self, batch, student, teacher, modules):
         stages = (student.stages, teacher.stages)
         error = attended_error(modules.attention(*stages), modules.errors(*stages))
-        terms = task_terms(self, batch, student, teacher, self.standardize)
+        terms = self.task_terms(batch, student.logits, teacher.logits)
         return {**terms, "sem": self.sem_weight * error}

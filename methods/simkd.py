@@ -3,13 +3,12 @@
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
-from kdbench.losses import soft_kl
-from kdbench.method import Context, Method, Needs
+from kdbench.method import Context, Needs
 from kdbench.registry import register
 
-from ._adapters import LinearHead, conv1x1, conv3x3, needs_linear_head, pool
+from ._adapters import LinearHead, PlusKD, conv1x1, conv3x3, needs_linear_head, pool
 
 
 class Reuse(nn.Module):
@@ -35,7 +34,7 @@ class Reuse(nn.Module):
 
 
 @register
-class SimKD(Method):
+class SimKD(PlusKD):
     """Knowledge distillation with the reused teacher classifier (Chen et al., CVPR 2022, arXiv:2203.14001).
 
     Equation: L = feature_weight mean (P(F^s) - F^t)^2, F the last maps (the larger one pooled), P = 1x1, 3x3
@@ -55,8 +54,6 @@ class SimKD(Method):
     feature_weight: float = 1.0
     factor: int = 2
     ce_weight: float = 0.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def skip(self, context):
         return needs_linear_head("simkd", teacher=context.teacher)
@@ -67,8 +64,7 @@ class SimKD(Method):
     def loss(self, batch, student, teacher, modules):
         projected, logits = modules(student.features)
         return {
-            "ce": self.ce_weight * cross_entropy(logits, batch.target),
-            "kd": self.kd_weight * soft_kl(logits, teacher.logits, self.kd_temperature),
+            **self.task_terms(batch, logits, teacher.logits),
             "feature": self.feature_weight * mse_loss(projected, pool(teacher.features, modules.size)),
         }
 

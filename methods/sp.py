@@ -5,10 +5,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdbench.losses import gram
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import task_terms, unit
+from ._adapters import PlusKD, unit
 
 
 def similarity(features: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def sp_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 @register
-class SP(Method):
+class SP(PlusKD):
     """Similarity-preserving distillation (Tung and Mori, ICCV 2019, arXiv:1907.09682, eq. 4).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + sp_weight ||G_s - G_t||_F^2 / B^2, G = F F^T of the
@@ -39,10 +39,7 @@ class SP(Method):
     positive: ClassVar = ("kd_temperature",)
 
     sp_weight: float = 3000.0  # RepDistiller and mdistiller, CIFAR-100
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def loss(self, batch, student, teacher, modules):
         similar = sp_loss(student.stages[-1], teacher.stages[-1])
-        return {**task_terms(self, batch, student, teacher), "sp": self.sp_weight * similar}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "sp": self.sp_weight * similar}

@@ -5,14 +5,14 @@ from typing import ClassVar
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import conv1x1, fan_out_normal, task_terms
+from ._adapters import PlusKD, conv1x1, fan_out_normal
 
 
 @register
-class SRRL(Method):
+class SRRL(PlusKD):
     """Softmax regression representation learning (Yang et al., ICLR 2021, OpenReview ZzwDy_wiWv).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + feature_weight mean (h - f^t)^2 + regression_weight
@@ -34,9 +34,6 @@ class SRRL(Method):
     # the release; cls_KD takes regression_weight 5
     feature_weight: float = 1.0
     regression_weight: float = 1.0
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def build(self, context):
         outputs = context.teacher.embedding_size
@@ -49,7 +46,7 @@ class SRRL(Method):
     def loss(self, batch, student, teacher, modules):
         connected = modules(student.features).mean(dim=(2, 3))
         return {
-            **task_terms(self, batch, student, teacher),
+            **self.task_terms(batch, student.logits, teacher.logits),
             "feature": self.feature_weight * mse_loss(connected, teacher.embedding),
             "regression": self.regression_weight * mse_loss(teacher.classify(connected), teacher.logits),
         }

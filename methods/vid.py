@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from kdbench.method import Method, Needs
+from kdbench.method import Needs
 from kdbench.registry import register
 
-from ._adapters import conv1x1, paired, pool_to_smaller, task_terms
+from ._adapters import PlusKD, conv1x1, paired, pool_to_smaller
 
 MIN_VARIANCE = 1e-5
 
@@ -41,7 +41,7 @@ class Predictor(nn.Module):
 
 
 @register
-class VID(Method):
+class VID(PlusKD):
     """Variational information distillation (Ahn et al., CVPR 2019, arXiv:1904.05835, eq. 5 and 6).
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + vid_weight sum_l mean 1/2 [(F^t_l - m(F^s_l))^2 / v_l +
@@ -59,9 +59,6 @@ class VID(Method):
     vid_weight: float = 1.0
     variance: float = 5.0  # at the start
     learn_variance: bool = True  # False: mdistiller's
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    kd_temperature: float = 4.0
 
     def build(self, context):
         stages = paired(context.student.stages, context.teacher.stages)
@@ -72,4 +69,4 @@ class VID(Method):
     def loss(self, batch, student, teacher, modules):
         stages = paired(student.stages, teacher.stages)
         total = sum(predict(s, t) for predict, (s, t) in zip(modules, stages, strict=True))
-        return {**task_terms(self, batch, student, teacher), "vid": self.vid_weight * total}
+        return {**self.task_terms(batch, student.logits, teacher.logits), "vid": self.vid_weight * total}

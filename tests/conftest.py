@@ -30,10 +30,23 @@ CLASSES, TRAIN, TEST, SIZE = 4, 64, 24, 8
 
 
 @pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Decoded folders and downloads of the tests stay among their temporary files."""
+    before = os.environ.get("KDBENCH_CACHE")
+    os.environ["KDBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("KDBENCH_CACHE")
+    if before is not None:
+        os.environ["KDBENCH_CACHE"] = before
+
+
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tensors are tiny here: threads only cost, and their number changes sums."""
     count = torch.get_num_threads()
     torch.set_num_threads(1)
+    # the first backward after a FakeTensorMode would start autograd's threads, and then no fork could train
+    torch.ones((), requires_grad=True).backward()
     yield
     torch.set_num_threads(count)
 

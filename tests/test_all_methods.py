@@ -7,14 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdbench import registry, run
+from kdbench import matrix, registry, run, suites
 from kdbench.suites import FOLDER
 from tests.tiny import SUITE, make
 
 registry.load()
-
-
-pytestmark = pytest.mark.xdist_group("all methods")  # the cohorts are trained once
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +50,14 @@ VIT = """
 arch = "vit_tiny_patch16_224"
 args = { img_size = 8, patch_size = 2, depth = 4, embed_dim = 16, num_heads = 2 }
 [models.large]"""
+TO_VIT = SUITE.replace("\n[models.large]", VIT).replace('"small"', '"vit"')
 
 
 @pytest.fixture(scope="module")
 def to_vit(tmp_path_factory) -> pd.DataFrame:
     """All methods from a CNN to a ViT, one epoch of three batches."""
     place = make(tmp_path_factory.mktemp("vit") / "place")
-    (place / "tiny.toml").write_text(SUITE.replace("\n[models.large]", VIT).replace('"small"', '"vit"'))
+    (place / "tiny.toml").write_text(TO_VIT)
     outcome = run(
         str(place / "tiny.toml"),
         ["all"],
@@ -76,3 +74,12 @@ def test_a_cnn_teaches_a_vit_or_the_reason_is_said(to_vit, name):
     record = to_vit.loc[name]
     assert record["status"] in ("ok", "skipped"), record["error"]
     assert (record["status"] == "skipped") == isinstance(record["error"], str)
+
+
+def test_the_matrix_says_what_the_harness_does(to_vit, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TO_VIT)
+    found = matrix.cells(suites.load(str(tmp_path / "tiny.toml")), registry.names())
+    for (name, _), cell in found.items():
+        record = to_vit.loc[name]
+        assert (cell.mark == matrix.SKIPS) == (record["status"] == "skipped"), name
+        assert cell.reason == (record["error"] if record["status"] == "skipped" else ""), name

@@ -185,6 +185,20 @@ FAULTS = {
     "an undeclared view": ("needs", "'strong'", [_before("ce = ce + student['strong'].logits.mean()")]),
     "an undeclared index": ("needs", "'index'", [_before("ce = ce + 0 * batch.index.sum()")]),
     "an idle need": ("needs", "never read: stages", [(NEEDS, "Needs(stages=True)")]),
+    "a need of the wrong model": (
+        "needs",
+        "'preact'",
+        [(NEEDS, "Needs(preact='teacher')"), _before("ce = ce + student.preact[0].mean()")],
+    ),
+    "a need that only the teacher has": (
+        "needs",
+        "the student's preact",
+        [(NEEDS, "Needs(preact=True)"), _before("ce = ce + 0 * teacher.preact[0].mean()")],
+    ),
+    "a need of nobody": ("tags", "'pupil'", [(NEEDS, "Needs(preact='pupil')")]),
+    "ablates what it does not have": ("tags", "nothing", [_tag('ablate: ClassVar = {"nothing": (1.0,)}')]),
+    "ablates its default": ("tags", "the default", [_tag('ablate: ClassVar = {"temperature": (2.0,)}')]),
+    "ablates with a wrong value": ("tags", "takes a", [_tag('ablate: ClassVar = {"temperature": ("a",)}')]),
     "an idle view": ("needs", "'strong'", [(NEEDS, "Needs(views=('weak', 'strong'))")]),
     "an idle teacher": ("needs", "teacher", [("teacher.logits)]", "student.logits.detach())]")]),
     "a weight that does not switch off": (

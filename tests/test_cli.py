@@ -189,7 +189,7 @@ def test_two_shells_share_the_work_and_train_nothing_twice(place):
     [
         (["--methods", "dkdd"], ["unknown method 'dkdd'", "'dkd'"]),
         (["--methods", "zz*"], ["unknown method"]),
-        (["--suite", "cifar10O"], ["unknown suite", "cifar100"]),
+        (["--suite", "cifar1000"], ["unknown suite", "cifar100"]),
         (["--suite", "nowhere.toml"], ["nowhere.toml does not exist"]),
         (["--pairs", "large-small"], ["teacher:student"]),
         (["--pairs", "large:resnet21"], ["unknown model 'resnet21'", "did you mean 'resnet"]),

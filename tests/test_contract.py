@@ -17,14 +17,7 @@ def lab():
     return Lab(METHODS)
 
 
-# Under `--dist loadgroup` one worker trains the cohort, not each its own.
-CHECKS = [
-    pytest.param(name, marks=pytest.mark.xdist_group("cohort") if name in checks.BY_GROUP["loop"] else ())
-    for name in checks.CHECKS
-]
-
-
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", list(checks.CHECKS))
 @pytest.mark.parametrize("method", METHODS)
 def test_contract(lab, method, check):
     entry = next(entry for entry in registry.entries() if entry.name == method)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kdbench import evaluate
+from kdbench.data.feed import Resident
 from kdbench.data.sets import ImageSet
 
 N, C = 211, 7
@@ -182,7 +183,8 @@ def test_predictions_cover_the_set_in_its_order(count):
         chunks.append(len(batch))
         return batch.mean((2, 3))
 
-    found = evaluate.predictions(predict, ImageSet(images, torch.zeros(count, dtype=torch.int64)))
+    samples = ImageSet(images, torch.zeros(count, dtype=torch.int64))
+    found = evaluate.predictions(predict, Resident(samples, torch.device("cpu")))
     expected = images.numpy().astype(np.float64).mean((1, 2)) / 255
     assert found.numpy() == pytest.approx(expected, abs=1e-6)
     assert sum(chunks) == count
@@ -191,5 +193,6 @@ def test_predictions_cover_the_set_in_its_order(count):
 
 def test_predictions_keep_no_graph():
     weight = torch.ones(3, requires_grad=True)
-    images = ImageSet(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
-    assert not evaluate.predictions(lambda x: x.mean((2, 3)) * weight, images).requires_grad
+    samples = ImageSet(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    feed = Resident(samples, torch.device("cpu"))
+    assert not evaluate.predictions(lambda x: x.mean((2, 3)) * weight, feed).requires_grad

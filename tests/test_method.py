@@ -194,6 +194,15 @@ def test_a_union_has_what_either_has(flag):
     assert others == [False] * 5
 
 
+def test_preact_may_be_asked_of_one_model():
+    teacher, student = Needs(preact="teacher"), Needs(preact="student", stages=True)
+    assert [teacher.of(role).preact for role in ("student", "teacher")] == [False, True]
+    assert [Needs(preact=True).of(role).preact for role in ("student", "teacher")] == [True, True]
+    assert (teacher | teacher).preact == (teacher | Needs()).preact == (Needs() | teacher).preact == "teacher"
+    assert (teacher | student).preact is (teacher | Needs(preact=True)).preact is True
+    assert student.of("teacher") == Needs(stages=True)
+
+
 def test_a_union_of_views_keeps_order_and_names_each_once():
     assert (Needs(("weak",)) | Needs(("strong", "weak"))).views == ("weak", "strong")
     assert (Needs(("strong", "weak")) | Needs(("weak",))).views == ("strong", "weak")

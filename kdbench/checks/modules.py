@@ -21,7 +21,7 @@ class TeacherBatches:
         self.problem = problem
 
     def __iter__(self) -> Iterator[tuple[Batch, Views]]:
-        problem, needs = self.problem, self.problem.method.needs
+        problem, needs = self.problem, self.problem.method.needs.of("teacher")
         assert problem.teacher is not None
         context, view = problem.context, needs.views[0]
         channels = tuple(m.shape[1] for m in problem.teacher.maps[view])

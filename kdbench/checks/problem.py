@@ -87,18 +87,19 @@ class Problem:
     def run(self, modules: nn.Module, epoch: float = MIDDLE, last: bool = False) -> Run:
         """One call of the method's loss. Raises KdbenchError for what is no dict of scalars."""
         needs, batch = self.method.needs, self.batch(epoch, last)
-        student = self.student.outputs(needs)
-        teacher = self.teacher.outputs(needs) if self.teacher is not None else None
-        views = self.watch("teacher", Views(teacher, needs)) if teacher is not None else None
-        returned = self.method.loss(batch, self.watch("student", Views(student, needs)), views, modules)
+        own, other = needs.of("student"), needs.of("teacher")
+        student = self.student.outputs(own)
+        teacher = self.teacher.outputs(other) if self.teacher is not None else None
+        views = self.watch("teacher", Views(teacher, other)) if teacher is not None else None
+        returned = self.method.loss(batch, self.watch("student", Views(student, own)), views, modules)
         terms = check_terms(self.method.name, returned)
         return Run(returned, terms, batch, student, teacher)
 
     def update(self, run: Run, modules: nn.Module) -> None:
         """The method's update after ``run``."""
-        needs = self.method.needs
-        views = self.watch("teacher", Views(run.teacher, needs)) if run.teacher is not None else None
-        student = self.watch("student", Views(run.student, needs))
+        own, other = self.method.needs.of("student"), self.method.needs.of("teacher")
+        views = self.watch("teacher", Views(run.teacher, other)) if run.teacher is not None else None
+        student = self.watch("student", Views(run.student, own))
         with torch.no_grad():
             detached = {name: value.detach() for name, value in run.returned.items()}
             self.method.update(run.batch, student, views, modules, detached)

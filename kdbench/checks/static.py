@@ -91,14 +91,24 @@ def check_tags(subject: Subject) -> None:
     for tag in ("version", "min_batch", "min_classes"):
         value = getattr(method, tag)
         require(type(value) is int and value >= 1, f"{tag} must be a whole number from 1, got {value!r}")
-    for tag in ("weights", "positive"):
+    for tag in ("weights", "positive", "ablate"):
         strange = [key for key in getattr(method, tag) if key not in kinds]
         require(
             not strange, f"{tag} names {', '.join(strange)}, but the fields are {', '.join(kinds) or 'none'}"
         )
     for tag in ("zero_at_match", "positive"):
         require(isinstance(getattr(method, tag), tuple), f"{tag} must be a tuple of names")
+    for field, values in method.ablate.items():
+        tried = {registry.create(method.name, {field: value}) for value in values}
+        require(
+            len(tried - {method}) == len(values),
+            f"ablate[{field!r}] must list different values other than the default, got {values!r}",
+        )
     require(bool(method.needs.views), "needs.views must name a view")
+    require(
+        method.needs.preact in (False, True, "student", "teacher"),
+        f"needs.preact must be True, False, 'student' or 'teacher', got {method.needs.preact!r}",
+    )
     if method.alias_of is not None:
         require(
             method.alias_of in registry.names(), f"alias_of names {method.alias_of!r}, which is no method"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import operator
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from kdbench.checks.problem import MIDDLE, PHASES
 from kdbench.checks.static import variants
 from kdbench.checks.subject import Subject, require
 from kdbench.checks.tensors import gradients
-from kdbench.method import Batch, Method, Needs, Views, overrides
+from kdbench.method import Batch, Method, Needs, Role, Views, overrides
 
 
 def check_needs(subject: Subject) -> None:
@@ -37,10 +39,13 @@ def check_needs(subject: Subject) -> None:
             if overrides(method, "update"):
                 spied.update(run, modules)
         if overrides(method, "predict"):
-            method.predict(Spy(problem.student.outputs(method.needs), method.needs, "student", read), modules)
-    needs = subject.method.needs
-    flags = [f.name for f in dataclasses.fields(Needs) if f.name not in ("views", "teacher")]
+            own = method.needs.of("student")
+            method.predict(Spy(problem.student.outputs(own), own, "student", read), modules)
+    needs = functools.reduce(operator.or_, (method.needs for method in variants(subject.method)))
+    flags = [f.name for f in dataclasses.fields(Needs) if f.name not in ("views", "teacher", "preact")]
     unread = [flag for flag in flags if getattr(needs, flag) and flag not in read]
+    roles: tuple[Role, ...] = ("student", "teacher")
+    unread += [f"the {r}'s preact" for r in roles if needs.of(r).preact and f"{r}'s preact" not in read]
     unread += [f"the view {view!r}" for view in needs.views if f"student {view}" not in read]
     unread += ["teacher"] if needs.teacher and not any(what.startswith("teacher ") for what in read) else []
     require(not unread, f"needs declares what is never read: {', '.join(unread)}")
@@ -61,7 +66,7 @@ class Spy(Views):
 
     def _read(self, field: str, need: str) -> Any:
         value = super()._read(field, need)
-        self._seen |= {need, f"{self._role} {self._view}"}
+        self._seen |= {need, f"{self._role}'s {need}", f"{self._role} {self._view}"}
         return value
 
     @property
@@ -125,8 +130,9 @@ def check_predict(subject: Subject) -> None:
         return
     problem = problems.make(method, 7)
     modules = fresh(problem).eval()
-    outputs = problem.student.outputs(method.needs)
-    views = Views({method.needs.views[0]: outputs[method.needs.views[0]]}, method.needs)
+    needs = method.needs.of("student")
+    outputs = problem.student.outputs(needs)
+    views = Views({needs.views[0]: outputs[needs.views[0]]}, needs)
     with torch.no_grad():
         logits = method.predict(views, modules)
         shape = (7, problem.context.num_classes)

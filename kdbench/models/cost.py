@@ -1,6 +1,6 @@
 """What a model costs, and how to look at one without changing it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -47,9 +47,12 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def macs(model: nn.Module, size: int) -> int:
-    """Multiply-accumulates of one 3 x size x size image: convolutions, linear, attention's products."""
+def macs(model: nn.Module, size: int, run: Callable[[Tensor], Tensor] | None = None) -> int:
+    """Multiply-accumulates of one 3 x size x size image: convolutions, linear, attention's products.
+
+    ``run``: what to call in the model's place, where more than the model is needed for an answer.
+    """
     # attention as plain matrix products: the counter does not know every fused kernel
     with looking(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(sample(model, 1, size))
+        (run or model)(sample(model, 1, size))
     return counter.get_total_flops() // 2

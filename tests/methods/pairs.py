@@ -106,7 +106,7 @@ class Problem:
 
 def check(name, student="cnn", teacher="wide", epochs=(1.0, 240.0), on_logits=True, **params):
     """Same finite terms in every phase, in FakeTensorMode too (one pair); over the phases every parameter
-    learns; kd_weight adds the textbook's T^2 KL."""
+    learns; kd_weight adds the textbook's T^2 KL, of standardised logits with ``standardize``."""
     problem = Problem(name, student, teacher, **params)
     assert problem.skipped is None, problem.skipped
     learned, keys, views_learned = set(), None, False
@@ -134,8 +134,11 @@ def check(name, student="cnn", teacher="wide", epochs=(1.0, 240.0), on_logits=Tr
             problem.update(problem.terms(epochs[0]), epochs[0])
     if on_logits:
         logits = [v.logits.tolist() for v in problem.views()]
-        with_kd = Problem(name, student, teacher, **params, kd_weight=0.7).terms()["kd"]
-        assert with_kd.item() == pytest.approx(0.7 * naive.soft_kl(*logits, 4.0), rel=1e-4)
+        scores = [[naive.standardized(row) for row in rows] for rows in logits]
+        for switch, pair in ((False, logits), (True, scores)):
+            added = {"kd_weight": 0.7, "standardize": switch}
+            with_kd = Problem(name, student, teacher, **params, **added).terms()["kd"]
+            assert with_kd.item() == pytest.approx(0.7 * naive.soft_kl(*pair, 4.0), rel=1e-4)
     return problem
 
 

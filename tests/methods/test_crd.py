@@ -6,6 +6,9 @@ import naive
 import pairs
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kdbench.methods import crd
 from kdbench.methods.crd import Banks, contrast_loss, draw_negatives, scores
@@ -161,3 +164,40 @@ def test_the_banks_start_at_about_unit_length():
 @pairs.on_pairs
 def test_on_pairs(student, teacher):
     pairs.check("crd", student, teacher, negatives=16)
+
+
+class Largest(TorchDispatchMode):
+    """The number of entries of the largest tensor that is made."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **kwargs or {})
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self.entries = max(self.entries, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("count", [50_000, 1_281_167])
+def test_memory_is_bounded_at_the_size_of_cifar100_and_imagenet(count):
+    """No step of loss, gradient or update makes a tensor above a bank or `CELLS`; K rows of the bank for each of
+    the 64 anchors would be 134 million numbers, 537 MB. In fake tensors: shapes alone."""
+    facts = pairs.facts_of(torch.zeros(1, 64, 1, 1))
+    modules = Banks(pairs.context(100, torch.arange(1000) % 100, facts, facts), 128, 16384)
+    modules.distinct = True
+    with FakeTensorMode(allow_non_fake_inputs=True), Largest() as largest:
+        modules.normaliser = torch.zeros(2)
+        for role in ("student", "teacher"):
+            setattr(modules, f"{role}_memory", torch.zeros(count, 128))
+        modules.labels = torch.zeros(count, dtype=torch.long)
+        method = pairs.create("crd", {})
+        outputs = [pairs.Outputs(torch.zeros(64, 100), torch.zeros(64, 64)) for _ in range(2)]
+        views = [pairs.Views({"weak": each}, method.needs) for each in outputs]
+        index = torch.zeros(64, dtype=torch.long)
+        batch = pairs.make_batch(index, index=index)
+        terms = method.loss(batch, *views, modules)
+        terms["crd"].backward()
+        method.update(batch, *views, modules, {key: value.detach() for key, value in terms.items()})
+    assert modules.student.weight.grad.shape == (128, 64)
+    assert count * 64 // 8 < largest.entries <= max(crd.CELLS, count * 128)

@@ -53,11 +53,11 @@ def test_the_paraphraser_learns_first_and_is_frozen_then():
 
 
 def test_the_paraphrase_is_the_autoencoder_s_error():
-    problem = pairs.Problem("ft")
+    problem = pairs.Problem("ft", paraphrase_weight=3.0)
     target = problem.views()[1].stages[-1]
     with torch.no_grad():
         copied = problem.modules["decoder"](problem.modules["encoder"](target))
-    expected = (copied - target).square().mean()
+    expected = 3 * (copied - target).square().mean()
     torch.testing.assert_close(problem.terms(1.0)["paraphrase"].detach(), expected)
     assert problem.modules["encoder"](target).shape[1] == target.shape[1] // 2
 

@@ -68,6 +68,19 @@ def test_the_prediction_is_the_teacher_s_where_the_projection_is_perfect():
     torch.testing.assert_close(predicted, problem.teacher.classify(student.features.mean(dim=(2, 3))))
 
 
+def test_the_projector_is_counted_in_the_student(lab):
+    """Its parameters, and its multiply-accumulates on the last map; the teacher's head comes on top of its own."""
+    results = lab.train("simkd", "kd")
+    simkd, kd = results["simkd"].row, results["kd"].row
+    data = results["kd"].cell.dataset
+    teacher = lab.teacher.net(data).facts(data.size)
+    s, t = 8, teacher.feature_channels
+    m, places = t // 2, teacher.feature_size[0] ** 2
+    assert simkd["macs"] - kd["macs"] == places * (s * m + 9 * m * m + m * t) + t * data.classes
+    assert simkd["student_params"] - kd["student_params"] == s * m + 9 * m * m + m * t + 2 * (m + m + t)
+    assert simkd["extra_params"] == 0
+
+
 def test_labels_and_kl_act_on_the_prediction():
     problem = pairs.Problem("simkd", ce_weight=0.5, kd_weight=0.7)
     student, teacher = problem.views()
