@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -9,11 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from kdbench.errors import KdbenchError
+
+# Plain values that training scripts save beside the weights, their arguments and an accuracy; none can run code.
+_SCALAR = np.float64(0).__reduce__()[0]
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # numpy 1
+    (_SCALAR, "numpy._core.multiarray.scalar"),  # numpy 2
+]
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -48,12 +61,12 @@ def path_of(work: Path, cell_id: str) -> Path:
     return work / f"{cell_id}.pt"
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Weights alone, as safetensors. Raises OSError."""
+def save_weights(path: Path, state: Mapping[str, Tensor], says: dict[str, str] | None = None) -> None:
+    """Weights alone, as safetensors, and in its header what the file ``says`` of itself. Raises OSError."""
     own = {
         k: v.detach().cpu().contiguous().clone() for k, v in state.items()
     }  # tied weights each on their own
-    write_atomic(path, safetensors.torch.save(own))
+    write_atomic(path, safetensors.torch.save(own, says))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -66,7 +79,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise KdbenchError(
             f"{path} is not a plain weights file (it is truncated, or holds more than tensors, which kdbench never "

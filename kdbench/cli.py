@@ -68,6 +68,10 @@ def main(context: click.Context) -> None:
     "--set", "sets", multiple=True, help="method.parameter=value[,value]; several values make several cells."
 )
 @click.option("--epochs", type=int, help="Train for so many epochs, the schedule rescaled.")
+@click.option("--per-class", type=int, help="Keep so many training and test images of each class.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Processes that decode images which stream from disk."
+)
 @click.option("--split", type=click.Choice(["test", "holdout"]), default="test", show_default=True)
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA."
@@ -75,9 +79,15 @@ def main(context: click.Context) -> None:
 @click.option(
     "--teacher-weights", type=click.Path(path_type=Path), help="Folder of <teacher>.pth or .safetensors."
 )
+@click.option(
+    "--teacher-cache",
+    type=click.Path(path_type=Path),
+    help="Folder that keeps teachers' logits for later runs.",
+)
 @_results
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Default: the suite's.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="Default: the suite's.")
+@click.option("--graphs", is_flag=True, help="Record each step as a CUDA graph (a CUDA device only).")
 @_plugins
 @click.option("--dry-run", is_flag=True, help="Print the plan and train nothing.")
 @click.option("--force", is_flag=True, help="Train again what is done; rows are added, never replaced.")
@@ -103,20 +113,27 @@ def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, 
 
 @main.command()
 @click.option("--suite", callback=_comma, help="Comma-separated; default: every suite that has results.")
-@_results
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    default=["results"],
+    show_default=True,
+    help="A folder of results or a .csv file; several (repeat it) are merged.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True)
 @click.option(
     "--baseline", default="kd", show_default=True, help="The method that differences are taken against."
 )
 @click.option("--print", "show", is_flag=True, help="Print the leaderboard too.")
-def report(suite: list[str] | None, results: Path, out: Path, baseline: str, show: bool) -> None:
+def report(suite: list[str] | None, results: tuple[Path, ...], out: Path, baseline: str, show: bool) -> None:
     """Turn results/<suite>.csv into leaderboard and figures under reports/<suite>/."""
     from kdbench import report as room
-    from kdbench import store
 
-    found = suite if suite is not None else store.suites(results)
+    found = suite if suite is not None else room.suites(results)
     if not found:
-        raise KdbenchError(f"there are no results in {results}; type `kdbench run` first")
+        where = ", ".join(map(str, results))
+        raise KdbenchError(f"there are no results in {where}; type `kdbench run` first")
     for name in found:
         text = room.report(name, results, out, baseline)
         if show:
@@ -138,12 +155,22 @@ def status(results: Path) -> None:
 @click.option(
     "--bibtex", is_flag=True, help="Print the BibTeX entry (of all methods where no NAME is given)."
 )
+@click.option("--pairs", is_flag=True, help="Instead, try every method on every pair of --suite.")
+@click.option("--suite", callback=_comma, help="With --pairs: comma-separated; default: those on CIFAR-100.")
 @_out
 @_plugins
-def methods(name: str | None, bibtex: bool, out: Path, plugins: Path | None) -> None:
+def methods(
+    name: str | None, bibtex: bool, pairs: bool, suite: list[str] | None, out: Path, plugins: Path | None
+) -> None:
     """List the methods, or show one: its docstring, parameters and file."""
     from kdbench import catalogue
 
+    if pairs:
+        from kdbench import matrix
+
+        text, sound = matrix.report(suite, plugins, name)
+        click.echo(text)
+        sys.exit(0 if sound else 3)
     if bibtex:
         click.echo(catalogue.bibtex(name, plugins))
     else:
@@ -163,19 +190,36 @@ def new(name: str, plugins: Path) -> None:
 
 @main.command()
 @click.argument("name", required=False)
-def suites(name: str | None) -> None:
-    """List the suites, or show one: pairs, recipe, models."""
+@click.option("--no-timing", is_flag=True, help="Do not time steps for the estimate of hours.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA."
+)
+def suites(name: str | None, no_timing: bool, data_dir: Path | None) -> None:
+    """List the suites, or show one: pairs, recipe, models, and the hours it would take here."""
     from kdbench import overview
 
-    click.echo(overview.suite(name) if name else overview.suites_list())
+    click.echo(overview.suite(name, data_dir) if name else overview.suites_list())
+    if name and not no_timing:
+        from kdbench.bench import hours
+
+        click.echo(f"\n{hours.report(name, data_dir)}")
 
 
 @main.command()
 @click.argument("name", required=False)
 @click.option("--cost", is_flag=True, help="Instead, time a step of each beside kd's and keep the table.")
+@click.option("--real", is_flag=True, help="Instead, train each for an epoch on real images of CIFAR-100.")
+@click.option("--pairs", callback=_comma, help="--real: teacher:student, comma-separated.")
+@click.option("--images", default=1000, show_default=True, help="--real: how many, the same of each class.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="--real: where the data lies; default: KDBENCH_DATA."
+)
+@click.option(
+    "--teacher-weights", type=click.Path(path_type=Path), help="--real: folder of <teacher>.pth, if any."
+)
 @_out
 @_plugins
-def check(name: str | None, cost: bool, out: Path, plugins: Path | None) -> None:
+def check(name: str | None, cost: bool, real: bool, out: Path, plugins: Path | None, **options: Any) -> None:
     """Run the contract checks on every method, on one, or on a file of your own."""
     from kdbench import checks
     from kdbench.checks import cost as costs
@@ -183,14 +227,110 @@ def check(name: str | None, cost: bool, out: Path, plugins: Path | None) -> None
     if cost:
         click.echo(costs.report(name, plugins, out))
         return
-    table, passed = checks.report(name, plugins)
+    if real:
+        from kdbench.checks import real as epoch
+
+        table, passed = epoch.report(name, plugins, out, **options)
+    else:
+        table, passed = checks.report(name, plugins)
     click.echo(table)
     sys.exit(0 if passed else 3)
 
 
+@main.command()
+@click.argument("cell")
+@click.argument("file", type=click.Path(path_type=Path))
+@_results
+def export(cell: str, file: Path, results: Path) -> None:
+    """Write the student of the finished CELL (an id or its beginning) to FILE (.safetensors or .pth)."""
+    from kdbench import export as room
+
+    click.echo(room.export(cell, file, results))
+
+
+@main.command()
+@click.option("--suite", default="cifar100-quick", show_default=True, help="A suite's name or a .toml file.")
+@click.option(
+    "--pairs", callback=_comma, help="teacher:student, comma-separated; default: the suite's first."
+)
+@click.option("--methods", callback=_comma, help="Comma-separated; default: ce,kd,dkd,ctkd,bickd.")
+@click.option("--steps", type=int, default=20, show_default=True, help="Timed steps of each side.")
+@click.option("--batch-size", type=int, help="Default: the suite's.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="kdbench's side; default: the suite's."
+)
+@click.option("--cached", is_flag=True, help="With the teacher's logits already in its cache.")
+@click.option("--out", type=click.Path(path_type=Path), help="A .csv file for the table.")
+@click.option(
+    "--scale", is_flag=True, help="Instead, curves over cells, batch and networks into --out (a folder)."
+)
+@click.option(
+    "--precision-study",
+    is_flag=True,
+    help="Instead, bf16 beside fp32 in the rows of --results, into --out (a folder).",
+)
+@_results
+@_plugins
+def bench(scale: bool, precision_study: bool, results: Path, out: Path | None, **options: Any) -> None:
+    """Time a step here, beside the loop that the field copies, on made-up images; reports go to reports/bench."""
+    from kdbench.bench import command
+
+    folder = out or Path("reports/bench")
+    if precision_study:
+        click.echo(command.study_precision(options["suite"], results, folder))
+    elif scale:
+        chosen = {key: options[key] for key in ("suite", "device", "precision")}
+        click.echo(command.measure_scale(out=folder, **chosen))
+    else:
+        click.echo(command.compare(out=out, **options))
+
+
+@main.command()
+@click.argument("method")
+@click.option("--suite", default="digits", show_default=True, help="A suite's name or a .toml file.")
+@click.option("--pairs", callback=_comma, help="teacher:student, comma-separated; default: the suite's.")
+@click.option("--seeds", help="Like 0-2 or 0,3; default: the suite's.")
+@click.option(
+    "--set", "sets", multiple=True, help="method.parameter=value[,value] to try too, one parameter at a time."
+)
+@click.option("--epochs", type=int, help="Train for so many epochs, the schedule rescaled.")
+@click.option("--per-class", type=int, help="Keep so many training and test images of each class.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA."
+)
+@click.option(
+    "--teacher-weights", type=click.Path(path_type=Path), help="Folder of <teacher>.pth or .safetensors."
+)
+@_results
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="Default: the suite's.")
+@_plugins
+@click.option("--dry-run", is_flag=True, help="Print the plan and train nothing.")
+@click.option("--max-hours", type=float, help="Stop (saved) after so many hours.")
+def ablate(method: str, dry_run: bool, max_hours: float | None, seeds: str | None, **options: Any) -> None:
+    """Train METHOD without each term, with each alone and with its switches turned, on the holdout split."""
+    from kdbench import ablate as room
+    from kdbench import plan
+    from kdbench.progress import Bar
+    from kdbench.report import leaderboard_text
+
+    options["seeds"] = plan.parse_seeds(seeds) if seeds is not None else None
+    if dry_run:
+        click.echo(room.describe(method, **options))
+        return
+    outcome = room.run(method, max_hours=max_hours, progress=Bar(), **options)
+    if not outcome.records.empty:
+        click.echo(leaderboard_text(outcome.suite, outcome.records, baseline=method))
+        click.echo("`kdbench report` draws the ablation and the sweeps", err=True)
+    for note in outcome.notes:
+        click.echo(note, err=True)
+    sys.exit(outcome.exit_code)
+
+
 @main.group()
 def teachers() -> None:
-    """List or train the teachers of a suite."""
+    """List, train or import the teachers of a suite."""
 
 
 def _teacher_options(command: Any) -> Any:
@@ -223,3 +363,33 @@ def teachers_train(**options: Any) -> None:
     from kdbench.progress import Bar
 
     sys.exit(driver.train_teachers(progress=Bar(), **options))
+
+
+@teachers.command("cache")
+@_teacher_options
+@click.option("--pairs", callback=_comma, help="Only the teachers of these pairs.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="Default: the suite's.")
+@click.option("--teacher-cache", type=click.Path(path_type=Path), required=True, help="The folder to fill.")
+def teachers_cache(**options: Any) -> None:
+    """Compute the teachers' logits on every outcome of crop and flip ahead, for later runs; resumable."""
+    from kdbench import driver
+    from kdbench.progress import Bar
+
+    sys.exit(driver.fill_cache(progress=Bar(), **options))
+
+
+@teachers.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--suite", default="cifar100", show_default=True, help="Whose data set the teachers know.")
+@click.option("--name", help="The suite's name of the teacher; default: recognised by its tensors.")
+@click.option("--data-dir", type=click.Path(path_type=Path))
+@click.option("--device", default="auto")
+@_results
+def teachers_import(files: tuple[Path, ...], **options: Any) -> None:
+    """Take over checkpoints (.pth, .pt, .tar, .safetensors) of RepDistiller, mdistiller or timm; measure them."""
+    from kdbench import importing
+
+    failures = importing.import_teachers(files, say=click.echo, **options)
+    for failure in failures:
+        click.echo(f"kdbench: {failure}", err=True)
+    sys.exit(1 if failures else 0)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from kdbench import plan, store
 from kdbench.plan import Cell
-from kdbench.session import Session, done_ids, positions, records_of
+from kdbench.session import Session, done_ids, positions, records_of, teacher_lines
 
 
 def describe(session: Session, force: bool = False) -> str:
@@ -23,9 +23,7 @@ def describe(session: Session, force: bool = False) -> str:
         f"suite {session.suite.name}, split {session.split_name}, device {session.device}: {len(cells)} cells = "
         f"{len(cells) - len(missing)} done + {len(missing)} missing ({failed} of them failed or were interrupted)"
     ]
-    untrained = [name for name in session.needed_teachers() if name not in session.teachers]
-    if untrained:
-        lines.append(f"teachers to train first: {', '.join(untrained)}")
+    lines += teacher_lines(session)
     for number, cohort in enumerate(cohorts, 1):
         teacher = next((cell.teacher for cell in cohort if cell.teacher), "no teacher")
         members = ", ".join(" ".join(filter(None, [c.method, c.variant, f"({c.student})"])) for c in cohort)
