@@ -261,6 +261,7 @@ def export(cell: str, file: Path, results: Path) -> None:
     "--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="kdbench's side; default: the suite's."
 )
 @click.option("--cached", is_flag=True, help="With the teacher's logits already in its cache.")
+@click.option("--graphs", is_flag=True, help="Record kdbench's steps as CUDA graphs (a CUDA device only).")
 @click.option("--out", type=click.Path(path_type=Path), help="A .csv file for the table.")
 @click.option(
     "--scale", is_flag=True, help="Instead, curves over cells, batch and networks into --out (a folder)."
@@ -280,7 +281,7 @@ def bench(scale: bool, precision_study: bool, results: Path, out: Path | None, *
     if precision_study:
         click.echo(command.study_precision(options["suite"], results, folder))
     elif scale:
-        chosen = {key: options[key] for key in ("suite", "device", "precision")}
+        chosen = {key: options[key] for key in ("suite", "device", "precision", "graphs")}
         click.echo(command.measure_scale(out=folder, **chosen))
     else:
         click.echo(command.compare(out=out, **options))

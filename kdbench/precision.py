@@ -10,10 +10,14 @@ import torch
 from kdbench.errors import KdbenchError
 
 
-def check(precision: str, device: str) -> None:
-    """Raises KdbenchError for a precision that the device does not have."""
-    if precision == "tf32" and not device.startswith("cuda"):
+def check(precision: str, graphs: bool, device: str) -> None:
+    """Raises KdbenchError for a precision or recorded steps that the device does not have."""
+    if device.startswith("cuda"):
+        return
+    if precision == "tf32":
         raise KdbenchError(f"tf32 needs a CUDA device, not {device}; use --precision fp32 or bf16")
+    if graphs:
+        raise KdbenchError(f"--graphs needs a CUDA device, not {device}; leave it out")
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -16,7 +16,7 @@ from kdbench.data.sets import Split
 from kdbench.errors import KdbenchError
 from kdbench.job import load_data, resumable
 from kdbench.plan import Cell, Position
-from kdbench.precision import check as check_precision
+from kdbench.precision import check as check_fast_paths
 from kdbench.suites import Pair, Suite, replace_recipe
 from kdbench.teachers import Teacher, find_file, open_teacher
 
@@ -155,9 +155,7 @@ def prepare(
     spec, asked = (dataclasses.replace(each, dataset=measured) for each in (spec, asked))
     place = choose_device(device)
     for recipe in (asked.recipe, *(replace_recipe(asked.recipe, p.recipe, str(p)) for p in chosen)):
-        check_precision(recipe.precision, place)
-    if graphs and not place.startswith("cuda"):
-        raise KdbenchError(f"--graphs needs a CUDA device, not {place}; leave it out")
+        check_fast_paths(recipe.precision, graphs, place)
     session = Session(
         suite=asked,
         written=spec,

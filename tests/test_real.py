@@ -64,10 +64,10 @@ def test_each_is_measured_once_and_again_where_its_code_changed(pictures, tmp_pa
         return real.train(job)
 
     monkeypatch.setattr(real, "alone", here)
-    options = {"pairs": ["resnet14:resnet8"], "images": 100, "data_dir": pictures}
+    options = {"pairs": ["resnet8:resnet8"], "images": 100, "data_dir": pictures}
     text, passed = real.report("fsp", None, tmp_path, **options)
     assert passed
-    assert trained == [("ce", "resnet14"), ("kd", "resnet8"), ("fsp", "resnet8")]
+    assert trained == [("ce", "resnet8"), ("kd", "resnet8"), ("fsp", "resnet8")]
     kept = pd.read_csv(tmp_path / "bench" / "real_images.csv")
     assert kept["status"].tolist() == ["ok", "ok"]
     assert kept.set_index("method").loc["kd", "epoch_s"] > 0
@@ -77,7 +77,7 @@ def test_each_is_measured_once_and_again_where_its_code_changed(pictures, tmp_pa
     code = registry.code_hash
     monkeypatch.setattr(registry, "code_hash", lambda name: "new" if name == "fsp" else code(name))
     real.report("fsp", None, tmp_path, **options)
-    assert trained[3:] == [("ce", "resnet14"), ("fsp", "resnet8")]
+    assert trained[3:] == [("ce", "resnet8"), ("fsp", "resnet8")]
     assert len(pd.read_csv(tmp_path / "bench" / "real_images.csv")) == 2
 
 

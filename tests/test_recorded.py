@@ -106,7 +106,7 @@ def test_graphs_and_tf32_need_a_cuda_device(lab):
         lab.prepare(graphs=True)
     with pytest.raises(KdbenchError, match="tf32 needs a CUDA device"):
         lab.prepare(precision="tf32")
-    check("tf32", "cuda:0")
+    check("tf32", True, "cuda:0")
 
 
 def test_tensor_cores_only_where_the_recipe_says_so():

@@ -35,7 +35,7 @@ def compare(
 ) -> str:
     """A cohort beside the plain loop on each pair (default: the suite's first); the table as text, as CSV at ``out``.
 
-    ``more``: precision, batch_size, cached of `work`. Raises KdbenchError for bad input.
+    ``more``: precision, batch_size, cached, graphs of `work`. Raises KdbenchError for bad input.
     """
     if steps < 1:
         raise KdbenchError(f"--steps must be at least 1, got {steps}")
@@ -64,12 +64,13 @@ def measure_scale(
     device: str = "auto",
     precision: str | None = None,
     which: Sequence[scale.Point] | None = None,
+    graphs: bool = False,
 ) -> str:
-    """Scale curves and starting times into ``out``: scale-<cpu or cuda>.csv, .png, .svg and startup.csv."""
+    """Scale curves and starting times into ``out``: scale-<cpu, cuda, cuda-graphs>.csv, .png, .svg and startup.csv."""
     spec, place = measured(suites.load(suite)), choose_device(device)
     started = scale.starts()
-    found = scale.table(spec, place, precision, which or scale.points(), _say)
-    stem = out / f"scale-{torch.device(place).type}"
+    found = scale.table(spec, place, precision, which or scale.points(), _say, graphs)
+    stem = out / f"scale-{torch.device(place).type}{'-graphs' if graphs else ''}"
     _save(figures.draw, (found,), found, stem)
     _write(out / "startup.csv", started.to_csv(index=False, lineterminator="\n"))
     return (

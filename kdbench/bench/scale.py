@@ -63,11 +63,12 @@ def points() -> list[Point]:
     return wanted + [Point(pair) for pair in SIZES]
 
 
-def asked(suite: Suite, point: Point, device: str, precision: str | None) -> Work:
+def asked(suite: Suite, point: Point, device: str, precision: str | None, graphs: bool = False) -> Work:
     """What a point times: kd at temperatures 1, 2, ..."""
     teacher, _, student = point.pair.partition(":")
     pair, sets = Pair(teacher, student), {"kd": {"temperature": [float(t + 1) for t in range(point.cells)]}}
-    return work(suite, pair, ["kd"], device, precision=precision, batch_size=point.batch_size, sets=sets)
+    more = {"precision": precision, "batch_size": point.batch_size}
+    return work(suite, pair, ["kd"], device, sets=sets, graphs=graphs, **more)  # type: ignore[arg-type]
 
 
 def measure(work: Work, cells: int, steps: int) -> dict[str, Any]:
@@ -124,7 +125,12 @@ def matrix_peak(device: str, precision: str) -> float:
 
 
 def table(
-    suite: Suite, device: str, precision: str | None, which: Sequence[Point], say: Callable[[str], None]
+    suite: Suite,
+    device: str,
+    precision: str | None,
+    which: Sequence[Point],
+    say: Callable[[str], None],
+    graphs: bool = False,
 ) -> pd.DataFrame:
     """A row a point, beside the peak of this device."""
     kind = torch.device(device).type
@@ -132,7 +138,7 @@ def table(
     rows = []
     for number, point in enumerate(which, 1):
         say(f"{number}/{len(which)}: {point.pair}, {point.cells} cells, batch {point.batch_size}")
-        wanted = asked(suite, point, device, precision)
+        wanted = asked(suite, point, device, precision, graphs)
         used = wanted.suite.recipe.precision
         if used not in peaks:
             peaks[used] = fresh.call(matrix_peak, device, used)

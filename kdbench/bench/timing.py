@@ -74,10 +74,13 @@ class Blocks(Progress):
         for cell in job.cells:
             if cell.id in self.cohort.failures:
                 raise KdbenchError(f"cannot be timed: {self.cohort.failures[cell.id]}")
-        if self.cohort.teacher is not None:
-            watched(self.cohort.teacher, "forward", self.teacher)
-        for trainee in self.cohort.trainees:
-            watched(trainee.method, "loss", self.losses)
+        if (
+            not job.graphs
+        ):  # inside a recording there is no clock: its losses count as students, its teacher as data
+            if self.cohort.teacher is not None:
+                watched(self.cohort.teacher, "forward", self.teacher)
+            for trainee in self.cohort.trainees:
+                watched(trainee.method, "loss", self.losses)
         self._check()
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> list[Seconds]:

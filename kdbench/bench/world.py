@@ -16,6 +16,7 @@ from kdbench import checkpoint, models, plan, registry
 from kdbench.data.views import plain
 from kdbench.job import Job, load_data, load_split
 from kdbench.plan import Sets
+from kdbench.precision import check as check_fast_paths
 from kdbench.suites import DataSpec, Pair, Suite
 from kdbench.teachers import open_teacher
 from kdbench.train import train_cohort
@@ -35,6 +36,7 @@ class Work:
     sets: Sets = field(default_factory=dict)
     plugins: Path | None = None
     cached: bool = False  # the teacher's logits are known before the first step
+    graphs: bool = False  # steps recorded as CUDA graphs
 
 
 def work(
@@ -48,13 +50,17 @@ def work(
     sets: Sets | None = None,
     plugins: Path | None = None,
     cached: bool = False,
+    graphs: bool = False,
 ) -> Work:
     """The pair's recipe, with another precision or batch size where given. Raises KdbenchError for a bad value."""
     asked = {"precision": precision, "batch_size": batch_size}
     changes = {key: value for key, value in {**pair.recipe, **asked}.items() if value is not None}
     recipe = plan.replace_recipe(suite.recipe, changes, "the recipe to time")
+    check_fast_paths(recipe.precision, graphs, device)
     bare = replace(pair, recipe={})
-    return Work(replace(suite, recipe=recipe), bare, tuple(methods), device, sets or {}, plugins, cached)
+    return Work(
+        replace(suite, recipe=recipe), bare, tuple(methods), device, sets or {}, plugins, cached, graphs
+    )
 
 
 def measured(suite: Suite, data_dir: Path | None = None) -> Suite:
@@ -95,10 +101,10 @@ def made_up(work: Work, batches: int) -> Iterator[Job]:
             device=work.device,
             plugins=work.plugins,
             teacher_cache=folder / "cache" if work.cached else None,
+            graphs=work.graphs,
         )
-        if cached := tuple(cell for cell in cells if cell.teacher_cache)[
-            :1
-        ]:  # the same seed draws the same views
+        cached = tuple(cell for cell in cells if cell.teacher_cache)[:1]
+        if cached:  # the same seed draws the same views
             train_cohort(replace(job, cells=cached, work=folder / "filling"))
         yield job
 
