@@ -215,9 +215,10 @@ def markdown(found: pd.DataFrame) -> str:
         f"{counts} training images of {SUITE}, seed 0: one epoch with the number and the highest learning rate of the "
         "suite's first (methods of two stages are in their first), its batch, views and precision. Teachers without "
         "weights at hand were trained for this one epoch, so nothing here is about accuracy. s: processor seconds of "
-        "the epoch's steps, batches and teacher included, what `prepare` does once not. MB: peak of the whole process, "
-        "interpreter and libraries included; every row in a process of its own. student, extra: parameters deployed, "
-        f"and learned beside them. Device: {', '.join(found['device'].unique())}."
+        "the epoch's steps, batches and teacher included, what `prepare` does once not; measured once, so 20 % is "
+        "noise. MB: peak of the whole process, interpreter and libraries included; every row in a process of its own. "
+        "student, extra: parameters deployed, and learned beside them. "
+        f"Device: {', '.join(found['device'].unique())}."
     )
     return "\n\n".join(filter(None, parts)) + "\n"
 
