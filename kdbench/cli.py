@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from kdbench import __version__
+from kdbench import __version__, options
 from kdbench.errors import KdbenchError
 
 
@@ -35,17 +35,6 @@ class _Group(click.Group):
             sys.exit(0)
 
 
-def _comma(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
-    return [part.strip() for part in value.split(",") if part.strip()] if value is not None else None
-
-
-_results = click.option("--results", type=click.Path(path_type=Path), default="results", show_default=True)
-_out = click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True)
-_plugins = click.option(
-    "--plugins", type=click.Path(path_type=Path), help="Folder of method files of your own."
-)
-
-
 @click.group(
     cls=_Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
@@ -59,51 +48,31 @@ def main(context: click.Context) -> None:
 
 @main.command()
 @click.option(
-    "--methods", callback=_comma, help="Names, 'all' or globs, comma-separated; default: the suite's."
+    "--methods", callback=options.comma, help="Names, 'all' or globs, comma-separated; default: the suite's."
 )
-@click.option("--suite", default="digits", show_default=True, help="A suite's name or a .toml file.")
-@click.option("--pairs", callback=_comma, help="teacher:student, comma-separated; default: the suite's.")
-@click.option("--seeds", help="Like 0-2 or 0,3; default: the suite's.")
+@options.training
 @click.option(
     "--set", "sets", multiple=True, help="method.parameter=value[,value]; several values make several cells."
 )
-@click.option("--epochs", type=int, help="Train for so many epochs, the schedule rescaled.")
-@click.option("--per-class", type=int, help="Keep so many training and test images of each class.")
 @click.option(
     "--workers", type=click.IntRange(0), help="Processes that decode images which stream from disk."
 )
-@click.option("--split", type=click.Choice(["test", "holdout"]), default="test", show_default=True)
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA."
-)
-@click.option(
-    "--teacher-weights", type=click.Path(path_type=Path), help="Folder of <teacher>.pth or .safetensors."
-)
-@click.option(
-    "--teacher-cache",
-    type=click.Path(path_type=Path),
-    help="Folder that keeps teachers' logits for later runs.",
-)
-@_results
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="Default: the suite's.")
+@options.split
+@options.path("--teacher-cache", "Folder that keeps teachers' logits for later runs.")
 @click.option("--graphs", is_flag=True, help="Record each step as a CUDA graph (a CUDA device only).")
-@_plugins
-@click.option("--dry-run", is_flag=True, help="Print the plan and train nothing.")
 @click.option("--force", is_flag=True, help="Train again what is done; rows are added, never replaced.")
-@click.option("--max-hours", type=float, help="Stop (saved) after so many hours.")
-def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, **options: Any) -> None:
+def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, **chosen: Any) -> None:
     """Train every missing cell of methods x pairs x seeds; type the same command again to resume."""
     from kdbench import driver, plan, preview
     from kdbench.progress import Bar
     from kdbench.report import leaderboard_text
     from kdbench.session import prepare
 
-    options["seeds"] = plan.parse_seeds(seeds) if seeds is not None else None
+    chosen["seeds"] = plan.parse_seeds(seeds) if seeds is not None else None
     if dry_run:
-        click.echo(preview.describe(prepare(**options), force))
+        click.echo(preview.describe(prepare(**chosen), force))
         return
-    outcome = driver.run(force=force, max_hours=max_hours, progress=Bar(), **options)
+    outcome = driver.run(force=force, max_hours=max_hours, progress=Bar(), **chosen)
     if not outcome.records.empty:
         click.echo(leaderboard_text(outcome.suite, outcome.records))
     for note in outcome.notes:
@@ -112,16 +81,17 @@ def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, 
 
 
 @main.command()
-@click.option("--suite", callback=_comma, help="Comma-separated; default: every suite that has results.")
 @click.option(
+    "--suite", callback=options.comma, help="Comma-separated; default: every suite that has results."
+)
+@options.path(
     "--results",
-    type=click.Path(path_type=Path),
+    "A folder of results or a .csv file; several (repeat it) are merged.",
     multiple=True,
     default=["results"],
     show_default=True,
-    help="A folder of results or a .csv file; several (repeat it) are merged.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default="reports", show_default=True)
+@options.out
 @click.option(
     "--baseline", default="kd", show_default=True, help="The method that differences are taken against."
 )
@@ -142,7 +112,7 @@ def report(suite: list[str] | None, results: tuple[Path, ...], out: Path, baseli
 
 
 @main.command()
-@_results
+@options.results
 def status(results: Path) -> None:
     """What is done, failed and running, a line a suite."""
     from kdbench import overview
@@ -156,9 +126,11 @@ def status(results: Path) -> None:
     "--bibtex", is_flag=True, help="Print the BibTeX entry (of all methods where no NAME is given)."
 )
 @click.option("--pairs", is_flag=True, help="Instead, try every method on every pair of --suite.")
-@click.option("--suite", callback=_comma, help="With --pairs: comma-separated; default: those on CIFAR-100.")
-@_out
-@_plugins
+@click.option(
+    "--suite", callback=options.comma, help="With --pairs: comma-separated; default: those on CIFAR-100."
+)
+@options.out
+@options.plugins
 def methods(
     name: str | None, bibtex: bool, pairs: bool, suite: list[str] | None, out: Path, plugins: Path | None
 ) -> None:
@@ -179,7 +151,7 @@ def methods(
 
 @main.command()
 @click.argument("name")
-@click.option("--plugins", type=click.Path(path_type=Path), default="plugins", show_default=True)
+@options.path("--plugins", default="plugins", show_default=True)
 def new(name: str, plugins: Path) -> None:
     """Write a working plug-in NAME and its test into a folder, to be changed into your own method."""
     from kdbench import scaffold
@@ -191,9 +163,7 @@ def new(name: str, plugins: Path) -> None:
 @main.command()
 @click.argument("name", required=False)
 @click.option("--no-timing", is_flag=True, help="Do not time steps for the estimate of hours.")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA."
-)
+@options.data_dir
 def suites(name: str | None, no_timing: bool, data_dir: Path | None) -> None:
     """List the suites, or show one: pairs, recipe, models, and the hours it would take here."""
     from kdbench import overview
@@ -209,17 +179,13 @@ def suites(name: str | None, no_timing: bool, data_dir: Path | None) -> None:
 @click.argument("name", required=False)
 @click.option("--cost", is_flag=True, help="Instead, time a step of each beside kd's and keep the table.")
 @click.option("--real", is_flag=True, help="Instead, train each for an epoch on real images of CIFAR-100.")
-@click.option("--pairs", callback=_comma, help="--real: teacher:student, comma-separated.")
+@click.option("--pairs", callback=options.comma, help="--real: teacher:student, comma-separated.")
 @click.option("--images", default=1000, show_default=True, help="--real: how many, the same of each class.")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="--real: where the data lies; default: KDBENCH_DATA."
-)
-@click.option(
-    "--teacher-weights", type=click.Path(path_type=Path), help="--real: folder of <teacher>.pth, if any."
-)
-@_out
-@_plugins
-def check(name: str | None, cost: bool, real: bool, out: Path, plugins: Path | None, **options: Any) -> None:
+@options.path("--data-dir", "--real: where the data lies; default: KDBENCH_DATA.")
+@options.path("--teacher-weights", "--real: folder of <teacher>.pth, if any.")
+@options.out
+@options.plugins
+def check(name: str | None, cost: bool, real: bool, out: Path, plugins: Path | None, **chosen: Any) -> None:
     """Run the contract checks on every method, on one, or on a file of your own."""
     from kdbench import checks
     from kdbench.checks import cost as costs
@@ -230,7 +196,7 @@ def check(name: str | None, cost: bool, real: bool, out: Path, plugins: Path | N
     if real:
         from kdbench.checks import real as epoch
 
-        table, passed = epoch.report(name, plugins, out, **options)
+        table, passed = epoch.report(name, plugins, out, **chosen)
     else:
         table, passed = checks.report(name, plugins)
     click.echo(table)
@@ -240,7 +206,7 @@ def check(name: str | None, cost: bool, real: bool, out: Path, plugins: Path | N
 @main.command()
 @click.argument("cell")
 @click.argument("file", type=click.Path(path_type=Path))
-@_results
+@options.results
 def export(cell: str, file: Path, results: Path) -> None:
     """Write the student of the finished CELL (an id or its beginning) to FILE (.safetensors or .pth)."""
     from kdbench import export as room
@@ -249,20 +215,20 @@ def export(cell: str, file: Path, results: Path) -> None:
 
 
 @main.command()
-@click.option("--suite", default="cifar100-quick", show_default=True, help="A suite's name or a .toml file.")
+@options.suite("cifar100-quick")
 @click.option(
-    "--pairs", callback=_comma, help="teacher:student, comma-separated; default: the suite's first."
+    "--pairs", callback=options.comma, help="teacher:student, comma-separated; default: the suite's first."
 )
-@click.option("--methods", callback=_comma, help="Comma-separated; default: ce,kd,dkd,ctkd,bickd.")
+@click.option("--methods", callback=options.comma, help="Comma-separated; default: ce,kd,dkd,ctkd,bickd.")
 @click.option("--steps", type=int, default=20, show_default=True, help="Timed steps of each side.")
 @click.option("--batch-size", type=int, help="Default: the suite's.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
+@options.device
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="kdbench's side; default: the suite's."
 )
 @click.option("--cached", is_flag=True, help="With the teacher's logits already in its cache.")
 @click.option("--graphs", is_flag=True, help="Record kdbench's steps as CUDA graphs (a CUDA device only).")
-@click.option("--out", type=click.Path(path_type=Path), help="A .csv file for the table.")
+@options.path("--out", "A .csv file for the table.")
 @click.option(
     "--scale", is_flag=True, help="Instead, curves over cells, batch and networks into --out (a folder)."
 )
@@ -271,56 +237,40 @@ def export(cell: str, file: Path, results: Path) -> None:
     is_flag=True,
     help="Instead, bf16 beside fp32 in the rows of --results, into --out (a folder).",
 )
-@_results
-@_plugins
-def bench(scale: bool, precision_study: bool, results: Path, out: Path | None, **options: Any) -> None:
+@options.results
+@options.plugins
+def bench(scale: bool, precision_study: bool, results: Path, out: Path | None, **chosen: Any) -> None:
     """Time a step here, beside the loop that the field copies, on made-up images; reports go to reports/bench."""
     from kdbench.bench import command
 
     folder = out or Path("reports/bench")
     if precision_study:
-        click.echo(command.study_precision(options["suite"], results, folder))
+        click.echo(command.study_precision(chosen["suite"], results, folder))
     elif scale:
-        chosen = {key: options[key] for key in ("suite", "device", "precision", "graphs")}
-        click.echo(command.measure_scale(out=folder, **chosen))
+        wanted = {key: chosen[key] for key in ("suite", "device", "precision", "graphs")}
+        click.echo(command.measure_scale(out=folder, **wanted))
     else:
-        click.echo(command.compare(out=out, **options))
+        click.echo(command.compare(out=out, **chosen))
 
 
 @main.command()
 @click.argument("method")
-@click.option("--suite", default="digits", show_default=True, help="A suite's name or a .toml file.")
-@click.option("--pairs", callback=_comma, help="teacher:student, comma-separated; default: the suite's.")
-@click.option("--seeds", help="Like 0-2 or 0,3; default: the suite's.")
+@options.training
 @click.option(
     "--set", "sets", multiple=True, help="method.parameter=value[,value] to try too, one parameter at a time."
 )
-@click.option("--epochs", type=int, help="Train for so many epochs, the schedule rescaled.")
-@click.option("--per-class", type=int, help="Keep so many training and test images of each class.")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where the data lies; default: KDBENCH_DATA."
-)
-@click.option(
-    "--teacher-weights", type=click.Path(path_type=Path), help="Folder of <teacher>.pth or .safetensors."
-)
-@_results
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="Default: the suite's.")
-@_plugins
-@click.option("--dry-run", is_flag=True, help="Print the plan and train nothing.")
-@click.option("--max-hours", type=float, help="Stop (saved) after so many hours.")
-def ablate(method: str, dry_run: bool, max_hours: float | None, seeds: str | None, **options: Any) -> None:
+def ablate(method: str, dry_run: bool, max_hours: float | None, seeds: str | None, **chosen: Any) -> None:
     """Train METHOD without each term, with each alone and with its switches turned, on the holdout split."""
     from kdbench import ablate as room
     from kdbench import plan
     from kdbench.progress import Bar
     from kdbench.report import leaderboard_text
 
-    options["seeds"] = plan.parse_seeds(seeds) if seeds is not None else None
+    chosen["seeds"] = plan.parse_seeds(seeds) if seeds is not None else None
     if dry_run:
-        click.echo(room.describe(method, **options))
+        click.echo(room.describe(method, **chosen))
         return
-    outcome = room.run(method, max_hours=max_hours, progress=Bar(), **options)
+    outcome = room.run(method, max_hours=max_hours, progress=Bar(), **chosen)
     if not outcome.records.empty:
         click.echo(leaderboard_text(outcome.suite, outcome.records, baseline=method))
         click.echo("`kdbench report` draws the ablation and the sweeps", err=True)
@@ -334,63 +284,50 @@ def teachers() -> None:
     """List, train or import the teachers of a suite."""
 
 
-def _teacher_options(command: Any) -> Any:
-    for option in (
-        click.option("--suite", default="digits", show_default=True),
-        click.option("--data-dir", type=click.Path(path_type=Path)),
-        click.option("--teacher-weights", type=click.Path(path_type=Path)),
-        click.option("--split", type=click.Choice(["test", "holdout"]), default="test"),
-        click.option("--device", default="auto"),
-        _results,
-    ):
-        command = option(command)
-    return command
-
-
 @teachers.command("list")
-@_teacher_options
-def teachers_list(**options: Any) -> None:
+@options.teaching
+def teachers_list(**chosen: Any) -> None:
     """Name, hash, accuracy, expected accuracy and file of every teacher of a suite."""
     from kdbench import overview
 
-    click.echo(overview.teachers(options))
+    click.echo(overview.teachers(chosen))
 
 
 @teachers.command("train")
-@_teacher_options
-def teachers_train(**options: Any) -> None:
+@options.teaching
+def teachers_train(**chosen: Any) -> None:
     """Train every teacher of a suite that is missing; resumable."""
     from kdbench import driver
     from kdbench.progress import Bar
 
-    sys.exit(driver.train_teachers(progress=Bar(), **options))
+    sys.exit(driver.train_teachers(progress=Bar(), **chosen))
 
 
 @teachers.command("cache")
-@_teacher_options
-@click.option("--pairs", callback=_comma, help="Only the teachers of these pairs.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="Default: the suite's.")
-@click.option("--teacher-cache", type=click.Path(path_type=Path), required=True, help="The folder to fill.")
-def teachers_cache(**options: Any) -> None:
+@options.teaching
+@click.option("--pairs", callback=options.comma, help="Only the teachers of these pairs.")
+@options.precision
+@options.path("--teacher-cache", "The folder to fill.", required=True)
+def teachers_cache(**chosen: Any) -> None:
     """Compute the teachers' logits on every outcome of crop and flip ahead, for later runs; resumable."""
     from kdbench import driver
     from kdbench.progress import Bar
 
-    sys.exit(driver.fill_cache(progress=Bar(), **options))
+    sys.exit(driver.fill_cache(progress=Bar(), **chosen))
 
 
 @teachers.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--suite", default="cifar100", show_default=True, help="Whose data set the teachers know.")
 @click.option("--name", help="The suite's name of the teacher; default: recognised by its tensors.")
-@click.option("--data-dir", type=click.Path(path_type=Path))
-@click.option("--device", default="auto")
-@_results
-def teachers_import(files: tuple[Path, ...], **options: Any) -> None:
+@options.data_dir
+@options.device
+@options.results
+def teachers_import(files: tuple[Path, ...], **chosen: Any) -> None:
     """Take over checkpoints (.pth, .pt, .tar, .safetensors) of RepDistiller, mdistiller or timm; measure them."""
     from kdbench import importing
 
-    failures = importing.import_teachers(files, say=click.echo, **options)
+    failures = importing.import_teachers(files, say=click.echo, **chosen)
     for failure in failures:
         click.echo(f"kdbench: {failure}", err=True)
     sys.exit(1 if failures else 0)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import operator
 import string
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from torch._subclasses.fake_tensor import (
 
 from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides
+from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
 from kdbench.models.cost import sample
 from kdbench.models.net import Net
 from kdbench.suites import Pair, Suite
@@ -121,7 +120,7 @@ class Trial:
                 runnable.append(method)
         if not runnable:
             return found
-        needs = functools.reduce(operator.or_, (method.needs for method in runnable))
+        needs = union(method.needs for method in runnable)
         student, teacher = self._outputs("student", needs), self._outputs("teacher", needs)
         for method in runnable:
             try:

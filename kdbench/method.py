@@ -8,7 +8,9 @@ sees an optimiser, a loader, a device name or a configuration.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -47,6 +49,11 @@ class Needs:
     def of(self, role: Role) -> Needs:
         """What is needed of one model, every flag a bool."""
         return dataclasses.replace(self, preact=self.preact in (True, role))
+
+
+def union(needs: Iterable[Needs]) -> Needs:
+    """What one forward must yield to serve all of them; no view where there are none."""
+    return functools.reduce(operator.or_, needs, Needs(views=(), teacher=False))
 
 
 def _either(one: bool | Role, other: bool | Role) -> bool | Role:

@@ -165,10 +165,10 @@ def _at_hand(spec: DataSpec, data_dir: Path | None) -> bool:
 
 
 def _pairs(spec: Suite) -> list[Sequence[Any]]:
-    rows: list[Sequence[Any]] = [("pair", "recipe", "parameters")]
+    rows: list[Sequence[Any]] = [("pair", "its own recipe and parameters")]
     for pair in spec.pairs:
         chosen = [f"{m}.{k}={v}" for m, table in pair.params.items() for k, v in table.items()]
-        rows.append((str(pair), _settings(pair.recipe) or "as the suite", " ".join(chosen) or "defaults"))
+        rows.append((str(pair), " ".join([_settings(pair.recipe), *chosen]).strip() or "none"))
     return rows
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import reduce
-from operator import or_
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from kdbench.data.feed import Fed
 from kdbench.data.views import View
-from kdbench.method import Needs, Outputs
+from kdbench.method import Needs, Outputs, union
 from kdbench.models.net import Net
 from kdbench.plan import Cell
 from kdbench.precision import autocast
@@ -21,7 +19,6 @@ from kdbench.teacher_cache import CachedLogits, Table, outcomes
 from kdbench.trainee import Trainee
 
 ByView = dict[str, Outputs]
-NOTHING = Needs(views=())
 
 
 class SharedTeacher:
@@ -37,8 +34,8 @@ class SharedTeacher:
     def outputs(self, fed: Fed, takers: list[Trainee]) -> Callable[[Trainee], ByView]:
         """One forward a view with the union of what ``takers`` need -> what each of them is shown."""
         takers = [taker for taker in takers if taker.needs.teacher]
-        plain = self._forward(fed, _union(taker for taker in takers if not taker.cell.teacher_cache))
-        cached = self._cached(fed, _union(taker for taker in takers if taker.cell.teacher_cache), plain)
+        plain = self._forward(fed, union(_asked(t) for t in takers if not t.cell.teacher_cache))
+        cached = self._cached(fed, union(_asked(t) for t in takers if t.cell.teacher_cache), plain)
         return lambda taker: cached if taker.cell.teacher_cache else plain
 
     def _forward(self, fed: Fed, needs: Needs) -> ByView:
@@ -65,8 +62,8 @@ class SharedTeacher:
         return found
 
 
-def _union(takers: Iterable[Trainee]) -> Needs:
-    return reduce(or_, (taker.needs.of("teacher") for taker in takers), NOTHING)
+def _asked(taker: Trainee) -> Needs:
+    return taker.needs.of("teacher")
 
 
 def open_cache(

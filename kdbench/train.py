@@ -21,7 +21,7 @@ from kdbench.errors import KdbenchError
 from kdbench.evaluate import top_k
 from kdbench.finish import result_of
 from kdbench.job import Job, Progress, Result, load_split, resumable
-from kdbench.method import Batch, Context, Needs, Views
+from kdbench.method import Batch, Context, Needs, Views, union
 from kdbench.models.net import Net, place
 from kdbench.plan import Cell
 from kdbench.precision import tensor_cores
@@ -87,13 +87,11 @@ class Cohort:
     def _shared(self) -> SharedTeacher | None:
         if self.teacher is None:
             return None
-        cell = next((c for c in self.job.cells if c.teacher_cache), None)
-        folder = self.job.teacher_cache
-        cache = (
-            open_cache(folder, cell, len(self.train), self.device, self.progress.warn)
-            if cell and folder
-            else None
-        )
+        cache = None
+        if cell := next((c for c in self.job.cells if c.teacher_cache), None):
+            assert self.job.teacher_cache, "a cell of the teacher cache, and a job without its folder"
+            folder = self.job.teacher_cache
+            cache = open_cache(folder, cell, len(self.train), self.device, self.progress.warn)
         return SharedTeacher(self.teacher, self.first, self.device, cache, self.job.graphs)
 
     def _trainee(self, cell: Cell) -> Trainee | None:
@@ -154,7 +152,9 @@ class Cohort:
 
     def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
         """One pass over the train set from step ``first_step``; True when ``stop`` cut it short (and it is saved)."""
-        views = {name: self.first.views[name] for name in _union(self._live()).views}
+        views = {
+            name: self.first.views[name] for name in union(trainee.needs for trainee in self._live()).views
+        }
         where = (self.first.split_id, self.first.seed, epoch)
         batches = self.train.epoch(views, where, self.recipe.batch_size, first_step)
         try:
@@ -280,10 +280,3 @@ class TeacherPass:
                 sample_index=index if self.needs.index else None,
             )
             yield batch, Views({self.needs.views[0]: cohort.teacher(images, self.needs)}, self.needs)
-
-
-def _union(trainees: list[Trainee]) -> Needs:
-    needs = trainees[0].needs
-    for trainee in trainees[1:]:
-        needs = needs | trainee.needs
-    return needs

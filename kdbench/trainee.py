@@ -29,6 +29,7 @@ from kdbench.method import (
     Terms,
     Views,
     overrides,
+    union,
 )
 from kdbench.models.cost import looking
 from kdbench.models.net import Net, place
@@ -153,7 +154,7 @@ class Trainee:
         self.cell, self.context, self.device = cell, context, device
         self.method = cell.build_method()
         self.passes = passes(self.method.needs, cell.recipe)
-        self.needs = functools.reduce(operator.or_, self.passes)  # the passes' views, in their order
+        self.needs = union(self.passes)  # the passes' views, in their order
         self.min_batch = max(2, self.method.min_batch)  # BatchNorm cannot train on a single sample
         self.outcome: tuple[str, str] | None = None
         self.epoch, self.step_in_epoch, self.seen = 0, 0, 0

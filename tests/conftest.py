@@ -25,6 +25,7 @@ from kdbench.session import Session, prepare
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
 from kdbench.teachers import Teacher, open_teacher
 from kdbench.train import train_cohort
+from tests.pictures import count_decodes, write_images
 
 CLASSES, TRAIN, TEST, SIZE = 4, 64, 24, 8
 
@@ -57,6 +58,24 @@ def scratch_registry(monkeypatch):
     registry.load()
     monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     return registry
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Class folders of pictures, for tests that only read them."""
+    return write_images(tmp_path_factory.mktemp("images") / "pictures")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Images that a test may change."""
+    return write_images(tmp_path / "pictures")
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that this process decodes from now on."""
+    return count_decodes(monkeypatch)
 
 
 @pytest.fixture

@@ -16,28 +16,12 @@ from kdbench.errors import KdbenchError
 from kdbench.identity import generator
 from kdbench.job import load_data
 from tests.loop_tools import same
-from tests.pictures import NAMES, RESIZE, SIZE, SPEC, STRONG, WEAK, count_decodes, listed, write_images
+from tests.pictures import NAMES, RESIZE, SIZE, SPEC, STRONG, WEAK, listed
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers on one processor
 
 CPU = torch.device("cpu")
 WHERE = ("split", 0, 3)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images") / "pictures")
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Images that a test may change."""
-    return write_images(tmp_path / "pictures")
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    return count_decodes(monkeypatch)
 
 
 # --- the listing ---

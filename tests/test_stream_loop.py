@@ -16,25 +16,9 @@ from kdbench.teachers import open_teacher
 from kdbench.train import Cohort, learning_rate, train_cohort
 from tests.conftest import RECIPE, SUITE
 from tests.loop_tools import After, same, state_of
-from tests.pictures import SPEC, STRONG, WEAK, count_decodes, listed, write_images
+from tests.pictures import SPEC, STRONG, WEAK, listed
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # two workers on one processor
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images") / "pictures")
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Images that a test may change."""
-    return write_images(tmp_path / "pictures")
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    return count_decodes(monkeypatch)
 
 
 @dataclasses.dataclass

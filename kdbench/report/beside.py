@@ -12,6 +12,7 @@ import pandas as pd
 from kdbench import published
 from kdbench.report import paper, reproduction, scatter, style
 from kdbench.report.frames import Table
+from kdbench.report.pipes import escape
 
 TITLE = "published numbers beside ours"
 LEGEND = [
@@ -77,11 +78,11 @@ def markdown(
             shown = [cell["pair"], cell["label"], paper.ours(cell), _number(cell["inflation"], "+.2f")]
             shown += [f"{cell['printed']} [{cell['keys']}]", cell["rule"], _number(cell["runs"], "g")]
             shown += [_number(cell["delta"], "+.2f") if cell["verdict"] else paper.NONE, _verdict(cell)]
-            rows.append("| " + " | ".join(paper.escape(text) for text in shown) + " |")
+            rows.append("| " + " | ".join(escape(text) for text in shown) + " |")
         parts += [f"## {heading}", "\n".join(rows)]
     notes = [*_notes(data), *_cited(_beside(data), names)]
     if len(_beside(data)):
-        parts += ["## How to read it", "\n".join(f"- {paper.escape(line)}" for line in [*LEGEND, *notes])]
+        parts += ["## How to read it", "\n".join(f"- {escape(line)}" for line in [*LEGEND, *notes])]
     if layouts:
         parts.append("As papers print it: " + ", ".join(f"[{x.title}]({x.name}.md)" for x in layouts) + ".")
     figure = "No figure: there is no pair of a published number and ours to draw."

@@ -12,7 +12,7 @@ from kdbench.report import repeats
 from kdbench.report.board import Board
 from kdbench.report.columns import columns, said_below
 from kdbench.report.notes import legend, notes
-from kdbench.report.pipes import pipes
+from kdbench.report.pipes import escape, pipes
 
 CELL = [
     "mean",
@@ -46,19 +46,15 @@ def markdown(suite: str, boards: Sequence[Board], footer: Texts, runs: pd.DataFr
         ]
     parts += ["## How to read it", _bullets(legend(boards[0].baseline))]
     if len(runs):
-        parts += ["## Reproducibility", _escape(repeats.sentence(runs))]
+        parts += ["## Reproducibility", escape(repeats.sentence(runs))]
     if runs["differs"].any():
         parts.append(pipes(repeats.HEADER, repeats.differing(runs)))
     parts.append("![paired differences](forest.png)\n\n![accuracy and loss by epoch](curves.png)")
     return "\n\n".join([*parts, "---", *footer]) + "\n"
 
 
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("->", "→")
-
-
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {_escape(line)}" for line in lines)
+    return "\n".join(f"- {escape(line)}" for line in lines)
 
 
 def text(suite: str, boards: Sequence[Board], footer: Texts, width: int = 80) -> str:

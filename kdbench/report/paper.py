@@ -11,6 +11,7 @@ import pandas as pd
 
 from kdbench.report import latex
 from kdbench.report.frames import ARROW
+from kdbench.report.pipes import escape
 
 GROUPS = {  # as papers group them: by what is matched
     "logit": (
@@ -170,8 +171,3 @@ def ours(cell: Mapping) -> str:
         return DIVERGED if cell["diverged"] else SKIPPED if cell["skipped"] else NONE
     spread = f" ± {cell['std']:.2f}" if cell["n"] > 1 else ""
     return f"{cell['mean']:.2f}{spread} ({cell['n']}){failed}"
-
-
-def escape(text: str) -> str:
-    """For a cell or a line of markdown."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("->", "→")

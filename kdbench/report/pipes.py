@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 
 def pipes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of markdown: the first column left-aligned, the others right-aligned."""
-    lines = ["| " + " | ".join(map(_escape, texts)) + " |" for texts in (header, *rows)]
+    lines = ["| " + " | ".join(map(escape, texts)) + " |" for texts in (header, *rows)]
     return "\n".join([lines[0], "|" + "|".join(["---"] + ["---:"] * (len(header) - 1)) + "|", *lines[1:]])
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """For a cell or a line of markdown."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("->", "→")
 
 
