@@ -64,7 +64,12 @@ def describe(name: str, **options: Any) -> str:
 
 
 def run(
-    name: str, *, max_hours: float | None = None, progress: Progress | None = None, **options: Any
+    name: str,
+    *,
+    jobs: int = 1,
+    max_hours: float | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> driver.Outcome:
     """Train every missing cell of the ablation; the same call again goes on where it was."""
-    return driver.run(max_hours=max_hours, progress=progress, **selection(name, **options))
+    return driver.run(jobs=jobs, max_hours=max_hours, progress=progress, **selection(name, **options))

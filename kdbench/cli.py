@@ -61,7 +61,9 @@ def main(context: click.Context) -> None:
 @options.path("--teacher-cache", "Folder that keeps teachers' logits for later runs.")
 @click.option("--graphs", is_flag=True, help="Record each step as a CUDA graph (a CUDA device only).")
 @click.option("--force", is_flag=True, help="Train again what is done; rows are added, never replaced.")
-def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, **chosen: Any) -> None:
+def run(
+    dry_run: bool, force: bool, jobs: int, max_hours: float | None, seeds: str | None, **chosen: Any
+) -> None:
     """Train every missing cell of methods x pairs x seeds; type the same command again to resume."""
     from kdbench import driver, plan, preview
     from kdbench.progress import Bar
@@ -72,7 +74,7 @@ def run(dry_run: bool, force: bool, max_hours: float | None, seeds: str | None, 
     if dry_run:
         click.echo(preview.describe(prepare(**chosen), force))
         return
-    outcome = driver.run(force=force, max_hours=max_hours, progress=Bar(), **chosen)
+    outcome = driver.run(jobs=jobs, force=force, max_hours=max_hours, progress=Bar(), **chosen)
     if not outcome.records.empty:
         click.echo(leaderboard_text(outcome.suite, outcome.records))
     for note in outcome.notes:
@@ -259,7 +261,9 @@ def bench(scale: bool, precision_study: bool, results: Path, out: Path | None, *
 @click.option(
     "--set", "sets", multiple=True, help="method.parameter=value[,value] to try too, one parameter at a time."
 )
-def ablate(method: str, dry_run: bool, max_hours: float | None, seeds: str | None, **chosen: Any) -> None:
+def ablate(
+    method: str, dry_run: bool, jobs: int, max_hours: float | None, seeds: str | None, **chosen: Any
+) -> None:
     """Train METHOD without each term, with each alone and with its switches turned, on the holdout split."""
     from kdbench import ablate as room
     from kdbench import plan
@@ -270,7 +274,7 @@ def ablate(method: str, dry_run: bool, max_hours: float | None, seeds: str | Non
     if dry_run:
         click.echo(room.describe(method, **chosen))
         return
-    outcome = room.run(method, max_hours=max_hours, progress=Bar(), **chosen)
+    outcome = room.run(method, jobs=jobs, max_hours=max_hours, progress=Bar(), **chosen)
     if not outcome.records.empty:
         click.echo(leaderboard_text(outcome.suite, outcome.records, baseline=method))
         click.echo("`kdbench report` draws the ablation and the sweeps", err=True)

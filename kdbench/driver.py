@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,13 +17,14 @@ import pandas as pd
 import torch
 
 from kdbench import locks, plan, provenance, registry, store
+from kdbench.crew import crew
 from kdbench.errors import KdbenchError
 from kdbench.filling import fill
 from kdbench.job import Job, Progress, Result
 from kdbench.plan import Cell
 from kdbench.preview import estimate
 from kdbench.recording import record
-from kdbench.session import Session, done_ids, positions, prepare, records_of
+from kdbench.session import Session, done_ids, positions, prepare, records_of, to_stderr
 from kdbench.teaching import announce_teacher, ensure_teacher
 from kdbench.train import train_cohort
 
@@ -52,7 +54,7 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Every cell is done here or being trained by another process."""
+        """Every cell is done or being trained by another process."""
         return self.records["status"].isin(["ok", "skipped"]).sum() + self.elsewhere >= len(self.cells)
 
     @property
@@ -89,6 +91,7 @@ def run(
     suite: str = "digits",
     methods: Sequence[str] | None = None,
     *,
+    jobs: int = 1,
     force: bool = False,
     max_hours: float | None = None,
     progress: Progress | None = None,
@@ -97,8 +100,10 @@ def run(
     """Train every missing cell of a selection and record it under ``results``; what is done is not done again.
 
     Takes the options of `kdbench run` (see `prepare` for the others): ``run("digits", ["kd", "bickd"], seeds=[0])``.
-    Raises KdbenchError for bad input.
+    ``jobs``: how many processes train cohorts side by side. Raises KdbenchError for bad input.
     """
+    if jobs < 1:
+        raise KdbenchError(f"jobs must be at least 1, got {jobs}")
     deadline = time.monotonic() + max_hours * 3600 if max_hours is not None else float("inf")
     with _signals() as caught:
 
@@ -108,18 +113,34 @@ def run(
         session = prepare(suite, methods, stop=stop, **selection)
         store.check_writable(session.paths.rows)
         show = progress or Progress()
-        elsewhere = 0
         if not stop() and _teachers_ready(session, show):
-            elsewhere = _train_missing(session, force, show)
+            tries = _missing(session, force)
+            told = {key: value for key, value in selection.items() if key != "say"}
+            request = {"suite": suite, "methods": methods, "tries": tries, **told}
+            with crew(min(jobs, len(_groups(session, tries))) or 1, request, stop):
+                _train(session, tries, show)
         cells = session.cells()
+        records = records_of(session, cells)
+        busy = set(locks.running(session.paths.locks)) - done_ids(records)
         return Outcome(
             suite=session.suite.name,
             cells=cells,
-            records=records_of(session, cells),
-            elsewhere=elsewhere,
+            records=records,
+            elsewhere=len(busy.intersection(cell.id for cell in cells)),
             signal=caught(),
             out_of_time=time.monotonic() > deadline,
         )
+
+
+def help_out(suite: str, methods: Sequence[str] | None, tries: Mapping[str, int], **selection: Any) -> None:
+    """Train what is free of the cells in ``tries``, as `run` in another process told; its teachers are there."""
+    with _signals() as caught:
+        session = prepare(
+            suite, methods, stop=lambda: caught() is not None, say=lambda text: None, **selection
+        )
+        _teachers_ready(session, Progress())
+        session.say = to_stderr
+        _train(session, tries, Progress())
 
 
 def train_teachers(suite: str, progress: Progress | None = None, **selection: Any) -> int:
@@ -160,30 +181,42 @@ def _teachers_ready(session: Session, progress: Progress) -> bool:
     return True
 
 
-def _train_missing(session: Session, force: bool, progress: Progress) -> int:
-    """Train what is missing and free; returns how many cells other processes are training."""
+def _missing(session: Session, force: bool) -> dict[str, int]:
+    """The cells to train (id -> how often each was tried), announced."""
     cells = session.cells()
     records = records_of(session, cells)
     _warn_edited(session, records)
-    begun = set() if force else done_ids(records)
-    source = provenance.collect(session.device)
-    elsewhere = 0
-    missing = [cell for cell in cells if cell.id not in begun]
+    done = set() if force else done_ids(records)
+    missing = [cell for cell in cells if cell.id not in done]
     if len(missing) >= LONG_PLAN:
         session.say(f"{len(missing)} cells to train; {estimate(store.read(session.paths.rows), missing)}")
-    for group in plan.cohorts(missing, {}):
+    tried = _tries(session)
+    return {cell.id: tried[cell.id] for cell in missing}
+
+
+def _tries(session: Session) -> Counter[str]:
+    """Cell id -> how many rows it has, those that were cut short left out."""
+    rows = store.read(session.paths.rows)
+    return Counter(rows.loc[rows["status"] != "interrupted", "cell_id"])
+
+
+def _groups(session: Session, tries: Mapping[str, int]) -> list[list[Cell]]:
+    return plan.cohorts([cell for cell in session.cells() if cell.id in tries], {})
+
+
+def _train(session: Session, tries: Mapping[str, int], progress: Progress) -> None:
+    """Train those of the cells in ``tries`` that are free, and that no other process tried meanwhile."""
+    source = provenance.collect(session.device)
+    for group in _groups(session, tries):
         with locks.held(session.paths.locks, [cell.id for cell in group]) as free:
-            # Another process may have finished some between the plan and the lock.
-            finished = set() if force else done_ids(records_of(session, group))
-            mine = [cell for cell in group if cell.id in free and cell.id not in finished]
-            elsewhere += sum(cell.id not in free and cell.id not in finished for cell in group)
+            tried = _tries(session)
+            mine = [cell for cell in group if cell.id in free and tried[cell.id] == tries[cell.id]]
             for cohort in plan.cohorts(mine, positions(session.paths.work, mine)):
                 started = datetime.now(UTC).isoformat(timespec="seconds")
                 for result in _train_or_split(session, cohort, progress):
                     record(session, result, {**source, "started_utc": started})
                 if session.stop():
-                    return elsewhere
-    return elsewhere
+                    return
 
 
 def _train_or_split(session: Session, cells: list[Cell], progress: Progress) -> list[Result]:

@@ -61,6 +61,9 @@ training = together(
     device,
     precision,
     plugins,
+    click.option(
+        "--jobs", type=click.IntRange(1), default=1, help="Processes that train cohorts side by side."
+    ),
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option("--max-hours", type=float, help="Stop (saved) after so many hours."),
 )

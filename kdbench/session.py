@@ -173,7 +173,7 @@ def prepare(
         split_name=split,
         weights=Path(teacher_weights) if teacher_weights else None,
         teacher_cache=Path(teacher_cache) if teacher_cache else None,
-        say=say or _stderr,
+        say=say or to_stderr,
         stop=stop,
     )
     for pair in chosen:  # a misspelt model or a wrong argument fails here, not after an hour
@@ -219,7 +219,7 @@ def choose_device(text: str) -> str:
     return text
 
 
-def _stderr(text: str) -> None:
+def to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

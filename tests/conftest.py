@@ -98,10 +98,10 @@ def in_child():
 
 @pytest.fixture
 def wait_for():
-    """Wait until ``condition()`` holds; fail after ten seconds."""
+    """Wait until ``condition()`` holds; fail after ten seconds, or as many as are given."""
 
-    def wait(condition: Callable[[], Any], what: str = "the other process") -> None:
-        deadline = time.monotonic() + 10
+    def wait(condition: Callable[[], Any], what: str = "the other process", seconds: float = 10) -> None:
+        deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for {what}"
             time.sleep(0.002)
