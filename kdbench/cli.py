@@ -230,6 +230,7 @@ def export(cell: str, file: Path, results: Path) -> None:
 )
 @click.option("--cached", is_flag=True, help="With the teacher's logits already in its cache.")
 @click.option("--graphs", is_flag=True, help="Record kdbench's steps as CUDA graphs (a CUDA device only).")
+@options.jobs
 @options.path("--out", "A .csv file for the table.")
 @click.option(
     "--scale", is_flag=True, help="Instead, curves over cells, batch and networks into --out (a folder)."

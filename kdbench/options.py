@@ -49,6 +49,9 @@ device = click.option("--device", default="auto", show_default=True, help="auto,
 precision = click.option(
     "--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="Default: the suite's."
 )
+jobs = click.option(
+    "--jobs", type=click.IntRange(1), default=1, help="Processes that train cohorts side by side."
+)
 training = together(
     suite(),
     pairs,
@@ -61,9 +64,7 @@ training = together(
     device,
     precision,
     plugins,
-    click.option(
-        "--jobs", type=click.IntRange(1), default=1, help="Processes that train cohorts side by side."
-    ),
+    jobs,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option("--max-hours", type=float, help="Stop (saved) after so many hours."),
 )

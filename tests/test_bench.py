@@ -5,6 +5,8 @@ import itertools
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from PIL import Image
 
 from kdbench import plan, store, suites
 from kdbench.bench import command, figures, fresh, hours, plain, precision, scale, table, timing
+from kdbench.bench.neighbours import neighbours
 from kdbench.bench.timing import Blocks, Seconds
 from kdbench.bench.world import made_up, work
 from kdbench.data.views import View, render
@@ -147,6 +150,26 @@ def test_ratios_by_hand():
     """Rounds of 2 cells: 2 s side by side against 1 + 3 s, and 4 s against 2 + 10 s."""
     theirs = [[Seconds(1, 0, 0, 0), Seconds(3, 0, 0, 0)], [Seconds(2, 0, 0, 0), Seconds(10, 0, 0, 0)]]
     assert table.ratios([Seconds(2, 0, 0, 0), Seconds(4, 0, 0, 0)], theirs) == [2.0, 3.0]
+    assert table.ratios([Seconds(2, 0, 0, 0), Seconds(4, 0, 0, 0)], theirs, jobs=2) == [4.0, 6.0]
+
+
+def test_neighbours_train_unless_they_are_paused_and_leave_nothing_behind(lab, wait_for):
+    def seconds(pid):
+        """Processor time of the process."""
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return int(user) + int(system)
+
+    with neighbours(ask(lab, "kd"), 1) as crew:
+        pid, folder = crew.processes[0].pid, crew.folder
+        assert list(Path(folder).iterdir())
+        with crew.paused():
+            wait_for(lambda: " T " in Path(f"/proc/{pid}/stat").read_text())
+            before = seconds(pid)
+            time.sleep(0.3)
+            assert seconds(pid) == before
+        wait_for(lambda: seconds(pid) > before)
+    assert not Path(folder).exists()
+    assert not Path(f"/proc/{pid}").exists()
 
 
 # --- the command ---

@@ -35,7 +35,7 @@ def compare(
 ) -> str:
     """A cohort beside the plain loop on each pair (default: the suite's first); the table as text, as CSV at ``out``.
 
-    ``more``: precision, batch_size, cached, graphs of `work`. Raises KdbenchError for bad input.
+    ``more``: precision, batch_size, cached, graphs, jobs of `work`. Raises KdbenchError for bad input.
     """
     if steps < 1:
         raise KdbenchError(f"--steps must be at least 1, got {steps}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from kdbench.bench import fresh, plain
 from kdbench.bench.hours import training_hours
+from kdbench.bench.neighbours import neighbours
 from kdbench.bench.timing import Blocks, Seconds, mean_shares
 from kdbench.bench.world import Work, made_up
 from kdbench.job import load_split
@@ -23,21 +24,27 @@ OURS, THEIRS = "kdbench", "plain"
 SHARES = ("data", "teacher", "students", "losses")
 PLACE = "kdbench git_commit git_dirty torch timm cuda device threads".split()
 COLUMNS = (
-    "suite pair loop methods precision cached batch_size rounds steps ms ms_low ms_high img_per_s ratio ratio_low "
+    "suite pair loop jobs methods precision cached batch_size rounds steps ms ms_low ms_high img_per_s ratio ratio_low "
     "ratio_high data teacher students losses peak_mem_mb hours"
 ).split() + PLACE
 READING = (
     "ms: a step of one cell, median over {rounds} rounds in turns [range]. ratio: the plain loop's cost of a cell over "
     "kdbench's in the same round, median [range]. losses: the formulas' forward alone; students: all else of a "
     "student's step; data: batches and the rest of the loop. MB: {memory}. hours: these methods x {seeds} seeds, "
-    "training alone. kdbench: {cells} cells side by side; plain: one method a run, fp32, PIL images, {workers} loading "
-    "processes. {device}, {threads} threads, torch {torch}."
+    "training alone. kdbench: {cells} cells side by side in each job; plain: one method a run, fp32, PIL images, "
+    "{workers} loading processes. {device}, {threads} threads, torch {torch}."
 )
 
 
 def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[list[Seconds]]]:
-    """Blocks of ``steps`` steps of the cohort; and, round by round, one block of each method's plain loop."""
-    with made_up(work, WARMUP + rounds * steps) as job:
+    """Blocks of ``steps`` steps of the cohort; and, round by round, one block of each method's plain loop.
+
+    Where ``work`` has several jobs, the others' cohorts train while this one's steps are timed, and rest in between.
+    """
+    with (
+        neighbours(work, work.jobs - 1) as others_jobs,
+        made_up(work, WARMUP + rounds * steps) as job,
+    ):
         device = torch.device(job.device)
         train = load_split(job.cells[0].dataset, job.cells[0].split, job.data_dir).train
         runs = [plain.Plain(cell, job.teacher, train, device) for cell in job.cells]
@@ -45,15 +52,16 @@ def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[li
         turns: list[list[Seconds]] = []
 
         def others() -> None:
-            turns.append([run.block(loader, steps if turns else WARMUP) for run in runs])
+            with others_jobs.paused():
+                turns.append([run.block(loader, steps if turns else WARMUP) for run in runs])
 
         ours = Blocks(job, WARMUP, steps, others).run()
     return ours, turns[1:]  # the first turn was the warm-up
 
 
-def ratios(ours: Sequence[Seconds], theirs: Sequence[Sequence[Seconds]]) -> list[float]:
-    """Round by round, what a cell costs in the plain loop over what it costs in the cohort."""
-    return [_sum(turn) / block.total for block, turn in zip(ours, theirs, strict=True)]
+def ratios(ours: Sequence[Seconds], theirs: Sequence[Sequence[Seconds]], jobs: int = 1) -> list[float]:
+    """Round by round, what a cell costs in the plain loop over what it costs in one of ``jobs`` cohorts."""
+    return [jobs * _sum(turn) / block.total for block, turn in zip(ours, theirs, strict=True)]
 
 
 def peak(work: Work, loop: str) -> float:
@@ -79,19 +87,28 @@ def rows(work: Work, steps: int, seeds: int, images: int | None) -> list[dict[st
     ours, theirs = measure(work, rounds, block)
     cells, recipe = len(theirs[0]), work.suite.recipe
     place = {key: value for key, value in collect(work.device).items() if key in PLACE}
-    # loop, precision, cached, seconds of a cell in each round, ratio of each round, blocks
-    sides: list[tuple[str, str, bool, list[float], list[float], list[Seconds]]] = [
-        (OURS, recipe.precision, work.cached, [b.total / cells for b in ours], ratios(ours, theirs), ours),
-        (THEIRS, "fp32", False, [_sum(turn) / cells for turn in theirs], [1.0], list(chain(*theirs))),
+    # loop, jobs, precision, cached, seconds of a cell in each round, ratio of each round, blocks
+    sides: list[tuple[str, int, str, bool, list[float], list[float], list[Seconds]]] = [
+        (
+            OURS,
+            work.jobs,
+            recipe.precision,
+            work.cached,
+            [b.total / (cells * work.jobs) for b in ours],
+            ratios(ours, theirs, work.jobs),
+            ours,
+        ),
+        (THEIRS, 1, "fp32", False, [_sum(turn) / cells for turn in theirs], [1.0], list(chain(*theirs))),
     ]
     found = []
-    for loop, precision, cached, seconds, factors, blocks in sides:
+    for loop, jobs, precision, cached, seconds, factors, blocks in sides:
         ms = [1000 * each / block for each in seconds]
         middle, memory = statistics.median(ms), fresh.call(peak, work, loop)
         row: dict[str, Any] = {
             "suite": work.suite.name,
             "pair": str(work.pair),
             "loop": loop,
+            "jobs": jobs,
             "methods": ",".join(work.methods),
             "precision": precision,
             "cached": cached,
@@ -128,7 +145,7 @@ def text(table: pd.DataFrame, seeds: int) -> str:
         lines.append(
             (
                 row["pair"],
-                row["loop"] + (", teacher cached" if row["cached"] else ""),
+                _loop(row),
                 row["precision"],
                 f"{row['ms']:.1f} [{row['ms_low']:.1f}, {row['ms_high']:.1f}]",
                 f"{row['img_per_s']:.0f}",
@@ -139,6 +156,11 @@ def text(table: pd.DataFrame, seeds: int) -> str:
             )
         )
     return f"{grid(lines)}\n\n{_reading(table.iloc[0], seeds)}"
+
+
+def _loop(row: Mapping[Hashable, Any]) -> str:
+    jobs = f", {row['jobs']} jobs" if row["jobs"] > 1 else ""
+    return row["loop"] + jobs + (", teacher cached" if row["cached"] else "")
 
 
 def _reading(row: pd.Series, seeds: int) -> str:

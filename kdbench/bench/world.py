@@ -37,6 +37,7 @@ class Work:
     plugins: Path | None = None
     cached: bool = False  # the teacher's logits are known before the first step
     graphs: bool = False  # steps recorded as CUDA graphs
+    jobs: int = 1  # processes that train such a cohort at the same time
 
 
 def work(
@@ -51,6 +52,7 @@ def work(
     plugins: Path | None = None,
     cached: bool = False,
     graphs: bool = False,
+    jobs: int = 1,
 ) -> Work:
     """The pair's recipe, with another precision or batch size where given. Raises KdbenchError for a bad value."""
     asked = {"precision": precision, "batch_size": batch_size}
@@ -58,9 +60,8 @@ def work(
     recipe = plan.replace_recipe(suite.recipe, changes, "the recipe to time")
     check_fast_paths(recipe.precision, graphs, device)
     bare = replace(pair, recipe={})
-    return Work(
-        replace(suite, recipe=recipe), bare, tuple(methods), device, sets or {}, plugins, cached, graphs
-    )
+    spec = replace(suite, recipe=recipe)
+    return Work(spec, bare, tuple(methods), device, sets or {}, plugins, cached, graphs, jobs)
 
 
 def measured(suite: Suite, data_dir: Path | None = None) -> Suite:
