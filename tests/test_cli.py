@@ -63,6 +63,9 @@ def test_run_then_report_then_nothing_is_left_to_do(place):
     assert "mlkd" in report.out
     made = {file.name for file in (place / "reports" / "tiny").iterdir()}
     assert {"leaderboard.md", "leaderboard.csv", "forest.png", "curves.png"} <= made
+    linked = re.findall(r"\]\((\S+)\)", (place / "reports" / "tiny" / "leaderboard.md").read_text())
+    drawn = [name for name in made if name.endswith(".png") and not name.startswith("published")]
+    assert sorted(linked) == sorted(drawn)
     assert "3 ok" in kdbench("status", cwd=place).out
     details = np.load(place / "results" / "tiny.details" / f"{table['cell_id'][1]}.npz")
     assert details["confusion"].sum() == 48

@@ -64,6 +64,6 @@ def _panel(ax: Axes, rows: pd.DataFrame, key: str, measure: str, looks: dict[str
             )
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
     ax.grid(color="#EEEEEE", linewidth=0.6)
     ax.set_axisbelow(True)

@@ -44,7 +44,6 @@ def report(
     folder = Path(out) / suite
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "leaderboard.md").write_text(leaderboard.markdown(suite, boards, footer, runs), "utf-8")
         (folder / "leaderboard.csv").write_text(leaderboard.csv(suite, boards, footer), "utf-8")
         (folder / "leaderboard.tex").write_text(latex.leaderboard(suite, boards, footer), "utf-8")
         repeats.save(runs, folder / "reproducibility.csv")
@@ -53,6 +52,8 @@ def report(
         with matplotlib.rc_context(style.RC):
             reproduced = beside.write(folder, suite, found, footer)
         shown = pictures.pictures(folder, captions | {"published": "Ours against published accuracies"})
+        words = leaderboard.markdown(suite, boards, footer, runs, {each.name: each.text for each in shown})
+        (folder / "leaderboard.md").write_text(words, "utf-8")
         page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
         (folder / "index.html").write_text(page, "utf-8")
     except OSError as error:

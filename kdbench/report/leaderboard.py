@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -25,13 +26,21 @@ CELL = [
     "low",
     "high",
 ]  # what the CSV gives of a cell
+SHOWN = ("forest", "curves")
 Texts = Sequence[str]  # a heading and one text a method
 
 
-def markdown(suite: str, boards: Sequence[Board], footer: Texts, runs: pd.DataFrame) -> str:
+def markdown(
+    suite: str,
+    boards: Sequence[Board],
+    footer: Texts,
+    runs: pd.DataFrame,
+    captions: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """leaderboard.md: for each board a heading, a table and its notes; then figures and provenance.
 
-    runs: the frame of `repeats`; its section is there only where a cell was trained more than once.
+    runs: the frame of `repeats`; its section is there only where a cell was trained more than once. captions: of the
+    figures beside it, by name; those in SHOWN are shown, the others linked.
     """
     parts = [f"# {suite}: leaderboard"]
     for board in boards:
@@ -49,7 +58,9 @@ def markdown(suite: str, boards: Sequence[Board], footer: Texts, runs: pd.DataFr
         parts += ["## Reproducibility", escape(repeats.sentence(runs))]
     if runs["differs"].any():
         parts.append(pipes(repeats.HEADER, repeats.differing(runs)))
-    parts.append("![paired differences](forest.png)\n\n![accuracy and loss by epoch](curves.png)")
+    parts += [f"![{captions[name]}]({name}.png)" for name in SHOWN if name in captions]
+    more = [f"[{text}]({name}.png)" for name, text in captions.items() if name not in SHOWN]
+    parts += ["Further figures:", "\n".join(f"- {link}" for link in more)] if more else []
     return "\n\n".join([*parts, "---", *footer]) + "\n"
 
 
