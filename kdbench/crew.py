@@ -40,7 +40,7 @@ def crew(jobs: int, request: Mapping[str, Any], stop: Callable[[], bool]) -> Ite
         for _ in range(jobs - 1)
     ]
     try:
-        torch.set_num_threads(share if helpers else threads)
+        torch.set_num_threads(share)
         for helper in helpers:
             _write(helper, pickle.dumps(request))
         yield

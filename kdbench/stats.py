@@ -173,9 +173,9 @@ def _standard_effect(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
 def cost_ratio(cost: pd.DataFrame, device: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Wide cost (train seconds an epoch) and device -> [pair x method], cost as a multiple of the baseline's.
 
-    The last index level is the seed. Only runs on the same device as their paired baseline count.
+    The last index level is the seed: the ratio is its median over seeds, which a run on a machine that was suspended
+    meanwhile does not move. Only runs on the same device as their paired baseline count.
     """
-    own = cost.where(device.eq(device[baseline], axis=0) & cost[baseline].notna().to_numpy()[:, None])
-    base = own.notna().mul(cost[baseline].fillna(0.0), axis=0)
+    own = cost.where(device.eq(device[baseline], axis=0))
     levels = list(range(cost.index.nlevels - 1))
-    return own.groupby(level=levels).sum() / base.groupby(level=levels).sum().replace(0.0, np.nan)
+    return own.div(cost[baseline], axis=0).groupby(level=levels).median()

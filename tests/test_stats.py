@@ -141,3 +141,10 @@ def test_cost_is_compared_on_one_device_only():
     ratio = stats.cost_ratio(cost, device, "kd")["dkd"]
     assert ratio["A"] == 2.0  # seed 1 ran elsewhere
     assert math.isnan(ratio["B"])
+
+
+def test_a_suspended_machine_does_not_make_a_method_dear():
+    index = pd.MultiIndex.from_product([["A"], [0, 1, 2]], names=["pair", "seed"])
+    cost = pd.DataFrame({"kd": [10.0, 10.0, 20.0], "dkd": [11.0, 5000.0, 24.0]}, index)
+    device = pd.DataFrame("cpu", index, ["kd", "dkd"])
+    assert stats.cost_ratio(cost, device, "kd").loc["A"].tolist() == [1.0, 1.2]

@@ -22,8 +22,8 @@ def legend(baseline: str) -> list[str]:
         "p: exact two-sided sign-flip test over pairs, Holm-adjusted for the methods shown. "
         "W-T-L: pairs won, tied (|Δ| below the pooled seed std), lost.",
         f"Cost: train time an epoch in multiples of {baseline}'s on the same pair, seed and device "
-        "(geometric mean over pairs). Detects: the smallest true Δ that this n and spread would show "
-        "(two-sided alpha .05, power .8).",
+        "(median over seeds, geometric mean over pairs). Detects: the smallest true Δ that this n and spread "
+        "would show (two-sided alpha .05, power .8).",
         "–: no value; ✗: diverged; n/a: the method does not apply (see the notes).",
     ]
 
