@@ -138,9 +138,9 @@ def help_out(suite: str, methods: Sequence[str] | None, tries: Mapping[str, int]
         session = prepare(
             suite, methods, stop=lambda: caught() is not None, say=lambda text: None, **selection
         )
-        _teachers_ready(session, Progress())
-        session.say = to_stderr
-        _train(session, tries, Progress())
+        if _teachers_ready(session, Progress()):
+            session.say = to_stderr
+            _train(session, tries, Progress())
 
 
 def train_teachers(suite: str, progress: Progress | None = None, **selection: Any) -> int:
