@@ -1,13 +1,12 @@
-"""One cell while it trains: student, method, modules, optimiser and its own random streams."""
+"""One cell while it trains: student, method, modules and optimiser."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import operator
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,81 +34,9 @@ from kdbench.models.cost import looking
 from kdbench.models.net import Net, place
 from kdbench.plan import Cell
 from kdbench.precision import autocast
+from kdbench.stopwatch import Stopwatch
+from kdbench.streams import Streams
 from kdbench.suites import Recipe
-
-
-class Streams:
-    """A cell's random streams: torch's global generators while the cell acts, and one of its own."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self.device = device
-        self.generator = torch.Generator(device).manual_seed(seed)
-        with torch.random.fork_rng(self._devices()):
-            torch.manual_seed(seed)
-            self._state = self._global_state()
-
-    def _devices(self) -> list[torch.device]:
-        return [self.device] if self.device.type == "cuda" else []
-
-    def _global_state(self) -> list[Tensor]:
-        return [torch.get_rng_state()] + [torch.cuda.get_rng_state(d) for d in self._devices()]
-
-    def _set_global_state(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for device, state in zip(self._devices(), states[1:], strict=True):
-            torch.cuda.set_rng_state(state, device)
-
-    @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """Run the block on this cell's streams; whoever acts next is left as it was."""
-        outside = self._global_state()
-        self._set_global_state(self._state)
-        try:
-            yield
-        finally:
-            self._state = self._global_state()
-            self._set_global_state(outside)
-
-    def state(self) -> dict[str, Any]:
-        return {"global": self._state, "own": self.generator.get_state()}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        self._state = list(state["global"])
-        self.generator.set_state(state["own"])
-
-
-class Stopwatch:
-    """Seconds that a cell's own work takes; on a GPU by events, read only when asked for (no sync in between)."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self._seconds = 0.0
-        self._pending: list[tuple[Any, Any]] = []
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        if self.cuda:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            yield
-            end.record()
-            self._pending.append((begin, end))
-        else:
-            started = time.perf_counter()
-            yield
-            self._seconds += time.perf_counter() - started
-
-    @property
-    def seconds(self) -> float:
-        if self._pending:
-            self._pending[-1][1].synchronize()
-            self._seconds += sum(begin.elapsed_time(end) for begin, end in self._pending) / 1000
-            self._pending.clear()
-        return self._seconds
-
-    @seconds.setter
-    def seconds(self, value: float) -> None:
-        self._seconds = value
 
 
 def build_net(cell: Cell, device: torch.device) -> Net:

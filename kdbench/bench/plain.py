@@ -26,9 +26,10 @@ from kdbench.job import Job, load_split
 from kdbench.method import Batch, Context, Views, overrides
 from kdbench.models.net import Net
 from kdbench.plan import Cell
+from kdbench.stopwatch import Stopwatch
 from kdbench.suites import DataSpec
 from kdbench.teachers import Teacher
-from kdbench.trainee import Stopwatch, build_net
+from kdbench.trainee import build_net
 
 
 def workers() -> int:

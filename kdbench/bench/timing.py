@@ -12,8 +12,9 @@ import torch
 
 from kdbench.errors import KdbenchError
 from kdbench.job import Job, Progress
+from kdbench.stopwatch import Stopwatch
 from kdbench.train import Cohort
-from kdbench.trainee import Stopwatch, Trainee
+from kdbench.trainee import Trainee
 
 
 @dataclass(frozen=True)
