@@ -42,7 +42,7 @@ def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[li
     Where ``work`` has several jobs, the others' cohorts train while this one's steps are timed, and rest in between.
     """
     with (
-        neighbours(work, work.jobs - 1) as others_jobs,
+        neighbours(work, work.jobs - 1) as beside,
         made_up(work, WARMUP + rounds * steps) as job,
     ):
         device = torch.device(job.device)
@@ -52,7 +52,7 @@ def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[li
         turns: list[list[Seconds]] = []
 
         def others() -> None:
-            with others_jobs.paused():
+            with beside.paused():
                 turns.append([run.block(loader, steps if turns else WARMUP) for run in runs])
 
         ours = Blocks(job, WARMUP, steps, others).run()
