@@ -64,6 +64,7 @@ def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
         "suite": cell.suite,
         "dataset": cell.dataset.shown,
         "split": cell.split,
+        "split_id": cell.split_id,
         "teacher": cell.teacher,
         "teacher_id": cell.teacher_id,
         "student": cell.student,

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize
 from scipy import stats as distributions
 
-CONDITIONS = ["dataset", "split", "recipe_id"]
+CONDITIONS = ["dataset", "split", "split_id", "recipe_id"]
 PAIR = ["teacher", "teacher_id", "student"]
 MATCH = [*CONDITIONS, *PAIR, "seed"]
 MIN_PAIRS = 6  # the fewest for which the sign-flip test can reach two-sided p < .05 (2 / 2^6)

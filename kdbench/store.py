@@ -19,9 +19,9 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 
-SCHEMA = 1
+SCHEMA = 2
 IDENTITY = (
-    "schema cell_id suite dataset split teacher teacher_id student method method_version params recipe_id seed"
+    "schema cell_id suite dataset split split_id teacher teacher_id student method method_version params recipe_id seed"
 ).split()
 AIDS = "variant default teacher_top1 teacher_expected teacher_cache".split()
 OUTCOME = (
@@ -35,8 +35,8 @@ PROVENANCE = (
 COLUMNS = IDENTITY + AIDS + OUTCOME + COST + PROVENANCE
 CURVE_COLUMNS = "cell_id run_id epoch term value".split()
 TEXT = (
-    "cell_id suite dataset split teacher teacher_id student method params recipe_id variant teacher_cache status "
-    "run_id started_utc kdbench git_commit code_hash torch timm cuda device error"
+    "cell_id suite dataset split split_id teacher teacher_id student method params recipe_id variant teacher_cache "
+    "status run_id started_utc kdbench git_commit code_hash torch timm cuda device error"
 ).split()
 
 NEEDED = [
@@ -50,7 +50,9 @@ NEEDED = [
 ]  # the others may lack
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
-UPGRADES: dict[int, Upgrade] = {}  # schema n -> what makes its rows those of schema n + 1
+UPGRADES: dict[int, Upgrade] = {  # schema n -> what makes its rows those of schema n + 1
+    1: lambda rows: rows.assign(schema=2, split_id=""),  # which images they were is not known
+}
 
 DONE = ("ok", "diverged", "skipped")  # error, oom and interrupted are tried again
 

@@ -385,7 +385,7 @@ def attempts(changes, seeds=range(3)):
 def test_differences_are_paired_by_seed():
     """kd: +1, +2, +3: mean 2, t-interval 2 ± 4.303 / sqrt(3); dkd: always +2, which exceeds any noise."""
     suite, rows = attempts({"kd": [1.0, 2.0, 3.0], "dkd": [2.0, 2.0, 2.5]})
-    pairs = precision.paired(suite, rows)
+    pairs = precision.paired(precision.sides(suite, rows))
     found = precision.summary(pairs).set_index("label")
     assert found.loc["kd", "fp32"] == pytest.approx(91)
     assert found.loc["kd", "fp32_std"] == pytest.approx(1)
@@ -403,13 +403,35 @@ def test_the_study_says_when_nothing_exceeds_the_noise(tmp_path):
     text = command.study_precision("digits", tmp_path / "results", tmp_path / "out")
     assert "No difference exceeds the noise: all 1 intervals contain 0" in text
     assert "kdbench run --suite digits --methods kd --seeds 0,1,2 --precision bf16" in text
-    assert (tmp_path / "out" / "precision.md").read_text() == text
-    assert list(pd.read_csv(tmp_path / "out" / "precision.csv")["n"]) == [3]
-    assert (tmp_path / "out" / "precision.png").stat().st_size > 0
+    assert (tmp_path / "out" / "precision-digits.md").read_text() == text
+    assert list(pd.read_csv(tmp_path / "out" / "precision-digits.csv")["n"]) == [3]
+    assert (tmp_path / "out" / "precision-digits.png").stat().st_size > 0
 
 
 def test_one_precision_alone_is_no_study():
     suite, rows = attempts({"kd": [1.0, 2.0, 3.0]})
     one = rows[rows["cell_id"].str.contains("bf16")]
     with pytest.raises(KdbenchError, match="in fp32 and in bf16; type the same `kdbench run --suite digits`"):
-        precision.paired(suite, one)
+        precision.sides(suite, one)
+
+
+def test_the_study_takes_the_longest_recipe_in_both_precisions_and_says_what_to_type():
+    suite, rows = attempts({"kd": [1.0, 2.0, 3.0], "dkd": [2.0, 2.0, 2.5]})
+    longer, shorter = ({"epochs_done": n, "cell_id": rows["cell_id"] + f"/{n}"} for n in (99, 2))
+    for change, kept in ((longer, "bf16"), (shorter, "fp32|bf16")):
+        recipe = {
+            kind: plan.recipe_id(
+                dataclasses.replace(suite.recipe, precision=kind, epochs=change["epochs_done"])
+            )
+            for kind in precision.PRECISIONS
+        }
+        ids = [recipe["bf16" if "bf16" in cell else "fp32"] for cell in rows["cell_id"]]
+        more = rows.assign(**change, recipe_id=ids)
+        rows = pd.concat([rows, more[more["cell_id"].str.contains(kept)]], ignore_index=True)
+    rows = rows[~rows["cell_id"].isin(["kdfp320", "kdfp320/2"])]  # seed 0 of kd is not there in fp32
+    both = precision.sides(suite, rows)
+    assert {table.epochs for table in both.values()} == {str(suite.recipe.epochs)}
+    assert precision.summary(precision.paired(both)).set_index("label")["n"].to_dict() == {"dkd": 3, "kd": 2}
+    few = rows[rows["cell_id"].str.endswith("/2")]
+    command = precision.commands("digits", suite, precision.sides(suite, few))[0]
+    assert command == "kdbench run --suite digits --methods dkd,kd --seeds 0,1,2 --epochs 2 --precision fp32"

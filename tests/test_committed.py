@@ -26,6 +26,7 @@ def test_committed_rows_keep_their_ids(name):
     rows = rows[rows["status"] == "ok"]
     assert len(rows)
     for row in rows.to_dict("records"):
+        assert row["split_id"] == SPLITS[row["dataset"], row["split"]]
         pair = next(
             p for p in suite.pairs if p.student == row["student"] and row["teacher"] in ("", p.teacher)
         )
@@ -38,7 +39,7 @@ def test_committed_rows_keep_their_ids(name):
             [row["seed"]],
             {row["method"]: values},
             row["split"],
-            SPLITS[row["dataset"], row["split"]],
+            row["split_id"],
             {pair.teacher: row["teacher_id"] or None},
         )
         assert cell.id == row["cell_id"], row["method"]

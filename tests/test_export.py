@@ -111,7 +111,7 @@ def test_what_cannot_be_handed_out_is_told_in_one_sentence(lab, results):
     with pytest.raises(KdbenchError, match=r"o\.onnx must end in \.safetensors or \.pth"):
         export(row["cell_id"], lab.folder / "o.onnx", results)
     blank = dict.fromkeys(store.COLUMNS) | {
-        "schema": 1,
+        "schema": store.SCHEMA,
         "suite": "tiny",
         "method": "kd",
         "student": "s",

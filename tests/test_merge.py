@@ -220,10 +220,10 @@ def test_a_spreadsheets_line_ends_and_byte_order_mark_are_read(tmp_path):
         (lambda frame: frame.drop(columns="cell_id"), "no cell_id"),
         (lambda frame: frame.rename(columns={"top1": "acc"}), "columns: acc, no top1"),
         (
-            lambda frame: frame.assign(schema="2"),
-            r"newer kdbench \(schema 2, this one knows 1\); update kdbench",
+            lambda frame: frame.assign(schema="99"),
+            rf"newer kdbench \(schema 99, this one knows {store.SCHEMA}\); update kdbench",
         ),
-        (lambda frame: frame.assign(schema="2", what=""), "newer kdbench"),  # whatever columns it may have
+        (lambda frame: frame.assign(schema="99", what=""), "newer kdbench"),  # whatever columns it may have
         (lambda frame: frame.assign(schema="0"), "schema 0"),
     ],
 )
@@ -236,7 +236,7 @@ def test_what_cannot_be_read_is_refused_with_the_remedy(tmp_path, change, said):
 
 
 def test_a_newer_schema_is_refused_before_training_too(tmp_path):
-    store.append(tmp_path / "s.csv", [run(schema=2)])
+    store.append(tmp_path / "s.csv", [run(schema=store.SCHEMA + 1)])
     with pytest.raises(KdbenchError, match="newer kdbench"):
         store.read(tmp_path / "s.csv")
 
@@ -252,10 +252,41 @@ def test_older_schemas_are_upgraded_step_by_step(tmp_path, monkeypatch):
     file = rewritten(
         tmp_path,
         lambda frame: (
-            frame.assign(accuracy=["0.70", "0.71"]).drop(columns="top1").rename(columns={"run_id": "run"})
+            frame.assign(schema="1", accuracy=["0.70", "0.71"])
+            .drop(columns="top1")
+            .rename(columns={"run_id": "run"})
         ),
     )
     found = store.load(file)
     assert found["top1"].tolist() == pytest.approx([70.0, 71.0])
     assert found["run_id"].tolist() == ["run", "run"]
     assert set(found["schema"]) == {3}
+
+
+def test_rows_of_schema_1_do_not_say_which_images_they_were(tmp_path):
+    """So they are read, and stand in a table of their own beside rows that do say it."""
+    file = rewritten(tmp_path, lambda frame: frame.drop(columns="split_id").assign(schema="1"))
+    found = store.load(file)
+    assert set(found["schema"]) == {store.SCHEMA}
+    assert set(found["split_id"]) == {""}
+    store.append(tmp_path / "new.csv", runs("dkd", 72.0, 73.0, split_id="f592eea6211a"))
+    both = tables(merge("s", [file, tmp_path / "new.csv"]).records)
+    assert {table.dataset: table.labels for table in both} == {
+        "cifar100#unknown": ["kd"],
+        "cifar100#f592": ["dkd"],
+    }
+
+
+def test_two_data_sets_of_one_name_never_share_a_table(tmp_path):
+    """Say photographs were added, and only kd was trained on all of them."""
+    old, new = ({"split_id": i, "dataset": "photos"} for i in ("aaaa1111", "bbbb2222"))
+    rows = runs("kd", 70.0, 71.0, **old) + runs("ce", 60.0, 61.0, **old) + runs("kd", 80.0, 81.0, **new)
+    store.append(tmp_path / "s.csv", rows + runs("kd", 90.0, split="holdout", **old | {"split_id": "cccc"}))
+    found = {(t.dataset, t.split): t for t in tables(store.read(tmp_path / "s.csv"))}
+    assert {key: table.labels for key, table in found.items()} == {
+        ("photos#aaaa", "test"): ["ce", "kd"],
+        ("photos#bbbb", "test"): ["kd"],
+        ("photos", "holdout"): ["kd"],
+    }
+    assert found["photos#aaaa", "test"].finished["top1"].max() == 71.0
+    assert "photos#bbbb, test split" in found["photos#bbbb", "test"].heading

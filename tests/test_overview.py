@@ -14,7 +14,7 @@ from kdbench.session import trained_path
 
 def rows(results, *known, suite="digits"):
     blank = dict.fromkeys(store.COLUMNS) | {
-        "schema": 1,
+        "schema": store.SCHEMA,
         "suite": suite,
         "method": "kd",
         "student": "s",

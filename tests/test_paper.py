@@ -28,7 +28,7 @@ A, B, CROSS = ("resnet56", "resnet20"), ("resnet110", "resnet20"), ("vgg13", "mo
 def run(method, top1, pair=A, seed=0, **changes):
     """One finished run of suite cifar100 in full; its best evaluated epoch is 0.3 better than its last."""
     known = {
-        "schema": 1, "cell_id": f"cell{next(COUNTER):08d}", "suite": "cifar100", "dataset": "cifar100",
+        "schema": store.SCHEMA, "cell_id": f"cell{next(COUNTER):08d}", "suite": "cifar100", "dataset": "cifar100",
         "split": "test", "teacher": pair[0], "teacher_id": pair[0] and "abcd1234", "student": pair[1],
         "method": method, "method_version": 1, "params": "{}", "recipe_id": FOLLOWS.recipe_id, "seed": seed,
         "variant": "", "status": "ok", "top1": top1, "top1_best": top1 and top1 + 0.3, "top5": top1 and 90.0,

@@ -103,7 +103,7 @@ def test_one_run_detects_nothing():
 def rows(*runs):
     """(teacher, teacher_id, student, label, seed, top1) -> rows under equal conditions."""
     frame = pd.DataFrame(runs, columns=[*stats.PAIR, "label", "seed", "top1"])
-    return frame.assign(dataset="d", split="test", recipe_id="r")
+    return frame.assign(dataset="d", split="test", split_id="i", recipe_id="r")
 
 
 def test_pairing_needs_the_same_teacher_weights_student_split_and_seed():
@@ -117,7 +117,7 @@ def test_pairing_needs_the_same_teacher_weights_student_split_and_seed():
     other = runs.tail(1).assign(student="S", split="holdout")
     differences = stats.paired(stats.wide(pd.concat([runs, other])), "kd")["dkd"].dropna()
     assert differences.tolist() == [1.5]
-    assert differences.index[0] == ("d", "test", "r", "T", "1", "S", 0)
+    assert differences.index[0] == ("d", "test", "i", "r", "T", "1", "S", 0)
 
 
 def test_rows_without_a_teacher_join_every_pair_of_their_student_only():

@@ -19,7 +19,7 @@ HEADER = ",".join(store.COLUMNS) + "\n"
 
 
 def row(cell_id="c0", **known):
-    return dict.fromkeys(store.COLUMNS) | {"schema": 1, "cell_id": cell_id, "status": "ok"} | known
+    return dict.fromkeys(store.COLUMNS) | {"schema": store.SCHEMA, "cell_id": cell_id, "status": "ok"} | known
 
 
 # --- what is written is what is read ---
@@ -28,8 +28,8 @@ def row(cell_id="c0", **known):
 def test_columns_are_those_of_the_design():
     """The file's layout is a contract: old files must go on."""
     for column in (
-        "schema cell_id suite dataset split teacher teacher_id student method method_version params recipe_id seed "
-        "variant default status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done "
+        "schema cell_id suite dataset split split_id teacher teacher_id student method method_version params recipe_id "
+        "seed variant default status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done "
         "final_loss train_s eval_s cohort_size img_per_s peak_mem_mb student_params extra_params macs run_id "
         "attempt started_utc kdbench git_commit git_dirty code_hash torch timm cuda device threads deterministic "
         "error"
@@ -79,7 +79,7 @@ def test_no_value_is_an_empty_column(tmp_path):
         (found,) = csv.DictReader(file)
     filled = {key: value for key, value in found.items() if value}
     assert filled == {
-        "schema": "1", "cell_id": "c0", "status": "ok", "seed": "0", "top1": "0.0", "git_dirty": "False",
+        "schema": str(store.SCHEMA), "cell_id": "c0", "status": "ok", "seed": "0", "top1": "0.0", "git_dirty": "False",
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from kdbench.bench.hours import sizes
 from kdbench.bench.world import measured, work
 from kdbench.errors import KdbenchError
 from kdbench.report import style
+from kdbench.report.notes import provenance
 from kdbench.session import choose_device
 
 METHODS = ("ce", "kd", "dkd", "ctkd", "bickd")
@@ -79,15 +80,16 @@ def measure_scale(
 
 
 def study_precision(suite: str, results: Path, out: Path) -> str:
-    """precision.md, .csv, .png and .svg in ``out``, from rows of a suite that were made in both precisions."""
+    """precision-<suite>.md, .csv, .png and .svg in ``out``, from rows of a suite that were made in both precisions."""
     spec = suites.load(suite)
-    attempts = store.read(results / f"{spec.name}.csv")
-    pairs = precision.paired(spec, attempts)
+    both = precision.sides(spec, store.read(results / f"{spec.name}.csv"))
+    pairs = precision.paired(both)
     found = precision.summary(pairs)
-    footer = precision.origin(spec.name, attempts)
-    text = precision.markdown(found, precision.commands(suite, pairs, attempts), footer)
-    _write(out / "precision.md", text)
-    _save(precision.draw, (pairs, found, footer), found, out / "precision")
+    footer = provenance(spec.name, list(both.values()))
+    text = precision.markdown(found, precision.commands(suite, spec, both), footer)
+    stem = f"precision-{spec.name}"
+    _write(out / f"{stem}.md", text)
+    _save(precision.draw, (pairs, found, footer), found, out / stem)
     return text
 
 

@@ -13,42 +13,40 @@ from matplotlib.figure import Figure
 from kdbench import plan, stats
 from kdbench.errors import KdbenchError
 from kdbench.report import style
-from kdbench.report.frames import tables
-from kdbench.report.notes import provenance
+from kdbench.report.frames import ARROW, Table, tables
 from kdbench.suites import Suite
 
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+RUN = ["pair", "label", "seed"]
 COLUMNS = "pair label n fp32 fp32_std bf16 bf16_std delta low high detects exceeds".split()
 
 
-def paired(suite: Suite, attempts: pd.DataFrame) -> pd.DataFrame:
-    """pair, label, seed, fp32, bf16 (top-1, last epoch): every run that is there in both precisions.
+def sides(suite: Suite, attempts: pd.DataFrame) -> dict[str, Table]:
+    """The test runs of the longest recipe that are there in fp32 and in bf16, by precision.
 
     Raises KdbenchError where there is none.
     """
-    found = []
+    found: dict[tuple[str, str], dict[str, Table]] = {}
     for table in tables(attempts):
-        epochs = table.finished["epochs_done"].dropna().unique()
-        recipes = {
-            plan.recipe_id(replace(suite.recipe, precision=precision, epochs=int(count))): precision
-            for precision in PRECISIONS
-            for count in epochs
-        }
-        if table.split == "test" and table.recipe_id in recipes:
-            runs = table.finished[["pair", "label", "seed", "epochs_done", "top1"]]
-            found.append(runs.assign(precision=recipes[table.recipe_id]))
-    keys = ["pair", "label", "seed"]
-    if found:
-        rows = pd.concat(found)
-        wide = rows.pivot(index=["epochs_done", *keys], columns="precision", values="top1").reset_index()
-        if set(PRECISIONS) <= set(wide.columns):
-            both = wide.dropna(subset=list(PRECISIONS))
-            if len(both):
-                return both[[*keys, *PRECISIONS]].reset_index(drop=True)
+        for kind in PRECISIONS if table.split == "test" and len(table.finished) else ():
+            epochs = int(table.finished["epochs_done"].iloc[0])
+            if table.recipe_id == plan.recipe_id(replace(suite.recipe, precision=kind, epochs=epochs)):
+                found.setdefault((table.dataset, table.epochs), {})[kind] = table
+    for both in found.values():
+        if set(both) == set(PRECISIONS):
+            runs = {kind: table.finished.set_index(RUN) for kind, table in both.items()}
+            common = runs["fp32"].index.intersection(runs["bf16"].index).sort_values()
+            if len(common):
+                return {k: replace(both[k], rows=runs[k].loc[common].reset_index()) for k in PRECISIONS}
     raise KdbenchError(
         f"no run of suite {suite.name} is there in fp32 and in bf16; type the same `kdbench run --suite {suite.name}` "
         "with --precision fp32 and with --precision bf16 first"
     )
+
+
+def paired(both: dict[str, Table]) -> pd.DataFrame:
+    """pair, label, seed, fp32, bf16 (top-1, last epoch) of the runs of `sides`."""
+    return both["fp32"].rows[RUN].assign(**{kind: both[kind].rows["top1"] for kind in PRECISIONS})
 
 
 def summary(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -139,15 +137,16 @@ def draw(pairs: pd.DataFrame, table: pd.DataFrame, footer: Sequence[str]) -> Fig
     return figure
 
 
-def commands(name: str, pairs: pd.DataFrame, attempts: pd.DataFrame) -> list[str]:
+def commands(name: str, suite: Suite, both: dict[str, Table]) -> list[str]:
     """The two commands that give these runs their rows."""
-    labels = pairs["label"].unique()
-    methods = [m for m in attempts["method"].unique() if any(label.split()[0] == m for label in labels)]
-    seeds = ",".join(map(str, sorted(pairs["seed"].unique())))
-    same = f"kdbench run --suite {name} --methods {','.join(methods)} --seeds {seeds}"
+    rows = both["bf16"].rows
+    seeds, epochs = map(str, sorted(rows["seed"].unique())), int(rows["epochs_done"].iloc[0])
+    same = (
+        f"kdbench run --suite {name} --methods {','.join(rows['method'].unique())} --seeds {','.join(seeds)}"
+    )
+    used = {pair.replace(ARROW, ":") for pair in rows["pair"]}
+    if used < {str(pair) for pair in suite.pairs}:
+        same += f" --pairs {','.join(sorted(used))}"
+    if epochs != suite.recipe.epochs:
+        same += f" --epochs {epochs}"
     return [f"{same} --precision {precision}" for precision in PRECISIONS]
-
-
-def origin(name: str, attempts: pd.DataFrame) -> list[str]:
-    """Recipes, rows, commits and devices behind the table."""
-    return provenance(name, tables(attempts))

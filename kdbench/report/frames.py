@@ -16,6 +16,7 @@ ARROW = " -> "
 class Table:
     """The runs under one set of conditions.
 
+    dataset: its name, with the start of its images' hash where one name stands for several.
     rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what
     the user set), ``pair`` (teacher -> student), ``epoch_s`` (train seconds an epoch). set_aside: runs left
     out because newer ones of another version or other parameters carry the same label.
@@ -61,6 +62,8 @@ def tables(attempts: pd.DataFrame) -> list[Table]:
     rows[store.TEXT] = rows[store.TEXT].fillna("")
     rows["label"] = (rows["method"] + " " + rows["variant"]).str.strip()
     rows["epoch_s"] = rows["train_s"] / rows["epochs_done"].where(rows["epochs_done"] > 0)
+    for _, split in rows.groupby("split"):
+        rows.loc[split.index, "dataset"] = _told_apart(split["dataset"], split["split_id"])
     groups = stats.join_pairs(rows).groupby(stats.CONDITIONS)
     return sorted((_table(group) for _, group in groups), key=_order)
 
@@ -72,11 +75,10 @@ def _order(table: Table) -> tuple:
 
 def _table(rows: pd.DataFrame) -> Table:
     kept = _newest(rows)
-    names = _teacher_names(kept)
-    teachers = [names[key] for key in zip(kept["teacher"], kept["teacher_id"], strict=True)]
+    teachers = _told_apart(kept["teacher"], kept["teacher_id"])
     pairs = [f"{t}{ARROW}{s}" if t else s for t, s in zip(teachers, kept["student"], strict=True)]
     aside = rows["cell_id"].nunique() - kept["cell_id"].nunique()
-    dataset, split, recipe_id = (str(rows[key].iloc[0]) for key in stats.CONDITIONS)
+    dataset, split, recipe_id = (str(rows[key].iloc[0]) for key in ("dataset", "split", "recipe_id"))
     return Table(dataset, split, recipe_id, kept.assign(pair=pairs), aside)
 
 
@@ -92,13 +94,13 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[order].drop_duplicates(["label", *stats.PAIR, "seed"], keep="last").sort_index()
 
 
-def _teacher_names(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """(name, id) -> the name, with the start of the weights' hash where one name has several."""
-    names = {}
-    for name, ids in rows.groupby("teacher")["teacher_id"].unique().items():
-        for i in ids:
-            names[str(name), i] = f"{name}#{i[: _digits(ids)]}" if len(ids) > 1 else str(name)
-    return names
+def _told_apart(names: pd.Series, hashes: pd.Series) -> list[str]:
+    """Each name, with the start of its hash where one name has several."""
+    several = hashes.groupby(names).unique()
+    return [
+        f"{name}#{key[: _digits(several[name])] or 'unknown'}" if len(several[name]) > 1 else name
+        for name, key in zip(names, hashes, strict=True)
+    ]
 
 
 def _digits(ids: Iterable[str]) -> int:
