@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdbench import plan, store, suites
+from kdbench import cli, plan, store, suites
 from kdbench.bench import command, figures, fresh, hours, plain, precision, scale, table, timing
 from kdbench.bench.neighbours import neighbours
 from kdbench.bench.timing import Blocks, Seconds
@@ -435,3 +436,27 @@ def test_the_study_takes_the_longest_recipe_in_both_precisions_and_says_what_to_
     few = rows[rows["cell_id"].str.endswith("/2")]
     command = precision.commands("digits", suite, precision.sides(suite, few))[0]
     assert command == "kdbench run --suite digits --methods dkd,kd --seeds 0,1,2 --epochs 2 --precision fp32"
+
+
+# --- the script for a machine with a GPU ---
+
+
+def gpu_commands():
+    lines = (Path(__file__).parent.parent / ".ci" / "gpu").read_text().splitlines()
+    return [shlex.split(line)[2:] for line in lines if line.startswith("part kdbench ")]
+
+
+@pytest.mark.parametrize("words", gpu_commands(), ids=lambda words: " ".join(words[:4]))
+def test_every_command_of_the_gpu_script_is_one_that_kdbench_has(words):
+    verb = cli.main.commands[words[0]]
+    asked = verb.make_context("kdbench", words[1:]).params
+    assert asked["device"] == "cuda:0"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device: the script would run")
+def test_the_gpu_script_says_what_it_needs(tmp_path):
+    script = Path(__file__).parent.parent / ".ci" / "gpu"
+    run = subprocess.run(["bash", script, tmp_path / "out"], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr == "needs kdbench installed and a CUDA device that torch sees; nvidia-smi lists them\n"
+    assert not (tmp_path / "out").exists()

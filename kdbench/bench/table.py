@@ -30,9 +30,10 @@ COLUMNS = (
 READING = (
     "ms: a step of one cell, median over {rounds} rounds in turns [range]. ratio: the plain loop's cost of a cell over "
     "kdbench's in the same round, median [range]. losses: the formulas' forward alone; students: all else of a "
-    "student's step; data: batches and the rest of the loop. MB: {memory}. hours: these methods x {seeds} seeds, "
-    "training alone. kdbench: {cells} cells side by side in each job; plain: one method a run, fp32, PIL images, "
-    "{workers} loading processes. {device}, {threads} threads, torch {torch}."
+    "student's step; data: batches and the rest of the loop. MB: {memory}. hours: all epochs of these methods x "
+    "{seeds} seeds, extrapolated from the timed steps, training alone. kdbench: {cells} cells side by side in each "
+    "job; plain: one method a run, fp32, PIL images, {workers} loading processes. {device}, {threads} threads, torch "
+    "{torch}."
 )
 
 
