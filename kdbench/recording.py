@@ -75,6 +75,7 @@ def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
         "seed": cell.seed,
         "variant": cell.variant,
         "default": not cell.variant,
+        "precision": cell.recipe.precision,
         "teacher_cache": cell.teacher_cache,
     }
 

@@ -23,7 +23,7 @@ SCHEMA = 2
 IDENTITY = (
     "schema cell_id suite dataset split split_id teacher teacher_id student method method_version params recipe_id seed"
 ).split()
-AIDS = "variant default teacher_top1 teacher_expected teacher_cache".split()
+AIDS = "variant default precision teacher_top1 teacher_expected teacher_cache".split()
 OUTCOME = (
     "status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done final_loss"
 ).split()
@@ -35,8 +35,8 @@ PROVENANCE = (
 COLUMNS = IDENTITY + AIDS + OUTCOME + COST + PROVENANCE
 CURVE_COLUMNS = "cell_id run_id epoch term value".split()
 TEXT = (
-    "cell_id suite dataset split split_id teacher teacher_id student method params recipe_id variant teacher_cache "
-    "status run_id started_utc kdbench git_commit code_hash torch timm cuda device error"
+    "cell_id suite dataset split split_id teacher teacher_id student method params recipe_id variant precision "
+    "teacher_cache status run_id started_utc kdbench git_commit code_hash torch timm cuda device error"
 ).split()
 
 NEEDED = [
@@ -51,7 +51,7 @@ NEEDED = [
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
 UPGRADES: dict[int, Upgrade] = {  # schema n -> what makes its rows those of schema n + 1
-    1: lambda rows: rows.assign(schema=2, split_id=""),  # which images they were is not known
+    1: lambda rows: rows.assign(schema=2, split_id="", precision=""),  # schema 1 did not say
 }
 
 DONE = ("ok", "diverged", "skipped")  # error, oom and interrupted are tried again

@@ -374,6 +374,7 @@ def attempts(changes, seeds=range(3)):
                 "seed": seed,
             }
             | {"recipe_id": plan.recipe_id(recipe), "epochs_done": recipe.epochs, "method_version": 1}
+            | {"precision": kind}
             | {
                 "params": "{}",
                 "train_s": 1.0,

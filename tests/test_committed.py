@@ -30,7 +30,7 @@ def test_committed_rows_keep_their_ids(name):
         pair = next(
             p for p in suite.pairs if p.student == row["student"] and row["teacher"] in ("", p.teacher)
         )
-        recipe = dataclasses.replace(suite.recipe, epochs=row["epochs_done"])
+        recipe = dataclasses.replace(suite.recipe, epochs=row["epochs_done"], precision=row["precision"])
         values = {key: [value] for key, value in json.loads(row["params"]).items()}
         (cell,) = plan.cells(
             dataclasses.replace(suite, recipe=recipe),

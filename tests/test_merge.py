@@ -265,16 +265,20 @@ def test_older_schemas_are_upgraded_step_by_step(tmp_path, monkeypatch):
 
 def test_rows_of_schema_1_do_not_say_which_images_they_were(tmp_path):
     """So they are read, and stand in a table of their own beside rows that do say it."""
-    file = rewritten(tmp_path, lambda frame: frame.drop(columns="split_id").assign(schema="1"))
+    file = rewritten(tmp_path, lambda frame: frame.drop(columns=["split_id", "precision"]).assign(schema="1"))
     found = store.load(file)
     assert set(found["schema"]) == {store.SCHEMA}
     assert set(found["split_id"]) == {""}
-    store.append(tmp_path / "new.csv", runs("dkd", 72.0, 73.0, split_id="f592eea6211a"))
+    store.append(tmp_path / "new.csv", runs("dkd", 72.0, 73.0, split_id="f592eea6211a", precision="bf16"))
     both = tables(merge("s", [file, tmp_path / "new.csv"]).records)
     assert {table.dataset: table.labels for table in both} == {
         "cifar100#unknown": ["kd"],
         "cifar100#f592": ["dkd"],
     }
+    assert [table.heading for table in both] == [
+        "cifar100#f592, test split, 240 epochs in bf16 (recipe r1)",
+        "cifar100#unknown, test split, 240 epochs (recipe r1)",
+    ]
 
 
 def test_two_data_sets_of_one_name_never_share_a_table(tmp_path):

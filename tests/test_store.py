@@ -29,10 +29,10 @@ def test_columns_are_those_of_the_design():
     """The file's layout is a contract: old files must go on."""
     for column in (
         "schema cell_id suite dataset split split_id teacher teacher_id student method method_version params recipe_id "
-        "seed variant default status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done "
-        "final_loss train_s eval_s cohort_size img_per_s peak_mem_mb student_params extra_params macs run_id "
-        "attempt started_utc kdbench git_commit git_dirty code_hash torch timm cuda device threads deterministic "
-        "error"
+        "seed variant default precision status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best "
+        "epochs_done final_loss train_s eval_s cohort_size img_per_s peak_mem_mb student_params extra_params macs "
+        "run_id attempt started_utc kdbench git_commit git_dirty code_hash torch timm cuda device threads "
+        "deterministic error"
     ).split():
         assert column in store.COLUMNS
     assert len(set(store.COLUMNS)) == len(store.COLUMNS)

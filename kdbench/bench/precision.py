@@ -28,10 +28,13 @@ def sides(suite: Suite, attempts: pd.DataFrame) -> dict[str, Table]:
     """
     found: dict[tuple[str, str], dict[str, Table]] = {}
     for table in tables(attempts):
-        for kind in PRECISIONS if table.split == "test" and len(table.finished) else ():
+        if table.split == "test" and table.precision in PRECISIONS and len(table.finished):
             epochs = int(table.finished["epochs_done"].iloc[0])
-            if table.recipe_id == plan.recipe_id(replace(suite.recipe, precision=kind, epochs=epochs)):
-                found.setdefault((table.dataset, table.epochs), {})[kind] = table
+            recipe = plan.replace_recipe(
+                suite.recipe, {"precision": table.precision, "epochs": epochs}, suite.name
+            )
+            if table.recipe_id == plan.recipe_id(recipe):
+                found.setdefault((table.dataset, table.epochs), {})[table.precision] = table
     for both in found.values():
         if set(both) == set(PRECISIONS):
             runs = {kind: table.finished.set_index(RUN) for kind, table in both.items()}

@@ -10,13 +10,15 @@ import pandas as pd
 from kdbench import stats, store
 
 ARROW = " -> "
+CONDITIONS = ["dataset", "split", "recipe_id", "precision"]
 
 
 @dataclass(frozen=True)
 class Table:
     """The runs under one set of conditions.
 
-    dataset: its name, with the start of its images' hash where one name stands for several.
+    dataset: its name, with the start of its images' hash where one name stands for several. precision: '' where the
+    rows do not say.
     rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what
     the user set), ``pair`` (teacher -> student), ``epoch_s`` (train seconds an epoch). set_aside: runs left
     out because newer ones of another version or other parameters carry the same label.
@@ -25,6 +27,7 @@ class Table:
     dataset: str
     split: str
     recipe_id: str
+    precision: str
     rows: pd.DataFrame
     set_aside: int
 
@@ -49,7 +52,10 @@ class Table:
     @property
     def heading(self) -> str:
         """Names the table, and no other of its suite."""
-        return f"{self.dataset}, {self.split} split, {self.epochs} epochs (recipe {self.recipe_id})"
+        precision = f" in {self.precision}" if self.precision else ""
+        return (
+            f"{self.dataset}, {self.split} split, {self.epochs} epochs{precision} (recipe {self.recipe_id})"
+        )
 
     def wide(self, value: str = "top1") -> pd.DataFrame:
         """[(pair, seed) x label] of the finished runs."""
@@ -78,8 +84,8 @@ def _table(rows: pd.DataFrame) -> Table:
     teachers = _told_apart(kept["teacher"], kept["teacher_id"])
     pairs = [f"{t}{ARROW}{s}" if t else s for t, s in zip(teachers, kept["student"], strict=True)]
     aside = rows["cell_id"].nunique() - kept["cell_id"].nunique()
-    dataset, split, recipe_id = (str(rows[key].iloc[0]) for key in ("dataset", "split", "recipe_id"))
-    return Table(dataset, split, recipe_id, kept.assign(pair=pairs), aside)
+    dataset, split, recipe, precision = (str(rows[key].iloc[0]) for key in CONDITIONS)
+    return Table(dataset, split, recipe, precision, kept.assign(pair=pairs), aside)
 
 
 def _newest(rows: pd.DataFrame) -> pd.DataFrame:
