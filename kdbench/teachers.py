@@ -86,8 +86,8 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """``state`` without the prefix that DataParallel or torch.compile put before every key."""
-    for prefix in ("module.", "_orig_mod."):
+    """``state`` without the prefix before every key: DataParallel's, torch.compile's, that of mdistiller's Vanilla."""
+    for prefix in ("module.", "_orig_mod.", "student."):
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state

@@ -54,14 +54,17 @@ class Evil:
 
 
 def test_every_form_that_the_literature_saves_is_the_same_teacher(lab, tmp_path, state):
-    """RepDistiller saves its arguments, mdistiller a numpy accuracy, DataParallel prefixes, timm `state_dict`."""
+    """RepDistiller saves its arguments, mdistiller a numpy accuracy or its distiller, DataParallel prefixes."""
     extra = {"opt": argparse.Namespace(lr=0.05, model="resnet8"), "epoch": 240, "optimizer": {"state": {}}}
-    wrapped = {f"module.{k}": v for k, v in state.items()}
+    wrapped, vanilla = (
+        {f"{prefix}{k}": v for k, v in state.items()} for prefix in ("module.", "module.student.")
+    )
     old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     files = [
         saved(tmp_path / "plain.pth", state),
         saved(tmp_path / "ckpt_epoch_240.pth", {"model": state, "best_acc": torch.tensor(72.3), **extra}),
         saved(tmp_path / "latest", {"model": wrapped, "best_acc": np.float64(72.3), "acc": np.float32(1)}),
+        saved(tmp_path / "best", {"model": vanilla, "epoch": 240}),
         saved(tmp_path / "model_best.pth.tar", {"state_dict": old, "arch": "resnet8"}),
         tmp_path / "t.safetensors",
     ]
