@@ -45,5 +45,7 @@ def estimate(rows: pd.DataFrame, missing: Sequence[Cell]) -> str:
                 break
         else:
             unknown_cells += 1
+    if missing and unknown_cells == len(missing):
+        return "no past row tells how long they take"
     text = f"estimated {known / 3600:.2f} hours of students' own time, by past rows"
     return text + (f", and {unknown_cells} cells that no past row tells about" if unknown_cells else "")

@@ -3,12 +3,14 @@
 import dataclasses
 from typing import ClassVar
 
+import pandas as pd
 import pytest
 
-from kdbench import plan, registry
+from kdbench import plan, preview, registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
 from kdbench.suites import Pair
+from tests.scenarios import run
 
 SIX = ["ce", "kd", "dkd", "mlkd", "ctkd", "bickd"]
 
@@ -342,3 +344,21 @@ def test_a_cohort_needs_no_teacher_where_no_cell_does(scratch_registry, lab):
     cells = lab.cells("solo", "ce")
     assert [c.teacher for c in cells] == [None, None]
     assert len(plan.cohorts(cells, {})) == 1
+
+
+# --- how long it takes ---
+
+
+def test_hours_come_from_past_rows_of_the_method_else_of_the_student(lab):
+    """kd took 10 s an epoch (the median), dkd never ran: 2 cells x 8 epochs x 10 s."""
+    cells = plan.cells(
+        lab.using(epochs=8).suite, ["kd", "dkd"], lab.suite.pairs, [0], {}, "test", "s", {"teacher": "t"}
+    )
+    past = [
+        run("kd", pair=("t", "student"), train_s=seconds, eval_s=0.0, epochs_done=2)
+        for seconds in (18.0, 20.0, 90.0)
+    ]
+    rows = pd.DataFrame(past)
+    assert preview.estimate(rows, cells) == "estimated 0.04 hours of students' own time, by past rows"
+    assert preview.estimate(rows[:0], cells) == "no past row tells how long they take"
+    assert preview.estimate(rows[:0], []) == "estimated 0.00 hours of students' own time, by past rows"
