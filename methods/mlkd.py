@@ -45,8 +45,14 @@ def mask_fractions(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
     """The shares of samples (by confidence) and of classes (by mass in the batch) at or below the median."""
     probs = teacher_logits.softmax(dim=1)
     values = (probs.amax(dim=1), probs.sum(dim=0))
-    sample, classes = ((v <= torch.quantile(v, 0.5)).to(v.dtype).mean() for v in values)
+    sample, classes = ((v <= _median(v)).to(v.dtype).mean() for v in values)
     return sample, classes
+
+
+def _median(values: Tensor) -> Tensor:
+    """torch.quantile(values, 0.5), which waits for the device in torch 2.9."""
+    ordered, n = values.sort().values, len(values)
+    return ordered[(n - 1) // 2].lerp(ordered[n // 2], 0.5)
 
 
 def mlkd_code(weak: View, strong: View, temperature: float, z_score: bool = False) -> tuple[Tensor, ...]:
