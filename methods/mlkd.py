@@ -6,7 +6,6 @@ B samples, C classes, T temperature; logits are [B, C].
 from dataclasses import field
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
