@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
 from kdbench.report import labels, style
@@ -105,8 +105,10 @@ def _log_axis(ax: Axes, cost: pd.Series) -> None:
     low, high = min(cost.min(), 1.0), max(cost.max(), 1.0)
     ax.set_xscale("log")
     ax.set_xlim(low / (high / low) ** 0.06 / 1.05, high * (high / low) ** 0.06 * 1.05)
-    steps = [1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0] if high / low < 8 else [1.0, 2.0, 5.0]
-    ax.xaxis.set_major_locator(LogLocator(subs=steps))
+    if high / low < 1.5:
+        ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    else:
+        ax.xaxis.set_major_locator(LogLocator(subs=[1, 1.2, 1.5, 2, 3, 5, 7] if high / low < 8 else [1, 2, 5]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.minorticks_off()
     ax.grid(color="#EEEEEE", linewidth=0.6)

@@ -109,7 +109,7 @@ def _block(
         ax.set_visible(False)
     for i, ax in enumerate(grid.flat[: len(panels)]):
         ax.tick_params(axis="x", labelbottom=i + across >= len(panels), length=2)
-        ax.tick_params(axis="y", length=0)
+        ax.tick_params(axis="y", length=0, pad=5)
     grid[0, 0].set_yticks(list(places.values()), ["\n".join(_lines(label)) for label in places])
     grid[0, 0].set_ylim(_end(places), 0)
 
