@@ -123,7 +123,7 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         raise KdbenchError(f"seeds are written like 0-2 or 0,3, got {text!r}") from None
     if not seeds:
-        raise KdbenchError(f"no seed in {text!r}")
+        raise KdbenchError(f"no seed in {text!r}; seeds are written like 0-2 or 0,3")
     return list(dict.fromkeys(seeds))
 
 

@@ -31,6 +31,12 @@ def written(tmp_path_factory):
     return path, path / "out" / "s", text
 
 
+def test_a_baseline_that_nobody_ran_is_refused(written, tmp_path):
+    with pytest.raises(KdbenchError, match=r"no run of 'kdd'; --baseline takes one of .*dkd"):
+        report("s", written[0], tmp_path, baseline="kdd")
+    assert not list(tmp_path.iterdir())
+
+
 FILES = ["index.html", "leaderboard.csv", "leaderboard.md", "leaderboard.tex"]
 
 

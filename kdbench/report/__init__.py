@@ -17,15 +17,18 @@ from kdbench.report.notes import provenance
 __all__ = ["leaderboard_text", "report", "suites"]
 
 
+BASELINE = "kd"
+
+
 def report(
-    suite: str, results: Results = "results", out: str | Path = "reports", baseline: str = "kd"
+    suite: str, results: Results = "results", out: str | Path = "reports", baseline: str = BASELINE
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the leaderboard as text.
 
     results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and
     .tex, index.html, reproducibility.csv where cells were trained more than once, what `figures` draws (differences are
-    against the method ``baseline``) and what `beside` writes. Raises KdbenchError when there are no rows, a file is
-    damaged or ``out`` cannot be written.
+    against the method ``baseline``) and what `beside` writes. Raises KdbenchError when there are no rows, none of a
+    baseline that was asked for, a file is damaged or ``out`` cannot be written.
     """
     merged = merge(suite, results)
     if merged.attempts.empty:
@@ -35,6 +38,11 @@ def report(
         )
     found = tables(merged.records)
     boards = [board(table, baseline) for table in found]
+    compared = sorted({label for each in boards for label in each.labels})
+    if baseline not in [BASELINE, *compared]:
+        raise KdbenchError(
+            f"suite {suite!r} has no run of {baseline!r}; --baseline takes one of {', '.join(compared)}"
+        )
     footer = provenance(suite, found)
     runs = repeats.frame(merged.attempts, merged.records)
     kept = [
@@ -64,7 +72,7 @@ def report(
     return leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced
 
 
-def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = "kd") -> str:
+def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELINE) -> str:
     """The leaderboard of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
     found = tables(attempts)
     return leaderboard.text(suite, [board(table, baseline) for table in found], provenance(suite, found))

@@ -108,7 +108,9 @@ def _log_axis(ax: Axes, cost: pd.Series) -> None:
     if high / low < 1.5:
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     else:
-        ax.xaxis.set_major_locator(LogLocator(subs=[1, 1.2, 1.5, 2, 3, 5, 7] if high / low < 8 else [1, 2, 5]))
+        ax.xaxis.set_major_locator(
+            LogLocator(subs=[1, 1.2, 1.5, 2, 3, 5, 7] if high / low < 8 else [1, 2, 5])
+        )
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.minorticks_off()
     ax.grid(color="#EEEEEE", linewidth=0.6)
