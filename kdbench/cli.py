@@ -66,7 +66,7 @@ def run(
 ) -> None:
     """Train every missing cell of methods x pairs x seeds; type the same command again to resume."""
     from kdbench import driver, plan, preview
-    from kdbench.progress import Bar
+    from kdbench.progress import shown
     from kdbench.report import leaderboard_text
     from kdbench.session import prepare
 
@@ -74,7 +74,7 @@ def run(
     if dry_run:
         click.echo(preview.describe(prepare(**chosen), force))
         return
-    outcome = driver.run(jobs=jobs, force=force, max_hours=max_hours, progress=Bar(), **chosen)
+    outcome = driver.run(jobs=jobs, force=force, max_hours=max_hours, progress=shown(), **chosen)
     if not outcome.records.empty:
         click.echo(leaderboard_text(outcome.suite, outcome.records))
     for note in outcome.notes:
@@ -268,14 +268,14 @@ def ablate(
     """Train METHOD without each term, with each alone and with its switches turned, on the holdout split."""
     from kdbench import ablate as room
     from kdbench import plan
-    from kdbench.progress import Bar
+    from kdbench.progress import shown
     from kdbench.report import leaderboard_text
 
     chosen["seeds"] = plan.parse_seeds(seeds) if seeds is not None else None
     if dry_run:
         click.echo(room.describe(method, **chosen))
         return
-    outcome = room.run(method, jobs=jobs, max_hours=max_hours, progress=Bar(), **chosen)
+    outcome = room.run(method, jobs=jobs, max_hours=max_hours, progress=shown(), **chosen)
     if not outcome.records.empty:
         click.echo(leaderboard_text(outcome.suite, outcome.records, baseline=method))
         click.echo("`kdbench report` draws the ablation and the sweeps", err=True)
@@ -303,9 +303,9 @@ def teachers_list(**chosen: Any) -> None:
 def teachers_train(**chosen: Any) -> None:
     """Train every teacher of a suite that is missing; resumable."""
     from kdbench import driver
-    from kdbench.progress import Bar
+    from kdbench.progress import shown
 
-    sys.exit(driver.train_teachers(progress=Bar(), **chosen))
+    sys.exit(driver.train_teachers(progress=shown(), **chosen))
 
 
 @teachers.command("cache")
@@ -316,9 +316,9 @@ def teachers_train(**chosen: Any) -> None:
 def teachers_cache(**chosen: Any) -> None:
     """Compute the teachers' logits on every outcome of crop and flip ahead, for later runs; resumable."""
     from kdbench import driver
-    from kdbench.progress import Bar
+    from kdbench.progress import shown
 
-    sys.exit(driver.fill_cache(progress=Bar(), **chosen))
+    sys.exit(driver.fill_cache(progress=shown(), **chosen))
 
 
 @teachers.command("import")

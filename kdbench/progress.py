@@ -1,15 +1,23 @@
-"""Progress on stderr: one bar a cohort; silent when stderr is no terminal."""
+"""Progress on stderr: one bar a cohort in a terminal, now and then a line in a log file."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
+from datetime import timedelta
 
 from tqdm import tqdm
 
 from kdbench.job import Progress
 
 FORMAT = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
+PAUSE = 60.0  # seconds between the lines of a log
+
+
+def shown() -> Progress:
+    """What suits this process's stderr."""
+    return Bar() if sys.stderr.isatty() else Log()
 
 
 class Bar(Progress):
@@ -20,7 +28,6 @@ class Bar(Progress):
         self.bar = tqdm(
             total=epochs * steps,
             initial=done,
-            disable=None,
             dynamic_ncols=True,
             leave=False,
             bar_format=FORMAT,
@@ -36,7 +43,7 @@ class Bar(Progress):
         self.bar.update()
 
     def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
-        self.accuracy = " ".join(f"{name} {value:.1f}" for name, value in accuracy.items())
+        self.accuracy = _text(accuracy)
         self._title(min(epoch + 1, self.epochs))
 
     def warn(self, text: str) -> None:
@@ -47,3 +54,29 @@ class Bar(Progress):
 
     def _title(self, epoch: int) -> None:
         self.bar.set_description_str(f"{self.cells} students, epoch {epoch}/{self.epochs}")
+
+
+class Log(Progress):
+    """After an epoch, but at most once a minute, what `Bar` shows; short trainings say nothing."""
+
+    def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        self.cells, self.epochs, self.first = cells, epochs, done / steps
+        self.started = self.said = time.monotonic()
+
+    def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now - self.said >= PAUSE:
+            self.said = now
+            left = (now - self.started) / (epoch - self.first) * (self.epochs - epoch)
+            title = f"{self.cells} students, epoch {epoch}/{self.epochs} done"
+            self._say(f"{title}, {timedelta(seconds=round(left))} left; {_text(accuracy)}".rstrip("; "))
+
+    def warn(self, text: str) -> None:
+        self._say(f"WARNING: {text}")
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _text(accuracy: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in accuracy.items())
