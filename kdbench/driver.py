@@ -23,8 +23,9 @@ from kdbench.filling import fill
 from kdbench.job import Job, Progress, Result
 from kdbench.plan import Cell
 from kdbench.preview import estimate
+from kdbench.progress import to_stderr
 from kdbench.recording import record
-from kdbench.session import Session, done_ids, positions, prepare, records_of, to_stderr
+from kdbench.session import Session, done_ids, positions, prepare, records_of
 from kdbench.teaching import announce_teacher, ensure_teacher
 from kdbench.train import train_cohort
 
@@ -77,7 +78,7 @@ def _signals() -> Iterator[Callable[[], int | None]]:
         if caught:  # asked twice: go at once
             sys.exit(128 + number)
         caught.append(number)
-        print("stopping after this step; the state is being saved", file=sys.stderr, flush=True)
+        to_stderr("stopping after this step; the state is being saved")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

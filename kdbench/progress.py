@@ -15,6 +15,11 @@ FORMAT = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}"
 PAUSE = 60.0  # seconds between the lines of a log
 
 
+def to_stderr(text: str) -> None:
+    """A line for the user, at once; data goes to stdout."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def shown() -> Progress:
     """What suits this process's stderr."""
     return Bar() if sys.stderr.isatty() else Log()
@@ -69,13 +74,10 @@ class Log(Progress):
             self.said = now
             left = (now - self.started) / (epoch - self.first) * (self.epochs - epoch)
             title = f"{self.cells} students, epoch {epoch}/{self.epochs} done"
-            self._say(f"{title}, {timedelta(seconds=round(left))} left; {_text(accuracy)}".rstrip("; "))
+            to_stderr(f"{title}, {timedelta(seconds=round(left))} left; {_text(accuracy)}".rstrip("; "))
 
     def warn(self, text: str) -> None:
-        self._say(f"WARNING: {text}")
-
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        to_stderr(f"WARNING: {text}")
 
 
 def _text(accuracy: Mapping[str, float]) -> str:

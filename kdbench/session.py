@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from kdbench.errors import KdbenchError
 from kdbench.job import load_data, resumable
 from kdbench.plan import Cell, Position
 from kdbench.precision import check as check_fast_paths
+from kdbench.progress import to_stderr
 from kdbench.suites import Pair, Suite, replace_recipe
 from kdbench.teachers import Teacher, find_file, open_teacher
 
@@ -217,10 +217,6 @@ def choose_device(text: str) -> str:
     if kind.type not in ("cpu", "cuda"):
         raise KdbenchError(f"unknown device {text!r}; use auto, cpu or cuda:0")
     return text
-
-
-def to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # --- teachers ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from kdbench.bench import figures, precision, scale, table
 from kdbench.bench.hours import sizes
 from kdbench.bench.world import measured, work
 from kdbench.errors import KdbenchError
+from kdbench.progress import to_stderr
 from kdbench.report import style
 from kdbench.report.notes import provenance
 from kdbench.session import choose_device
@@ -51,7 +51,7 @@ def compare(
         images = None
     found = []
     for each in wanted:
-        _say(f"timing {', '.join(chosen)} on {each.pair}: side by side, and one by one, in turns")
+        to_stderr(f"timing {', '.join(chosen)} on {each.pair}: side by side, and one by one, in turns")
         found += table.rows(each, steps, len(spec.seeds), images)
     frame = pd.DataFrame(found, columns=table.COLUMNS)
     if out is not None:
@@ -70,7 +70,7 @@ def measure_scale(
     """Scale curves and starting times into ``out``: scale-<cpu, cuda, cuda-graphs>.csv, .png, .svg and startup.csv."""
     spec, place = measured(suites.load(suite)), choose_device(device)
     started = scale.starts()
-    found = scale.table(spec, place, precision, which or scale.points(), _say, graphs)
+    found = scale.table(spec, place, precision, which or scale.points(), to_stderr, graphs)
     stem = out / f"scale-{torch.device(place).type}{'-graphs' if graphs else ''}"
     _save(figures.draw, (found,), found, stem)
     _write(out / "startup.csv", started.to_csv(index=False, lineterminator="\n"))
@@ -113,7 +113,3 @@ def _write(path: Path, text: str) -> None:
 
 def _unwritable(path: Path, error: OSError) -> KdbenchError:
     return KdbenchError(f"cannot write {path} ({error.strerror}); choose another --out")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

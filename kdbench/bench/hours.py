@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from kdbench.errors import KdbenchError
 from kdbench.job import load_split
 from kdbench.overview import grid
 from kdbench.plan import select_methods
+from kdbench.progress import to_stderr
 from kdbench.provenance import collect
 from kdbench.session import choose_device
 from kdbench.suites import DataSpec, Pair, Suite
@@ -108,9 +108,7 @@ def report(name: str, data_dir: Path | None = None, device: str = "auto") -> str
     """A line a pair and the total, as text; progress on stderr."""
     suite = suites.load(name)
     try:
-        found = costs(
-            suite, device, data_dir=data_dir, say=lambda text: print(text, file=sys.stderr, flush=True)
-        )
+        found = costs(suite, device, data_dir=data_dir, say=to_stderr)
     except (KdbenchError, torch.OutOfMemoryError) as error:
         return f"no estimate of hours: {error}"
     lines: list[Sequence[str]] = [("pair", "ms a step", "hours")]
