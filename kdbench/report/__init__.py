@@ -16,7 +16,6 @@ from kdbench.report.notes import provenance
 
 __all__ = ["leaderboard_text", "report", "suites"]
 
-
 BASELINE = "kd"
 
 
@@ -41,7 +40,8 @@ def report(
     compared = sorted({label for each in boards for label in each.labels})
     if baseline not in [BASELINE, *compared]:
         raise KdbenchError(
-            f"suite {suite!r} has no run of {baseline!r}; --baseline takes one of {', '.join(compared)}"
+            f"suite {suite!r} has no run of {baseline!r}; --baseline takes one of {', '.join(compared)}, or --suite "
+            "leaves this suite out"
         )
     footer = provenance(suite, found)
     runs = repeats.frame(merged.attempts, merged.records)

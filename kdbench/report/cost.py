@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
 from kdbench.report import labels, style
@@ -105,13 +105,17 @@ def _log_axis(ax: Axes, cost: pd.Series) -> None:
     low, high = min(cost.min(), 1.0), max(cost.max(), 1.0)
     ax.set_xscale("log")
     ax.set_xlim(low / (high / low) ** 0.06 / 1.05, high * (high / low) ** 0.06 * 1.05)
-    if high / low < 1.5:
-        ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    else:
-        ax.xaxis.set_major_locator(
-            LogLocator(subs=[1, 1.2, 1.5, 2, 3, 5, 7] if high / low < 8 else [1, 2, 5])
-        )
+    ax.xaxis.set_major_locator(_ticks(high / low))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.minorticks_off()
     ax.grid(color="#EEEEEE", linewidth=0.6)
     ax.set_axisbelow(True)
+
+
+def _ticks(span: float) -> Locator:
+    """Round numbers, some of which lie in a range that ends at ``span`` times its start."""
+    if span < 1.5:
+        return MaxNLocator(6, steps=[1, 2, 5, 10])
+    if span < 8:
+        return LogLocator(subs=[1, 1.2, 1.5, 2, 3, 5, 7])
+    return LogLocator(subs=[1, 2, 5])

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 
 # Okabe and Ito's colours for the colour-blind, without the yellow that vanishes on white.
 PALETTE = ["#56B4E9", "#0072B2", "#009E73", "#D55E00", "#E69F00", "#CC79A7", "#000000"]
-SALT = 104933  # black for kd and few others; its neighbours in the first suites have six other colours
+SALT = 104933  # black for kd; ce, dkd, mlkd, ctkd, bickd and dist have the six other colours
 DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))]
 MARKERS = "os^DvP*"  # 7 and 4 dashes: 28 kinds of line in grey
 GREY = "#666666"
