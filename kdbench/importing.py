@@ -92,7 +92,7 @@ def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
     if teacher.id != source.id:
         raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
     top1 = measure(teacher, data, session.split, work, torch.device(session.device))
-    shelf.choose(work, data.name, name, model, kept)
+    shelf.choose(work, data.name, name, model, kept, session.data_id)
     for line in verdict(teacher, top1, session.split_name):
         say(line)
 

@@ -6,7 +6,7 @@ class" is a random but fixed choice.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -47,13 +47,22 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Dataset(Generic[S]):
-    """A training and a test part in canonical order; ``id`` is a hash of all pixels and labels of both."""
+    """A training and a test part in canonical order; ``id`` is a hash of all pixels and labels of both.
+
+    ``limited``: the id of the set that this is only the first images of; '' where it is whole.
+    """
 
     name: str
     train: S
     test: S
     class_names: tuple[str, ...]
     id: str
+    limited: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The id of the data set, however much of it this is."""
+        return self.limited or self.id
 
     @property
     def num_classes(self) -> int:
@@ -119,7 +128,7 @@ def limit(dataset: Dataset, train_per_class: int | None, test_per_class: int | N
             raise KdbenchError(f"a limit must be 1 image a class or more, got {count}")
         wanted = torch.full((dataset.num_classes,), len(part) if count is None else count)
         parts.append(part.keep(first(part.targets, wanted)))
-    return make(dataset.name, parts[0], parts[1], dataset.class_names)
+    return replace(make(dataset.name, parts[0], parts[1], dataset.class_names), limited=dataset.whole)
 
 
 def duplicates(dataset: Dataset) -> int:

@@ -100,10 +100,11 @@ def list_images(
             f"{folders[1] / strangers[0]} has no counterpart in {folders[0]}; rename or remove it"
         )
     workers = min(WORKERS, _processors()) if workers is None else workers
-    identity = hashlib.sha256(f"{size} {resize or size}".encode())
+    identity, whole = (hashlib.sha256(f"{size} {resize or size}".encode()) for _ in range(2))
     parts = []
     for folder, limit in zip(folders, per_class, strict=True):
         files, targets, keys = _listed(folder, names)
+        whole.update(f"\n{len(keys)}\n".encode() + keys.tobytes())
         if limit is not None:
             few = first(targets, torch.full((len(names),), limit))
             files, targets, keys = files[few.numpy()], targets[few], keys[few.numpy()]
@@ -114,7 +115,8 @@ def list_images(
         raise KdbenchError(
             f"{folders[0] / names[lacking[0]]} holds no image; put *.JPEG there or remove the folder"
         )
-    return Dataset(name, parts[0], parts[1], tuple(names), identity.hexdigest()[:12])
+    ids = [made.hexdigest()[:12] for made in (identity, whole)]
+    return Dataset(name, parts[0], parts[1], tuple(names), *ids)
 
 
 def _listed(folder: Path, names: list[str]) -> tuple[np.ndarray, Tensor, np.ndarray]:
