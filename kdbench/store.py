@@ -19,15 +19,17 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 
-SCHEMA = 2
+SCHEMA = 3
 IDENTITY = (
     "schema cell_id suite dataset split split_id teacher teacher_id student method method_version params recipe_id seed"
 ).split()
-AIDS = "variant default precision teacher_top1 teacher_expected teacher_cache".split()
-OUTCOME = (
-    "status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done final_loss"
+AIDS = (
+    "variant default precision teacher_top1 teacher_expected teacher_cache setting facts test_in_train"
 ).split()
-COST = "train_s eval_s cohort_size img_per_s peak_mem_mb student_params extra_params macs".split()
+OUTCOME = (
+    "status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done final_loss tested"
+).split()
+COST = "train_s teacher_s data_s eval_s cohort_size img_per_s peak_mem_mb student_params extra_params macs".split()
 PROVENANCE = (
     "run_id attempt started_utc kdbench git_commit git_dirty code_hash torch timm cuda device threads "
     "deterministic error"
@@ -36,7 +38,7 @@ COLUMNS = IDENTITY + AIDS + OUTCOME + COST + PROVENANCE
 CURVE_COLUMNS = "cell_id run_id epoch term value".split()
 TEXT = (
     "cell_id suite dataset split split_id teacher teacher_id student method params recipe_id variant precision "
-    "teacher_cache status run_id started_utc kdbench git_commit code_hash torch timm cuda device error"
+    "teacher_cache setting facts status run_id started_utc kdbench git_commit code_hash torch timm cuda device error"
 ).split()
 
 NEEDED = [
@@ -52,6 +54,7 @@ NEEDED = [
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
 UPGRADES: dict[int, Upgrade] = {  # schema n -> what makes its rows those of schema n + 1
     1: lambda rows: rows.assign(schema=2, split_id="", precision=""),  # schema 1 did not say
+    2: lambda rows: rows.assign(schema=3, setting="", facts=""),
 }
 
 DONE = ("ok", "diverged", "skipped")  # error, oom and interrupted are tried again
@@ -177,10 +180,19 @@ def _parse(path: Path, content: bytes) -> pd.DataFrame:
         raise KdbenchError(f"{path} is damaged ({error}); restore it or move it aside") from error
 
 
+def schema_of(path: Path) -> int:
+    """The schema of the rows in a results file; today's where it has none."""
+    return _schema(_parse(path, path.read_bytes()))
+
+
+def _schema(rows: pd.DataFrame) -> int:
+    numbers = pd.to_numeric(rows.get("schema", pd.Series(dtype=float)), "coerce").dropna()
+    return int(numbers.max()) if len(numbers) else SCHEMA
+
+
 def _known_schema(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of a file, which are all of one schema, as rows of today's; curves have none and stay."""
-    numbers = pd.to_numeric(rows.get("schema", pd.Series(dtype=float)), "coerce").dropna()
-    schema = int(numbers.max()) if len(numbers) else SCHEMA
+    schema = _schema(rows)
     if schema > SCHEMA:
         raise KdbenchError(
             f"{path} was written by a newer kdbench (schema {schema}, this one knows {SCHEMA}); update kdbench"

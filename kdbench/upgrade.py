@@ -1,0 +1,99 @@
+"""`kdbench results upgrade`: rewrite a results file of an older schema as today's, numbers untouched, a backup kept.
+
+An older row does not say its setting. Where today's suite makes a cell of the row's very id, the setting is that cell's
+and is filled in; where it does not (the suite was edited since), the setting stays unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import fcntl
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from kdbench import checkpoint, plan, registry, store, suites
+from kdbench.errors import KdbenchError
+from kdbench.identity import canonical, digest
+from kdbench.plan import Cell
+from kdbench.suites import Suite
+
+Row = dict[str, str]
+
+
+def upgrade(file: Path, suite: str | None = None, plugins: Path | None = None) -> str:
+    """Rewrite ``file`` with today's columns; returns what was done, in a sentence.
+
+    ``suite``: name or .toml file of the suite that the rows are of (default: the name that each row carries).
+    The old file is kept beside it as ``<file>.schema<n>``. Raises KdbenchError for a damaged file.
+    """
+    registry.load(plugins)
+    schema = store.schema_of(file)
+    if schema == store.SCHEMA:
+        return f"{file} has schema {schema} already"
+    store.load(file)  # refuses what is damaged, and a newer schema
+    with open(file, "rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        content = held.read()
+        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        found = {name: _suite(suite or name) for name in {row["suite"] for row in rows}}
+        upgraded = [_upgraded(row, found[row["suite"]]) for row in rows]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, store.COLUMNS, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(upgraded)
+        backup = file.with_name(f"{file.name}.schema{schema}")
+        checkpoint.write_atomic(backup, content)
+        checkpoint.write_atomic(file, text.getvalue().encode())
+    known = sum(bool(row["setting"]) for row in upgraded)
+    return (
+        f"{file}: {len(rows)} rows upgraded from schema {schema} to {store.SCHEMA}, the setting of {known} of them is "
+        f"known; the old file is {backup}"
+    )
+
+
+def _suite(name: str) -> Suite | None:
+    try:
+        return suites.load(name)
+    except KdbenchError:
+        return None
+
+
+def _upgraded(row: Row, suite: Suite | None) -> Row:
+    cell = cell_of(row, suite) if suite else None
+    facts = (
+        {"setting": digest(cell.facts), "facts": canonical(cell.facts)}
+        if cell
+        else {"setting": "", "facts": ""}
+    )
+    return {**row, "schema": str(store.SCHEMA), **facts}
+
+
+def cell_of(row: Mapping[str, str], suite: Suite) -> Cell | None:
+    """The cell of ``suite`` that the texts of a row describe, None where none has the row's id."""
+    epochs = {int(float(row["epochs_done"] or 0)), suite.recipe.epochs} - {0}
+    precision = row.get("precision") or suite.recipe.precision
+    pairs = [p for p in suite.pairs if p.student == row["student"] and row["teacher"] in ("", p.teacher)]
+    values = {key: [value] for key, value in json.loads(row["params"]).items()}
+    for pair in pairs:
+        for count in sorted(epochs):
+            recipe = dataclasses.replace(suite.recipe, epochs=count, precision=precision)
+            try:
+                (cell,) = plan.cells(
+                    dataclasses.replace(suite, recipe=recipe),
+                    [row["method"]],
+                    [pair],
+                    [int(row["seed"])],
+                    {row["method"]: values},
+                    row["split"],
+                    row.get("split_id", ""),
+                    {pair.teacher: row["teacher_id"] or None},
+                    bool(row.get("teacher_cache")),
+                )
+            except KdbenchError:  # the method is not here, or has other parameters today
+                return None
+            if cell.id == row["cell_id"]:
+                return cell
+    return None
