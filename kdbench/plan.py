@@ -13,7 +13,7 @@ from kdbench import method as method_module
 from kdbench import registry
 from kdbench.data.views import View
 from kdbench.errors import KdbenchError, unknown
-from kdbench.identity import canonical, digest
+from kdbench.hashing import canonical, digest
 from kdbench.method import Method, Needs
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite, replace_recipe
 from kdbench.teacher_cache import STORAGE, outcomes

@@ -12,7 +12,7 @@ import numpy as np
 from kdbench import checkpoint, registry, store
 from kdbench.errors import KdbenchError
 from kdbench.export import description
-from kdbench.identity import canonical, digest
+from kdbench.hashing import canonical, digest
 from kdbench.job import Result
 from kdbench.method import Method
 from kdbench.plan import Cell

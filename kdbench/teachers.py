@@ -15,7 +15,8 @@ from kdbench.data import open_feed
 from kdbench.data.sets import Split
 from kdbench.errors import KdbenchError
 from kdbench.evaluate import predictions, top_k
-from kdbench.identity import digest, weights_digest
+from kdbench.hashing import digest
+from kdbench.identity import weights_digest
 from kdbench.method import Needs
 from kdbench.models.net import Net, place
 from kdbench.suites import DataSpec, ModelSpec

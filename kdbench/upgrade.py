@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kdbench import checkpoint, plan, registry, store, suites
 from kdbench.errors import KdbenchError
-from kdbench.identity import canonical, digest
+from kdbench.hashing import canonical, digest
 from kdbench.plan import Cell
 from kdbench.suites import Suite
 

@@ -24,7 +24,7 @@ from kdbench.checks.modules import fresh
 from kdbench.checks.sides import Side
 from kdbench.checks.subject import CheckFailed, Subject, require
 from kdbench.errors import KdbenchError
-from kdbench.identity import canonical
+from kdbench.hashing import canonical
 from kdbench.method import Method, field_types, overrides
 
 BANNED_CALLS = ("cuda", "cpu", "item", "numpy", "tolist", "manual_seed")

@@ -1,4 +1,4 @@
-"""Rows of a results file -> tidy tables, one for each data set, split and recipe, so that these never mix."""
+"""Rows of a results file -> tables, one per data set, split, recipe, precision and setting: unlike runs never share one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kdbench import stats, store
+from kdbench import setting, stats, store
+from kdbench.hashing import canonical, digest
 
 ARROW = " -> "
 CONDITIONS = ["dataset", "split", "recipe_id", "precision"]
@@ -22,6 +23,8 @@ class Table:
     rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what
     the user set), ``pair`` (teacher -> student), ``epoch_s`` (train seconds an epoch). set_aside: runs left
     out because newer ones of another version or other parameters carry the same label.
+    setting: in words, what its runs' setting has otherwise than that of the suite's other tables; '' where there is
+    one setting. codes: methods that were run by several states of their code, each with a line of its own.
     """
 
     dataset: str
@@ -30,6 +33,9 @@ class Table:
     precision: str
     rows: pd.DataFrame
     set_aside: int
+    setting: str = ""
+    setting_id: str = ""
+    codes: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> list[str]:
@@ -53,9 +59,8 @@ class Table:
     def heading(self) -> str:
         """Names the table, and no other of its suite."""
         precision = f" in {self.precision}" if self.precision else ""
-        return (
-            f"{self.dataset}, {self.split} split, {self.epochs} epochs{precision} (recipe {self.recipe_id})"
-        )
+        setting = f", setting {self.setting_id}" if self.setting_id else ""
+        return f"{self.dataset}, {self.split} split, {self.epochs} epochs{precision} (recipe {self.recipe_id}{setting})"
 
     def wide(self, value: str = "top1") -> pd.DataFrame:
         """[(pair, seed) x label] of the finished runs."""
@@ -70,8 +75,15 @@ def tables(attempts: pd.DataFrame) -> list[Table]:
     rows["epoch_s"] = rows["train_s"] / rows["epochs_done"].where(rows["epochs_done"] > 0)
     for _, split in rows.groupby("split"):
         rows.loc[split.index, "dataset"] = _told_apart(split["dataset"], split["split_id"])
-    groups = stats.join_pairs(rows).groupby(stats.CONDITIONS)
-    return sorted((_table(group) for _, group in groups), key=_order)
+    groups = stats.join_pairs(rows.assign(recipe=[_recipe(text) for text in rows["facts"]])).groupby(
+        CONDITIONS
+    )
+    return sorted((table for _, group in groups for table in _tables(group)), key=_order)
+
+
+def _recipe(facts: str) -> str:
+    """The recipe that a row was trained by, its pair's changes included; '' where it does not say."""
+    return canonical(setting.parse(facts)["recipe"]) if facts else ""
 
 
 def _order(table: Table) -> tuple:
@@ -79,13 +91,48 @@ def _order(table: Table) -> tuple:
     return table.split != "test", -longest, table.dataset, table.recipe_id
 
 
-def _table(rows: pd.DataFrame) -> Table:
-    kept = _newest(rows)
-    teachers = _told_apart(kept["teacher"], kept["teacher_id"])
-    pairs = [f"{t}{ARROW}{s}" if t else s for t, s in zip(teachers, kept["student"], strict=True)]
+def _tables(rows: pd.DataFrame) -> list[Table]:
+    """The tables of rows under one set of conditions: one per setting, that of the newest row first."""
+    rows = rows.reset_index(drop=True)
+    pairs = _pair_names(rows)
+    settings = [
+        setting.for_pair(setting.parse(text), student, pair)
+        for text, student, pair in zip(rows["facts"], rows["student"], pairs, strict=True)
+    ]
+    groups = setting.consistent(settings)
+    if len(groups) == 1:
+        return [_table(rows)]
+    facts = [contested for contested, _ in groups]
+    ids = [digest(own) for own in facts]
+    return [
+        _table(
+            rows.iloc[members],
+            setting.words(own, [other for other in facts if other is not own]),
+            digest(own)[: _digits(ids)],
+        )
+        for own, members in groups
+    ]
+
+
+def _pair_names(rows: pd.DataFrame) -> list[str]:
+    teachers = _told_apart(rows["teacher"], rows["teacher_id"])
+    return [f"{t}{ARROW}{s}" if t else s for t, s in zip(teachers, rows["student"], strict=True)]
+
+
+def _table(rows: pd.DataFrame, words: str = "", setting_id: str = "") -> Table:
+    kept, codes = _by_code(_newest(rows))
     aside = rows["cell_id"].nunique() - kept["cell_id"].nunique()
     dataset, split, recipe, precision = (str(rows[key].iloc[0]) for key in CONDITIONS)
-    return Table(dataset, split, recipe, precision, kept.assign(pair=pairs), aside)
+    kept = kept.assign(pair=_pair_names(kept))
+    return Table(dataset, split, recipe, precision, kept, aside, words, setting_id, codes)
+
+
+def _by_code(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A label of its own for the runs of a method by each older state of its code; and the labels with several."""
+    older = rows["code_hash"] != rows.groupby("label")["code_hash"].transform("last")
+    marks = "code " + rows["code_hash"].str[: _digits(rows["code_hash"])].replace("", "unknown")
+    labels = rows["label"].mask(older, rows["label"] + " (" + marks + ")")
+    return rows.assign(label=labels), tuple(sorted(set(rows.loc[older, "label"])))
 
 
 def _newest(rows: pd.DataFrame) -> pd.DataFrame:

@@ -103,6 +103,11 @@ def _records(table: Table) -> list[str]:
     failed = [f"{n} {status}" for status, n in runs.items() if status not in ("ok", "diverged", "skipped")]
     if failed:
         lines.append(f"Without a result (–): {', '.join(failed)}; the command that ran them tries again.")
+    if table.setting:
+        lines.append(
+            f"Other tables of this suite have another setting. This one's: {table.setting}.{_unknown(table)}"
+        )
+    lines += _codes(table) + _machines(table)
     if table.set_aside:
         lines.append(
             f"Set aside: {table.set_aside} older runs of the same name with another method version, "
@@ -115,6 +120,46 @@ def _records(table: Table) -> list[str]:
     if table.rows.duplicated("cell_id").any():
         lines.append("A method without a teacher runs once for each student and seed; it joins every pair.")
     return lines
+
+
+def _unknown(table: Table) -> str:
+    if "setting: unknown" not in table.setting:
+        return ""
+    return (
+        " Its rows do not say how they were trained, so they are compared with each other only; "
+        "`kdbench results upgrade FILE` fills in what can be known."
+    )
+
+
+def _codes(table: Table) -> list[str]:
+    """Methods that were run by several states of their code, and what to do about it."""
+    if not table.codes:
+        return []
+    return [
+        f"Several states of the code of one method version: {', '.join(table.codes)} {_was(table.codes)} run by an "
+        "older state than the method's newest runs here and counted apart; `kdbench run --force` trains them again by "
+        "today's code, and a change that gives other numbers needs a new `version`."
+    ]
+
+
+def _was(items: tuple[str, ...]) -> str:
+    return "was" if len(items) == 1 else "were"
+
+
+def _machines(table: Table) -> list[str]:
+    """Devices and thread counts, where the runs of one table had several: they change the last digits of a number."""
+    used = table.finished.drop_duplicates("cell_id")
+    kinds = {
+        "devices": sorted(set(used["device"]) - {""}),
+        "thread counts": [f"{n:g}" for n in sorted(used["threads"].dropna().unique())],
+    }
+    mixed = [f"{name} ({', '.join(found)})" for name, found in kinds.items() if len(found) > 1]
+    if not mixed:
+        return []
+    return [
+        f"Runs with several {' and '.join(mixed)} are compared here: bits are equal only on one kind of device with "
+        "one thread count, so a part of these differences is rounding."
+    ]
 
 
 def weak_teachers(table: Table) -> dict[str, str]:
@@ -145,6 +190,17 @@ def provenance(suite: str, tables: list[Table]) -> list[str]:
         f"commit {_values(used['git_commit'].str[:10])}; rows from uncommitted code: {dirty}; "
         f"device {_values(used['device'])}; torch {_values(used['torch'])}.",
         *_teachers_used(rows[rows["teacher"] != ""]),
+        *_seen_in_training(once),
+    ]
+
+
+def _seen_in_training(rows: pd.DataFrame) -> list[str]:
+    """Evaluation images that are training images too, where some are."""
+    counts = pd.to_numeric(rows["test_in_train"], "coerce").groupby([rows["dataset"], rows["split"]]).max()
+    return [
+        f"{count:.0f} images of the {split} split of {dataset} are training images too: accuracies on it are too high."
+        for (dataset, split), count in counts.items()
+        if count > 0
     ]
 
 
