@@ -63,15 +63,15 @@ def t_interval(differences: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def join_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+def join_pairs(rows: pd.DataFrame, same: Sequence[str] = ()) -> pd.DataFrame:
     """Rows without a teacher (plain training) stand once for every pair of their student and conditions.
 
-    ``teacher`` and ``teacher_id`` are '' where a row has none; such a row stays as it is where its student is
-    in no pair.
+    ``same``: further columns in which such a row and a pair's rows must be equal. ``teacher`` and ``teacher_id``
+    are '' where a row has none; such a row stays as it is where its student is in no pair.
     """
     alone = rows["teacher"] == ""
-    pairs = rows.loc[~alone, CONDITIONS + PAIR].drop_duplicates()
-    joined = rows[alone].drop(columns=PAIR[:2]).merge(pairs, "left", [*CONDITIONS, "student"])
+    pairs = rows.loc[~alone, [*CONDITIONS, *PAIR, *same]].drop_duplicates()
+    joined = rows[alone].drop(columns=PAIR[:2]).merge(pairs, "left", [*CONDITIONS, "student", *same])
     joined[PAIR[:2]] = joined[PAIR[:2]].fillna("")
     return pd.concat([rows[~alone], joined], ignore_index=True)
 

@@ -1,4 +1,4 @@
-"""Rows of a results file -> tables, one per data set, split, recipe, precision and setting: unlike runs never share one."""
+"""Rows of results -> tables, one per data set, split, recipe, precision and setting: unlike runs never share one."""
 
 from __future__ import annotations
 
@@ -75,9 +75,8 @@ def tables(attempts: pd.DataFrame) -> list[Table]:
     rows["epoch_s"] = rows["train_s"] / rows["epochs_done"].where(rows["epochs_done"] > 0)
     for _, split in rows.groupby("split"):
         rows.loc[split.index, "dataset"] = _told_apart(split["dataset"], split["split_id"])
-    groups = stats.join_pairs(rows.assign(recipe=[_recipe(text) for text in rows["facts"]])).groupby(
-        CONDITIONS
-    )
+    rows["recipe"] = [_recipe(text) for text in rows["facts"]]
+    groups = stats.join_pairs(rows, ["recipe"]).groupby(CONDITIONS)
     return sorted((table for _, group in groups for table in _tables(group)), key=_order)
 
 
@@ -132,7 +131,7 @@ def _by_code(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     older = rows["code_hash"] != rows.groupby("label")["code_hash"].transform("last")
     marks = "code " + rows["code_hash"].str[: _digits(rows["code_hash"])].replace("", "unknown")
     labels = rows["label"].mask(older, rows["label"] + " (" + marks + ")")
-    return rows.assign(label=labels), tuple(sorted(set(rows.loc[older, "label"])))
+    return rows.assign(label=labels), tuple(sorted(set(labels[older])))
 
 
 def _newest(rows: pd.DataFrame) -> pd.DataFrame:
