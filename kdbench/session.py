@@ -130,6 +130,7 @@ def prepare(
     ``per_class`` keeps only so many training and test images of each class, in place of what the suite says;
     ``workers`` processes decode images that stream.
     """
+    store.check_folder(Path(results))
     plugin_dir = Path(plugins) if plugins else None
     registry.load(plugin_dir)
     spec = suites.load(suite)

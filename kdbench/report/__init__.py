@@ -46,8 +46,7 @@ def report(
     footer = provenance(suite, found)
     runs = repeats.frame(merged.attempts, merged.records)
     kept = [
-        p.with_name(f"{p.stem}.details") if p.suffix == ".csv" else p / f"{suite}.details"
-        for p in places(results)
+        p.with_name(f"{p.stem}.details") if p.is_file() else p / f"{suite}.details" for p in places(results)
     ]
     folder = Path(out) / suite
     try:
