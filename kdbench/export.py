@@ -101,7 +101,7 @@ def _told(source: Path, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(row: dict[str, Any], facts: dict[str, Any], file: Path) -> str:
-    arch = ENTRIES.get(facts["arch"], facts["arch"].removeprefix("timm/"))
+    arch = models.full_name(facts["arch"])
     args = "".join(f", {key}={value!r}" for key, value in facts["args"].items())
     load = f"load_file({str(file)!r})" if file.suffix == ".safetensors" else f"torch.load({str(file)!r})"
     lines = [

@@ -95,6 +95,8 @@ def announce_teacher(session: Session, name: str) -> None:
     teacher = session.teachers[name]
     top1 = session.teacher_top1[name] = accuracy(session, teacher)
     session.say(f"teacher {name} is {teacher.path}")
+    if teacher.remark:
+        session.say(teacher.remark)
     for line in verdict(teacher, top1, session.split_name):
         session.say(line)
 
