@@ -21,7 +21,17 @@ from kdbench.errors import KdbenchError
 from kdbench.models.cifar import ENTRIES
 from kdbench.session import Say, Session, prepare
 from kdbench.suites import ModelSpec, Suite
-from kdbench.teachers import SUFFIXES, Problems, measure, misfit, open_teacher, told, unwrapped, verdict
+from kdbench.teachers import (
+    SUFFIXES,
+    Problems,
+    doubts,
+    measure,
+    misfit,
+    open_teacher,
+    told,
+    unwrapped,
+    verdict,
+)
 
 
 def import_teachers(
@@ -86,9 +96,10 @@ def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
     teacher = open_teacher(name, model, kept, data, expected)
     if teacher.id != source.id:
         raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
-    top1 = measure(teacher, data, session.split, work, torch.device(session.device))
+    where = (data, session.split, work, torch.device(session.device))
+    top1 = measure(teacher, *where)
     shelf.choose(work, data.name, name, model, kept)
-    for line in verdict(teacher, top1, session.split_name):
+    for line in (*verdict(teacher, top1, session.split_name), *doubts(teacher, top1, *where)):
         say(line)
 
 

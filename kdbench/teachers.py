@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdbench import checkpoint, models
+from kdbench import checkpoint, class_order, models
 from kdbench.data import open_feed
 from kdbench.data.sets import Split
 from kdbench.errors import KdbenchError
@@ -145,6 +145,14 @@ def verdict(teacher: Teacher, top1: float, split: str) -> list[str]:
                 f"{teacher.expected - top1:.2f} points below, so results are not comparable with published ones"
             )
     return lines
+
+
+def doubts(
+    teacher: Teacher, top1: float, data: DataSpec, split: Split, work: Path, device: torch.device
+) -> list[str]:
+    """A warning where the teacher's classes seem to be in another order than ours, or it knows no more than chance."""
+    logits = teacher_logits(teacher, place(teacher.net(data), device), split, work, device)
+    return class_order.doubts(teacher.name, top1, logits.cpu(), split.evaluation.targets.cpu())
 
 
 def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:

@@ -12,7 +12,7 @@ from kdbench import checkpoint, locks, shelf
 from kdbench.errors import KdbenchError, unknown
 from kdbench.job import Job, Progress
 from kdbench.session import Session, locate_teacher, pretrained_path, teacher_cell, trained_path
-from kdbench.teachers import Teacher, measure, open_teacher, verdict
+from kdbench.teachers import Teacher, doubts, measure, open_teacher, verdict
 from kdbench.train import train_cohort
 
 
@@ -95,7 +95,8 @@ def announce_teacher(session: Session, name: str) -> None:
     teacher = session.teachers[name]
     top1 = session.teacher_top1[name] = accuracy(session, teacher)
     session.say(f"teacher {name} is {teacher.path}")
-    for line in verdict(teacher, top1, session.split_name):
+    where = (session.suite.dataset, session.split, session.paths.work, torch.device(session.device))
+    for line in (*verdict(teacher, top1, session.split_name), *doubts(teacher, top1, *where)):
         session.say(line)
 
 
