@@ -10,22 +10,26 @@ from torch import Tensor
 GAIN = 10.0  # points that another order must win to be spoken of
 
 
-def doubts(name: str, top1: float, logits: Tensor, targets: Tensor) -> list[str]:
-    """The warning for a teacher of ``top1`` percent with these ``logits`` [N, C] and ``targets`` [N]; [] if none."""
-    count, classes = logits.shape
-    other, chance = best_order(logits, targets), 100.0 / classes
-    noise = 150.0 / count**0.5  # three standard errors of a share, in points
-    if other - top1 > max(GAIN, noise):
-        return [
-            f"WARNING: {name} reaches {top1:.2f} %, but {other:.2f} % with its classes in another order: most of what "
-            "it takes for one class is another one here; sort the rows of its last layer as the class folders are"
-        ]
-    if top1 <= chance + min(2 * chance, 5.0):
-        return [
-            f"WARNING: {name} reaches {top1:.2f} % of {classes} classes, about what chance does ({chance:.2f} %); is "
-            "it trained, and with its classes in this order?"
-        ]
-    return []
+def permuted(name: str, top1: float, logits: Tensor, targets: Tensor) -> list[str]:
+    """The warning where another order of the classes fits these ``logits`` [N, C] and ``targets`` [N]; [] if none."""
+    other, noise = (
+        best_order(logits, targets),
+        150.0 / len(targets) ** 0.5,
+    )  # three standard errors at most, in points
+    if other - top1 <= max(GAIN, noise):
+        return []
+    return [
+        f"WARNING: {name} reaches {top1:.2f} %, but {other:.2f} % with its classes in another order: most of what it "
+        "takes for one class is another one here; sort the rows of its last layer as the class folders are"
+    ]
+
+
+def like_chance(top1: float, classes: int) -> str:
+    """What to say of an accuracy in percent that is about that of chance; nothing of others."""
+    chance = 100.0 / classes
+    if top1 > chance + min(2 * chance, 5.0):
+        return ""
+    return f"about what chance does ({chance:.2f} %): is it trained, or is the class order another?"
 
 
 def best_order(logits: Tensor, targets: Tensor) -> float:

@@ -24,10 +24,10 @@ from kdbench.suites import ModelSpec, Suite
 from kdbench.teachers import (
     SUFFIXES,
     Problems,
-    doubts,
     measure,
     misfit,
     open_teacher,
+    order_lines,
     told,
     unwrapped,
     verdict,
@@ -99,7 +99,8 @@ def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
     where = (data, session.split, work, torch.device(session.device))
     top1 = measure(teacher, *where)
     shelf.choose(work, data.name, name, model, kept)
-    for line in (*verdict(teacher, top1, session.split_name), *doubts(teacher, top1, *where)):
+    lines = verdict(teacher, top1, session.split_name, data.classes)
+    for line in (*lines, *order_lines(teacher, top1, *where)):
         say(line)
 
 

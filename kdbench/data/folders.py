@@ -113,7 +113,14 @@ def _measured(root: Path, train: Path, classes: Mapping[str, str]) -> tuple[Path
             f"{root} has a {train.name} folder but neither test nor val (there is no folder {root / 'test'}); put "
             "<class>/*.png into it"
         )
-    chosen = next((f for f in there if any(nfc(entry.name) in classes for entry in folders_in(f))), there[0])
+    fitting = [f for f in there if any(nfc(entry.name) in classes for entry in folders_in(f))]
+    if not fitting and len(there) > 1:
+        names = " nor ".join(folder.name for folder in there)
+        raise KdbenchError(
+            f"neither {names} of {root} has a folder that is named as a class of {train.name} is; sort their images "
+            "into class folders"
+        )
+    chosen = (fitting or there)[0]
     return chosen, [folder for folder in there if folder != chosen]
 
 
@@ -281,8 +288,8 @@ def _lacking(test: Path, classes: Mapping[str, str], measured: Files) -> list[st
 
 
 def _stranger(test: Path, train: Path, name: str, classes: Iterable[str]) -> str:
-    near = next((known for known in classes if _loosely(known) == _loosely(name)), None)
-    hint = f" (which has {near!r}, not {name!r})" if near else ""
+    near = " and ".join(repr(known) for known in classes if _loosely(known) == _loosely(name))
+    hint = f" (which has {near}, not {name!r})" if near else ""
     return f"{test / name} has no counterpart in {train}{hint}; rename or remove it"
 
 
