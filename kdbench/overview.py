@@ -161,22 +161,26 @@ def _data(spec: DataSpec, data_dir: Path | None) -> tuple[DataSpec, str]:
     if _at_hand(spec, data_dir):
         dataset, spec = load_data(spec, data_dir)
         told = f"{len(dataset.train):,} train and {len(dataset.test):,} test images"
-        if not spec.stream:
-            told += f", {data.duplicates(dataset)} of the test images are in train too, pixel for pixel"
+        found = data.count_duplicates(dataset, data.split(dataset, "test", spec.holdout))
+        if found is not None:
+            how = "byte for byte" if spec.stream else "pixel for pixel"
+            told += f", {found} of the test images are in train too, {how}"
+        told = "; ".join([told, *dataset.notes])
     classes, size = (value or "?" for value in (spec.classes, spec.size))
     return spec, f"{spec.name}: {classes} classes, {size} px, holdout {spec.holdout:g} of train; {told}"
 
 
 def _at_hand(spec: DataSpec, data_dir: Path | None) -> bool:
     from kdbench.data.cached import home
+    from kdbench.data.folders import TRAIN, part
     from kdbench.data.sources import CIFAR, TINY
 
     if spec.name == "digits" or spec.folder or spec.npz:
         return True
     folder = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
     inside = CIFAR[spec.name].base_folder if spec.name in CIFAR else TINY.inside
-    return any(
-        (folder / place).exists() for place in (f"{spec.name}.npz", inside, f"{spec.name}/train", "train")
+    return any((folder / place).exists() for place in (f"{spec.name}.npz", inside)) or any(
+        part(place, TRAIN) for place in (folder / spec.name, folder)
     )
 
 
