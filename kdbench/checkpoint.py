@@ -110,7 +110,9 @@ def _read(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         if not words:
             with torch.serialization.safe_globals(HARMLESS), path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=True)  # of a path it reads the suffix
+                return torch.load(
+                    file, map_location="cpu", weights_only=True
+                )  # of a path it reads the suffix
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         words = f"holds more than tensors, {code[1]}" if code else "is truncated, or holds more than tensors"

@@ -19,7 +19,7 @@ from kdbench import checkpoint, lines, plan, registry, store, suites
 from kdbench.errors import KdbenchError
 from kdbench.hashing import canonical, digest
 from kdbench.plan import Cell
-from kdbench.suites import Suite
+from kdbench.suites import Suite, replace_recipe
 
 Row = dict[str, str]
 
@@ -95,7 +95,7 @@ def cell_of(row: Mapping[str, str], suite: Suite) -> Cell | None:
     values = {key: [value] for key, value in json.loads(row["params"]).items()}
     for pair in pairs:
         for count in sorted(epochs):
-            recipe = dataclasses.replace(suite.recipe, epochs=count, precision=precision)
+            recipe = replace_recipe(suite.recipe, {"epochs": count, "precision": precision}, "the row")
             try:
                 (cell,) = plan.cells(
                     dataclasses.replace(suite, recipe=recipe),
