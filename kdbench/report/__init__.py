@@ -57,7 +57,7 @@ def report(
         pictures.clear(folder)
         captions = figures.write(boards, merged.curves, kept, baseline, footer, folder)
         with matplotlib.rc_context(style.RC):
-            reproduced = beside.write(folder, suite, found, footer)
+            reproduced = beside.write(folder, suite, found, footer, merged.curves)
         shown = pictures.pictures(folder, captions | {"published": "Ours against published accuracies"})
         words = leaderboard.markdown(suite, boards, footer, runs, {each.name: each.text for each in shown})
         (folder / "leaderboard.md").write_text(words, "utf-8")
