@@ -33,9 +33,7 @@ class Best(NamedTuple):
     reason: str
 
 
-def best(
-    scores: pd.DataFrame, aside: Collection[str] = (), chance: float = 0.0, level: float = 0.95
-) -> Best:
+def best(scores: pd.DataFrame, aside: Collection[str] = (), chance: float = 0.0, level: float = 0.95) -> Best:
     """Who is bold in scores [seed x method] of one pair, higher is better, NaN where there is no run.
 
     ``aside``: methods with a diverged run. These, and methods with a collapsed run or a single one, are never bold and

@@ -85,7 +85,9 @@ def excess(values: np.ndarray, kept: np.ndarray, i: int) -> tuple[np.ndarray, np
     left = np.nan_to_num(values[..., i]) - fit.blocks
     mean = np.where(n > 0, _mean(left[..., None], there[..., None])[..., 0], np.nan)
     squares = (there * (left - np.nan_to_num(mean)[..., None]) ** 2).sum(-1)
-    spread = 1 + (there / np.maximum(count, 1)).sum(-1) / np.maximum(n, 1)  # the block effects have an error too
+    spread = 1 + (there / np.maximum(count, 1)).sum(-1) / np.maximum(
+        n, 1
+    )  # the block effects have an error too
     testable = (n > 1) & (fit.variance > 0)
     ratio = squares / np.maximum(n - 1, 1) / np.where(testable, fit.variance * spread, 1.0)
     return mean, np.where(testable, distributions.f.sf(ratio, n - 1, fit.df), np.nan)

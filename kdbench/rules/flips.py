@@ -32,7 +32,9 @@ def largest_t(differences: pd.DataFrame) -> pd.Series:
     order = [i for i in np.argsort(-seen, kind="stable") if here[:, i].any()]
     for place, i in enumerate(order):
         largest = flipped[:, order[place:]].max(1)
-        floor = max(floor, float((largest >= seen[i] - 1e-9).mean()))  # sums that differ by rounding are equal
+        floor = max(
+            floor, float((largest >= seen[i] - 1e-9).mean())
+        )  # sums that differ by rounding are equal
         p[i] = floor
     return pd.Series(p, differences.columns)
 

@@ -27,7 +27,7 @@ def complete_block(done: pd.DataFrame, with_method: str | None = None) -> Comple
     ``with_method``: a method that must be in it (the baseline). Empty where no cell is done. Candidates are the pairs
     that some methods have in common: all of them, unless there are more than MOST.
     """
-    have = {str(method): frozenset(np.flatnonzero(done[method].to_numpy(bool))) for method in done}
+    have = {str(method): frozenset(np.flatnonzero(done[method].to_numpy(bool)).tolist()) for method in done}
     best: tuple[int, int, frozenset[int]] = (0, 0, frozenset())
     for pairs in _common(list(have.values())):
         methods = [method for method, own in have.items() if pairs <= own]

@@ -47,7 +47,9 @@ def these_pairs(cells: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     parts = (squares**2 / known["df"]).groupby(methods, sort=False).sum()
     smallest = known["df"].groupby(methods, sort=False).min()
     mean = known["delta"].groupby(methods, sort=False).mean()
-    df = (total**2 / parts.where(parts > 0)).fillna(smallest)  # no spread at all: any number of degrees serves
+    df = (total**2 / parts.where(parts > 0)).fillna(
+        smallest
+    )  # no spread at all: any number of degrees serves
     result = pd.DataFrame({"delta": mean, "se": np.sqrt(total) / k, "df": df, "pairs": k})
     order = cells.index.get_level_values(0).unique()
     result = with_limits(result.reindex(order), level)

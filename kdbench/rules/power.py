@@ -20,7 +20,9 @@ def detects(sd: float, methods: int, n: int, power: float = 0.8, alpha: float = 
     one difference with the pooled error, of (methods - 1) (n - 1) degrees of freedom. NaN for n < 2, one method or an
     unknown sd.
     """
-    return float(sd) * np.sqrt(2) * _effect(methods, n, power, alpha) if methods > 1 and n > 1 else np.nan
+    if methods < 2 or n < 2 or np.isnan(sd):
+        return np.nan
+    return float(sd * np.sqrt(2) * _effect(methods, n, power, alpha))
 
 
 def needed(
@@ -44,5 +46,8 @@ def _fewest(sd: float, methods: int, size: float, power: float, alpha: float) ->
 def _effect(methods: int, n: int, power: float, alpha: float) -> float:
     """In units of the standard deviation of one paired difference."""
     test, df = TTestPower(), (methods - 1) * (n - 1)
-    most = 60 / np.sqrt(n)
-    return float(optimize.brentq(lambda size: test.power(size, n, alpha, df=df) - power, 1e-6, most))
+
+    def lacking(size: float) -> float:  # the far tail is below 1e-5, and often NaN in scipy
+        return power - float(test.power(size, n, alpha / 2, df=df, alternative="larger"))
+
+    return float(optimize.brentq(lacking, 1e-6, 30 / np.sqrt(n)))

@@ -40,15 +40,14 @@ def seed_noise(runs: pd.DataFrame) -> Noise:
     return Noise(float(np.sqrt(squares / total)) if total else np.nan, total)
 
 
-def verdicts(
-    cells: pd.DataFrame, noise: Noise, margin: float = MARGIN, alpha: float = 0.05
-) -> pd.DataFrame:
+def verdicts(cells: pd.DataFrame, noise: Noise, margin: float = MARGIN, alpha: float = 0.05) -> pd.DataFrame:
     """One line a published number, all of one table (Holm is over them).
 
     ``cells``: n = our runs, last and best = our means at the last epoch and at the best one (best NaN: not every epoch
     after the last milestone was evaluated), value, std, runs (NaN: not printed), rule. Result, same index: ours = by
     the rule of the number; delta = ours - value; se, df; low, high = where ``value`` is predicted (level 1 - alpha,
-    of this number alone); p, p_holm = that they are the same; p_margin = that they are ``margin`` or more apart; verdict.
+    of this number alone); p, p_holm = that they are the same; p_margin = that they are ``margin`` or more apart;
+    verdict.
     A rule that is not known is bracketed by both: it differs or agrees only if both epochs do, and the one that
     decides less is shown. verdict '' where there is no error or no value to compare.
     """
@@ -73,9 +72,7 @@ def verdicts(
     return result
 
 
-def _tests(
-    cells: pd.DataFrame, ours: pd.Series, noise: Noise, margin: float, alpha: float
-) -> pd.DataFrame:
+def _tests(cells: pd.DataFrame, ours: pd.Series, noise: Noise, margin: float, alpha: float) -> pd.DataFrame:
     """Each number alone, against ``ours``."""
     se, df = _error(cells, noise)
     delta = ours - cells["value"]
@@ -84,7 +81,9 @@ def _tests(
     p = pd.Series(2 * distributions.t.sf(t, df), cells.index)
     p_margin = pd.Series(distributions.t.sf((margin - delta.abs()) / se, df), cells.index)
     limits = {"low": ours - half, "high": ours + half}
-    return pd.DataFrame({"ours": ours, "delta": delta, "se": se, "df": df, **limits, "p": p, "p_margin": p_margin})
+    return pd.DataFrame(
+        {"ours": ours, "delta": delta, "se": se, "df": df, **limits, "p": p, "p_margin": p_margin}
+    )
 
 
 def _error(cells: pd.DataFrame, noise: Noise) -> tuple[pd.Series, pd.Series]:
