@@ -22,7 +22,7 @@ from kdbench.rules.fit import Error
 KINDS = NONE, BLOCK, SHRUNK, OWN = "", "block", "shrunk", "own"
 PRIOR = 4  # degrees of freedom that the pooled variance counts for beside a method's own
 UNEQUAL = 0.05  # level of the test that the variances of a table are the same
-SUSPECT, SUSPECT_BASELINE = 0.05, 0.01  # levels at which one method's variance is held to be larger
+SUSPECT = (0.05, 0.01)  # levels at which a method's, and the baseline's, variance is held to be larger
 
 
 class Against(NamedTuple):
@@ -58,19 +58,23 @@ def against(
     aside: Collection[str] = (),
     chance: float | None = 0.0,
     level: float = 0.95,
+    suspect: tuple[float, float] = SUSPECT,
 ) -> Against:
     """Each method minus ``baseline`` over the blocks that both have; scores [block x method], NaN where none.
 
-    KeyError where the baseline is no column. ``aside``, ``chance``: as in blocks.pool.
+    KeyError where the baseline is no column. ``aside``, ``chance``: as in blocks.pool. ``suspect``: levels at which a
+    method, and the baseline, that is still in the pool loses its share in the pooled error; 0: never.
     """
     error = pool(scores, aside, chance)
-    found = differences(error.values, error.error, scores.columns.get_loc(baseline))
+    found = differences(error.values, error.error, scores.columns.get_loc(baseline), suspect)
     columns = {name: getattr(found, name) for name in ("delta", "se", "df", "n")}
     cells = pd.DataFrame(columns, scores.columns).assign(error=np.array(KINDS)[found.kind])
     return Against(with_limits(cells.drop(index=baseline), level), error)
 
 
-def differences(values: np.ndarray, error: Error, base: int) -> Differences:
+def differences(
+    values: np.ndarray, error: Error, base: int, suspect: tuple[float, float] = SUSPECT
+) -> Differences:
     """Every column minus column ``base``, over their shared blocks, with the error that applies to it."""
     apart = values - values[..., [base]]
     n = (~np.isnan(apart)).sum(-2)
@@ -78,7 +82,7 @@ def differences(values: np.ndarray, error: Error, base: int) -> Differences:
     delta = np.nansum(apart, -2) / some
     own = np.nansum((apart - delta[..., None, :]) ** 2, -2) / np.maximum(n - 1, 1) / 2  # of one run
     pooled, df = error.fit.variance[..., None], error.fit.df[..., None]
-    kind = np.where(n > 1, _kinds(error, base), 0)
+    kind = np.where(n > 1, _kinds(error, base, suspect), 0)
     shrunk = (PRIOR * pooled + (n - 1) * own) / (PRIOR + n - 1)
     variance = np.select([kind == 1, kind == 2, kind == 3], [pooled + 0 * own, shrunk, own], np.nan)
     free = np.select([kind == 1, kind == 2, kind == 3], [df + 0 * n, PRIOR + n - 1, n - 1], np.nan)
@@ -103,9 +107,9 @@ def record(low: ArrayLike, high: ArrayLike) -> Record:
     return Record(wins, len(bottom) - wins - losses - unknown, losses, unknown)
 
 
-def _kinds(error: Error, base: int) -> np.ndarray:
+def _kinds(error: Error, base: int, suspect: tuple[float, float]) -> np.ndarray:
     """Index into KINDS [..., m] of the error that each method's difference takes."""
-    own = ~error.kept | (error.p_noisy < SUSPECT)
-    own = own | (~error.kept | (error.p_noisy < SUSPECT_BASELINE))[..., [base]]
+    own = ~error.kept | (error.p_noisy < suspect[0])
+    own = own | (~error.kept | (error.p_noisy < suspect[1]))[..., [base]]
     pooled = np.where(error.unequal < UNEQUAL, 2, 1)[..., None]
     return np.where(own, 3, pooled)

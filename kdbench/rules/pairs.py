@@ -68,7 +68,7 @@ def pairs_alike(
     ``teachers``: pair -> teacher; where given, the unit is the teacher. KeyError where the baseline is no column.
     """
     units = means if teachers is None else by_teacher(means, teachers)
-    found = against(units, baseline, aside, None, level)
+    found = against(units, baseline, aside, None, level, suspect=(0, 0))
     apart = units.drop(columns=baseline).sub(units[baseline], axis=0)
     p_flip = flips.largest_t(apart.where(apart.notna()))
     p_flip = p_flip.where(found.cells["n"] >= flips.fewest_units())
