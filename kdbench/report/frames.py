@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from kdbench import setting, stats, store
@@ -21,7 +22,7 @@ class Table:
     dataset: its name, with the start of its images' hash where one name stands for several. precision: '' where the
     rows do not say.
     rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what
-    the user set), ``pair`` (teacher -> student), ``epoch_s`` (train seconds an epoch). set_aside: runs left
+    the user set), ``pair`` (teacher -> student) and those of `_timed`. set_aside: runs left
     out because newer ones of another version or other parameters carry the same label.
     setting: in words, what its runs' setting has otherwise than that of the suite's other tables; '' where there is
     one setting. codes: methods that were run by several states of their code, each with a line of its own.
@@ -51,6 +52,11 @@ class Table:
         return self.rows[self.rows["status"] == "ok"]
 
     @property
+    def repeated(self) -> bool:
+        """Whether something was run with two seeds on one pair: else no spread is known."""
+        return bool(self.finished.duplicated(["label", "pair"]).any())
+
+    @property
     def epochs(self) -> str:
         """How many epochs the finished runs took: '240'."""
         return "/".join(f"{n:g}" for n in sorted(self.finished["epochs_done"].dropna().unique())) or "no"
@@ -72,12 +78,26 @@ def tables(attempts: pd.DataFrame) -> list[Table]:
     rows = store.records(attempts)
     rows[store.TEXT] = rows[store.TEXT].fillna("")
     rows["label"] = (rows["method"] + " " + rows["variant"]).str.strip()
-    rows["epoch_s"] = rows["train_s"] / rows["epochs_done"].where(rows["epochs_done"] > 0)
+    rows = _timed(rows)
     for _, split in rows.groupby("split"):
         rows.loc[split.index, "dataset"] = _told_apart(split["dataset"], split["split_id"])
     rows["recipe"] = [_recipe(text) for text in rows["facts"]]
     groups = stats.join_pairs(rows, ["recipe"]).groupby(CONDITIONS)
     return sorted((table for _, group in groups for table in _tables(group)), key=_order)
+
+
+def _timed(rows: pd.DataFrame) -> pd.DataFrame:
+    """With what an epoch took: ``epoch_s`` of the cell's own steps; ``alone_s`` with the teacher's outputs and the data.
+
+    alone_s is NaN where a row does not hold them, or the teacher's came from a cache. ``machine``: what seconds can be
+    compared on: device, threads, and whether the cell was trained alone or took turns with others.
+    """
+    epochs = rows["epochs_done"].where(rows["epochs_done"] > 0)
+    teacher = rows["teacher_s"].mask(rows["teacher"] == "", 0.0)
+    whole = (rows["train_s"] + teacher + rows["data_s"]).where(rows["teacher_cache"] == "")
+    cohort = np.select([rows["cohort_size"] == 1, rows["cohort_size"] > 1], ["alone", "shared"], "unknown")
+    machine = rows["device"] + "|" + rows["threads"].astype(str) + "|" + cohort
+    return rows.assign(epoch_s=rows["train_s"] / epochs, alone_s=whole / epochs, machine=machine)
 
 
 def _recipe(facts: str) -> str:

@@ -5,8 +5,6 @@ A suite file is read here without its loader, which needs torch; a test holds th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import kdbench
+from kdbench.hashing import digest
 from kdbench.report.frames import Table
 
 FOLDER = Path(kdbench.__file__).parent / "suites"
@@ -21,6 +20,7 @@ SPLITS = {"cifar100": "f592eea6211a"}  # data set -> the hash of its true images
 TESTED = {"cifar100": 10_000, "imagenet": 50_000, "tiny-imagenet": 10_000}  # images of the true test part
 UNVERIFIED = "kdbench does not know the hash of {}'s true images: only their number was checked."
 SUITES = ("cifar100", "cifar100-twoview", "imagenet", "tiny-imagenet")  # those that follow the literature
+STEP, ONECYCLE = ("milestones", "decay"), ("peak",)  # the options of one schedule alone
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,12 @@ def _read(suite: str, folder: Path) -> dict[str, Any]:
     return {**base, **own, "recipe": {**base.get("recipe", {}), **own.get("recipe", {})}}
 
 
+def recipe_of(suite: str, folder: Path = FOLDER) -> str:
+    """The recipe_id of a shipped suite as its file has it, '' where there is no such file."""
+    return _recipe_id(_read(suite, folder)["recipe"]) if (folder / f"{suite}.toml").is_file() else ""
+
+
 def _recipe_id(recipe: Mapping[str, Any]) -> str:
-    """As `kdbench.plan.recipe_id` of a recipe in steps."""
-    told = {key: value for key, value in recipe.items() if key not in ("eval_every", "peak")}
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """As `kdbench.plan.recipe_id`: without what cannot change a number and what belongs to the other schedule."""
+    unused = {"eval_every", *(STEP if recipe["schedule"] == "onecycle" else ONECYCLE)}
+    return digest({key: value for key, value in recipe.items() if key not in unused})

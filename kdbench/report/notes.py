@@ -5,10 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from kdbench import stats
+from kdbench.report import sampling
 from kdbench.report.board import Board
 from kdbench.report.frames import ARROW, Table
 
 BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
+UNKNOWN = "the rows do not hold the seconds of the teacher and of the data, or the teacher's outputs came from a cache."
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 
 
@@ -21,8 +23,11 @@ def legend(baseline: str) -> list[str]:
         f"Δ: method - {baseline} on the same seed, in points, with its 95% t-interval. "
         "p: exact two-sided sign-flip test over pairs, Holm-adjusted for the methods shown. "
         "W-T-L: pairs won, tied (|Δ| below the pooled seed std), lost.",
-        f"Cost: train time an epoch in multiples of {baseline}'s on the same pair, seed and device "
-        "(median over seeds, geometric mean over pairs). Detects: the smallest true Δ that this n and spread "
+        f"Costs are seconds an epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and kind "
+        "of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
+        f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
+        f"batches, which a cohort shares, are not in it. Alone x {baseline}: what training this one method takes: its "
+        "own steps, the teacher's outputs that it reads (none for plain training) and the batches. Detects: the smallest true Δ that this n and spread "
         "would show (two-sided alpha .05, power .8).",
         "–: no value; ✗: diverged; n/a: the method does not apply (see the notes).",
     ]
@@ -33,7 +38,39 @@ def notes(board: Board) -> list[str]:
     table = board.table
     rule = f"Accuracy: top-1 on the {table.split} split, last epoch."
     honesty = [BICKD] if (table.rows["method"] == "bickd").any() else []
-    return [rule, *_summary(board), *_cells(board), *_records(table), *_teachers(table), *honesty]
+    sampled = sampling.notes(table.finished)
+    return [
+        rule,
+        *_summary(board),
+        *_cells(board),
+        *_costs(board),
+        *_records(table),
+        *sampled,
+        *_teachers(table),
+        *honesty,
+    ]
+
+
+def _costs(board: Board) -> list[str]:
+    """Methods whose seconds cannot be compared with the baseline's, and why."""
+    summary = board.summary
+    others = summary.index[summary["delta"].notna()]
+    if not len(others):
+        return []
+    timed = board.table.finished.dropna(subset=["epoch_s"])["label"].unique()
+    unlike = [label for label in others if label in timed and pd.isna(summary["step_cost"][label])]
+    lines = []
+    if unlike and board.baseline in timed:
+        lines.append(
+            f"No cost (–) of {', '.join(unlike)}: on some pair no seed was run on the device, thread count and kind of "
+            f"cohort (alone or with others) that {board.baseline}'s was."
+        )
+    blank = [label for label in others if pd.isna(summary["alone_cost"][label]) and label not in unlike]
+    if blank and len(blank) < len(others):
+        lines.append(f"No cost alone (–) of {', '.join(blank)}: {UNKNOWN}")
+    elif blank:
+        lines.append(f"No column of the cost alone: {UNKNOWN}")
+    return lines
 
 
 def _summary(board: Board) -> list[str]:
