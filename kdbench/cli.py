@@ -119,7 +119,11 @@ def status(results: Path) -> None:
     """What is done, failed and running, a line a suite."""
     from kdbench import overview
 
-    click.echo(overview.status(results))
+    failures: list[KdbenchError] = []
+    click.echo(overview.status(results, failures.append))
+    for failure in failures:
+        click.echo(f"kdbench: {failure}", err=True)
+    sys.exit(1 if failures else 0)
 
 
 @main.command()
@@ -336,3 +340,24 @@ def teachers_import(files: tuple[Path, ...], **chosen: Any) -> None:
     for failure in failures:
         click.echo(f"kdbench: {failure}", err=True)
     sys.exit(1 if failures else 0)
+
+
+@main.group("results")
+def results_group() -> None:
+    """Look after results files."""
+
+
+@results_group.command("upgrade")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option(
+    "--suite", help="Suite of the rows, by name or .toml file; default: the name that each row carries."
+)
+@options.plugins
+def results_upgrade(files: tuple[Path, ...], suite: str | None, plugins: Path | None) -> None:
+    """Rewrite results FILES of an older kdbench with today's columns; backups are kept."""
+    from kdbench import upgrade
+
+    for file in files:
+        click.echo(upgrade.upgrade(file, suite, plugins))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,12 +22,13 @@ def result_of(
     logits: Tensor | None,
     teacher_logits: Tensor | None,
     evaluation: Feed,
-    cohort_size: int,
+    cohort: Mapping[str, Any],
 ) -> Result:
     """The result of one cell, finished or not.
 
     logits [N, C]: the student's on ``evaluation`` after the last epoch, None where it did not finish.
     teacher_logits [N, C]: None where the cohort has no teacher.
+    cohort: the columns that all its cells share.
     """
     cell = trainee.cell
     finished = trainee.outcome is None and trainee.epoch == cell.recipe.epochs
@@ -35,7 +37,7 @@ def result_of(
         "status": status,
         "error": reason or None,
         "epochs_done": trainee.epoch,
-        "cohort_size": cohort_size,
+        **cohort,
     }
     result = Result(cell, row, trainee.curves)
     if status == "skipped":
@@ -51,7 +53,7 @@ def result_of(
         row.update(status="diverged", error="the student's logits are not finite after training")
         return result
     teacher = teacher_logits if trainee.needs.teacher else None
-    row.update(quality(logits, evaluation.targets), top1_best=trainee.best)
+    row.update(quality(logits, evaluation.targets), top1_best=trainee.best, tested=len(evaluation))
     if teacher is not None:
         row.update(fidelity(logits, teacher))
     result.details = details(logits, evaluation.targets, teacher)

@@ -32,7 +32,7 @@ _AVERAGE = re.compile(r"(^|_)ema|ema($|_)|shadow|averaged|(^|_)swa", re.IGNORECA
 
 @dataclass(frozen=True)
 class Part:
-    """Tensors that may be a network's weights, the keys and prefixes they were under, and the names ``beside`` these."""
+    """Tensors that may be a network's weights, the keys and prefixes above them, and the names ``beside`` these."""
 
     place: Place
     state: State

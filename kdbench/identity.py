@@ -1,24 +1,15 @@
-"""Hashes: of anything JSON can say, of weights, and the seeds of random streams."""
+"""Hashes of weights, and the seeds of random streams."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """12 hex digits of the SHA-256 of the canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
+from kdbench.hashing import canonical
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

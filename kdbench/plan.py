@@ -13,7 +13,7 @@ from kdbench import method as method_module
 from kdbench import registry
 from kdbench.data.views import View
 from kdbench.errors import KdbenchError, unknown
-from kdbench.identity import canonical, digest
+from kdbench.hashing import canonical, digest
 from kdbench.method import Method, Needs
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite, replace_recipe
 from kdbench.teacher_cache import STORAGE, outcomes
@@ -52,19 +52,36 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """Everything that can change the number, and nothing else."""
         method = self.build_method()
-        views = self.recipe.views(method.needs.views)
         cache = {"teacher_cache": self.teacher_cache} if self.teacher_cache else {}
+        return {
+            **self._conditions(method.needs),
+            "teacher": [self.teacher, self.teacher_id],
+            "method": [self.method, method.version, method.params],
+            "seed": self.seed,
+            **cache,
+        }
+
+    def _conditions(self, needs: Needs) -> dict[str, Any]:
+        views = self.recipe.views(needs.views)
         return {
             "split": self.split_id,
             "normalise": [self.dataset.mean, self.dataset.std],
             "views": {name: self.views[name].identity() for name in views},
             "recipe": self.recipe.identity(),
-            "teacher": [self.teacher, self.teacher_id],
             "student": [self.student, self.student_model.arch, dict(self.student_model.args)],
-            "method": [self.method, method.version, method.params],
-            "seed": self.seed,
-            **cache,
         }
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The setting (see `kdbench.setting`): the identity less method, parameters, teacher and seed.
+
+        ``teacher_logits``: computed or from the cache; only where the method could be trained from the cache.
+        """
+        needs = self.build_method().needs
+        facts = self._conditions(needs)
+        if cacheable(needs, self.recipe, self.views):
+            facts["teacher_logits"] = self.teacher_cache or "computed"
+        return facts
 
     @cached_property
     def id(self) -> str:

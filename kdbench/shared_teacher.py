@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from kdbench.models.net import Net
 from kdbench.plan import Cell
 from kdbench.precision import autocast
 from kdbench.recorded import RecordedForward
+from kdbench.stopwatch import Stopwatch
 from kdbench.teacher_cache import CachedLogits, Table, outcomes
 from kdbench.trainee import Trainee
 
@@ -29,6 +31,7 @@ class SharedTeacher:
     ) -> None:
         self.net, self.precision, self.device, self.cache = net, cell.recipe.precision, device, cache
         self._run = RecordedForward(self._eager) if graphs else self._eager
+        self._watches: dict[str, Stopwatch] = {}
 
     @torch.no_grad()
     def outputs(self, fed: Fed, takers: list[Trainee]) -> Callable[[Trainee], ByView]:
@@ -38,8 +41,19 @@ class SharedTeacher:
         cached = self._cached(fed, union(_asked(t) for t in takers if t.cell.teacher_cache), plain)
         return lambda taker: cached if taker.cell.teacher_cache else plain
 
+    def seconds(self, views: Iterable[str]) -> float:
+        """What the outputs of these views have cost so far, whoever of the cohort asked for them."""
+        return sum(self._watches[view].seconds for view in views if view in self._watches)
+
+    def _watch(self, view: str) -> AbstractContextManager[None]:
+        return self._watches.setdefault(view, Stopwatch(self.device)).running()
+
     def _forward(self, fed: Fed, needs: Needs) -> ByView:
-        return {view: self._run(fed.images[view], needs) for view in needs.views}
+        found: ByView = {}
+        for view in needs.views:
+            with self._watch(view):
+                found[view] = self._run(fed.images[view], needs)
+        return found
 
     def _eager(self, images: Tensor, needs: Needs) -> Outputs:
         with autocast(self.precision, self.device):
@@ -48,18 +62,21 @@ class SharedTeacher:
     def _cached(self, fed: Fed, needs: Needs, plain: ByView) -> ByView:
         found: ByView = {}
         for view in needs.views:
-            images, ready = fed.images[view], plain.get(view)
-            if self.cache is None or view not in self.cache.tables:  # the strong view of a two-view method
-                found[view] = ready or self._run(images, needs)
-                continue
-
-            def compute(places: Tensor, images: Tensor = images, ready: Outputs | None = ready) -> Tensor:
-                places = places.to(self.device)
-                return ready.logits[places] if ready else self._eager(images[places], Needs()).logits
-
-            logits = self.cache.logits(view, fed.rows, fed.draws[view], compute)
-            found[view] = Outputs(logits.to(self.device, non_blocking=True))
+            with self._watch(view):
+                found[view] = self._cached_view(fed, view, needs, plain.get(view))
         return found
+
+    def _cached_view(self, fed: Fed, view: str, needs: Needs, ready: Outputs | None) -> Outputs:
+        images = fed.images[view]
+        if self.cache is None or view not in self.cache.tables:  # the strong view of a two-view method
+            return ready or self._run(images, needs)
+
+        def compute(places: Tensor) -> Tensor:
+            places = places.to(self.device)
+            return ready.logits[places] if ready else self._eager(images[places], Needs()).logits
+
+        logits = self.cache.logits(view, fed.rows, fed.draws[view], compute)
+        return Outputs(logits.to(self.device, non_blocking=True))
 
 
 def _asked(taker: Trainee) -> Needs:

@@ -63,15 +63,15 @@ def t_interval(differences: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def join_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+def join_pairs(rows: pd.DataFrame, same: Sequence[str] = ()) -> pd.DataFrame:
     """Rows without a teacher (plain training) stand once for every pair of their student and conditions.
 
-    ``teacher`` and ``teacher_id`` are '' where a row has none; such a row stays as it is where its student is
-    in no pair.
+    ``same``: further columns in which such a row and a pair's rows must be equal. ``teacher`` and ``teacher_id``
+    are '' where a row has none; such a row stays as it is where its student is in no pair.
     """
     alone = rows["teacher"] == ""
-    pairs = rows.loc[~alone, CONDITIONS + PAIR].drop_duplicates()
-    joined = rows[alone].drop(columns=PAIR[:2]).merge(pairs, "left", [*CONDITIONS, "student"])
+    pairs = rows.loc[~alone, [*CONDITIONS, *PAIR, *same]].drop_duplicates()
+    joined = rows[alone].drop(columns=PAIR[:2]).merge(pairs, "left", [*CONDITIONS, "student", *same])
     joined[PAIR[:2]] = joined[PAIR[:2]].fillna("")
     return pd.concat([rows[~alone], joined], ignore_index=True)
 
@@ -170,12 +170,13 @@ def _standard_effect(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
     return float(optimize.brentq(lacking, 0.1, 30.0))  # type: ignore[arg-type]
 
 
-def cost_ratio(cost: pd.DataFrame, device: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Wide cost (train seconds an epoch) and device -> [pair x method], cost as a multiple of the baseline's.
+def cost_ratio(cost: pd.DataFrame, machine: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Wide cost (seconds an epoch) and machine -> [pair x method], cost as a multiple of the baseline's.
 
     The last index level is the seed: the ratio is its median over seeds, which a run on a machine that was suspended
-    meanwhile does not move. Only runs on the same device as their paired baseline count.
+    meanwhile does not move. Only runs on the same machine as their paired baseline count, where "machine" is all that
+    seconds depend on beside the method: the device, its threads, whether others are trained beside it.
     """
-    own = cost.where(device.eq(device[baseline], axis=0))
+    own = cost.where(machine.eq(machine[baseline], axis=0))
     levels = list(range(cost.index.nlevels - 1))
     return own.div(cost[baseline], axis=0).groupby(level=levels).median()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 class Stopwatch:
@@ -30,6 +32,16 @@ class Stopwatch:
             started = time.perf_counter()
             yield
             self._seconds += time.perf_counter() - started
+
+    def timed(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; the making of each of them is timed."""
+        iterator = iter(items)
+        while True:
+            with self.running():
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
 
     @property
     def seconds(self) -> float:

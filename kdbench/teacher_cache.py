@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kdbench.data.views import Draws, View
 from kdbench.errors import KdbenchError
-from kdbench.identity import digest
+from kdbench.hashing import digest
 
 STORAGE = "fp16"  # stands in the identity of every cell whose teacher outputs went through the table
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import checkpoint, models
+from kdbench.class_order import like_chance, permuted
 from kdbench.data import open_feed
 from kdbench.data.sets import Split
 from kdbench.errors import KdbenchError
 from kdbench.evaluate import predictions, top_k
 from kdbench.fitting import Part, choose, parts, unsound
-from kdbench.identity import digest, weights_digest
+from kdbench.hashing import digest
+from kdbench.identity import weights_digest
 from kdbench.method import Needs
 from kdbench.models.cifar import ENTRIES
 from kdbench.models.net import Net, place
@@ -117,8 +119,12 @@ def teacher_logits(teacher: Teacher, net: Net, split: Split, work: Path, device:
     return logits
 
 
-def verdict(teacher: Teacher, top1: float, split: str) -> list[str]:
-    """What a teacher reaches on ``split``, in words, with a warning where that is below what is expected of it."""
+def verdict(teacher: Teacher, top1: float, split: str, classes: int) -> list[str]:
+    """What a teacher reaches on ``split``, in words, with a warning where that is below what is expected of it.
+
+    Without an expectation there is one where chance reaches as much.
+    """
+    doubt = like_chance(top1, classes)
     lines = [f"teacher {teacher.name} ({teacher.id}) reaches {top1:.2f} % top-1 on {split}"]
     if teacher.expected is not None:
         lines[0] += f" (expected {teacher.expected:.2f})"
@@ -126,8 +132,19 @@ def verdict(teacher: Teacher, top1: float, split: str) -> list[str]:
             lines.append(
                 f"WARNING: the suite expects {teacher.expected:.2f} % of {teacher.name}; this teacher is "
                 f"{teacher.expected - top1:.2f} points below, so results are not comparable with published ones"
+                + (f"; it is {doubt}" if doubt else "")
             )
+    elif doubt:
+        lines[0] += f" (WARNING: {doubt})"
     return lines
+
+
+def order_lines(
+    teacher: Teacher, top1: float, data: DataSpec, split: Split, work: Path, device: torch.device
+) -> list[str]:
+    """A warning where the teacher's classes seem to be in another order than the data's."""
+    logits = teacher_logits(teacher, place(teacher.net(data), device), split, work, device)
+    return permuted(teacher.name, top1, logits.cpu(), split.evaluation.targets.cpu())
 
 
 def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:

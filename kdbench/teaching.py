@@ -12,7 +12,7 @@ from kdbench import checkpoint, locks, shelf
 from kdbench.errors import KdbenchError, unknown
 from kdbench.job import Job, Progress
 from kdbench.session import Session, locate_teacher, pretrained_path, teacher_cell, trained_path
-from kdbench.teachers import Teacher, measure, open_teacher, verdict
+from kdbench.teachers import Teacher, measure, open_teacher, order_lines, verdict
 from kdbench.train import train_cohort
 
 
@@ -98,7 +98,9 @@ def announce_teacher(session: Session, name: str) -> None:
     session.say(f"teacher {name} is {teacher.path}")
     if teacher.remark:
         session.say(teacher.remark)
-    for line in verdict(teacher, top1, session.split_name):
+    data, device = session.suite.dataset, torch.device(session.device)
+    lines = verdict(teacher, top1, session.split_name, data.classes)
+    for line in (*lines, *order_lines(teacher, top1, data, session.split, session.paths.work, device)):
         session.say(line)
 
 

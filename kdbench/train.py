@@ -10,6 +10,7 @@ import contextlib
 import math
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from kdbench.plan import Cell
 from kdbench.precision import tensor_cores
 from kdbench.recorded import RecordedStep
 from kdbench.shared_teacher import SharedTeacher, open_cache
+from kdbench.stopwatch import Stopwatch
 from kdbench.suites import Recipe
 from kdbench.teachers import teacher_logits
 from kdbench.trainee import Trainee, build_net
@@ -71,8 +73,10 @@ class Cohort:
         self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
         self.teacher, self.teacher_eval = self._teacher(split)
         self.shared = self._shared()
+        self.data_watch = Stopwatch(self.device)
         self.students_eval: dict[str, Tensor] = {}
         self.failures: dict[str, str] = {}  # of cells that could not even be built
+        self.seconds_before: dict[str, dict[str, float]] = {}  # shared seconds before a resume
         self.save_failed = False
         self.trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
         self.step_of = {t.cell.id: RecordedStep(t).step if job.graphs else t.step for t in self._live()}
@@ -112,6 +116,7 @@ class Cohort:
                 state = resumable(self.job.work, cell)
                 if state:
                     trainee.load(state)
+                    self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
                     trainee.prepare(TeacherPass(self, trainee.needs))
             return trainee
@@ -156,7 +161,7 @@ class Cohort:
             name: self.first.views[name] for name in union(trainee.needs for trainee in self._live()).views
         }
         where = (self.first.split_id, self.first.seed, epoch)
-        batches = self.train.epoch(views, where, self.recipe.batch_size, first_step)
+        batches = self.data_watch.timed(self.train.epoch(views, where, self.recipe.batch_size, first_step))
         try:
             for step, fed in enumerate(batches, start=first_step):
                 live = self._live()
@@ -240,7 +245,8 @@ class Cohort:
         """All checkpoints of one position; a full disk costs the safety net, not the training."""
         try:
             for trainee in trainees:
-                checkpoint.save(checkpoint.path_of(self.job.work, trainee.cell.id), trainee.state())
+                state = {**trainee.state(), "shared_seconds": self._shared_seconds(trainee)}
+                checkpoint.save(checkpoint.path_of(self.job.work, trainee.cell.id), state)
         except OSError as error:
             if not self.save_failed:
                 self.progress.warn(
@@ -251,11 +257,21 @@ class Cohort:
 
     def _result(self, cell: Cell) -> Result:
         trainee = next((t for t in self.trainees if t.cell is cell), None)
+        cohort: dict[str, Any] = {"cohort_size": len(self.job.cells)}
         if trainee is None:
-            row = {"status": "error", "error": self.failures[cell.id], "cohort_size": len(self.job.cells)}
-            return Result(cell, row)
+            return Result(cell, {"status": "error", "error": self.failures[cell.id], **cohort})
+        if trainee.outcome is None or trainee.outcome[0] != "skipped":
+            cohort |= self._shared_seconds(trainee)
         logits = self.students_eval.get(cell.id)
-        return result_of(trainee, logits, self.teacher_eval, self.evaluation, len(self.job.cells))
+        return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)
+
+    def _shared_seconds(self, trainee: Trainee) -> dict[str, float]:
+        """teacher_s, of the views that the cell reads, and data_s: what it would pay for if it trained alone."""
+        seconds = {"data_s": self.data_watch.seconds}
+        if self.shared and trainee.needs.teacher:
+            seconds["teacher_s"] = self.shared.seconds(trainee.needs.views)
+        before = self.seconds_before.get(trainee.cell.id, {})
+        return {name: value + before.get(name, 0.0) for name, value in seconds.items()}
 
 
 class TeacherPass:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdbench import plan, stats
+from kdbench import plan, setting, stats
 from kdbench.errors import KdbenchError
+from kdbench.hashing import canonical
 from kdbench.report import style
 from kdbench.report.frames import ARROW, Table, tables
 from kdbench.suites import Suite
@@ -26,7 +27,7 @@ def sides(suite: Suite, attempts: pd.DataFrame) -> dict[str, Table]:
 
     Raises KdbenchError where there is none.
     """
-    found: dict[tuple[str, str], dict[str, Table]] = {}
+    found: dict[tuple[str, str], dict[str, list[Table]]] = {}
     for table in tables(attempts):
         if table.split == "test" and table.precision in PRECISIONS and len(table.finished):
             epochs = int(table.finished["epochs_done"].iloc[0])
@@ -34,17 +35,31 @@ def sides(suite: Suite, attempts: pd.DataFrame) -> dict[str, Table]:
                 suite.recipe, {"precision": table.precision, "epochs": epochs}, suite.name
             )
             if table.recipe_id == plan.recipe_id(recipe):
-                found.setdefault((table.dataset, table.epochs), {})[table.precision] = table
+                found.setdefault((table.dataset, table.epochs), {}).setdefault(table.precision, []).append(
+                    table
+                )
     for both in found.values():
         if set(both) == set(PRECISIONS):
-            runs = {kind: table.finished.set_index(RUN) for kind, table in both.items()}
+            runs = {kind: _runs(several) for kind, several in both.items()}
             common = runs["fp32"].index.intersection(runs["bf16"].index).sort_values()
             if len(common):
-                return {k: replace(both[k], rows=runs[k].loc[common].reset_index()) for k in PRECISIONS}
+                return {k: replace(both[k][0], rows=runs[k].loc[common].reset_index()) for k in PRECISIONS}
     raise KdbenchError(
         f"no run of suite {suite.name} is there in fp32 and in bf16; type the same `kdbench run --suite {suite.name}` "
         "with --precision fp32 and with --precision bf16 first"
     )
+
+
+def _runs(several: list[Table]) -> pd.DataFrame:
+    """The finished runs of tables, by what must be equal for two runs to differ in precision only."""
+    rows = pd.concat([table.finished for table in several]).drop_duplicates(["cell_id", *RUN])
+    return rows.assign(alike=rows["facts"].map(_but_precision)).set_index([*RUN, "alike"])
+
+
+def _but_precision(facts: str) -> str:
+    told = setting.parse(facts)
+    recipe = {key: value for key, value in told.get("recipe", {}).items() if key != "precision"}
+    return canonical({**told, "recipe": recipe})
 
 
 def paired(both: dict[str, Table]) -> pd.DataFrame:

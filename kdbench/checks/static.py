@@ -24,7 +24,7 @@ from kdbench.checks.modules import fresh
 from kdbench.checks.sides import Side
 from kdbench.checks.subject import CheckFailed, Subject, require
 from kdbench.errors import KdbenchError
-from kdbench.identity import canonical
+from kdbench.hashing import canonical
 from kdbench.method import Method, field_types, overrides
 
 BANNED_CALLS = ("cuda", "cpu", "item", "numpy", "tolist", "manual_seed")
@@ -118,7 +118,7 @@ def check_tags(subject: Subject) -> None:
 
 def check_banned(subject: Subject) -> None:
     """No .cuda(, .cpu(, .item(, .numpy(, .tolist(, manual_seed or print( in the file."""
-    tree = ast.parse(Path(inspect.getfile(subject.cls)).read_text())
+    tree = ast.parse(Path(inspect.getfile(subject.cls)).read_bytes())
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue

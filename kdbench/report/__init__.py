@@ -13,6 +13,8 @@ from kdbench.report.board import board
 from kdbench.report.frames import tables
 from kdbench.report.merge import Results, merge, places, suites
 from kdbench.report.notes import provenance
+from kdbench.report.order import main_first
+from kdbench.report.pictures import Caption
 
 __all__ = ["leaderboard_text", "report", "suites"]
 
@@ -22,10 +24,10 @@ BASELINE = "kd"
 def report(
     suite: str, results: Results = "results", out: str | Path = "reports", baseline: str = BASELINE
 ) -> str:
-    """Write reports/<suite>/ from the rows of the suite and their curves; return the leaderboard as text.
+    """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
     results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and
-    .tex, index.html, reproducibility.csv where cells were trained more than once, what `figures` draws (differences are
+    .tex (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained more than once, what `figures` draws (differences are
     against the method ``baseline``) and what `beside` writes. Raises KdbenchError when there are no rows, none of a
     baseline that was asked for, a file is damaged or ``out`` cannot be written.
     """
@@ -35,7 +37,7 @@ def report(
         raise KdbenchError(
             f"no results for suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
         )
-    found = tables(merged.records)
+    found = main_first(tables(merged.records), suite)
     boards = [board(table, baseline) for table in found]
     compared = sorted({label for each in boards for label in each.labels})
     if baseline not in [BASELINE, *compared]:
@@ -46,21 +48,23 @@ def report(
     footer = provenance(suite, found)
     runs = repeats.frame(merged.attempts, merged.records)
     kept = [
-        p.with_name(f"{p.stem}.details") if p.suffix == ".csv" else p / f"{suite}.details"
-        for p in places(results)
+        p.with_name(f"{p.stem}.details") if p.is_file() else p / f"{suite}.details" for p in places(results)
     ]
     folder = Path(out) / suite
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "leaderboard.csv").write_text(leaderboard.csv(suite, boards, footer), "utf-8")
         (folder / "leaderboard.tex").write_text(latex.leaderboard(suite, boards, footer), "utf-8")
+        _write_or_remove(folder / "leaderboard-appendix.tex", latex.appendix(suite, boards, footer))
         repeats.save(runs, folder / "reproducibility.csv")
         pictures.clear(folder)
         captions = figures.write(boards, merged.curves, kept, baseline, footer, folder)
         with matplotlib.rc_context(style.RC):
-            reproduced = beside.write(folder, suite, found, footer)
-        shown = pictures.pictures(folder, captions | {"published": "Ours against published accuracies"})
-        words = leaderboard.markdown(suite, boards, footer, runs, {each.name: each.text for each in shown})
+            reproduced = beside.write(folder, suite, found, footer, merged.curves)
+        shown = pictures.pictures(
+            folder, captions | {"published": Caption("Ours against published accuracies.")}
+        )
+        words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
         page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
         (folder / "index.html").write_text(page, "utf-8")
@@ -72,7 +76,16 @@ def report(
     return leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced
 
 
+def _write_or_remove(file: Path, text: str) -> None:
+    """The file, or none where there is no text: an earlier report's would stay."""
+    if text:
+        file.write_text(text, "utf-8")
+    else:
+        file.unlink(missing_ok=True)
+
+
 def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELINE) -> str:
-    """The leaderboard of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
-    found = tables(attempts)
-    return leaderboard.text(suite, [board(table, baseline) for table in found], provenance(suite, found))
+    """All tables of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
+    found = main_first(tables(attempts), suite)
+    boards = [board(table, baseline) for table in found]
+    return leaderboard.text(suite, boards, provenance(suite, found), whole=True)

@@ -14,6 +14,11 @@ import pandas as pd
 from kdbench import stats
 from kdbench.report.frames import Table
 
+COSTS = {
+    "step_cost": "epoch_s",
+    "alone_cost": "alone_s",
+}  # multiples of the baseline's seconds: those of which column
+
 
 @dataclass(frozen=True)
 class Board:
@@ -22,7 +27,7 @@ class Board:
     cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or
     ''; bold; delta, low, high, delta_std, delta_n against the baseline over shared seeds.
     summary: index label, best first; covered = pairs with a result, rank, delta, low, high, delta_std,
-    delta_n, p (Holm), record = (wins, ties, losses) or None, cost, detectable. NaN: cannot be had.
+    delta_n, p (Holm), record = (wins, ties, losses) or None, step_cost and alone_cost (see COSTS), detectable. NaN: cannot be had.
     common: the pairs behind the summary. baseline: the method asked for; has_baseline: whether a finished run
     of it, with the suite's own settings, is there.
     """
@@ -136,24 +141,27 @@ def _against(
     table: Table, cells: pd.DataFrame, common: list[str], baseline: str | None, compared: list[str]
 ) -> pd.DataFrame:
     """The summary's columns that compare with the baseline, for the methods ``compared``."""
-    columns = ["delta", "low", "high", "delta_std", "delta_n", "p", "record", "cost", "detectable"]
+    columns = ["delta", "low", "high", "delta_std", "delta_n", "p", "record", *COSTS, "detectable"]
     if baseline is None or not compared:
         return pd.DataFrame(columns=columns)
-    cost = stats.cost_ratio(table.wide("epoch_s"), table.wide("device"), baseline).reindex(common)
     base = level(cells, "label", baseline).loc[common]
     lines = {}
     for label in compared:
         own = level(cells, "label", label).loc[common]
         lines[label] = {**_difference(own, base), "record": _record(own, base)}
-        lines[label]["cost"] = _geometric_mean(cost[label]) if label in cost else np.nan
     result = pd.DataFrame.from_dict(lines, orient="index")
     result["p"] = stats.holm(result["p"])
-    result.loc[baseline, "cost"] = 1.0
-    return result[columns]
+    costs = _costs(table, common, baseline)
+    return result.join(costs[costs.index.isin([*compared, baseline])], how="outer")[columns]
 
 
-def _geometric_mean(values: pd.Series) -> float:
-    return float(np.exp(np.log(values).mean(skipna=False)))
+def _costs(table: Table, common: list[str], baseline: str) -> pd.DataFrame:
+    """label -> COSTS: the geometric mean, over the common pairs, of the ratio to the baseline's seconds."""
+    machine, found = table.wide("machine"), {}
+    for name, seconds in COSTS.items():
+        ratio = stats.cost_ratio(table.wide(seconds), machine, baseline).reindex(common)
+        found[name] = np.exp(np.log(ratio).mean(skipna=False))
+    return pd.DataFrame(found)
 
 
 def _difference(own: pd.DataFrame, base: pd.DataFrame) -> dict:

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
-from kdbench.report import arrays, style
+from kdbench.report import arrays, sampling, style
 from kdbench.report.frames import Table
 
-COLUMNS = ["table", "label", "pair", "bin", "n", "confidence", "accuracy", "ece", "ece_std", "runs"]
+COLUMNS = ["table", "label", "pair", "bin", "n", "confidence", "accuracy", "ece", "ece_std", "floor", "runs"]
 FEW = 10  # samples that a bin must have to be joined to its neighbours
-SIDE = 1.55  # inches of a panel with its titles
+SIDE = 1.6  # inches of a panel at most
 
 
 def ece(bins: np.ndarray) -> float:
@@ -27,18 +27,13 @@ def ece(bins: np.ndarray) -> float:
     return float(100 * np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())
 
 
-def frame(tables: Sequence[Table], folders: Sequence[Path]) -> pd.DataFrame:
+def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
     """One line a label (`style.main`), pair and bin (0..14, equal steps of confidence) that holds a sample.
 
     n, mean confidence and accuracy (percent): over all samples of the pair's seeds. ece, ece_std: mean and std
-    (ddof 1) over its runs, points. Runs without a details file are left out.
+    (ddof 1) over its runs, points. floor: the mean of what a calibrated model with a run's confidences would show
+    (`sampling.ece_floor`). Runs without a details file are left out.
     """
-    parts = [_of_table(table, folders) for table in tables]
-    parts = [part for part in parts if len(part)]
-    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
-
-
-def _of_table(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
     rows = table.finished[table.finished["label"].isin(style.main(table.labels))]
     bins: dict[tuple, list[np.ndarray]] = {}
     for run, (counts,) in arrays.read(rows, folders, "calibration"):
@@ -51,57 +46,71 @@ def _of_table(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
         columns = {"bin": np.flatnonzero(held), "n": n[held].astype(int)}
         columns |= {"confidence": 100 * confidence[held] / n[held], "accuracy": 100 * right[held] / n[held]}
         one = pd.DataFrame(columns).assign(table=table.heading, label=label, pair=pair)
-        parts.append(one.assign(ece=errors.mean(), ece_std=errors.std(), runs=len(runs)))
-    return pd.concat(parts) if parts else pd.DataFrame(columns=COLUMNS)
+        one = one.assign(ece=errors.mean(), ece_std=errors.std(), runs=len(runs))
+        parts.append(one.assign(floor=np.mean([_floor(run) for run in runs])))
+    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _floor(bins: np.ndarray) -> float:
+    held = bins[bins[:, 0] > 0]
+    return sampling.ece_floor(held[:, 0], 100 * held[:, 1] / held[:, 0])
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """One block a table, one panel a method, the best calibrated first."""
-    if not len(data):
-        return style.empty("no calibration recorded", footer)
-    blocks = [block for _, block in data.groupby("table", sort=False)]
-    counts = [block["label"].nunique() for block in blocks]
-    across = min(max(counts), 6)
-    while -(-max(counts) // across) > across:
-        across += 1
+    """One panel a method, as many as fit, the best calibrated first."""
+    cells = data.drop_duplicates(["label", "pair"]).groupby("label")
+    errors = cells["ece"].agg(["mean", "std", "count"]).sort_values("mean", kind="stable")
+    errors["std"] = errors["std"].fillna(cells["ece_std"].first())
+    floor = data.drop_duplicates(["label", "pair"])["floor"].mean()
     reading = (
         "On the diagonal confidence is accuracy; below it a method is overconfident. Markers: the bins of all "
         f"pairs and seeds, larger for more samples, joined from {FEW} samples on; thin: single pairs. Grey, dashed: "
-        f"{baseline}. ECE: mean ± std over pairs (of one pair: over seeds), points; the smallest stands first."
+        f"{baseline}. ECE: mean ± std over pairs (of one pair: over seeds), points; the smallest is first. A perfectly "
+        f"calibrated model with such confidences on as many images would show about {floor:.1f}."
     )
-    heights = [0.55 + SIDE * 1.12 * -(-n // across) for n in counts]
-    figure, parts = style.canvas(max(0.6 + SIDE * across, 5.5), heights, [reading, *footer])
-    for part, block in zip(parts, blocks, strict=True):
-        style.heading(part, f"Reliability: {block['table'].iloc[0]}")
-        _block(part, block, baseline, across)
+    across, down, side = _fit(len(errors), style.room([reading, *footer]) - 1.1)
+    said = style.left_out(min(across * down, len(errors)), len(errors), "methods")
+    height = 1.1 + side * down + _title(side) * (down - 1)
+    figure, (part,) = style.canvas(style.WIDE, [height], [reading, *said, *footer])
+    style.heading(part, f"Reliability: {data['table'].iloc[0]}")
+    grid = style.grid(part, (down, across), (0.5, 0.15, 0.65, 0.45), _title(side), across=0.12)
+    _panels(grid, data, errors[: across * down], baseline, min(7.0, 72 * side / 14))
+    part.supxlabel("confidence (%)", fontsize=8, y=0.04 / style.inches(part)[1], va="bottom")
+    part.supylabel("accuracy (%)", fontsize=8, x=0.08 / style.inches(part)[0])
     return figure
 
 
-def _block(part: SubFigure, block: pd.DataFrame, baseline: str, across: int) -> None:
-    cells = block.drop_duplicates(["label", "pair"]).groupby("label")
-    errors = cells["ece"].agg(["mean", "std", "count"]).sort_values("mean", kind="stable")
-    errors["std"] = errors["std"].fillna(cells["ece_std"].first())
-    pairs = block["pair"].nunique()
-    down = -(-len(errors) // across)
-    grid = style.grid(part, (down, across), (0.5, 0.15, 0.65, 0.4), 0.45, across=0.12)
-    bins = _pooled(block)
+def _fit(count: int, room: float) -> tuple[int, int, float]:
+    """Panels in a row, rows, and the side of a panel (inches): the largest for so many, as far as there is room."""
+    for across in range(min(count, 4), 10):
+        side, down = min((style.WIDE - 0.65) / across - 0.12, SIDE), -(-count // across)
+        if side * down + _title(side) * (down - 1) <= room:
+            return across, down, side
+    return across, max(1, int((room + _title(side)) / (side + _title(side)))), side
+
+
+def _title(side: float) -> float:
+    """Inches between two rows of panels: what two lines above a panel take."""
+    return 0.42 if side > 1 else 0.32
+
+
+def _panels(grid: np.ndarray, data: pd.DataFrame, errors: pd.DataFrame, baseline: str, size: float) -> None:
+    pairs, across = data["pair"].nunique(), grid.shape[1]
+    bins = _pooled(data)
     base = bins.loc[bins.index.isin([baseline], level="label") & (bins["n"] >= FEW)]
-    for i, (label, mean, std, n) in enumerate(errors.itertuples()):
-        ax = grid.flat[i]
+    for i, (ax, (label, mean, std, n)) in enumerate(zip(grid.flat, errors.itertuples(), strict=False)):
         ax.set(xlim=(0, 100), ylim=(0, 100), xticks=[25, 50, 75], yticks=[0, 50, 100])
         ax.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.7, zorder=0)
         ax.plot(base["confidence"], base["accuracy"], color=style.GREY, linewidth=0.9, linestyle=(0, (4, 2)))
-        _panel(ax, block[block["label"] == label], bins.loc[[str(label)]], style.colour(str(label)))
+        _panel(ax, data[data["label"] == label], bins.loc[[str(label)]], style.colour(str(label)))
         spread = "" if np.isnan(std) else f" ± {std:.1f}"
         where = f" ({n:.0f} of {pairs} pairs)" if n < pairs else ""
-        ax.set_title(f"{style.title(str(label), 22)}\nECE {mean:.1f}{spread}{where}", fontsize=7)
+        ax.set_title(f"{style.title(str(label), 22)}\nECE {mean:.1f}{spread}{where}", fontsize=size, pad=3)
         ax.tick_params(
-            labelbottom=i + across >= len(errors), labelleft=i % across == 0, length=2, labelsize=7
+            labelbottom=i + across >= len(errors), labelleft=i % across == 0, length=2, labelsize=size
         )
     for ax in grid.flat[len(errors) :]:
         ax.set_visible(False)
-    part.supxlabel("confidence (%)", fontsize=8, y=0.04 / style.inches(part)[1], va="bottom")
-    part.supylabel("accuracy (%)", fontsize=8, x=0.08 / style.inches(part)[0])
 
 
 def _pooled(rows: pd.DataFrame) -> pd.DataFrame:

@@ -43,7 +43,13 @@ def columns(board: Board) -> list[Column]:
     for pair in board.table.pairs:
         cells = level(board.cells, "pair", pair).loc[labels].to_dict("records")
         pairs.append(Column(pair + (WEAK if pair in weak else ""), [_cell(cell) for cell in cells], pair))
-    return [Column("method", [Text(label) for label in labels]), *pairs, *_summary(board)]
+    told = [column for column in _summary(board) if column.heading not in _untold(board)]
+    return [Column("method", [Text(label) for label in labels]), *pairs, *told]
+
+
+def _untold(board: Board) -> list[str]:
+    """The heading of the cost that no row has, where the rows are older than its columns."""
+    return [] if board.summary["alone_cost"].notna().any() else [f"alone x {board.baseline}"]
 
 
 def said_below(board: Board) -> set[str]:
@@ -72,7 +78,8 @@ def _summary(board: Board) -> list[Column]:
         Column("W-T-L", [_record(row["record"]) for row in rows]),
         Column("rank", [_number(row["rank"], ".1f") for row in rows]),
         Column("coverage", [Text(f"{row['covered']:.0f}/{total}", row["covered"]) for row in rows]),
-        Column(f"cost x {base}", [_number(row["cost"], ".2f") for row in rows]),
+        Column(f"step x {base}", [_number(row["step_cost"], ".2f") for row in rows]),
+        Column(f"alone x {base}", [_number(row["alone_cost"], ".2f") for row in rows]),
         Column("detects", [_number(row["detectable"], ".2f") for row in rows]),
     ]
 

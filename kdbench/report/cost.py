@@ -14,27 +14,33 @@ from numpy.typing import ArrayLike
 from kdbench.report import labels, style
 from kdbench.report.board import Board
 
-COLUMNS = ["table", "pairs", "label", "cost", "top1", "delta", "low", "high", "n", "front"]
-HEIGHT = 5.4  # inches of a table's panel
+COLUMNS = ["table", "pairs", "label", "kind", "cost", "top1", "delta", "low", "high", "n", "front"]
+HEIGHT = 5.4  # inches of the panel with its titles
+AXIS = {
+    "step": "seconds of its own steps an epoch, without teacher and data, in multiples of {}'s",
+    "alone": "seconds an epoch when trained alone (own steps, teacher, data), in multiples of {}'s",
+}
 
 
-def frame(boards: Sequence[Board]) -> pd.DataFrame:
+def frame(board: Board) -> pd.DataFrame:
     """One line a method (`style.main`) that was timed beside the baseline on the common pairs.
 
-    cost: in multiples of the baseline's time an epoch; top1: mean over these pairs; delta: paired, with its 95 %
-    interval over n pairs, or seeds of the one pair; front: see `front`.
+    kind: "alone" where that cost is known of every method that has a "step" cost, else "step"; cost: in multiples of
+    the baseline's; top1: mean over these pairs; delta: paired, with its 95 % interval over n pairs, or seeds of the
+    one pair; front: see `front`.
     """
-    parts = [_frame(board) for board in boards if board.has_baseline and board.common]
-    parts = [part for part in parts if len(part)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
-
-
-def _frame(board: Board) -> pd.DataFrame:
+    if not board.has_baseline or not board.common:
+        return pd.DataFrame(columns=COLUMNS)
+    shown = board.summary[board.summary.index.isin(style.main(board.labels))]
+    kind = "alone" if shown["alone_cost"].count() >= shown["step_cost"].count() else "step"
     means = board.cells["mean"].unstack("label").loc[board.common].mean(skipna=False)
-    data = board.summary[["cost", "delta", "low", "high", "delta_n"]].rename(columns={"delta_n": "n"})
-    data = data.assign(top1=means).rename_axis("label").reset_index()
+    data = shown[[f"{kind}_cost", "delta", "low", "high", "delta_n"]]
+    data = data.rename(columns={"delta_n": "n", f"{kind}_cost": "cost"})
+    data = data.assign(top1=means, kind=kind).rename_axis("label").reset_index()
     known = data["delta"].notna() | (data["label"] == board.baseline)
-    data = data[known & data["cost"].notna() & data["label"].isin(style.main(board.labels))]
+    data = data[known & data["cost"].notna()]
+    if len(data) < 2:
+        return pd.DataFrame(columns=COLUMNS)
     data = data.assign(front=front(data["cost"], data["top1"]), table=board.table.heading)
     return data.assign(pairs=_pairs(board)).sort_values(["cost", "label"])[COLUMNS]
 
@@ -54,23 +60,20 @@ def front(cost: ArrayLike, score: ArrayLike) -> np.ndarray:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """One panel a table."""
-    if not len(data):
-        return style.empty(f"nothing timed beside {baseline}", footer)
-    blocks = [block for _, block in data.groupby("table", sort=False)]
+    """One panel."""
     reading = (
         f"Up and left is better. Bar: 95% interval of the paired difference to {baseline} (dashed: its top-1). Filled "
         "markers and the stepped line: the Pareto front of the means; steps within the bars are no proof. An arrow "
         "head at the foot: far below, with its top-1."
     )
-    figure, parts = style.canvas(8.5, [HEIGHT] * len(blocks), [reading, *footer])
-    for part, block in zip(parts, blocks, strict=True):
-        style.heading(part, f"Cost and accuracy: {block['table'].iloc[0]}")
-        ax = style.grid(part, (1, 1), (0.7, 0.2, 0.6, 0.5), 0.0)[0, 0]
-        ax.set_title(block["pairs"].iloc[0].replace("->", "→"))
-        ax.set_xlabel(f"training time an epoch, multiples of {baseline}'s")
-        ax.set_ylabel("top-1 (%), last epoch")
-        _panel(ax, block, baseline)
+    height = min(HEIGHT, style.room([reading, *footer]))
+    figure, (part,) = style.canvas(style.WIDE, [height], [reading, *footer])
+    style.heading(part, f"Cost and accuracy: {data['table'].iloc[0]}")
+    ax = style.grid(part, (1, 1), (0.7, 0.2, 0.6, 0.5), 0.0)[0, 0]
+    ax.set_title(data["pairs"].iloc[0].replace("->", "→"))
+    ax.set_xlabel(AXIS[data["kind"].iloc[0]].format(baseline))
+    ax.set_ylabel("top-1 (%), last epoch")
+    _panel(ax, data, baseline)
     return figure
 
 

@@ -18,12 +18,12 @@ from kdbench.report.frames import Table
 
 TERMS = {"top1": "top-1 (%)", "loss": "training loss"}
 KEYS = ["table", "pair", "label", "term", "epoch"]
-WIDTH, HEIGHT = 2.9, 4.0  # inches of a pair: accuracy above loss, with their titles
+ACROSS, HEIGHT = 3, 3.1  # pairs in a row; inches of a pair: accuracy above loss, with their titles
 NAMED = 9  # most lines of a panel that can be told apart
 PALE = "#D0D0D0"
 
 
-def frame(tables: Sequence[Table], curves: pd.DataFrame) -> pd.DataFrame:
+def frame(table: Table, curves: pd.DataFrame) -> pd.DataFrame:
     """Curves of all cells -> mean, std (ddof 1) and n over the seeds of finished runs, for every epoch.
 
     Of the labels that `style.main` names. Where an epoch was trained twice (an interrupted run, taken up again)
@@ -31,14 +31,10 @@ def frame(tables: Sequence[Table], curves: pd.DataFrame) -> pd.DataFrame:
     """
     curves = curves[curves["term"].isin(list(TERMS))]
     curves = curves.drop_duplicates(["cell_id", "term", "epoch"], keep="last")
-    runs = [t.finished[["cell_id", "pair", "label"]].assign(table=t.heading) for t in tables]
-    merged = pd.concat([rows[rows["label"].isin(style.main(rows["label"].unique()))] for rows in runs])
-    merged = merged.merge(curves, on="cell_id")
+    runs = table.finished[["cell_id", "pair", "label"]].assign(table=table.heading)
+    merged = runs[runs["label"].isin(style.main(table.labels))].merge(curves, on="cell_id")
     result = merged.groupby(KEYS, sort=True)["value"].agg(["mean", "std", "count"]).reset_index()
-    order = {table.heading: i for i, table in enumerate(tables)}
-    return result.rename(columns={"count": "n"}).sort_values(
-        KEYS, kind="stable", key=lambda c: c.map(order) if c.name == "table" else c
-    )
+    return result.rename(columns={"count": "n"})
 
 
 def named(data: pd.DataFrame, baseline: str) -> list[str]:
@@ -62,26 +58,25 @@ def named(data: pd.DataFrame, baseline: str) -> list[str]:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """One block a table; for each pair accuracy above loss; one legend for all. The lines of methods that are not
-    among the `named` are grey."""
-    if not len(data):
-        return style.empty("no curves recorded", footer)
-    blocks = [block for _, block in data.groupby("table", sort=False)]
-    own = [named(block, baseline) for block in blocks]
-    looks = style.lines({label for labels in own for label in labels})
+    """For each pair, of as many as fit, accuracy above loss; one legend. The lines of methods that are not among the
+    `named` are grey."""
+    pairs = [(str(pair), rows) for pair, rows in data.groupby("pair")]
+    looks = style.lines(named(data, baseline))
     others = len(set(data["label"]) - set(looks))
-    counts = [block["pair"].nunique() for block in blocks]
-    across = style.across(max(counts), WIDTH, HEIGHT)
-    width = max(1.2 + WIDTH * across, 7.0)
-    columns = max(1, int(width // (0.9 + 0.075 * max(map(len, looks)))))
+    across = min(len(pairs), ACROSS)
+    columns = max(1, int(style.WIDE // (0.9 + 0.075 * max(map(len, looks)))))
     legend = 0.3 + 0.17 * -(-(len(looks) + bool(others)) // columns)
-    heights = [0.3 + HEIGHT * -(-n // across) for n in counts]
     reading = "Bands: std over seeds. A loss is the sum of a method's own terms: its level is not another's."
     if others:
         reading += f" Named: {baseline} and the best by the last epoch's accuracy; grey: the others."
-    figure, parts = style.canvas(width, [*heights, legend], [reading, *footer])
-    for part, block, labels in zip(parts, blocks, own, strict=False):
-        _block(part, block, {label: looks[label] for label in labels}, across)
+    down = min(
+        -(-len(pairs) // across), max(1, int((style.room([reading, *footer]) - 0.5 - legend) / HEIGHT))
+    )
+    shown = pairs[: across * down]
+    said = style.left_out(len(shown), len(pairs), "pairs")
+    figure, parts = style.canvas(style.WIDE, [0.5 + HEIGHT * down, legend], [reading, *said, *footer])
+    style.heading(parts[0], f"Mean ± std over seeds: {data['table'].iloc[0]}")
+    _pairs(parts[0], shown, (down, across), looks)
     handles = [Line2D([], [], linewidth=1.1, markersize=3, **look) for look in looks.values()]
     rest = [Line2D([], [], linewidth=0.6, color=PALE)] if others else []
     texts = [*looks, *([f"{others} others"] if others else [])]
@@ -89,13 +84,16 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     return figure
 
 
-def _block(part: SubFigure, block: pd.DataFrame, looks: dict[str, dict[str, Any]], across: int) -> None:
-    style.heading(part, f"Mean ± std over seeds: {block['table'].iloc[0]}")
-    pairs = [(str(pair), rows) for pair, rows in block.groupby("pair")]
-    down = -(-len(pairs) // across)
+def _pairs(
+    part: SubFigure,
+    pairs: Sequence[tuple[str, pd.DataFrame]],
+    shape: tuple[int, int],
+    looks: dict[str, dict[str, Any]],
+) -> None:
+    down, across = shape
     for row in range(down):
         box = (0.6, 0.15, 0.7 + HEIGHT * row, 0.4 + HEIGHT * (down - 1 - row))
-        grid = style.grid(part, (2, across), box, 0.3, height_ratios=[3, 2], sharex="col")
+        grid = style.grid(part, (2, across), box, 0.2, height_ratios=[3, 2], sharex="col")
         for i in range(across):
             if across * row + i < len(pairs):
                 _pair(grid[:, i], *pairs[across * row + i], looks)
@@ -123,7 +121,7 @@ def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict[str, dict
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.yaxis.set_minor_locator(NullLocator())
         ax.autoscale_view()
-    axes[0].set_title(style.title(pair))
+    axes[0].set_title(style.title(pair, 28))
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
 

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 from kdbench import stats
 from kdbench.report import style
 from kdbench.report.board import Board, level
 
 COLUMNS = ["table", "panel", "label", "dot", "delta", "low", "high", "n", "note"]
-WIDTH, LINE = 2.2, 0.22  # inches of a panel and of a method in it
+WIDTH = 1.6  # least inches of a panel
+LINE, THIN = 0.22, 0.11  # inches of a method in it, and the least
 READING = (
     "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). Diamond: their mean. "
     "Bar: 95% t-interval; an arrow head where it leaves the panel, with the mean where this lies beyond too."
 )
 
 
-def frame(boards: Sequence[Board]) -> pd.DataFrame:
+def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
     """What `draw` draws: for each panel and label a mean (low, high, n; a note where there is none) and dots.
 
     A panel is one pair with its seeds, or the common pairs together with the pairs' means: ``dot`` names the
-    seed or the pair, and is empty in a mean.
+    seed or the pair, and is empty in a mean. Panels without any interval are left out. ``shown``: the labels, else
+    those of `style.main`.
     """
-    parts = [_frame(board) for board in boards if board.has_baseline]
-    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
-
-
-def _frame(board: Board) -> pd.DataFrame:
-    others = [label for label in board.labels if label != board.baseline]
+    if not board.has_baseline:
+        return pd.DataFrame(columns=COLUMNS)
+    shown = style.main(board.labels) if shown is None else shown
+    others = [label for label in board.labels if label != board.baseline and label in shown]
     differences = stats.paired(board.table.wide(), board.baseline)
     parts = []
     if board.over_pairs():
@@ -50,7 +50,9 @@ def _frame(board: Board) -> pd.DataFrame:
         means["note"] = np.where(means["delta"].isna(), note, "")
         seeds = level(differences, "pair", pair)
         parts.append(_panel(pair, seeds.reindex(columns=others), means))
-    return pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
+    parts = [part for part in parts if part["low"].notna().any()]
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    return whole.assign(table=board.table.heading)[COLUMNS]
 
 
 def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
@@ -63,24 +65,37 @@ def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """One block a table, one panel a pair, one line a method; the height grows with the methods."""
-    if not len(data):
-        return style.empty(f"nothing to compare with: no finished run of {baseline}", footer)
-    blocks = [block for _, block in data.groupby("table", sort=False)]
-    panels = [block["panel"].nunique() for block in blocks]
-    places = [_places(list(block["label"].unique())) for block in blocks]
-    tall = [0.7 + LINE * _end(place) for place in places]
-    across = style.across(max(panels), WIDTH, max(tall))
-    heights = [0.3 + high * -(-n // across) for high, n in zip(tall, panels, strict=True)]
-    left = 0.2 + 0.062 * max(len(line) for label in data["label"].unique() for line in _lines(label))
-    figure, parts = style.canvas(max(left + WIDTH * across, 7.0), heights, [READING, *footer])
-    for part, block, place in zip(parts, blocks, places, strict=True):
-        _block(part, block, place, baseline, across, left)
+    """One panel a pair, one line a method, as many as fit: the first panel and the best methods are always there."""
+    names, labels = list(data["panel"].unique()), list(data["label"].unique())
+    space = style.room([READING, *footer]) - 0.4
+    labels = labels[: max(1, int((space - 1.0) / THIN))]
+    left = 0.2 + 0.062 * max(len(line) for label in labels for line in _lines(label))
+    across = min(len(names), max(1, int((style.WIDE - left) / WIDTH)))
+    titles = {name: style.title(name, int((style.WIDE - left) / across / 0.066)) for name in names}
+    top = 0.25 + 0.14 * max(title.count("\n") + 1 for title in titles.values())
+    places = _places(labels)
+    line = min(LINE, (space - top) / _end(places))
+    tall = top + line * _end(places)
+    down = min(-(-len(names) // across), max(1, int(space / tall)))
+    shown = names[: across * down]
+    said = style.left_out(len(labels), data["label"].nunique(), "methods")
+    said += style.left_out(len(shown), len(names), "panels")
+    figure, (part,) = style.canvas(style.WIDE, [0.5 + tall * down], [READING, *said, *footer])
+    style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
+    grid = style.grid(part, (down, across), (left, 0.15, top + 0.2, 0.3), top, sharex=True, sharey=True)
+    block = data[data["panel"].isin(shown) & data["label"].isin(labels)]
+    panels = [(titles[name], block[block["panel"] == name]) for name in shown]
+    _panels(grid, panels, places, _limits(block))
+    size = min(7.5, 72 * line * 0.72)
+    grid[0, 0].set_yticks(
+        list(places.values()), ["\n".join(_lines(label)) for label in places], fontsize=size
+    )
+    grid[0, 0].set_ylim(_end(places), 0)
     return figure
 
 
 def _lines(label: str) -> list[str]:
-    return textwrap.wrap(label, 40)
+    return textwrap.wrap(label, 28)
 
 
 def _places(labels: Sequence[str]) -> dict[str, float]:
@@ -94,24 +109,20 @@ def _end(places: dict[str, float]) -> float:
     return place + 0.2 + 0.3 * len(_lines(label))
 
 
-def _block(
-    part: SubFigure, block: pd.DataFrame, places: dict[str, float], baseline: str, across: int, left: float
+def _panels(
+    grid: np.ndarray,
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    places: dict[str, float],
+    limits: tuple[float, float],
 ) -> None:
-    panels = list(block.groupby("panel", sort=False))
-    down = -(-len(panels) // across)
-    grid = style.grid(part, (down, across), (left, 0.15, 0.7, 0.3), 0.7, sharex=True, sharey=True)
-    style.heading(part, f"Top-1 against {baseline}, points, last epoch: {block['table'].iloc[0]}")
-    limits = _limits(block)
-    for ax, (name, rows) in zip(grid.flat, panels, strict=False):
-        _draw_panel(ax, rows.assign(place=rows["label"].map(places)), limits)
-        ax.set_title(style.title(str(name)))
-    for ax in grid.flat[len(panels) :]:
-        ax.set_visible(False)
-    for i, ax in enumerate(grid.flat[: len(panels)]):
+    across = grid.shape[1]
+    for i, ax in enumerate(grid.flat):
+        ax.set_visible(i < len(panels))
         ax.tick_params(axis="x", labelbottom=i + across >= len(panels), length=2)
         ax.tick_params(axis="y", length=0, pad=5)
-    grid[0, 0].set_yticks(list(places.values()), ["\n".join(_lines(label)) for label in places])
-    grid[0, 0].set_ylim(_end(places), 0)
+    for ax, (title, rows) in zip(grid.flat, panels, strict=False):
+        _draw_panel(ax, rows.assign(place=rows["label"].map(places)), limits)
+        ax.set_title(title)
 
 
 def _limits(block: pd.DataFrame) -> tuple[float, float]:

@@ -17,25 +17,24 @@ from kdbench.report import style
 from kdbench.report.board import Board
 
 COLUMNS = ["table", "label", "column", "delta", "low", "high", "top1", "std", "n", "note"]
-WIDTH, HEIGHT = 0.85, 0.3  # least inches of a cell
+WIDTH, HEIGHT = 1.7, 0.3  # inches of a cell at most
+NARROW, THIN = 0.33, 0.105  # and at least
+FOOT = 0.65  # inches below the cells
 READING = (
     "Blue is better, red is worse; white is no difference. Large: mean paired difference in points; small: mean top-1 "
-    "(number of seeds). –: not run; ✗: diverged; n/a: the method does not apply. Order: mean rank."
+    "(number of seeds), where there is room. –: not run; ✗: diverged; n/a: the method does not apply. Order: mean rank."
 )
 
 
-def frame(boards: Sequence[Board]) -> pd.DataFrame:
+def frame(board: Board) -> pd.DataFrame:
     """One line a cell of the map: its difference (95 % interval), its top-1 (std, n), and ``note``.
 
     ``column`` is a pair, or the mean over the common pairs. ``note`` says why there is no difference: baseline,
-    diverged (how many of the seeds), n/a, or – (not run); it is empty where there is one. Tables without the
-    baseline are left out.
+    diverged (how many of the seeds), n/a, or – (not run); it is empty where there is one. Of the labels that
+    `style.main` names; nothing for a single pair, of which a forest shows all, or without the baseline.
     """
-    parts = [_frame(board) for board in boards if board.has_baseline]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
-
-
-def _frame(board: Board) -> pd.DataFrame:
+    if not board.has_baseline or len(board.table.pairs) < 2:
+        return pd.DataFrame(columns=COLUMNS)
     cells = board.cells.rename(columns={"mean": "top1"}).reset_index().rename(columns={"pair": "column"})
     cells["note"] = [_note(cell, board.baseline) for cell in cells.to_dict("records")]
     parts = [cells]
@@ -46,9 +45,10 @@ def _frame(board: Board) -> pd.DataFrame:
         means.loc[means["label"] == board.baseline, "note"] = "baseline"
         parts.insert(0, means.assign(column=name))
     whole = pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
-    order = whole["label"].map(board.labels.index)
     whole.loc[whole["note"] != "", ["delta", "low", "high"]] = np.nan
-    return whole.iloc[np.argsort(order, kind="stable")][COLUMNS]
+    whole = whole[whole["label"].isin(style.main(board.labels))]
+    order = whole["label"].map(board.labels.index)
+    return whole.iloc[np.argsort(order, kind="stable")][COLUMNS].reset_index(drop=True)
 
 
 def _note(cell: Mapping, baseline: str) -> str:
@@ -62,30 +62,43 @@ def _note(cell: Mapping, baseline: str) -> str:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """One block a table; rows in the order of the leaderboard."""
-    if not len(data):
-        return style.empty(f"nothing to compare with: no finished run of {baseline}", footer)
-    blocks = [block for _, block in data.groupby("table", sort=False)]
-    left = 0.2 + 0.064 * data["label"].str.len().max()
-    most = max(block["column"].nunique() for block in blocks)
-    cell = min(max(WIDTH, (7.0 - left - 0.15) / most), 2 * WIDTH)
-    width = max(left + cell * most + 0.15, 7.0)
-    titles = {column: style.title(column, int(cell / 0.064)) for column in data["column"].unique()}
-    tops = [0.4 + 0.14 * max(titles[c].count("\n") + 1 for c in block["column"]) for block in blocks]
-    heights = [
-        top + HEIGHT * block["label"].nunique() + 0.65 for top, block in zip(tops, blocks, strict=True)
-    ]
-    figure, parts = style.canvas(width, heights, [READING, *footer])
-    for part, block, top in zip(parts, blocks, tops, strict=True):
-        style.heading(part, f"Top-1 against {baseline}, points, last epoch: {block['table'].iloc[0]}")
-        spare = (width - left - cell * block["column"].nunique()) / 2
-        ax = style.grid(part, (1, 1), (left + spare, spare, top, 0.65), 0.0)[0, 0]
-        _scale(part, *_map(ax, block, titles))
+    """Rows in the order of the leaderboard; as many rows and columns as fit, the first always."""
+    labels, columns = list(data["label"].unique()), list(data["column"].unique())
+    left = 0.2 + 0.064 * max(map(len, labels))
+    shown = columns[: max(1, int((style.WIDE - left - 0.15) / NARROW))]
+    cell = min((style.WIDE - left - 0.15) / len(shown), WIDTH)
+    titles = [style.title(column, max(int(cell / 0.06), 12)) for column in shown]
+    upright = cell < 0.06 * max(len(line) for title in titles for line in title.split("\n"))
+    top = 0.6 + (0.058 * max(map(_longest, titles)) if upright else 0.14 * max(t.count("\n") for t in titles))
+    space = style.room([READING, *footer]) - top - FOOT - 0.2
+    kept = labels[: max(1, int(space / THIN))]
+    high = min(HEIGHT, space / len(kept))
+    said = style.left_out(len(kept), len(labels), "methods") + style.left_out(
+        len(shown), len(columns), "columns"
+    )
+    figure, (part,) = style.canvas(style.WIDE, [top + high * len(kept) + FOOT], [READING, *said, *footer])
+    style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
+    spare = (style.WIDE - left - 0.15 - cell * len(shown)) / 2
+    ax = style.grid(part, (1, 1), (left + spare, 0.15 + spare, top, FOOT), 0.0)[0, 0]
+    block = data[data["label"].isin(kept) & data["column"].isin(shown)]
+    _scale(
+        part,
+        *_map(ax, block, size=min(7.5, 72 * high * 0.6, 72 * cell / 3.4), small=high > 0.24 and cell > 0.42),
+    )
+    ax.set_xticks(np.arange(len(shown)) + 0.5, titles, fontsize=7, rotation=90 if upright else 0)
+    ax.set_yticks(np.arange(len(kept)) + 0.5, kept, fontsize=min(7.5, 72 * high * 0.72))
     return figure
 
 
-def _map(ax: Axes, block: pd.DataFrame, titles: Mapping[str, str]) -> tuple[QuadMesh, bool]:
-    """The cells of one table -> the coloured ones, and whether some lie beyond the ends of the colours."""
+def _longest(title: str) -> int:
+    return max(map(len, title.split("\n")))
+
+
+def _map(ax: Axes, block: pd.DataFrame, size: float, small: bool) -> tuple[QuadMesh, bool]:
+    """The coloured cells, and whether some differences are beyond the ends of the colours.
+
+    size: points of the text; small: whether there is room for the accuracy below it.
+    """
     labels, columns = list(block["label"].unique()), list(block["column"].unique())
     most = style.reach(block["delta"])
     values = block.pivot(index="label", columns="column", values="delta").loc[labels, columns].to_numpy()
@@ -93,15 +106,14 @@ def _map(ax: Axes, block: pd.DataFrame, titles: Mapping[str, str]) -> tuple[Quad
     mesh = ax.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=1.0)
     for cell in block.to_dict("records"):
         x, y = columns.index(cell["column"]), labels.index(cell["label"])
+        below = _small(cell) if small else ""
         if np.isnan(cell["delta"]):
-            _empty(ax, x, y, cell)
+            _empty(ax, x, y, cell, below, size)
         else:
-            _text(ax, x, y, f"{cell['delta']:+.2f}", _small(cell), style.ink(colours(norm(cell["delta"]))))
+            _text(ax, x, y, f"{cell['delta']:+.2f}", below, style.ink(colours(norm(cell["delta"]))), size)
     ax.set_xlim(0, len(columns))
     ax.set_ylim(len(labels), 0)
     ax.xaxis.tick_top()
-    ax.set_xticks(np.arange(len(columns)) + 0.5, [titles[column] for column in columns], fontsize=7)
-    ax.set_yticks(np.arange(len(labels)) + 0.5, labels)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return mesh, bool(block["delta"].abs().max() > most)
@@ -111,7 +123,7 @@ def _small(cell: Mapping) -> str:
     return "" if np.isnan(cell["top1"]) else f"{cell['top1']:.2f} ({cell['n']:.0f})"
 
 
-def _empty(ax: Axes, x: int, y: int, cell: Mapping) -> None:
+def _empty(ax: Axes, x: int, y: int, cell: Mapping, small: str, size: float) -> None:
     """A cell without a difference: grey where it was run, hatched where it diverged, a framed blank else."""
     run = not np.isnan(cell["top1"]) or cell["note"] == "baseline"
     looks: dict = {"facecolor": "#F2F2F2" if run else "white", "edgecolor": "white"}
@@ -120,12 +132,13 @@ def _empty(ax: Axes, x: int, y: int, cell: Mapping) -> None:
         looks = {"facecolor": "white", "edgecolor": "#BBBBBB", "hatch": "////"}
     ax.add_patch(Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, linewidth=0, **looks))
     large = "✗ " + cell["note"].removeprefix("diverged ") if failed else cell["note"]
-    _text(ax, x, y, large, _small(cell) if cell["n"] else "", "black" if failed else style.GREY)
+    colour = "black" if failed else style.GREY
+    _text(ax, x, y, large, small if cell["n"] else "", colour, min(size, 7.5 * 8 / max(len(large), 8)))
 
 
-def _text(ax: Axes, x: float, y: float, large: str, small: str, colour: str) -> None:
+def _text(ax: Axes, x: float, y: float, large: str, small: str, colour: str, size: float) -> None:
     looks: dict = {"color": colour, "ha": "center", "va": "center"}
-    ax.text(x + 0.5, y + (0.34 if small else 0.5), large, fontsize=7.5, **looks)
+    ax.text(x + 0.5, y + (0.34 if small else 0.5), large, fontsize=size, **looks)
     if small:
         ax.text(x + 0.5, y + 0.75, small, fontsize=5.5, **looks)
 

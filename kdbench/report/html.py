@@ -22,6 +22,7 @@ from kdbench.report.columns import Column, Text, columns, said_below
 from kdbench.report.details import details
 from kdbench.report.frames import ARROW
 from kdbench.report.notes import legend, notes
+from kdbench.report.order import APPENDIX
 from kdbench.report.pictures import Picture
 
 FIRST = ("rank", "Δ vs")  # left of the pairs here: on a narrow screen these are seen first
@@ -43,13 +44,15 @@ def page(
     found = [columns(board) for board in boards]
     data = details(boards, found, attempts, curves)
     tables = [_table(i, *both, data["cells"]) for i, both in enumerate(zip(boards, found, strict=True))]
+    for i, table in enumerate(tables):
+        table["figures"] = [picture for picture in shown if picture.table == i]
     return _template().render(
         suite=suite,
         tables=tables,
         legend=legend(boards[0].baseline),
         reproducibility=repeats.sentence(runs),
         differing=(repeats.HEADER, repeats.differing(runs)),
-        figures=shown,
+        appendix=APPENDIX,
         footer=footer,
         data=_script_safe(data),
         css=Markup(_asset("page.css")),

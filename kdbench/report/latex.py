@@ -10,6 +10,7 @@ from kdbench.report import notes as words
 from kdbench.report.board import Board
 from kdbench.report.columns import Column, columns, said_below
 from kdbench.report.frames import ARROW
+from kdbench.report.order import APPENDIX
 
 WIDE = 100  # characters side by side; more columns continue in a further table
 LONG = 45  # rows of one table; more continue in a further one
@@ -92,15 +93,23 @@ def table(
 
 
 def leaderboard(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
-    """leaderboard.tex: a table a board, its notes below it; how to read them and the provenance at the end."""
-    parts = [PACKAGES]
-    for i, board in enumerate(boards):
-        said = said_below(board)
-        shown = [column for column in columns(board) if column.heading not in said]
-        caption = f"{suite}: {board.table.heading}. Top-1 (%), last epoch: mean ± std (seeds)."
-        label = f"tab:{suite}{f'-{i + 1}' if i else ''}"
-        parts += [table(_header(shown), _rows(shown), caption, label), *_small_print(words.notes(board))]
-    return "\n".join([*parts, *_small_print([*words.legend(boards[0].baseline), *footer])]) + "\n"
+    """leaderboard.tex: the main table, its notes below it; how to read it and the provenance at the end."""
+    end = _small_print([*words.legend(boards[0].baseline), *footer])
+    return "\n".join([PACKAGES, *_board(suite, boards[0], 0), *end]) + "\n"
+
+
+def appendix(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
+    """leaderboard-appendix.tex: the other tables, each with its notes, and the provenance; '' where there is none."""
+    parts = [part for i, board in enumerate(boards[1:], 1) for part in _board(suite, board, i)]
+    return "\n".join([PACKAGES, f"% {APPENDIX}", *parts, *_small_print(footer)]) + "\n" if parts else ""
+
+
+def _board(suite: str, board: Board, place: int) -> list[str]:
+    said = said_below(board)
+    shown = [column for column in columns(board) if column.heading not in said]
+    caption = f"{suite}: {board.table.heading}. Top-1 (%), last epoch: mean ± std (seeds)."
+    label = f"tab:{suite}{f'-{place + 1}' if place else ''}"
+    return [table(_header(shown), _rows(shown), caption, label), *_small_print(words.notes(board))]
 
 
 def _header(shown: Sequence[Column]) -> list[str]:

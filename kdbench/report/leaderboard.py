@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import pandas as pd
 
 from kdbench import stats
-from kdbench.report import repeats
+from kdbench.report import order, repeats
 from kdbench.report.board import Board
 from kdbench.report.columns import columns, said_below
 from kdbench.report.notes import legend, notes
+from kdbench.report.pictures import Picture
 from kdbench.report.pipes import escape, pipes
 
 CELL = [
@@ -31,55 +31,69 @@ Texts = Sequence[str]  # a heading and one text a method
 
 
 def markdown(
-    suite: str,
-    boards: Sequence[Board],
-    footer: Texts,
-    runs: pd.DataFrame,
-    captions: Mapping[str, str] = MappingProxyType({}),
+    suite: str, boards: Sequence[Board], footer: Texts, runs: pd.DataFrame, shown: Sequence[Picture] = ()
 ) -> str:
-    """leaderboard.md: for each board a heading, a table and its notes; then figures and provenance.
+    """leaderboard.md: the main table, its notes, how to read it, its figures; an appendix of the others; provenance.
 
-    runs: the frame of `repeats`; its section is there only where a cell was trained more than once. captions: of the
-    figures beside it, by name; those in SHOWN are shown, the others linked.
+    runs: the frame of `repeats`; its section is there only where a cell was trained more than once. shown: the
+    figures beside it; the main table's that are named in SHOWN are shown, the others linked.
     """
-    parts = [f"# {suite}: leaderboard"]
-    for board in boards:
-        table = columns(board)
-        rows = zip(
-            *([cell.marked("**{}**".format) for cell in column.cells] for column in table), strict=True
-        )
-        parts += [
-            f"## {board.table.heading}",
-            pipes([c.heading for c in table], rows),
-            _bullets(notes(board)),
-        ]
-    parts += ["## How to read it", _bullets(legend(boards[0].baseline))]
+    first, *others = boards
+    parts = [f"# {suite}: leaderboard", *_section(first, "##")]
+    parts += ["## How to read it", _bullets(legend(first.baseline))]
     if len(runs):
         parts += ["## Reproducibility", escape(repeats.sentence(runs))]
     if runs["differs"].any():
         parts.append(pipes(repeats.HEADER, repeats.differing(runs)))
-    parts += [f"![{captions[name]}]({name}.png)" for name in SHOWN if name in captions]
-    more = [f"[{text}]({name}.png)" for name, text in captions.items() if name not in SHOWN]
-    parts += ["Further figures:", "\n".join(f"- {link}" for link in more)] if more else []
+    own = [picture for picture in shown if picture.table == 0]
+    parts += [f"![{picture.text}]({picture.name}.png)" for picture in own if picture.name in SHOWN]
+    parts += _links("Further figures", [picture for picture in own if picture.name not in SHOWN])
+    parts += [f"## {order.APPENDIX}"] if others else []
+    for i, board in enumerate(others, 1):
+        parts += _section(board, "###")
+        parts += _links("Figures", [picture for picture in shown if picture.table == i])
     return "\n\n".join([*parts, "---", *footer]) + "\n"
+
+
+def _section(board: Board, mark: str) -> list[str]:
+    """Heading, table and notes."""
+    table = columns(board)
+    rows = zip(*([cell.marked("**{}**".format) for cell in column.cells] for column in table), strict=True)
+    return [f"{mark} {board.table.heading}", pipes([c.heading for c in table], rows), _bullets(notes(board))]
+
+
+def _links(title: str, shown: Sequence[Picture]) -> list[str]:
+    links = "\n".join(f"- [{picture.text}]({picture.name}.png)" for picture in shown)
+    return [f"{title}:", links] if links else []
 
 
 def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {escape(line)}" for line in lines)
 
 
-def text(suite: str, boards: Sequence[Board], footer: Texts, width: int = 80) -> str:
-    """The same for a terminal or a log file: no line is wider than ``width``; wide tables continue below."""
-    parts = [f"{suite}: leaderboard"]
-    for board in boards:
-        said = said_below(board)
-        shown = [column for column in columns(board) if column.heading not in said]
-        table = [[c.heading, *(cell.marked("{}*".format) for cell in c.cells)] for c in shown]
-        heading = _wrap(board.table.heading, width)
-        parts += [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width)]
-        parts.append("\n".join(_wrap(line, width) for line in notes(board)))
+def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False, width: int = 80) -> str:
+    """The same for a terminal or a log file: no line is wider than ``width``; wide tables continue below.
+
+    The main table alone, with a line for each of the others; ``whole``: all of them in full.
+    """
+    full, named = (boards, ()) if whole else (boards[:1], boards[1:])
+    parts = [f"{suite}: leaderboard", *(part for board in full for part in _plain(board, width))]
     parts.append("\n".join(_wrap(line, width) for line in legend(boards[0].baseline)))
+    if named:
+        lines = [f"{order.APPENDIX}, in leaderboard.md"]
+        lines += [f"  {board.table.heading}: {order.size(board.table)}" for board in named]
+        parts.append("\n".join(textwrap.fill(line, width, subsequent_indent="    ") for line in lines))
     return "\n\n".join([*parts, *(_wrap(line, width) for line in footer)]) + "\n"
+
+
+def _plain(board: Board, width: int) -> list[str]:
+    """Heading, table and notes, as lines of at most ``width``."""
+    said = said_below(board)
+    shown = [column for column in columns(board) if column.heading not in said]
+    table = [[c.heading, *(cell.marked("{}*".format) for cell in c.cells)] for c in shown]
+    heading = _wrap(board.table.heading, width)
+    below = "\n".join(_wrap(line, width) for line in notes(board))
+    return [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width), below]
 
 
 def _wrap(line: str, width: int) -> str:
@@ -134,11 +148,17 @@ def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
         frame["delta_n"] = frame["delta_n"].astype("Int64")
         frame["p_note"] = stats.TOO_FEW if len(board.common) < stats.MIN_PAIRS else ""
         frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
-        order = [(name, pair) for pair in board.table.pairs for name in CELL]
-        cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[order]
-        cells.columns = pd.Index([f"{pair}: {name}" for name, pair in order])
+        places = [(name, pair) for pair in board.table.pairs for name in CELL]
+        cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[places]
+        cells.columns = pd.Index([f"{pair}: {name}" for name, pair in places])
         t, frame = board.table, frame.join(cells).reset_index()
-        keys = {"suite": suite, "dataset": t.dataset, "split": t.split, "recipe_id": t.recipe_id}
+        keys = {
+            "suite": suite,
+            "table": "appendix" if frames else "main",
+            "dataset": t.dataset,
+            "split": t.split,
+            "recipe_id": t.recipe_id,
+        }
         keys |= {"epochs": t.epochs, "rule": f"top-1 on {t.split}, last epoch", "baseline": board.baseline}
         frames.append(pd.concat([pd.DataFrame(keys, index=frame.index), frame], axis=1))
     whole = pd.concat(frames, ignore_index=True)

@@ -16,30 +16,28 @@ from scipy.spatial.distance import squareform
 from kdbench.report import style
 from kdbench.report.similarity import TEACHER
 
-SIDE, GAP = 1.3, 0.12  # inches of a matrix, and between two
-STEP = 2 * SIDE + 0.55  # a matrix with its title above its difference
-ACROSS = 8  # methods in a row
+SIDE, GAP = 1.3, 0.12  # inches of a matrix at most, and between two
+EDGE = 0.95  # inches above and below all of them
+MOST = 9  # in a row
 NAMED = 20  # most classes whose numbers can be read beside the first matrix
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """The matrices of `similarity.measure`: one block a table; a method's above its difference to the baseline's."""
-    if not len(data):
-        return style.empty("no class means recorded", footer)
-    blocks = [block for _, block in data.groupby("table", sort=False)]
-    counts = [block["label"].nunique() for block in blocks]
-    across = min(max(counts), ACROSS)
+    """The matrices of `similarity.measure`, of as many methods as fit: each above its difference to the baseline's."""
     reading = (
         "Cosine of the student's mean probability vector of one class (line) with the teacher's of another (column), "
         f"mean over seeds and common pairs; below, less {baseline}'s: purple is more alike, orange less. Number: mean "
-        f"off the diagonal; the smallest stands first, after the teacher with itself and {baseline}. Classes are "
+        f"off the diagonal; the smallest is first, after the teacher with itself and {baseline}. Classes are "
         "ordered by hierarchical clustering of the teacher's matrix."
     )
-    heights = [0.95 + STEP * -(-n // across) for n in counts]
-    figure, parts = style.canvas(max(0.35 + (SIDE + GAP) * across, 6.5), heights, [reading, *footer])
-    for part, block in zip(parts, blocks, strict=True):
-        style.heading(part, f"Class-by-class similarity to the teacher: {block['table'].iloc[0]}")
-        _block(part, _cosines(block), baseline, across)
+    cosines = _cosines(data)
+    means = {label: float(np.nanmean(c[~np.eye(len(c), dtype=bool)])) for label, c in cosines.items()}
+    order = sorted(means, key=lambda label: (label != TEACHER, label != baseline, means[label], label))
+    across, down, side = _fit(len(order), style.room([reading, *footer]) - EDGE)
+    said = style.left_out(min(across * down, len(order)), len(order), "models")
+    figure, (part,) = style.canvas(style.WIDE, [EDGE + _step(side) * down], [reading, *said, *footer])
+    style.heading(part, f"Class-by-class similarity to the teacher: {data['table'].iloc[0]}")
+    _draw(part, cosines, {label: means[label] for label in order[: across * down]}, baseline, across, side)
     return figure
 
 
@@ -48,34 +46,58 @@ def _cosines(block: pd.DataFrame) -> dict[str, np.ndarray]:
     return {str(label): rows[[str(c) for c in rows["class"]]].to_numpy(float) for label, rows in groups}
 
 
-def _block(part: SubFigure, cosines: dict[str, np.ndarray], baseline: str, across: int) -> None:
-    means = {label: float(np.nanmean(c[~np.eye(len(c), dtype=bool)])) for label, c in cosines.items()}
-    order = sorted(means, key=lambda label: (label != TEACHER, label != baseline, means[label], label))
+def _step(side: float) -> float:
+    """Inches from one row to the next: a matrix with its title above its difference."""
+    return 2 * side + 0.5
+
+
+def _fit(count: int, room: float) -> tuple[int, int, float]:
+    """Matrices in a row, rows, and the side of a matrix (inches): the largest for so many, as far as there is room."""
+    for across in range(min(count, 4), MOST + 1):
+        side, down = min((style.WIDE - 0.35) / across - GAP, SIDE), -(-count // across)
+        if _step(side) * down <= room:
+            return across, down, side
+    return across, max(1, int(room / _step(side))), side
+
+
+def _draw(
+    part: SubFigure,
+    cosines: dict[str, np.ndarray],
+    shown: dict[str, float],
+    baseline: str,
+    across: int,
+    side: float,
+) -> None:
+    """shown: label -> its number, in order."""
     classes = class_order(cosines[TEACHER])
     sorted_ = np.ix_(classes, classes)
     base = cosines.get(baseline)
-    gaps = {k: c - base for k, c in cosines.items() if k != baseline} if base is not None else {}
+    gaps = {k: cosines[k] - base for k in shown if k != baseline} if base is not None else {}
     most = max(float(np.nanquantile(np.abs(gap), 0.995)) for gap in gaps.values()) if gaps else 1.0
     norms = PowerNorm(0.4, 0, 1), Normalize(-(most or 1.0), most or 1.0)
     height = style.inches(part)[1]
-    for i, label in enumerate(order):
-        left, top = 0.25 + i % across * (SIDE + GAP), height - 0.7 - i // across * STEP
-        above = _matrix(part, left, top - SIDE, cosines[label][sorted_], "cividis", norms[0])
-        above.axes.set_title(f"{style.title(label, 20)}\n{means[label]:.4f}", fontsize=7, pad=3)
+    for i, (label, mean) in enumerate(shown.items()):
+        left, top = 0.25 + i % across * (side + GAP), height - 0.7 - i // across * _step(side)
+        above = _matrix(part, (left, top - side, side), cosines[label][sorted_], "cividis", norms[0])
+        above.axes.set_title(f"{style.title(label, 20)}\n{mean:.4f}", fontsize=min(7.0, 72 * side / 9), pad=3)
         if i == 0 and len(classes) <= NAMED:
             above.axes.set_yticks(range(len(classes)), [str(c) for c in classes], fontsize=5.5)
             above.axes.tick_params(length=0, pad=1)
         if label in gaps:
-            below = _matrix(part, left, top - 2 * SIDE - 0.06, gaps[label][sorted_], "PuOr", norms[1])
+            place = (left, top - 2 * side - 0.06, side)
+            below = _matrix(part, place, gaps[label][sorted_], "PuOr", norms[1])
     _scale(part, above, 0.12, "cosine")
     if gaps:
         _scale(part, below, 0.57, f"less {baseline}'s", extend="both")
 
 
-def _matrix(part: SubFigure, x: float, y: float, values: np.ndarray, cmap: str, norm: Normalize) -> AxesImage:
-    """An image whose lower left corner is at x, y (inches)."""
+def _matrix(
+    part: SubFigure, place: tuple[float, float, float], values: np.ndarray, cmap: str, norm: Normalize
+) -> AxesImage:
+    """An image whose lower left corner is at x, y and which has this side (place, inches)."""
+    x, y, side = place
     width, height = style.inches(part)
-    ax = part.add_axes((x / width, y / height, SIDE / width, SIDE / height), xticks=[], yticks=[])
+    ax = part.add_axes((x / width, y / height, side / width, side / height), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     return ax.imshow(values, cmap=cmap, norm=norm)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from kdbench import stats
+from kdbench.report import sampling
 from kdbench.report.board import Board
 from kdbench.report.frames import ARROW, Table
 
 BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
+UNKNOWN = "the rows do not hold the seconds of the teacher and of the data, or the teacher's outputs came from a cache."
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 
 
@@ -21,8 +23,11 @@ def legend(baseline: str) -> list[str]:
         f"Δ: method - {baseline} on the same seed, in points, with its 95% t-interval. "
         "p: exact two-sided sign-flip test over pairs, Holm-adjusted for the methods shown. "
         "W-T-L: pairs won, tied (|Δ| below the pooled seed std), lost.",
-        f"Cost: train time an epoch in multiples of {baseline}'s on the same pair, seed and device "
-        "(median over seeds, geometric mean over pairs). Detects: the smallest true Δ that this n and spread "
+        f"Costs are seconds an epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and kind "
+        "of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
+        f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
+        f"batches, which a cohort shares, are not in it. Alone x {baseline}: what training this one method takes: its "
+        "own steps, the teacher's outputs that it reads (none for plain training) and the batches. Detects: the smallest true Δ that this n and spread "
         "would show (two-sided alpha .05, power .8).",
         "–: no value; ✗: diverged; n/a: the method does not apply (see the notes).",
     ]
@@ -33,7 +38,39 @@ def notes(board: Board) -> list[str]:
     table = board.table
     rule = f"Accuracy: top-1 on the {table.split} split, last epoch."
     honesty = [BICKD] if (table.rows["method"] == "bickd").any() else []
-    return [rule, *_summary(board), *_cells(board), *_records(table), *_teachers(table), *honesty]
+    sampled = sampling.notes(table.finished)
+    return [
+        rule,
+        *_summary(board),
+        *_cells(board),
+        *_costs(board),
+        *_records(table),
+        *sampled,
+        *_teachers(table),
+        *honesty,
+    ]
+
+
+def _costs(board: Board) -> list[str]:
+    """Methods whose seconds cannot be compared with the baseline's, and why."""
+    summary = board.summary
+    others = summary.index[summary["delta"].notna()]
+    if not len(others):
+        return []
+    timed = board.table.finished.dropna(subset=["epoch_s"])["label"].unique()
+    unlike = [label for label in others if label in timed and pd.isna(summary["step_cost"][label])]
+    lines = []
+    if unlike and board.baseline in timed:
+        lines.append(
+            f"No cost (–) of {', '.join(unlike)}: on some pair no seed was run on the device, thread count and kind of "
+            f"cohort (alone or with others) that {board.baseline}'s was."
+        )
+    blank = [label for label in others if pd.isna(summary["alone_cost"][label]) and label not in unlike]
+    if blank and len(blank) < len(others):
+        lines.append(f"No cost alone (–) of {', '.join(blank)}: {UNKNOWN}")
+    elif blank:
+        lines.append(f"No column of the cost alone: {UNKNOWN}")
+    return lines
 
 
 def _summary(board: Board) -> list[str]:
@@ -103,6 +140,11 @@ def _records(table: Table) -> list[str]:
     failed = [f"{n} {status}" for status, n in runs.items() if status not in ("ok", "diverged", "skipped")]
     if failed:
         lines.append(f"Without a result (–): {', '.join(failed)}; the command that ran them tries again.")
+    if table.setting:
+        lines.append(
+            f"Other tables of this suite have another setting. This one's: {table.setting}.{_unknown(table)}"
+        )
+    lines += _codes(table) + _machines(table)
     if table.set_aside:
         lines.append(
             f"Set aside: {table.set_aside} older runs of the same name with another method version, "
@@ -115,6 +157,46 @@ def _records(table: Table) -> list[str]:
     if table.rows.duplicated("cell_id").any():
         lines.append("A method without a teacher runs once for each student and seed; it joins every pair.")
     return lines
+
+
+def _unknown(table: Table) -> str:
+    if "setting: unknown" not in table.setting:
+        return ""
+    return (
+        " Its rows do not say how they were trained, so they are compared with each other only; "
+        "`kdbench results upgrade FILE` fills in what can be known."
+    )
+
+
+def _codes(table: Table) -> list[str]:
+    """Methods that were run by several states of their code, and what to do about it."""
+    if not table.codes:
+        return []
+    return [
+        f"Several states of the code of one method version: {', '.join(table.codes)} {_was(table.codes)} run by an "
+        "older state than the method's newest runs here and counted apart; `kdbench run --force` trains them again by "
+        "today's code, and a change that gives other numbers needs a new `version`."
+    ]
+
+
+def _was(items: tuple[str, ...]) -> str:
+    return "was" if len(items) == 1 else "were"
+
+
+def _machines(table: Table) -> list[str]:
+    """Devices and thread counts, where the runs of one table had several: they change the last digits of a number."""
+    used = table.finished.drop_duplicates("cell_id")
+    kinds = {
+        "devices": sorted(set(used["device"]) - {""}),
+        "thread counts": [f"{n:g}" for n in sorted(used["threads"].dropna().unique())],
+    }
+    mixed = [f"{name} ({', '.join(found)})" for name, found in kinds.items() if len(found) > 1]
+    if not mixed:
+        return []
+    return [
+        f"Runs with several {' and '.join(mixed)} are compared here: bits are equal only on one kind of device with "
+        "one thread count, so a part of these differences is rounding."
+    ]
 
 
 def weak_teachers(table: Table) -> dict[str, str]:
@@ -145,6 +227,17 @@ def provenance(suite: str, tables: list[Table]) -> list[str]:
         f"commit {_values(used['git_commit'].str[:10])}; rows from uncommitted code: {dirty}; "
         f"device {_values(used['device'])}; torch {_values(used['torch'])}.",
         *_teachers_used(rows[rows["teacher"] != ""]),
+        *_seen_in_training(once),
+    ]
+
+
+def _seen_in_training(rows: pd.DataFrame) -> list[str]:
+    """Evaluation images that are training images too, where some are."""
+    counts = pd.to_numeric(rows["test_in_train"], "coerce").groupby([rows["dataset"], rows["split"]]).max()
+    return [
+        f"{count:.0f} images of the {split} split of {dataset} are training images too: accuracies on it are too high."
+        for (dataset, split), count in counts.items()
+        if count > 0
     ]
 
 

@@ -11,19 +11,27 @@ KINDS = ("svg", "png", "csv")  # a figure is these three files
 LARGE = 1_000_000  # bytes of an SVG beyond which the page shows the PNG
 
 
+class Caption(NamedTuple):
+    """What a figure shows, and the place among the suite's tables of the one that it is about."""
+
+    text: str
+    table: int = 0
+
+
 class Picture(NamedTuple):
-    """A figure: the name of its files, what it shows, and the picture as a data URI."""
+    """A figure: the name of its files, its caption, and the picture as a data URI."""
 
     name: str
     text: str
+    table: int
     source: str
 
 
-def pictures(folder: Path, captions: Mapping[str, str]) -> list[Picture]:
-    """All figures of the folder, ready for a page, in the order of ``captions`` (what they show, by name)."""
+def pictures(folder: Path, captions: Mapping[str, Caption]) -> list[Picture]:
+    """All figures of the folder, ready for a page, in the order of ``captions`` (by name)."""
     names = _names(folder)
     ordered = [*(name for name in captions if name in names), *(n for n in names if n not in captions)]
-    return [Picture(name, captions.get(name, name), _source(folder / name)) for name in ordered]
+    return [Picture(name, *captions.get(name, Caption(name)), _source(folder / name)) for name in ordered]
 
 
 def clear(folder: Path) -> None:

@@ -19,6 +19,7 @@ SALT = 104933  # black for kd; ce, dkd, mlkd, ctkd, bickd and dist have the six 
 DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))]
 MARKERS = "os^DvP*"  # 7 and 4 dashes: 28 kinds of line in grey
 GREY = "#666666"
+WIDE, HIGH = 7.0, 8.0  # inches of a figure at most: a column of a page, a screen
 FEW = 4
 RC: Any = {
     "svg.hashsalt": "kdbench",
@@ -63,8 +64,8 @@ def canvas(width: float, heights: Sequence[float], footer: Sequence[str]) -> tup
 
     Places are given in inches, not found by a layout engine: the engines' last digits differ from run to run.
     """
-    text = "\n".join(textwrap.fill(line, int(width * 17)) for line in footer)
-    foot = 0.2 + 0.13 * (text.count("\n") + 1)
+    text = _folded(width, footer)
+    foot = _foot(text)
     figure = Figure(figsize=(width, sum(heights) + foot))
     FigureCanvasAgg(figure)
     ratios = [*heights, foot]
@@ -73,18 +74,30 @@ def canvas(width: float, heights: Sequence[float], footer: Sequence[str]) -> tup
     return figure, parts[:-1]
 
 
-def empty(text: str, footer: Sequence[str]) -> Figure:
-    """A figure that says why there is nothing to draw."""
-    figure, (part,) = canvas(8, [1.0], footer)
-    part.text(0.5, 0.5, text, ha="center")
-    return figure
+def room(footer: Sequence[str]) -> float:
+    """Inches that a figure of WIDE x HIGH has above its footer and one more line; at least half of HIGH."""
+    return max(HIGH - _foot(_folded(WIDE, footer)) - 0.13, HIGH / 2)
+
+
+def _folded(width: float, footer: Sequence[str]) -> str:
+    return "\n".join(textwrap.fill(line, int(width * 17)) for line in footer)
+
+
+def _foot(text: str) -> float:
+    return 0.2 + 0.13 * (text.count("\n") + 1)
+
+
+def left_out(shown: int, total: int, what: str) -> list[str]:
+    """What a figure says that has no room for all."""
+    return [f"The first {shown} of {total} {what} are drawn; the .csv beside this figure has all."] * (
+        shown < total
+    )
 
 
 def main(labels: Iterable[str]) -> list[str]:
-    """The labels that a figure of all methods names, sorted.
+    """The labels that a figure of all methods shows, sorted: each method as the suite sets it.
 
-    A method with more than FEW settings (a sweep, which has figures of its own) is there with the suite's alone,
-    where it has been run with these.
+    A method that was never run so is there with its other settings, where these are at most FEW.
     """
     settings: dict[str, list[str]] = {}
     for label in sorted(labels):
@@ -92,16 +105,8 @@ def main(labels: Iterable[str]) -> list[str]:
     return [
         label
         for method, own in settings.items()
-        for label in (own if len(own) <= FEW or method not in own else [method])
+        for label in ([method] if method in own else own if len(own) <= FEW else [])
     ]
-
-
-def across(panels: int, width: float, height: float, least: int = 4) -> int:
-    """How many panels of this size (inches) to set in a row: ``least``, more where the figure would be a strip."""
-    count = min(panels, least)
-    while count < panels and -(-panels // count) * height > 1.4 * count * width:
-        count += 1
-    return -(-panels // -(-panels // count))  # the same number of rows, evenly filled
 
 
 def reach(deltas: pd.Series) -> float:

@@ -23,7 +23,7 @@ COLUMNS = (
     "table method parameter pair setting value number seed top1 std n diverged default best edge base_mean base_std "
     "base_n"
 ).split()
-WIDTH, HEIGHT = 2.6, 2.7  # inches of a panel
+ACROSS, HEIGHT = 3, 2.7  # panels in a row; inches of one
 TICKS = 9  # most of an axis
 USUAL = "the suite's setting of the others"
 
@@ -106,23 +106,22 @@ def _sweep(rows: pd.DataFrame, values: pd.Series, usual: Any) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """The sweeps of one method and parameter: a block a table, a panel a pair, a line a setting."""
-    blocks = [block for _, block in data.groupby("table", sort=False)]
-    counts = [block["pair"].nunique() for block in blocks]
-    across = style.across(max(counts), WIDTH, HEIGHT)
-    width = max(0.7 + WIDTH * across, 5.5)
+    """The sweeps of one method and parameter: a panel a pair, of as many as fit, and a line a setting."""
+    panels = [(str(pair), rows) for pair, rows in data.groupby("pair")]
     looks = _looks(data)
-    columns = max(1, int(width // (1.0 + 0.075 * max(map(len, [USUAL, *looks])))))
+    columns = max(1, int(style.WIDE // (1.0 + 0.075 * max(map(len, [USUAL, *looks])))))
     legend = [0.2 + 0.17 * -(-len(looks) // columns)] if len(looks) > 1 else []
     reading = (
         "Dots: seeds; line: their means. Ring: the value that the suite sets. Grey: mean ± std of "
         f"{baseline} on the same pair. ✗: a seed diverged. 'best at the edge': the best mean lies at the end of the "
         "grid; a better value may lie beyond."
     )
-    heights = [0.45 + HEIGHT * -(-n // across) for n in counts]
-    figure, parts = style.canvas(width, [*heights, *legend], [reading, *footer])
-    for part, block in zip(parts, blocks, strict=False):
-        _block(part, block, across, looks, baseline)
+    across = min(len(panels), ACROSS)
+    space = style.room([reading, *footer]) - 0.5 - sum(legend)
+    down = min(-(-len(panels) // across), max(1, int(space / HEIGHT)))
+    said = style.left_out(min(across * down, len(panels)), len(panels), "pairs")
+    figure, parts = style.canvas(style.WIDE, [0.5 + HEIGHT * down, *legend], [reading, *said, *footer])
+    _panels(parts[0], panels[: across * down], (down, across), looks, baseline)
     if legend:
         lines = [Line2D([], [], markersize=4, **look) for look in looks.values()]
         names = [setting or USUAL for setting in looks]
@@ -142,16 +141,18 @@ def _looks(data: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def _block(
-    part: SubFigure, block: pd.DataFrame, across: int, looks: dict[str, dict[str, Any]], baseline: str
+def _panels(
+    part: SubFigure,
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    shape: tuple[int, int],
+    looks: dict[str, dict[str, Any]],
+    baseline: str,
 ) -> None:
-    first = block.iloc[0]
+    first = panels[0][1].iloc[0]
     style.heading(part, f"{first['method']}: {first['parameter']}\n{first['table']}")
-    panels = list(block.groupby("pair"))
-    down = -(-len(panels) // across)
-    grid = style.grid(part, (down, across), (0.6, 0.15, 0.95, 0.5), 0.95)
+    grid = style.grid(part, shape, (0.6, 0.15, 0.95, 0.5), 0.95)
     for ax, (pair, rows) in zip(grid.flat, panels, strict=False):
-        ax.set_title(style.title(str(pair)))
+        ax.set_title(style.title(pair, 28))
         _panel(ax, rows, looks, baseline)
     for ax in grid.flat[len(panels) :]:
         ax.set_visible(False)
