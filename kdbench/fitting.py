@@ -103,13 +103,16 @@ def in_words(problems: Problems) -> str:
 def choose(own: State, found: Sequence[Part], name: str, path: Path) -> tuple[Part, str]:
     """The part that is the weights of ``name``, and a sentence on the choice where there was one ('' where not).
 
-    An average goes before the weights that it is of. Raises KdbenchError where none fits, or several that differ.
+    An average goes before the weights that it is of. Raises KdbenchError where none fits, several that differ do, or
+    values are `unsound`.
     """
     fit = [part for part in found if not misfit(own, part.state)]
     if not fit:
         problems = in_words(nearest(own, found)[:1])
         raise KdbenchError(f"{path} does not fit {name}: it {problems}; is it another model?")
     rivals = [part for part in fit if part.averaged] or fit
+    if wrong := next(filter(None, (unsound(own, part.state) for part in rivals)), ""):
+        raise KdbenchError(f"{path} holds no weights of {name}: {wrong}")
     if not all(_equal(part.state, rivals[0].state) for part in rivals):
         shown = " and ".join(map(str, rivals))
         raise KdbenchError(
@@ -151,8 +154,7 @@ def unsound(own: State, state: State) -> str:
 
 def _equal(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(
-        one[key].dtype == other[key].dtype and not one[key].is_meta and torch.equal(one[key], other[key])
-        for key in one
+        one[key].dtype == other[key].dtype and torch.equal(one[key], other[key]) for key in one
     )
 
 
