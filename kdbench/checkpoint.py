@@ -7,7 +7,7 @@ import io
 import os
 import pickle
 import re
-from collections import defaultdict
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PosixPath
 from typing import Any
@@ -25,9 +25,6 @@ _FUNCTIONS = ((np.float64(0).__reduce__()[0], "scalar"), (np.zeros(1).__reduce__
 HARMLESS: list[Any] = [
     argparse.Namespace,
     PosixPath,
-    defaultdict,
-    list,
-    dict,
     np.ndarray,
     np.dtype,
     *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
@@ -95,9 +92,17 @@ def state_dicts(path: Path) -> dict[tuple[str, ...], Mapping[str, Tensor]]:
     content = _read(path)
     if found := dict(_state_dicts(content)):
         return found
-    items = content.items() if isinstance(content, Mapping) else ()
-    strange = [f": {k!r} is {type(v).__name__}, no tensor" for k, v in items if not isinstance(v, Tensor)]
-    raise KdbenchError(f"{path} holds no state dict{strange[0] if strange else ''}; {foreign.SAVE}")
+    raise KdbenchError(f"{path} holds no state dict{_why(content)}; {foreign.SAVE}")
+
+
+def _why(content: Any) -> str:
+    """What there is instead of a state dict, in parentheses."""
+    if not isinstance(content, Mapping) or not content:
+        return ""
+    others = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    if len(others) < len(content) and others:
+        return f" ({others[0]!r} beside its tensors is {type(content[others[0]]).__name__})"
+    return f" (its keys: {', '.join(map(repr, list(content)[:5]))})"
 
 
 def _read(path: Path) -> Any:
@@ -109,7 +114,12 @@ def _read(path: Path) -> Any:
         if not words and foreign.is_safetensors(path):
             return safetensors.torch.load_file(path)
         if not words:
-            with torch.serialization.safe_globals(HARMLESS), path.open("rb") as file:
+            with (
+                torch.serialization.safe_globals(HARMLESS),
+                path.open("rb") as file,
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")  # of old formats
                 return torch.load(
                     file, map_location="cpu", weights_only=True
                 )  # of a path it reads the suffix

@@ -59,7 +59,7 @@ def _zipped(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # cut or damaged in some way: torch says so
-        return ""
+    except Exception:  # damage has many forms
+        return "is a zip file that was cut off or damaged; fetch or save it again"
     found = (words for end, words in _MEMBERS if any(name.endswith(end) for name in names))
     return next(found, "")

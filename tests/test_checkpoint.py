@@ -4,7 +4,9 @@ import os
 import pickle
 import random
 import signal
+import zipfile
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -239,6 +241,85 @@ def test_no_damage_escapes_as_another_error(tmp_path, kind):
         except Exception as error:
             escaped.add(f"{type(error).__name__} in load")
     assert escaped == set()
+
+
+def _module(path):
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
+def _script(path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+
+
+def _npz(path):
+    with path.open("wb") as file:
+        np.savez(file, w=np.ones(3))
+
+
+def _zip(path):
+    torch.save(STATE, path)
+    content = path.read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w/t.pth", content)
+
+
+def _text(text):
+    return lambda path: path.write_bytes(text)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize(
+    ("writer", "said"),
+    [
+        (_module, "holds more than tensors, torch.nn.modules.linear.Linear, which kdbench never runs"),
+        (_script, "is a TorchScript archive"),
+        (_npz, "holds numpy arrays"),
+        (_zip, "is a zip archive; unpack it first"),
+        (lambda path: path.mkdir(), "is a folder; name the weights file in it"),
+        (_text(b""), "is empty"),
+        (_text(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n"), "is a Git LFS pointer"),
+        (_text(b"\n <!DOCTYPE html><html><title>Virus scan warning</title></html>"), "is a web page"),
+        (_text(b'{"weight_map": {}}'), "is JSON"),
+        (_text(b"\x89HDF\r\n\x1a\n" + bytes(50)), "is HDF5"),
+        (_text(b"PK\x03\x04" + bytes(50)), "was cut off or damaged"),
+    ],
+)  # fmt: skip
+def test_what_is_no_weights_file_is_named(tmp_path, writer, said):
+    path = tmp_path / "w.pth"
+    writer(path)
+    with pytest.raises(KdbenchError) as caught:
+        checkpoint.load_weights(path)
+    assert str(caught.value).startswith(f"{path} ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_known_by_its_content_not_its_suffix(tmp_path):
+    safetensors.torch.save_file(STATE, tmp_path / "w.bin")
+    torch.save(STATE, tmp_path / "w.safetensors")
+    for name in ("w.bin", "w.safetensors"):
+        assert same(checkpoint.load_weights(tmp_path / name), STATE)
+
+
+def test_arrays_paths_and_numbers_of_numpy_are_harmless(tmp_path):
+    extra = {"epoch": np.int64(3), "curve": np.arange(3.0), "to": tmp_path}
+    assert same(checkpoint.load_weights(write(tmp_path / "w.pth", {"model": STATE, **extra})), STATE)
+
+
+def test_several_state_dicts_are_all_found_and_not_one_taken(tmp_path):
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
+    content = {"student": STATE, "more": {"teacher": dict(STATE)}, "optimizer": optimizer}
+    path = write(tmp_path / "w.pth", content)
+    assert list(checkpoint.state_dicts(path)) == [("student",), ("more", "teacher")]
+    with pytest.raises(
+        KdbenchError, match=r"w\.pth holds several state dicts \('student', 'more\.teacher'\)"
+    ):
+        checkpoint.load_weights(path)
+
+
+def test_a_number_among_the_tensors_is_named(tmp_path):
+    with pytest.raises(KdbenchError, match=r"no state dict \('epoch' beside its tensors is int\)"):
+        checkpoint.load_weights(write(tmp_path / "w.pth", {**STATE, "epoch": 3}))
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(2)], torch.ones(2), {"model": {"a": 1}}])
