@@ -15,7 +15,7 @@ def standard_error(top1: float, images: int) -> float:
 
 
 def ece_floor(counts: ArrayLike, confidences: ArrayLike) -> float:
-    """Bins' numbers of images and mean confidences (percent) -> the ECE, points, that a calibrated model shows on average.
+    """Bins' numbers of images, mean confidences (percent) -> the ECE, points, that a calibrated model shows on average.
 
     In each bin the number of right answers is nearly normal about the sum of confidences, so its mean distance from it
     is sqrt(2 / pi) standard deviations.
@@ -30,7 +30,7 @@ def ece_floor_most(top1: float, images: int, bins: int = BINS) -> float:
 
 
 def notes(runs: pd.DataFrame) -> list[str]:
-    """What is to be said of the finished runs of one table; nothing where they do not say how many images were tested."""
+    """What to say of the finished runs of one table; nothing where they do not say how many images were tested."""
     known = runs.dropna(subset=["tested", "top1"])
     if not len(known):
         return []
@@ -39,6 +39,7 @@ def notes(runs: pd.DataFrame) -> list[str]:
     return [
         f"Beside the seeds: an accuracy of {top1:.0f}% on {images:,} images has a standard error of {error:.2f} points "
         f"(95%: ± {1.96 * error:.2f}) by the choice of these images. All methods share them, so it is "
-        f"smaller in a difference. A perfectly calibrated model would still show an ECE of up to {ece_floor_most(top1, images):.1f} "
+        "smaller in a difference. A perfectly calibrated model would still show an ECE of up to "
+        f"{ece_floor_most(top1, images):.1f} "
         f"points on so few ({BINS} bins)."
     ]
