@@ -158,10 +158,10 @@ def _at_hand(spec: DataSpec, data_dir: Path | None) -> bool:
     if spec.name == "digits" or spec.folder or spec.npz:
         return True
     folder = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
-    inside = CIFAR[spec.name].base_folder if spec.name in CIFAR else TINY.inside
-    return any(
-        (folder / place).exists() for place in (f"{spec.name}.npz", inside, f"{spec.name}/train", "train")
-    )
+    unpacked = {"tiny-imagenet": TINY.inside, **{name: each.base_folder for name, each in CIFAR.items()}}
+    places = [f"{spec.name}.npz", f"{spec.name}/train", "train"]
+    places += [unpacked[spec.name]] if spec.name in unpacked else []
+    return any((folder / place).exists() for place in places)
 
 
 def _pairs(spec: Suite) -> list[Sequence[Any]]:
