@@ -6,8 +6,10 @@ import argparse
 import io
 import os
 import pickle
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -15,17 +17,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from kdbench import foreign
 from kdbench.errors import KdbenchError
 
-# Plain values that training scripts save beside the weights, their arguments and an accuracy; none can run code.
-_SCALAR = np.float64(0).__reduce__()[0]
+# Plain values that training scripts save beside the weights, arguments, paths and accuracies; none can run code.
+_FUNCTIONS = ((np.float64(0).__reduce__()[0], "scalar"), (np.zeros(1).__reduce__()[0], "_reconstruct"))
 HARMLESS: list[Any] = [
     argparse.Namespace,
+    PosixPath,
+    defaultdict,
+    list,
+    dict,
+    np.ndarray,
     np.dtype,
-    np.dtypes.Float32DType,
-    np.dtypes.Float64DType,
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # numpy 1
-    (_SCALAR, "numpy._core.multiarray.scalar"),  # numpy 2
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    *((how, f"numpy.{place}.multiarray.{name}") for place in ("core", "_core") for how, name in _FUNCTIONS),
 ]
 
 
@@ -70,36 +76,63 @@ def save_weights(path: Path, state: Mapping[str, Tensor], says: dict[str, str] |
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from .safetensors or .pth: plain, or under "model" or "state_dict".
+    """The one state dict of a .safetensors or .pth file: plain, or somewhere in its dictionaries.
+
+    Raises KdbenchError for a file that is missing, truncated, holds code, or holds no state dict or several.
+    """
+    found = state_dicts(path)
+    if len(found) > 1:
+        places = ", ".join(repr(".".join(place)) for place in found)
+        raise KdbenchError(f"{path} holds several state dicts ({places}); save one of them alone")
+    return dict(*found.values())
+
+
+def state_dicts(path: Path) -> dict[tuple[str, ...], Mapping[str, Tensor]]:
+    """Every state dict of a file by the keys that lead to it; () leads to one that is the whole file.
 
     Raises KdbenchError for a file that is missing, truncated, holds code, or holds no state dict.
     """
-    if not path.is_file():
+    content = _read(path)
+    if found := dict(_state_dicts(content)):
+        return found
+    items = content.items() if isinstance(content, Mapping) else ()
+    strange = [f": {k!r} is {type(v).__name__}, no tensor" for k, v in items if not isinstance(v, Tensor)]
+    raise KdbenchError(f"{path} holds no state dict{strange[0] if strange else ''}; {foreign.SAVE}")
+
+
+def _read(path: Path) -> Any:
+    """What torch or safetensors finds in a file. Raises KdbenchError, also for code, which is not run."""
+    if not path.exists():
         raise KdbenchError(f"there is no weights file {path}")
     try:
-        if path.suffix == ".safetensors":
+        words = foreign.kind(path)
+        if not words and foreign.is_safetensors(path):
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        if not words:
+            with torch.serialization.safe_globals(HARMLESS), path.open("rb") as file:
+                return torch.load(
+                    file, map_location="cpu", weights_only=True
+                )  # of a path it reads the suffix
     except pickle.UnpicklingError as error:
-        raise KdbenchError(
-            f"{path} is not a plain weights file (it is truncated, or holds more than tensors, which kdbench never "
-            "runs); save it again as torch.save(model.state_dict(), ...)"
-        ) from error
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        words = f"holds more than tensors, {code[1]}" if code else "is truncated, or holds more than tensors"
+        words = f"is not a plain weights file (it {words}, which kdbench never runs); {foreign.SAVE}"
     except Exception as error:  # a damaged file may fail in any way
-        raise KdbenchError(
-            f"{path} cannot be read as weights ({_first_line(error)}); fetch or save it again"
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(v, Tensor) for v in content.values())
-    ):
-        raise KdbenchError(f"{path} holds no state dict (plain, or under 'model' or 'state_dict')")
-    return dict(content)
+        words = f"cannot be read as weights ({_first_line(error)}); fetch or save it again"
+    raise KdbenchError(f"{path} {words}")
+
+
+def _state_dicts(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Tensor]]]:
+    """Dictionaries of tensors alone, outer ones first; an optimizer numbers its own, so these are looked past."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    seen: set[int] = set()  # a file may hold a dictionary that contains itself
+    for place, inner in waiting:
+        if not isinstance(inner, Mapping) or id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        if inner and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in inner.items()):
+            yield place, inner
+        waiting += [((*place, key), value) for key, value in inner.items() if isinstance(key, str)]
 
 
 def _first_line(error: BaseException) -> str:

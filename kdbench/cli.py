@@ -119,7 +119,11 @@ def status(results: Path) -> None:
     """What is done, failed and running, a line a suite."""
     from kdbench import overview
 
-    click.echo(overview.status(results))
+    failures: list[KdbenchError] = []
+    click.echo(overview.status(results, failures.append))
+    for failure in failures:
+        click.echo(f"kdbench: {failure}", err=True)
+    sys.exit(1 if failures else 0)
 
 
 @main.command()

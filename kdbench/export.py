@@ -74,7 +74,7 @@ def _row(cell: str, results: Path) -> dict[str, Any]:
     found = {
         str(row["cell_id"]): row
         for suite in store.suites(results)
-        for row in store.records(store.read(results / f"{suite}.csv")).to_dict("records")
+        for row in store.records(store.read(store.file_of(results, suite))).to_dict("records")
         if str(row["cell_id"]).startswith(cell)
     }
     if not found:
@@ -101,7 +101,7 @@ def _told(source: Path, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(row: dict[str, Any], facts: dict[str, Any], file: Path) -> str:
-    arch = ENTRIES.get(facts["arch"], facts["arch"].removeprefix("timm/"))
+    arch = models.full_name(facts["arch"])
     args = "".join(f", {key}={value!r}" for key, value in facts["args"].items())
     load = f"load_file({str(file)!r})" if file.suffix == ".safetensors" else f"torch.load({str(file)!r})"
     lines = [

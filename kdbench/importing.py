@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import timm
@@ -18,10 +18,11 @@ from torch import Tensor
 
 from kdbench import checkpoint, models, shelf
 from kdbench.errors import KdbenchError
+from kdbench.fitting import Part, Problems, in_words, nearest, parts, size
 from kdbench.models.cifar import ENTRIES
 from kdbench.session import Say, Session, prepare
 from kdbench.suites import ModelSpec, Suite
-from kdbench.teachers import SUFFIXES, Problems, measure, misfit, open_teacher, told, unwrapped, verdict
+from kdbench.teachers import SUFFIXES, measure, open_teacher, order_lines, verdict
 
 
 def import_teachers(
@@ -52,14 +53,16 @@ def import_teachers(
 
 def _unpacked(path: Path) -> Iterator[Path]:
     """The file itself, or the weights in an archive of them, which are there until the next is asked for."""
-    if not path.is_file():
-        raise KdbenchError(f"there is no weights file {path}")
-    if not tarfile.is_tarfile(path):
+    if not path.is_file() or not tarfile.is_tarfile(path):
         yield path
         return
     try:
         with tarfile.open(path) as archive, tempfile.TemporaryDirectory() as place:
-            members = [m for m in archive.getmembers() if m.isfile() and m.name.endswith(SUFFIXES)]
+            members = [
+                m
+                for m in archive.getmembers()
+                if m.isfile() and m.name.endswith(SUFFIXES) and not Path(m.name).name.startswith("._")
+            ]
             for member in members:
                 archive.extract(member, place, filter="data")
                 yield Path(place) / member.name
@@ -73,10 +76,12 @@ def _unpacked(path: Path) -> Iterator[Path]:
 def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
     suite, work = session.suite, session.paths.work
     data = suite.dataset
-    name = name or recognise(unwrapped(checkpoint.load_weights(file)), suite, file)
+    name = name or recognise(parts(checkpoint.state_dicts(file)), suite, file)
     model = suite.model(name)
     expected = suite.teachers[name].top1 if name in suite.teachers else None
     source = open_teacher(name, model, file, data, expected)
+    if source.remark:
+        session.say(source.remark)
     kept = shelf.folder(work) / f"{name}-{source.id}.safetensors"
     if not kept.is_file():
         try:
@@ -86,21 +91,23 @@ def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
     teacher = open_teacher(name, model, kept, data, expected)
     if teacher.id != source.id:
         raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
-    top1 = measure(teacher, data, session.split, work, torch.device(session.device))
+    where = (data, session.split, work, torch.device(session.device))
+    top1 = measure(teacher, *where)
     shelf.choose(work, data.name, name, model, kept)
-    for line in verdict(teacher, top1, session.split_name):
+    lines = verdict(teacher, top1, session.split_name, data.classes)
+    for line in (*lines, *order_lines(teacher, top1, *where)):
         say(line)
 
 
-def recognise(state: Mapping[str, Tensor], suite: Suite, file: Path) -> str:
-    """The name of the network that ``state`` is the weights of.
+def recognise(found: Sequence[Part], suite: Suite, file: Path) -> str:
+    """The name of the network that a part of a file is the weights of.
 
     Raises KdbenchError where several fit equally well, and where none does, naming the nearest and what differs.
     """
     classes, seen = suite.dataset.classes, dict[str, Problems]()
-    for names in _circles(state, suite):
+    for names in _circles(found, suite):
         fresh = [name for name in names if name not in seen]
-        seen.update({name: misfit(_skeleton(suite.model(name), classes), state) for name in fresh})
+        seen.update({name: nearest(_skeleton(suite.model(name), classes), found) for name in fresh})
         fitting = [name for name in fresh if not seen[name]]
         if len(fitting) > 1:
             raise KdbenchError(
@@ -108,14 +115,14 @@ def recognise(state: Mapping[str, Tensor], suite: Suite, file: Path) -> str:
             )
         if fitting:
             return fitting[0]
-    nearest = min(seen, key=lambda name: sum(len(keys) for _, keys in seen[name]))
+    best = min(seen, key=lambda name: size(seen[name]))
     raise KdbenchError(
-        f"{file} fits no network that kdbench knows with {classes} classes; the nearest is {nearest}, but the file "
-        f"{told(seen[nearest])}"
+        f"{file} fits no network that kdbench knows with {classes} classes; the nearest is {best}, but the file "
+        f"{in_words(seen[best])}"
     )
 
 
-def _circles(state: Mapping[str, Tensor], suite: Suite) -> Iterator[list[str]]:
+def _circles(found: Sequence[Part], suite: Suite) -> Iterator[list[str]]:
     """Names in rising distance from the suite; an outer circle is looked at only where no inner one fits."""
     yield list(dict.fromkeys(pair.teacher for pair in suite.pairs))
     yield list(dict.fromkeys(pair.student for pair in suite.pairs))
@@ -123,11 +130,11 @@ def _circles(state: Mapping[str, Tensor], suite: Suite) -> Iterator[list[str]]:
     yield [
         name
         for name in models.names()
-        if name not in ENTRIES and _ends_fit(name.removeprefix("timm/"), state)
+        if name not in ENTRIES and _ends_fit(name.removeprefix("timm/"), found)
     ]
 
 
-def _ends_fit(name: str, state: Mapping[str, Tensor]) -> bool:
+def _ends_fit(name: str, found: Sequence[Part]) -> bool:
     """Whether the file has the first and last layers that timm's registry tells of the network, without building it."""
     config = timm.get_pretrained_cfg(name)
     if config is None:
@@ -135,7 +142,7 @@ def _ends_fit(name: str, state: Mapping[str, Tensor]) -> bool:
     layers: list[str] = []
     for part in (config.first_conv, config.classifier):
         layers += part if isinstance(part, list | tuple) else [part] if part else []
-    return all(f"{layer}.weight" in state for layer in layers)
+    return any(all(f"{layer}.weight" in part.state for layer in layers) for part in found)
 
 
 def _skeleton(spec: ModelSpec, classes: int) -> Mapping[str, Tensor]:

@@ -36,7 +36,15 @@ def suite(default: str = "digits") -> Decorator:
     return click.option("--suite", default=default, show_default=True, help="A suite's name or a .toml file.")
 
 
-results = path("--results", default="results", show_default=True)
+def folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Refuses a file where a folder of results is needed."""
+    from kdbench import store
+
+    store.check_folder(value)
+    return value
+
+
+results = path("--results", default="results", show_default=True, callback=folder)
 out = path("--out", default="reports", show_default=True)
 plugins = path("--plugins", "Folder of method files of your own.")
 pairs = click.option(

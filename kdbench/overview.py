@@ -6,7 +6,7 @@ import dataclasses
 import os
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,22 +44,24 @@ def fold(text: str, width: int | None = WIDTH, indent: int = 2) -> str:
 # --- status ---
 
 
-def status(results: Path) -> str:
-    """For each suite its cells by status, what the suite itself still lacks and what failed; then what is running."""
+def _raise(error: KdbenchError) -> None:
+    raise error
+
+
+def status(results: Path, failed: Callable[[KdbenchError], object] = _raise) -> str:
+    """For each suite its cells by status, what the suite itself still lacks and what failed; then what is running.
+
+    ``failed`` is called with the error of each file that cannot be read.
+    """
     lines = []
     for name in store.suites(results):
-        found = store.records(store.read(results / f"{name}.csv"))
-        counts = found["status"].value_counts()
-        lines.append(f"{name}: " + ", ".join(f"{counts[s]} {s}" for s in sorted(counts.index)))
-        if name in suites.names():
-            wanted, done = own_cells(suites.load(name), found)
-            lines.append(f"  of the suite's own {wanted} cells: {done} done, {wanted - done} missing")
-        for _, row in found[~found["status"].isin(["ok", "skipped"])].iterrows():
-            pair = (
-                f"{row['teacher']} -> {row['student']}" if isinstance(row["teacher"], str) else row["student"]
-            )
-            reason = f": {row['error']}" if isinstance(row["error"], str) else ""
-            lines.append(f"  {row['status']}  {row['method']}, {pair}, seed {row['seed']}{reason}")
+        try:
+            found = store.records(store.read(store.file_of(results, name)))
+        except KdbenchError as error:
+            failed(error)
+            lines.append(f"{name}: cannot be read")
+        else:
+            lines += _of_suite(name, found)
     by_process: dict[tuple, list[float]] = {}
     for note in locks.running(results / ".work" / "locks").values():
         by_process.setdefault((note["pid"], note["host"]), []).append(note["since"])
@@ -68,6 +70,20 @@ def status(results: Path) -> str:
         cells = "1 cell" if len(starts) == 1 else f"{len(starts)} cells"
         lines.append(f"running: {cells} in process {pid} on {host} for {minutes:.0f} min")
     return "\n".join(fold(line, indent=4) for line in lines) or f"no results in {results}"
+
+
+def _of_suite(name: str, found: pd.DataFrame) -> list[str]:
+    counts = found["status"].value_counts()
+    told = ", ".join(f"{counts[s]} {s}" for s in sorted(counts.index)) or "no rows"
+    lines = [f"{name}: {told}"]
+    if name in suites.names():
+        wanted, done = own_cells(suites.load(name), found)
+        lines.append(f"  of the suite's own {wanted} cells: {done} done, {wanted - done} missing")
+    for _, row in found[~found["status"].isin(["ok", "skipped"])].iterrows():
+        pair = f"{row['teacher']} -> {row['student']}" if isinstance(row["teacher"], str) else row["student"]
+        reason = f": {row['error']}" if isinstance(row["error"], str) else ""
+        lines.append(f"  {row['status']}  {row['method']}, {pair}, seed {row['seed']}{reason}")
+    return lines
 
 
 def own_cells(suite: Suite, found: pd.DataFrame) -> tuple[int, int]:
@@ -145,22 +161,26 @@ def _data(spec: DataSpec, data_dir: Path | None) -> tuple[DataSpec, str]:
     if _at_hand(spec, data_dir):
         dataset, spec = load_data(spec, data_dir)
         told = f"{len(dataset.train):,} train and {len(dataset.test):,} test images"
-        if not spec.stream:
-            told += f", {data.duplicates(dataset)} of the test images are in train too, pixel for pixel"
+        found = data.count_duplicates(dataset, data.split(dataset, "test", spec.holdout))
+        if found is not None:
+            how = "byte for byte" if spec.stream else "pixel for pixel"
+            told += f", {found} of the test images are in train too, {how}"
+        told = "; ".join([told, *dataset.notes])
     classes, size = (value or "?" for value in (spec.classes, spec.size))
     return spec, f"{spec.name}: {classes} classes, {size} px, holdout {spec.holdout:g} of train; {told}"
 
 
 def _at_hand(spec: DataSpec, data_dir: Path | None) -> bool:
     from kdbench.data.cached import home
+    from kdbench.data.folders import TRAIN, part
     from kdbench.data.sources import CIFAR, TINY
 
     if spec.name == "digits" or spec.folder or spec.npz:
         return True
     folder = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
     inside = CIFAR[spec.name].base_folder if spec.name in CIFAR else TINY.inside
-    return any(
-        (folder / place).exists() for place in (f"{spec.name}.npz", inside, f"{spec.name}/train", "train")
+    return any((folder / place).exists() for place in (f"{spec.name}.npz", inside)) or any(
+        part(place, TRAIN) for place in (folder / spec.name, folder)
     )
 
 

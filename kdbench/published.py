@@ -6,7 +6,7 @@ method, variant: as kdbench names them; the variant is what differs from the met
 teacher, student: the names of kdbench's models and suites ('' where there is none).
 dataset, metric, value, std: percent, as printed.
 runs: how many the value is the mean of (NaN: not said). rule: the epoch that is printed: last, best (chosen on the
-    test set), median (of the last five), unknown.
+    test set), unknown.
 protocol: crd where the source trains by the recipe that kdbench's suite of this data set follows (CIFAR-100: CRD's,
     arXiv:1910.10699, with its shared teachers; ImageNet: 100 epochs in steps, torchvision's teachers; Tiny-ImageNet:
     CKTF's), twoview where by MLKD's (suite cifar100-twoview: the same teachers, two views, 480 or 960 epochs),
@@ -14,6 +14,8 @@ protocol: crd where the source trains by the recipe that kdbench's suite of this
 origin: own (measured by the source), quoted (copied by it; rule, runs and protocol are those of the number's own
     source), log (one released run behind a printed mean), user (a rerun told in an issue thread).
 key, source: a short and a full name of the source. *_as_printed: the source's word, where ours is another.
+note: what a reader must know of the row, with its evidence. It contains "rule probably" (PROBABLY) where the rule is
+    inferred from code or another's word: such a number is compared as one of an unknown rule.
 """
 
 from __future__ import annotations
@@ -32,15 +34,16 @@ from kdbench.errors import KdbenchError
 FILE = Path(__file__).parent / "published.csv"
 TEXT = (
     "method variant teacher student dataset metric rule protocol origin key source method_as_printed "
-    "teacher_as_printed student_as_printed metric_as_printed"
+    "teacher_as_printed student_as_printed metric_as_printed note"
 ).split()
 COLUMNS = [*TEXT[:6], "value", "std", "runs", *TEXT[6:]]
 CHOICES = {
-    "rule": ("last", "best", "median", "unknown"),
+    "rule": ("last", "best", "unknown"),
     "protocol": ("crd", "twoview", "other"),
     "origin": ("own", "quoted", "log", "user"),
 }
 PRINTED = ("own", "quoted")
+PROBABLY = "rule probably"
 
 
 class Name(NamedTuple):
@@ -62,6 +65,13 @@ class Number(NamedTuple):
     runs: float
     rule: str
     keys: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    sure: bool = True  # of the rule
+
+    @property
+    def rule_said(self) -> str:
+        """The rule in words: 'last', 'probably best'."""
+        return self.rule if self.sure else f"probably {self.rule}"
 
 
 @dataclass(frozen=True)
@@ -141,10 +151,17 @@ def _numbers(rows: Iterable[Mapping]) -> tuple[Number, ...]:
     for value, group in itertools.groupby(rows, key=lambda row: row["value"]):
         same = list(group)
         measured = [row["key"] for row in same if row["origin"] == "own"] or [row["key"] for row in same]
-        rule = next((row["rule"] for row in same if row["rule"] != "unknown"), "unknown")
+        rule, sure = _rule(same)
         std, runs = (_first(row[field] for row in same) for field in ("std", "runs"))
-        result.append(Number(value, std, runs, rule, tuple(dict.fromkeys(measured))))
+        notes = dict.fromkeys(row["note"] for row in same if row["note"])
+        result.append(Number(value, std, runs, rule, tuple(dict.fromkeys(measured)), tuple(notes), sure))
     return tuple(result)
+
+
+def _rule(rows: Iterable[Mapping]) -> tuple[str, bool]:
+    """The rule that one of the rows knows, and whether for sure; a sure one first."""
+    known = [(row["rule"], PROBABLY not in row["note"]) for row in rows if row["rule"] != "unknown"]
+    return max(known, key=lambda each: each[1], default=("unknown", True))
 
 
 def _first(values: Iterable[float]) -> float:

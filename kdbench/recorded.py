@@ -18,7 +18,7 @@ from torch import Tensor
 from kdbench.method import Batch, Outputs
 from kdbench.trainee import Trainee
 
-EAGER = 2  # runs before a recording: they make the sums, the momentum and the libraries' workspaces
+EAGER = 2  # runs before a recording: they make the sums and the libraries' workspaces
 
 # Takes what is to be recorded and the generators that it draws from; returns what replays it.
 Recorder = Callable[[Callable[[], None], tuple[torch.Generator, ...]], Callable[[], None]]

@@ -6,20 +6,18 @@ it is asked for. The registry is the project's only module-level mutable state.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin
 
+from kdbench import codehash
+from kdbench import plugins as plugin_files
 from kdbench.errors import KdbenchError, unknown
 from kdbench.method import Method, field_types
 
@@ -58,7 +56,8 @@ def register(cls: M) -> M:
     taken = _entries.get(cls.name)
     if taken and taken.cls and (taken.origin, taken.cls.__module__) != (origin, cls.__module__):
         raise KdbenchError(f"two methods are called {cls.name!r}: {taken.origin} and {origin}; rename one")
-    _entries[cls.name] = Entry(cls.name, origin, frozen, code=_hash(origin))
+    code = codehash.code_hash(origin, plugin_files.root(cls.__module__))
+    _entries[cls.name] = Entry(cls.name, origin, frozen, code=code)
     return frozen  # type: ignore[return-value]
 
 
@@ -71,15 +70,50 @@ def load(plugins: Path | None = None) -> None:
     for point in entry_points(group="kdbench.methods"):
         _import(point.name, Path(point.value), point.load)
     if plugins is not None:
-        if not plugins.exists():
-            raise KdbenchError(
-                f"plug-in folder {plugins} does not exist; --plugins takes a folder of .py files"
-            )
-        files = [plugins] if plugins.is_file() else sorted(plugins.glob("[!_]*.py"))
-        if not files:
-            raise KdbenchError(f"plug-in folder {plugins} holds no .py file")
-        for file in files:
-            _import(file.stem, file.resolve(), lambda file=file: _import_file(file.resolve()))
+        _load_plugins(_plugin_files(plugins))
+
+
+def _plugin_files(place: Path) -> set[Path]:
+    """The method files of a plug-in folder (helpers begin with _, tests with test_), or the one file."""
+    if not place.exists():
+        raise KdbenchError(f"plug-in folder {place} does not exist; --plugins takes a folder of .py files")
+    if place.is_file():
+        return {place.resolve()}
+    files = {file.resolve() for file in place.glob("[!_]*.py") if not file.name.startswith("test_")}
+    if not files:
+        raise KdbenchError(f"plug-in folder {place} holds no .py file")
+    return files
+
+
+def _load_plugins(files: set[Path]) -> None:
+    for folder in {file.parent for file in files}:
+        files = files | _forget_edited(folder)
+    ours = {entry.origin for entry in _entries.values() if entry.cls and not _folder(entry)}
+    for file in sorted(files - ours):
+        _import(file.stem, file, lambda file=file: plugin_files.load(file))
+
+
+def _forget_edited(folder: Path) -> set[Path]:
+    """The plug-ins of ``folder`` that are to be imported again: all, where the code of one has changed, else none."""
+    loaded = [entry for entry in _entries.values() if _folder(entry) == folder]
+    if all(entry.code == _code_now(entry) for entry in loaded):
+        return set()
+    plugin_files.forget(folder)
+    for entry in loaded:
+        del _entries[entry.name]
+    return {entry.origin for entry in loaded if entry.origin.parent == folder and entry.origin.is_file()}
+
+
+def _folder(entry: Entry) -> Path | None:
+    """The plug-in folder that an entry comes from; of a broken one, where its file lies."""
+    return plugin_files.root(entry.cls.__module__) if entry.cls else entry.origin.parent
+
+
+def _code_now(entry: Entry) -> str:
+    try:
+        return codehash.code_hash(entry.origin, _folder(entry))
+    except (SyntaxError, ValueError, OSError):
+        return ""
 
 
 def _import(name: str, origin: Path, action: Any) -> None:
@@ -96,23 +130,8 @@ def _import(name: str, origin: Path, action: Any) -> None:
         reason = f"{type(error).__name__}: {error}"
         if name in _entries and _entries[name].origin != origin:
             raise KdbenchError(f"{origin} fails at import: {reason}") from error
-        _entries[name] = Entry(name, origin, None, reason)
-
-
-def _import_file(file: Path) -> None:
-    module_name = f"kdbench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if module_name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
+        broken = Entry(name, origin, None, reason)
+        _entries[name] = dataclasses.replace(broken, code=_code_now(broken))
 
 
 def entries() -> list[Entry]:
@@ -157,29 +176,9 @@ def field_type(name: str, key: str) -> Any:
 
 
 def code_hash(name: str) -> str:
-    """12 hex digits of the method's file, and of those beside it that it imports, without comments and docstrings.
+    """12 hex digits of the method's file, and of those of its folder that it imports, without comments and docstrings.
 
     Of the code as it was loaded: tells an edited file from an old row.
     """
     get(name)
     return _entries[name].code
-
-
-def _hash(origin: Path) -> str:
-    dumps: dict[Path, str] = {}
-    waiting = [origin]
-    while waiting:
-        file = waiting.pop()
-        if file in dumps or not file.is_file():
-            continue
-        tree = ast.parse(file.read_text())
-        for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-                and ast.get_docstring(node) is not None
-            ):
-                node.body.pop(0)
-            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-                waiting.append(file.parent / f"{node.module}.py")
-        dumps[file] = ast.dump(tree)
-    return hashlib.sha256("".join(dumps[file] for file in sorted(dumps)).encode()).hexdigest()[:12]

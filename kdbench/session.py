@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from kdbench import data, models, plan, registry, shelf, store, suites
-from kdbench.data.sets import Split
+from kdbench.data.sets import Dataset, Split
 from kdbench.errors import KdbenchError
 from kdbench.job import load_data, resumable
 from kdbench.plan import Cell, Position
@@ -57,7 +57,11 @@ class Paths:
 
 @dataclass
 class Session:
-    """One selection, resolved: the suite, its data, its teachers and all cells."""
+    """One selection, resolved: the suite, its data, its teachers and all cells.
+
+    ``test_in_train``: images measured on that are in the training images too; None: not counted (see
+    `data.count_duplicates`).
+    """
 
     suite: Suite  # as the command line changed it
     written: Suite  # as it stands in its file: teachers are trained by it
@@ -77,6 +81,7 @@ class Session:
     also: Sequence[plan.Sets] = ()
     teacher_cache: Path | None = None
     graphs: bool = False
+    test_in_train: int | None = None
     teachers: dict[str, Teacher] = field(default_factory=dict)
     teacher_top1: dict[str, float] = field(default_factory=dict)
 
@@ -130,6 +135,7 @@ def prepare(
     ``per_class`` keeps only so many training and test images of each class, in place of what the suite says;
     ``workers`` processes decode images that stream.
     """
+    store.check_folder(Path(results))
     plugin_dir = Path(plugins) if plugins else None
     registry.load(plugin_dir)
     spec = suites.load(suite)
@@ -156,11 +162,12 @@ def prepare(
     place = choose_device(device)
     for recipe in (asked.recipe, *(replace_recipe(asked.recipe, p.recipe, str(p)) for p in chosen)):
         check_fast_paths(recipe.precision, graphs, place)
+    parts = data.split(dataset, split, measured.holdout)
     session = Session(
         suite=asked,
         written=spec,
         paths=Paths(Path(results), spec.name),
-        split=data.split(dataset, split, measured.holdout),
+        split=parts,
         device=place,
         graphs=graphs,
         data_dir=where,
@@ -175,7 +182,10 @@ def prepare(
         teacher_cache=Path(teacher_cache) if teacher_cache else None,
         say=say or to_stderr,
         stop=stop,
+        test_in_train=data.count_duplicates(dataset, parts),
     )
+    for line in data_lines(dataset, session):
+        session.say(line)
     for pair in chosen:  # a misspelt model or a wrong argument fails here, not after an hour
         for name in (pair.teacher, pair.student):
             _check_model(asked, name)
@@ -185,6 +195,19 @@ def prepare(
         if teacher:
             session.teachers[name] = teacher
     return session
+
+
+def data_lines(dataset: Dataset, session: Session) -> list[str]:
+    """What the user should know of the data: how its files were read, and whether the test is in the training."""
+    if not session.test_in_train:
+        return list(dataset.notes)
+    count, whole = session.test_in_train, len(session.split.evaluation)
+    how = "byte for byte" if session.suite.dataset.stream else "pixel for pixel"
+    return [
+        *dataset.notes,
+        f"WARNING: {count:,} of the {whole:,} images that are measured on are in train too, {how}; accuracies on "
+        "them say nothing of new images",
+    ]
 
 
 def _without(pair: Pair, changes: Iterable[str]) -> Pair:

@@ -1,8 +1,9 @@
 """results/<suite>.csv: one row an attempt, append-only, crash-safe; and the curves beside it.
 
-A record is one physical line. Appending takes a lock, cuts a torn last line (the mark of a writer that died) back to
-the last newline, writes once and syncs. A file with another header is refused, never rewritten; for a report, `load`
-reads what an earlier version or another tool has left out or ordered otherwise.
+A record is one physical line. Appending takes a lock, cuts a torn last line (the mark of a writer that died), completes
+one that only lacks its line end, writes once and syncs. A file with another header is refused, never rewritten; for a
+report, `load` reads what an earlier version or another tool has left out or ordered otherwise. Every value is checked
+on reading (`values`).
 """
 
 from __future__ import annotations
@@ -11,45 +12,34 @@ import csv
 import fcntl
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 
+from kdbench import lines, values
 from kdbench.errors import KdbenchError
+from kdbench.schema import (
+    AIDS,
+    COLUMNS,
+    COST,
+    CURVE_COLUMNS,
+    DONE,
+    IDENTITY,
+    NEEDED,
+    OUTCOME,
+    PROVENANCE,
+    SCHEMA,
+    TEXT,
+)
 
-SCHEMA = 3
-IDENTITY = (
-    "schema cell_id suite dataset split split_id teacher teacher_id student method method_version params recipe_id seed"
-).split()
-AIDS = (
-    "variant default precision teacher_top1 teacher_expected teacher_cache setting facts test_in_train"
-).split()
-OUTCOME = (
-    "status top1 top5 nll ece agree_teacher kl_teacher train_top1 top1_best epochs_done final_loss tested"
-).split()
-COST = "train_s teacher_s data_s eval_s cohort_size img_per_s peak_mem_mb student_params extra_params macs".split()
-PROVENANCE = (
-    "run_id attempt started_utc kdbench git_commit git_dirty code_hash torch timm cuda device threads "
-    "deterministic error"
-).split()
-COLUMNS = IDENTITY + AIDS + OUTCOME + COST + PROVENANCE
-CURVE_COLUMNS = "cell_id run_id epoch term value".split()
-TEXT = (
-    "cell_id suite dataset split split_id teacher teacher_id student method params recipe_id variant precision "
-    "teacher_cache setting facts status run_id started_utc kdbench git_commit code_hash torch timm cuda device error"
-).split()
-
-NEEDED = [
-    *IDENTITY,
-    "status",
-    "top1",
-    "epochs_done",
-    "run_id",
-    "attempt",
-    "started_utc",
-]  # the others may lack
+__all__ = [
+    "AIDS", "COLUMNS", "COST", "CURVE_COLUMNS", "DONE", "IDENTITY", "NEEDED", "OUTCOME", "PROVENANCE", "SCHEMA", "TEXT",
+    "append", "check_folder", "check_writable", "curves_of", "encode", "file_of", "load", "read", "records",
+    "schema_of", "suites",
+]  # fmt: skip
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
 UPGRADES: dict[int, Upgrade] = {  # schema n -> what makes its rows those of schema n + 1
@@ -57,13 +47,15 @@ UPGRADES: dict[int, Upgrade] = {  # schema n -> what makes its rows those of sch
     2: lambda rows: rows.assign(schema=3, setting="", facts=""),
 }
 
-DONE = ("ok", "diverged", "skipped")  # error, oom and interrupted are tried again
+
+class _Foreign(KdbenchError):
+    """The columns are none of kdbench's."""
 
 
-def encode(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
+def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], end: str = "\n") -> bytes:
     """Rows as CSV lines: floats by repr, None as empty, line breaks inside a value as \\n."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, lineterminator=end)
     for row in rows:
         writer.writerow({key: _text(row[key]) for key in columns})
     return buffer.getvalue().encode("utf-8", "backslashreplace")
@@ -78,37 +70,53 @@ def _text(value: Any) -> str:
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = COLUMNS) -> None:
-    """Add rows to the file at ``path``, which is made if it is not there.
+    """Add rows to the file at ``path``, which is made if it is not there; its line ends are kept.
 
     Raises KdbenchError when the header is another one or the file cannot be written (a full disk, no permission);
     nothing is lost then: the cells' checkpoints stay and the same command writes the rows again.
     """
-    header = (",".join(columns) + "\n").encode()
-    line = encode(rows, columns)
+    rows = list(rows)
+    encode(rows, columns)  # a row that lacks a column leaves no empty file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab+", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _locked(path) as file:
             file.seek(0)
             content = file.read()
-            whole = content.rfind(b"\n") + 1
-            _check_header(path, content, header)
-            if whole == 0:
-                line = header + line
-            if whole < len(content):
-                file.truncate(whole)
+            names = _own_header(path, content, columns)
+            kept = lines.keep(content, names) if names else 0
+            file.truncate(kept)
+            addition = _addition(content[:kept], rows, columns)
             try:
-                if file.write(line) < len(line):
+                if file.write(addition) < len(addition):
                     raise OSError("the disk is full")
                 os.fsync(file.fileno())
             except OSError:
-                file.truncate(whole)
+                file.truncate(kept)
                 raise
     except OSError as error:
         raise KdbenchError(
             f"cannot write {path} ({error.strerror or error}); free or fix it and type the same command again: "
             "what is saved stays"
         ) from error
+
+
+def _addition(before: bytes, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
+    """The bytes that add ``rows`` to a file that holds ``before``: a header, or the last line's missing end, too."""
+    end = lines.line_end(before)
+    text = encode(rows, columns, end.decode())
+    if not before:
+        return ",".join(columns).encode() + end + text
+    return (b"" if lines.last_start(before) == len(before) else end) + text
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file, open to append and locked; the one that is there now, should `upgrade` have replaced it meanwhile."""
+    while True:
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115 (the caller closes it)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
+            return file
+        file.close()
 
 
 def check_writable(path: Path) -> None:
@@ -122,81 +130,106 @@ def check_writable(path: Path) -> None:
             )
 
 
-def _check_header(path: Path, content: bytes, header: bytes) -> None:
-    first, newline, _ = content.partition(b"\n")
-    torn = not newline and header.startswith(first)  # the first writer died in its first line
-    if not torn and first + newline != header:
+def check_folder(results: Path) -> None:
+    """Raises KdbenchError where ``results`` is a file or named like one."""
+    if not results.is_dir() and (results.exists() or results.suffix.lower() == ".csv"):
         raise KdbenchError(
-            f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); "
-            "move it aside or choose another --results folder"
+            f"--results takes a folder here, and {results} is a file or named like one; name the folder "
+            f"(one file alone: `kdbench report --results {results}`)"
         )
+
+
+def _own_header(path: Path, content: bytes, columns: list[str]) -> list[str]:
+    """The names in the first line, which are ``columns``, or none in an empty file. Raises KdbenchError otherwise."""
+    names = lines.header(path, content, columns)
+    if names in ([], columns):
+        return names
+    remedy = "move it aside or choose another --results folder"
+    try:
+        if columns == COLUMNS:
+            _loaded(path, content)
+            remedy = f"type `kdbench results upgrade {path}`, or {remedy}"
+    except _Foreign:
+        pass
+    raise KdbenchError(
+        f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); {remedy}"
+    )
 
 
 def read(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
     """All whole rows of one file (a torn last line is left out); an absent file has none.
 
-    Raises KdbenchError for a foreign header or a row with the wrong number of values.
+    Raises KdbenchError for a foreign header, a row with the wrong number of values, or a wrong value.
     """
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return pd.DataFrame(columns=columns)
-    content = path.read_bytes()
-    _check_header(path, content, (",".join(columns) + "\n").encode())
-    rows = _parse(path, content)
-    return _known_schema(path, rows) if len(rows.columns) else pd.DataFrame(columns=columns)
+    content = lines.content(path)
+    _own_header(path, content, columns)
+    found = lines.read(path, content, columns)
+    return _known_schema(path, found) if found.header else pd.DataFrame(columns=columns)
 
 
 def load(path: Path) -> pd.DataFrame:
     """The whole rows of a results file that another version, tool or person may have written, as today's columns.
 
-    Older schemas are upgraded; columns may stand in another order, and those that no table needs may lack (their
-    values are then empty). Raises KdbenchError for a newer schema, for other columns and for a damaged file.
+    Older schemas are upgraded; columns may be in another order, and those that no table needs may lack (their
+    values are then empty). A torn last line is left out and named on stderr. Raises KdbenchError for a newer schema,
+    for other columns, for a damaged file and for a wrong value.
     """
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return pd.DataFrame(columns=COLUMNS)
-    rows = _known_schema(path, _parse(path, path.read_bytes()))
-    found = set(rows.columns)
-    if not found:
+    return _loaded(path, lines.content(path))
+
+
+def _loaded(path: Path, content: bytes) -> pd.DataFrame:
+    found = lines.read(path, content, COLUMNS)
+    if not found.header:
         return pd.DataFrame(columns=COLUMNS)
-    other = sorted(found - set(COLUMNS)) + [f"no {c}" for c in NEEDED if c not in found]
-    if other:
-        raise KdbenchError(
-            f"{path} is no results file of kdbench (columns: {', '.join(other[:5])}); move it aside or name another"
+    if found.torn:
+        print(f"{path}: line {found.torn}, the last one, is cut short and left out", file=sys.stderr)
+    rows = _known_schema(path, found)
+    unknown = sorted(set(rows.columns) - set(COLUMNS))
+    lacking = [f"no {column}" for column in NEEDED if column not in rows.columns]
+    if lacking:
+        raise _Foreign(
+            f"{path} is no results file of kdbench (columns: {', '.join((unknown + lacking)[:5])}); move it aside or "
+            "name another"
         )
-    lacking = {column: object for column in TEXT if column not in found}
-    return rows.reindex(columns=COLUMNS).astype(lacking)
-
-
-def _parse(path: Path, content: bytes) -> pd.DataFrame:
-    """The whole lines (a torn last one is left out) as rows, under the file's own header."""
-    whole = content[: content.rfind(b"\n") + 1]
-    if not whole.strip():
-        return pd.DataFrame()
-    try:
-        header = next(csv.reader([whole.partition(b"\n")[0].decode("utf-8-sig")]))
-        text = {column: str for column in TEXT if column in header}
-        gaps = {column: [""] if column in text else ["", "nan"] for column in header}
-        return pd.read_csv(io.BytesIO(whole), dtype=text, keep_default_na=False, na_values=gaps)
-    except (pd.errors.ParserError, ValueError) as error:
-        raise KdbenchError(f"{path} is damaged ({error}); restore it or move it aside") from error
+    if unknown:
+        raise _Foreign(
+            f"{path} has columns that kdbench does not know ({', '.join(unknown[:5])}); delete them"
+        )
+    absent = {column: object for column in TEXT if column not in rows.columns}
+    return rows.reindex(columns=COLUMNS).astype(absent)
 
 
 def schema_of(path: Path) -> int:
     """The schema of the rows in a results file; today's where it has none."""
-    return _schema(_parse(path, path.read_bytes()))
+    return _schema(path, lines.read(path, lines.content(path), COLUMNS))
 
 
-def _schema(rows: pd.DataFrame) -> int:
-    numbers = pd.to_numeric(rows.get("schema", pd.Series(dtype=float)), "coerce").dropna()
-    return int(numbers.max()) if len(numbers) else SCHEMA
+def _schema(path: Path, found: lines.Lines) -> int:
+    """The schema of all rows. Raises KdbenchError where two rows have different ones."""
+    texts = [row[found.header.index("schema")] for row in found.rows] if "schema" in found.header else []
+    known = [(int(float(t)), n) for n, t in zip(found.at, texts, strict=False) if values.WHOLE.fullmatch(t)]
+    first = known[0][0] if known else SCHEMA
+    other = next((pair for pair in known if pair[0] != first), None)
+    if other and max(known)[0] <= SCHEMA:
+        raise KdbenchError(
+            f"{path}, line {other[1]}, column schema: {other[0]} below rows of schema {first}; files of different "
+            "versions were joined: give each with a --results of its own"
+        )
+    return max(known)[0] if known else SCHEMA
 
 
-def _known_schema(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a file, which are all of one schema, as rows of today's; curves have none and stay."""
-    schema = _schema(rows)
+def _known_schema(path: Path, found: lines.Lines) -> pd.DataFrame:
+    """The checked rows of a file, which are all of one schema, as rows of today's; curves have none and stay."""
+    schema = _schema(path, found)
     if schema > SCHEMA:
         raise KdbenchError(
             f"{path} was written by a newer kdbench (schema {schema}, this one knows {SCHEMA}); update kdbench"
         )
+    rows = values.frame(path, found.header, found.rows, found.at)
     while schema < SCHEMA:
         if schema not in UPGRADES:
             raise KdbenchError(f"{path} has schema {schema}, which no kdbench has written; move it aside")
@@ -205,8 +238,31 @@ def _known_schema(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def suites(results: Path) -> list[str]:
-    """The suites that have rows under ``results``."""
-    return sorted(file.stem for file in results.glob("*.csv") if not file.stem.endswith(".curves"))
+    """The suites that have a file of rows under ``results``."""
+    return sorted(_files(results))
+
+
+def file_of(results: Path, suite: str) -> Path:
+    """The file of a suite's rows: <suite>.csv, also where its suffix is in capitals."""
+    return _files(results).get(suite, results / f"{suite}.csv")
+
+
+def curves_of(file: Path) -> Path:
+    """The file of the curves beside a file of rows; its suffix may be in capitals as theirs."""
+    here = [file.with_name(f"{file.stem}.curves{suffix}") for suffix in (".csv", file.suffix)]
+    return next((path for path in here if path.exists()), here[0])
+
+
+def _files(results: Path) -> dict[str, Path]:
+    """Suite -> its file. Curves, hidden files and the lock files of office programs are left out."""
+    found = {
+        file.stem: file
+        for file in sorted(results.iterdir() if results.is_dir() else ())
+        if file.suffix.lower() == ".csv"
+        and not file.stem.lower().endswith(".curves")
+        and not file.name.startswith((".", "~"))
+    }  # of .CSV and .csv the last one counts, the one that kdbench writes
+    return found
 
 
 def records(attempts: pd.DataFrame) -> pd.DataFrame:

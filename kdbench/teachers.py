@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import checkpoint, models
+from kdbench.class_order import like_chance, permuted
 from kdbench.data import open_feed
 from kdbench.data.sets import Split
 from kdbench.errors import KdbenchError
 from kdbench.evaluate import predictions, top_k
+from kdbench.fitting import Part, choose, parts, unsound
 from kdbench.hashing import digest
 from kdbench.identity import weights_digest
 from kdbench.method import Needs
+from kdbench.models.cifar import ENTRIES
 from kdbench.models.net import Net, place
 from kdbench.suites import DataSpec, ModelSpec
 
@@ -25,20 +28,29 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 TOLERANCE = 0.05  # points that a teacher may be below the expected accuracy, which is told with two digits
 
 
+# Networks that share the names and shapes of their tensors with another one.
+TWINS = ("mobilenetv2", "mobilenetv2_stride1")
+
+
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher whose weights lie at ``path``; ``id`` hashes their content. ``expected``: top-1 on test, percent."""
+    """A teacher whose weights are in the file ``path``. ``expected``: top-1 on test, percent.
+
+    ``id`` hashes all that its outputs depend on but the images: weights and network. ``remark``: which of the file's
+    weights were taken, where that is a choice.
+    """
 
     name: str
     model: ModelSpec
     path: Path
     id: str
     expected: float | None
+    remark: str = ""
 
     def net(self, data: DataSpec) -> Net:
         """The frozen network, in eval mode. Raises KdbenchError when the file is not what it was."""
-        model = _filled(self.name, self.model, self.path, data)
-        if _content(model) != self.id:
+        model, _ = _filled(self.name, self.model, self.path, data)
+        if _identity(model, self.model) != self.id:
             raise KdbenchError(
                 f"{self.path} changed while it was in use; run again to train with the new weights"
             )
@@ -47,20 +59,22 @@ class Teacher:
 
 def open_teacher(name: str, model: ModelSpec, path: Path, data: DataSpec, expected: float | None) -> Teacher:
     """Check the weights at ``path`` against the architecture. Raises KdbenchError with what does not fit."""
-    return Teacher(name, model, path, _content(_filled(name, model, path, data)), expected)
+    filled, remark = _filled(name, model, path, data)
+    return Teacher(name, model, path, _identity(filled, model), expected, remark)
 
 
-def _filled(name: str, spec: ModelSpec, path: Path, data: DataSpec) -> nn.Module:
+def _filled(name: str, spec: ModelSpec, path: Path, data: DataSpec) -> tuple[nn.Module, str]:
     model = models.create(spec.arch, data.classes, **spec.args)
-    fill(model, checkpoint.load_weights(path), name, path)
-    return model
+    return model, _fill(model, parts(checkpoint.state_dicts(path)), name, path)
 
 
-def _content(model: nn.Module) -> str:
-    """The hash of all that can change an output."""
-    return weights_digest(
+def _identity(model: nn.Module, spec: ModelSpec) -> str:
+    """The hash of the weights; of the network too, unless they belong to one alone of kdbench's own."""
+    weights = weights_digest(
         {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     )
+    arch, own = models.full_name(spec.arch), {full for name, full in ENTRIES.items() if name not in TWINS}
+    return weights if arch in own and not spec.args else digest([weights, arch, dict(spec.args)])
 
 
 def find_file(name: str, folder: Path) -> Path:
@@ -79,48 +93,18 @@ def find_file(name: str, folder: Path) -> Path:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:
-    """Load ``state`` into ``model``: all keys, all shapes. Counters that old checkpoints lack may be missing."""
-    state, own = unwrapped(state), model.state_dict()
-    if problems := misfit(own, state):
-        raise KdbenchError(f"{path} does not fit {name}: it {told(problems[:1])}; is it another model?")
-    model.load_state_dict({**own, **state})
+    """Load ``state``: all keys, all shapes, finite floats. Counters that old checkpoints lack may be missing."""
+    _fill(model, parts({(): state}), name, path)
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """``state`` without the prefix before every key: DataParallel's, torch.compile's, that of mdistiller's Vanilla."""
-    for prefix in ("module.", "_orig_mod.", "student."):
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
-
-
-Problems = list[tuple[str, list[str]]]
-
-
-def misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Problems:
-    """What keeps ``state`` from being the weights of a model whose state dict is ``own``: (what, keys); [] if nothing.
-
-    Only names and shapes are looked at.
-    """
-    shapes = [
-        f"{k} is {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    found = (
-        ("lacks", [k for k in own if k not in state and not k.endswith("num_batches_tracked")]),
-        ("has the unknown", [k for k in state if k not in own]),
-        ("differs in shape:", shapes),
-    )
-    return [(what, keys) for what, keys in found if keys]
-
-
-def told(problems: Problems) -> str:
-    """Problems in words, the first three keys of each."""
-    return ", ".join(
-        f"{what} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-        for what, keys in problems
-    )
+def _fill(model: nn.Module, found: Sequence[Part], name: str, path: Path) -> str:
+    """Load the part of a file that fits; returns the sentence on the choice. Raises KdbenchError with what is wrong."""
+    own = model.state_dict()
+    part, remark = choose(own, found, name, path)
+    if wrong := unsound(own, part.state):
+        raise KdbenchError(f"{path} holds no weights of {name}: {wrong}")
+    model.load_state_dict({**own, **part.state})
+    return remark
 
 
 def teacher_logits(teacher: Teacher, net: Net, split: Split, work: Path, device: torch.device) -> Tensor:
@@ -135,8 +119,12 @@ def teacher_logits(teacher: Teacher, net: Net, split: Split, work: Path, device:
     return logits
 
 
-def verdict(teacher: Teacher, top1: float, split: str) -> list[str]:
-    """What a teacher reaches on ``split``, in words, with a warning where that is below what is expected of it."""
+def verdict(teacher: Teacher, top1: float, split: str, classes: int) -> list[str]:
+    """What a teacher reaches on ``split``, in words, with a warning where that is below what is expected of it.
+
+    Without an expectation there is one where chance reaches as much.
+    """
+    doubt = like_chance(top1, classes)
     lines = [f"teacher {teacher.name} ({teacher.id}) reaches {top1:.2f} % top-1 on {split}"]
     if teacher.expected is not None:
         lines[0] += f" (expected {teacher.expected:.2f})"
@@ -144,8 +132,19 @@ def verdict(teacher: Teacher, top1: float, split: str) -> list[str]:
             lines.append(
                 f"WARNING: the suite expects {teacher.expected:.2f} % of {teacher.name}; this teacher is "
                 f"{teacher.expected - top1:.2f} points below, so results are not comparable with published ones"
+                + (f"; it is {doubt}" if doubt else "")
             )
+    elif doubt:
+        lines[0] += f" (WARNING: {doubt})"
     return lines
+
+
+def order_lines(
+    teacher: Teacher, top1: float, data: DataSpec, split: Split, work: Path, device: torch.device
+) -> list[str]:
+    """A warning where the teacher's classes seem to be in another order than the data's."""
+    logits = teacher_logits(teacher, place(teacher.net(data), device), split, work, device)
+    return permuted(teacher.name, top1, logits.cpu(), split.evaluation.targets.cpu())
 
 
 def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:

@@ -111,6 +111,7 @@ class Trainee:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
+        momentum_from_zero(self.optimizer)
 
     def prepare(self, teacher_batches: Any) -> None:
         """The method's one pass over the train set, where it has one."""
@@ -231,7 +232,21 @@ class Trainee:
         self.net.load_state_dict(state["net"])
         self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
+        momentum_from_zero(self.optimizer)  # of a checkpoint that was written without
         self.streams.load(state["streams"])
+
+
+def momentum_from_zero(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter without a momentum buffer one of zeros.
+
+    torch makes it at a parameter's first gradient, as a copy of it: momentum * 0 + gradient, the same number. But a
+    fused step fails where only some of its parameters have a buffer, as after a change of a method's phase.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _added(calls: list[Terms]) -> Terms:

@@ -10,15 +10,16 @@ import csv
 import dataclasses
 import fcntl
 import io
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdbench import checkpoint, plan, registry, store, suites
+from kdbench import checkpoint, lines, plan, registry, store, suites
 from kdbench.errors import KdbenchError
 from kdbench.hashing import canonical, digest
 from kdbench.plan import Cell
-from kdbench.suites import Suite
+from kdbench.suites import Suite, replace_recipe
 
 Row = dict[str, str]
 
@@ -27,31 +28,46 @@ def upgrade(file: Path, suite: str | None = None, plugins: Path | None = None) -
     """Rewrite ``file`` with today's columns; returns what was done, in a sentence.
 
     ``suite``: name or .toml file of the suite that the rows are of (default: the name that each row carries).
-    The old file is kept beside it as ``<file>.schema<n>``. Raises KdbenchError for a damaged file.
+    A file of today's schema whose columns are in another order or lack, or whose line ends are not Unix's, is rewritten
+    too. The old file is kept beside it as ``<file>.schema<n>``. Raises KdbenchError for a damaged file.
     """
     registry.load(plugins)
-    schema = store.schema_of(file)
-    if schema == store.SCHEMA:
-        return f"{file} has schema {schema} already"
     store.load(file)  # refuses what is damaged, and a newer schema
-    with open(file, "rb+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        content = held.read()
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-        found = {name: _suite(suite or name) for name in {row["suite"] for row in rows}}
-        upgraded = [_upgraded(row, found[row["suite"]]) for row in rows]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, store.COLUMNS, lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(upgraded)
-        backup = file.with_name(f"{file.name}.schema{schema}")
-        checkpoint.write_atomic(backup, content)
-        checkpoint.write_atomic(file, text.getvalue().encode())
-    known = sum(bool(row["setting"]) for row in upgraded)
+    try:
+        with open(file, "rb+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            return _rewrite(file, held.read(), suite)
+    except OSError as error:
+        raise KdbenchError(
+            f"cannot write {error.filename or file} ({error.strerror}); free or fix it"
+        ) from error
+
+
+def _rewrite(file: Path, content: bytes, suite: str | None) -> str:
+    schema, found = store.schema_of(file), lines.read(file, content, store.COLUMNS)
+    if schema == store.SCHEMA and found.header in ([], store.COLUMNS) and lines.is_plain(content):
+        return f"{file} has schema {schema} already"
+    rows = [dict(zip(found.header, row, strict=True)) for row in found.rows]
+    known = {name: _suite(suite or name) for name in {row["suite"] for row in rows}}
+    upgraded = rows if schema == store.SCHEMA else [_upgraded(row, known[row["suite"]]) for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, store.COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(upgraded)
+    backup = _free(file.with_name(f"{file.name}.schema{schema}"))
+    checkpoint.write_atomic(backup, content)
+    checkpoint.write_atomic(file.resolve(), text.getvalue().encode())
+    settings = sum(bool(row.get("setting")) for row in upgraded)
     return (
-        f"{file}: {len(rows)} rows upgraded from schema {schema} to {store.SCHEMA}, the setting of {known} of them is "
-        f"known; the old file is {backup}"
+        f"{file}: {len(rows)} rows upgraded from schema {schema} to {store.SCHEMA}, the setting of {settings} of them "
+        f"is known; the old file is {backup}"
     )
+
+
+def _free(path: Path) -> Path:
+    """``path``, or with the first number behind it that no file has: no backup replaces another one."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([path], numbered) if not place.exists())
 
 
 def _suite(name: str) -> Suite | None:
@@ -79,13 +95,13 @@ def cell_of(row: Mapping[str, str], suite: Suite) -> Cell | None:
     values = {key: [value] for key, value in json.loads(row["params"]).items()}
     for pair in pairs:
         for count in sorted(epochs):
-            recipe = dataclasses.replace(suite.recipe, epochs=count, precision=precision)
+            recipe = replace_recipe(suite.recipe, {"epochs": count, "precision": precision}, "the row")
             try:
                 (cell,) = plan.cells(
                     dataclasses.replace(suite, recipe=recipe),
                     [row["method"]],
                     [pair],
-                    [int(row["seed"])],
+                    [int(float(row["seed"]))],
                     {row["method"]: values},
                     row["split"],
                     row.get("split_id", ""),

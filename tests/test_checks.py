@@ -3,6 +3,7 @@
 import pytest
 
 from kdbench import checks
+from kdbench.checks.phases import thresholds
 from kdbench.errors import KdbenchError
 
 GOOD = '''"""A made-up method."""
@@ -77,6 +78,17 @@ def _ce(term: str) -> tuple[str, str]:
 
 # what is done wrong: (the check that must fail, a part of its reason, replacements in GOOD)
 FAULTS = {
+    "a phase kept outside the buffers": (
+        "phases",
+        "across batch.epoch 30: the curves differ",
+        [
+            _before("ce = ce * getattr(modules, 'kept', 1.0)"),
+            (
+                "modules.count.add_(1)",
+                "modules.kept = 2.0 if batch.epoch <= 30 else getattr(modules, 'kept', 1.0)",
+            ),
+        ],
+    ),
     "another class name": ("name", "'other'", [("class Mine", "class Other")]),
     "no docstring": ("docstring", "lacks", [("Equation: L", "L"), ("fidelity: reconstruction.\n", "\n")]),
     "no paper": ("docstring", "paper", [(" (Brier, Monthly Weather Review 1950)", "")]),
@@ -288,6 +300,37 @@ def test_a_fault_is_found(tmp_path, scratch_registry, fault):
     reason = checks.run(checks.CHECKS[check], subject)
     assert reason is not None, f"{fault!r} passes {check}"
     assert part in reason, reason
+
+
+def test_only_phases_sees_what_a_change_of_phase_forgets(tmp_path, scratch_registry):
+    """The other loop checks train four epochs of 60 reference epochs: all behind the change at 30."""
+    _, _, changes = FAULTS["a phase kept outside the buffers"]
+    (subject,) = checks.subjects(str(write(tmp_path, *changes)))
+    failed = [name for name in checks.BY_GROUP["loop"] if checks.run(checks.CHECKS[name], subject)]
+    assert failed == ["phases"]
+
+
+@pytest.mark.parametrize("name", ["ab", "ft", "fsp"])
+def test_phases_sees_momentum_of_only_some_parameters(scratch_registry, monkeypatch, name):
+    monkeypatch.setattr("kdbench.trainee.momentum_from_zero", lambda optimizer: None)
+    (subject,) = checks.subjects(name)
+    reason = checks.run(checks.CHECKS["phases"], subject)
+    assert reason is not None
+    assert reason.startswith(
+        f"across batch.epoch 30 the cell ended as error: {name} failed in a training step"
+    )
+
+
+def test_the_thresholds_of_an_epoch_are_found(tmp_path, scratch_registry):
+    """Through arithmetic, in one another's branches, in update; not those outside of the schedule."""
+    loss = _before(
+        "if 1 - (batch.epoch - 1) / 239 < 0.5: ce = ce * 2",
+        "if 2 * batch.epoch >= 80: ce = ce if batch.epoch > 200 else ce * min(batch.epoch / 50, 1.0)",
+        "ce = ce * max(0.5, batch.epoch * torch.ones(()).double()) if batch.epoch > 900 else ce",
+    )
+    update = ("modules.count.add_(1)", "modules.count.add_(float(7 == batch.epoch))")
+    checks.subjects(str(write(tmp_path, loss, update)))
+    assert thresholds(scratch_registry.create("mine", {})) == pytest.approx([7, 40, 50, 120.5, 200])
 
 
 def test_a_method_that_cannot_be_planned_fails_alone(tmp_path, scratch_registry):

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kdbench.data import cached, load, load_folder
+from kdbench.data.sources import list_files
 from tests.cli_process import python
 from tests.image_files import NAMES, arrays, save, write_folders, write_npz
 
@@ -117,11 +119,53 @@ def test_each_size_is_kept_apart(cache, root):
     assert len(list(cache.iterdir())) == 3
 
 
-def test_a_moved_folder_keeps_its_cache_and_another_name_shares_it(cache, root, decoded, tmp_path):
+def test_another_name_shares_the_cache_and_a_moved_folder_has_its_own(cache, root, decoded, tmp_path):
     want = load("mine", root).id
+    shared = load("yours", root)
+    assert (shared.id, shared.name, len(decoded)) == (want, "yours", 1)
     root.rename(tmp_path / "elsewhere")
-    moved = load("yours", tmp_path / "elsewhere")
-    assert (moved.id, moved.name, len(decoded)) == (want, "yours", 1)
+    assert (load("mine", tmp_path / "elsewhere").id, len(decoded)) == (want, 2)
+
+
+def equal_outside(root: Path, image: np.ndarray) -> Path:
+    """A folder whose first file is ``image`` as a BMP; all files have one time of change."""
+    write_folders(root)
+    file = root / "train" / "ant" / "0.png"
+    Image.fromarray(image).save(file, format="bmp")
+    for each in sorted(root.rglob("*.png")):
+        os.utime(each, ns=(10**18, 10**18))
+    return file
+
+
+@pytest.mark.parametrize("side", [6, 200], ids=["short", "long"])
+@pytest.mark.parametrize("place", ["one", "two"], ids=["replaced", "beside"])
+def test_files_of_equal_names_lengths_and_times_are_told_apart(cache, tmp_path, side, place):
+    """Of 117 KiB the pixel that differs is in no piece that is read; the times of the inode or the place tell."""
+    first = np.zeros((side, side, 3), np.uint8)
+    second = first.copy()
+    second[side // 3] = 9
+    found = []
+    for folder, image in (("one", first), (place, second)):
+        file = equal_outside(tmp_path / folder, image)
+        found.append((file.stat().st_size, file.stat().st_mtime_ns))
+        images = load_folder("mine", tmp_path / folder, size=side).train.images
+        assert any(np.array_equal(shown, image) for shown in images.numpy())
+    assert found[0] == found[1]
+
+
+def test_content_alone_is_seen_whatever_the_times_are(root, monkeypatch, tmp_path):
+    """Some file systems keep no time of the inode."""
+    listing = list_files("mine", root)
+    file = root / "train" / "ant" / "0.png"
+    stamps = set()
+    for value in (3, 5):
+        save(np.full((6, 6, 3), value, np.uint8), file)
+        real = os.stat(file)
+        monkeypatch.setattr(
+            cached, "reached", lambda path, real=real: os.stat_result((*real[:6], 99, 0, 0, 0))
+        )
+        stamps.add(cached.stamp(listing, 0))
+    assert len(stamps) == 2
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b"", lambda b: b"x" * len(b)])

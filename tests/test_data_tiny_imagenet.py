@@ -114,7 +114,7 @@ def test_a_class_that_was_not_unpacked_is_named(root):
 
 def test_a_class_without_images_is_named(root):
     shutil.rmtree(root / "train" / "n02" / "images")
-    with pytest.raises(KdbenchError, match=r"n02/images holds no image"):
+    with pytest.raises(KdbenchError, match=r"train/n02 holds no image"):
         load("mine", root)
 
 

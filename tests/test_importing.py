@@ -9,6 +9,7 @@ import torch
 
 from kdbench import checkpoint, importing, models
 from kdbench.errors import KdbenchError
+from kdbench.fitting import parts
 from kdbench.importing import import_teachers, recognise
 from kdbench.session import trained_path
 from kdbench.suites import load
@@ -125,7 +126,7 @@ def test_one_bad_file_does_not_cost_the_others(lab, tmp_path, state):
 
 def known(lab, state, *replaced, arch=None):
     state = state if arch is None else models.create(arch, 4).state_dict()
-    return recognise(state, load(str(lab.suite_file(*replaced))), "f.pth")
+    return recognise(parts({(): state}), load(str(lab.suite_file(*replaced))), "f.pth")
 
 
 def test_the_suites_names_go_before_those_of_architectures(lab):

@@ -16,9 +16,9 @@ from kdbench import plan, registry, store, suites
 from kdbench.published import Number
 from kdbench.report import beside, paper, reproduction, scatter, style
 from kdbench.report.frames import tables
-from kdbench.report.literature import SUITES, literature
+from kdbench.report.literature import SPLITS, SUITES, literature
 from kdbench.report.notes import provenance
-from kdbench.report.reproduction import Ours, compare
+from kdbench.report.reproduction import Ours, compare, inputs
 
 COUNTER = itertools.count()
 FOLLOWS = literature("cifar100")
@@ -29,7 +29,8 @@ def run(method, top1, pair=A, seed=0, **changes):
     """One finished run of suite cifar100 in full; its best evaluated epoch is 0.3 better than its last."""
     known = {
         "schema": store.SCHEMA, "cell_id": f"cell{next(COUNTER):08d}", "suite": "cifar100", "dataset": "cifar100",
-        "split": "test", "teacher": pair[0], "teacher_id": pair[0] and "abcd1234", "student": pair[1],
+        "split": "test", "split_id": SPLITS["cifar100"], "tested": 10_000,
+        "teacher": pair[0], "teacher_id": pair[0] and "abcd1234", "student": pair[1],
         "method": method, "method_version": 1, "params": "{}", "recipe_id": FOLLOWS.recipe_id, "seed": seed,
         "variant": "", "status": "ok", "top1": top1, "top1_best": top1 and top1 + 0.3, "top5": top1 and 90.0,
         "epochs_done": 240, "train_s": 240.0, "run_id": "run", "attempt": 1, "git_commit": "0123456789abcdef",
@@ -52,8 +53,30 @@ def read(path, rows, suite="cifar100"):
     return tables(store.read(path / f"{suite}.csv"))
 
 
-def frame(path, rows, suite="cifar100"):
-    return reproduction.frame(suite, read(path, rows, suite))
+def curves(rows, every=1):
+    """Top-1 of every so many epochs of each finished run, and of its last."""
+    known = [
+        {"cell_id": row["cell_id"], "run_id": "run", "epoch": epoch, "term": "top1", "value": 1.0}
+        for row in rows
+        if row["status"] == "ok"
+        for epoch in range(1, row["epochs_done"] + 1)
+        if epoch % every == 0 or epoch == row["epochs_done"]
+    ]
+    return pd.DataFrame(known, columns=store.CURVE_COLUMNS)
+
+
+def frame(path, rows, suite="cifar100", every=1):
+    return reproduction.frame(suite, read(path, rows, suite), curves(rows, every))
+
+
+def ours(n, mean, std=0.0, best=None, best_std=0.0, whole=True):
+    """Runs of exactly this mean and std (ddof 1): half of them below and half above."""
+    return Ours(values(n, mean, std), () if best is None else values(n, best, best_std), whole)
+
+
+def values(n, mean, std):
+    signs = np.resize([-1.0, 1.0], n) if n > 1 else np.zeros(1)
+    return tuple(mean + signs * std * np.sqrt((n - 1) / n))
 
 
 def line(data, label, pair="resnet56 -> resnet20", metric="top1"):
@@ -72,24 +95,61 @@ def number(value, std=math.nan, count=math.nan, rule="last"):
     [(70.86, "within", 0.2), (70.87, "higher", 0.21), (70.46, "within", -0.2), (70.45, "lower", -0.21)],
 )
 def test_within_is_two_standard_errors(mean, verdict, delta):
-    result = compare(Ours(4, mean, 0.2), [number(70.66)])  # standard error 0.2 / sqrt(4) = 0.1
+    result = compare(ours(4, mean, 0.2), [number(70.66)])  # standard error 0.2 / sqrt(4) = 0.1
     assert (result.verdict, round(result.delta, 9), result.se) == (verdict, delta, pytest.approx(0.1))
 
 
 def test_their_spread_counts_where_their_std_and_runs_are_printed():
-    ours = Ours(4, 70.95, 0.2)  # 0.29 above: sqrt(0.2^2/4 + 0.25^2/5) = 0.15
-    assert compare(ours, [number(70.66, 0.25, 5)]).se == pytest.approx(0.15)
-    assert compare(ours, [number(70.66, 0.25, 5)]).verdict == "within"
-    assert compare(ours, [number(70.66, 0.25)]).verdict == "higher"
-    assert compare(ours, [number(70.66, math.nan, 5)]).verdict == "higher"
+    runs = ours(4, 70.95, 0.2)  # 0.29 above: sqrt(0.2^2/4 + 0.25^2/5) = 0.15
+    assert compare(runs, [number(70.66, 0.25, 5)]).se == pytest.approx(0.15)
+    assert compare(runs, [number(70.66, 0.25, 5)]).verdict == "within"
+    assert compare(runs, [number(70.66, 0.25)]).verdict == "within"  # of one run
+    assert compare(runs, [number(70.66, math.nan, 5)]).verdict == "higher"
 
 
 def test_a_best_epoch_is_compared_with_our_best_epoch():
-    ours = Ours(4, 76.0, 0.2, 76.3, 0.4)
-    last, best = compare(ours, [number(76.32)]), compare(ours, [number(76.32, rule="best")])
+    runs = ours(4, 76.0, 0.2, 76.3, 0.4)
+    last, best = compare(runs, [number(76.32)]), compare(runs, [number(76.32, rule="best")])
     assert (last.verdict, last.compared, last.se) == ("lower", 76.0, pytest.approx(0.1))
     assert (best.verdict, best.compared, best.se) == ("within", 76.3, pytest.approx(0.2))
-    assert compare(Ours(4, 76.3, 0.2), [number(76.32, rule="best")]).verdict == "no best epoch: no verdict"
+    for without in (ours(4, 76.3, 0.2), ours(4, 76.0, 0.2, 76.3, 0.4, whole=False)):
+        assert compare(without, [number(76.32, rule="best")]).verdict == "no best epoch: no verdict"
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),  # last 76.0, best 76.3; standard errors 0.1
+    [
+        (75.7, "higher"),
+        (75.95, "rule unknown: no verdict"),  # within of the last, higher than it is the best
+        (76.15, "within"),
+        (76.4, "rule unknown: no verdict"),
+        (76.6, "lower"),
+    ],
+)
+def test_an_unknown_rule_has_a_verdict_where_both_agree(value, verdict):
+    runs = ours(4, 76.0, 0.2, 76.3, 0.2)
+    unknown, probable = number(value, rule="unknown"), number(value, rule="best")._replace(sure=False)
+    assert compare(runs, [unknown]).verdict == compare(runs, [probable]).verdict == verdict
+    assert compare(runs, [unknown]).compared == pytest.approx(76.0)
+    assert compare(runs, [probable]).compared == pytest.approx(76.3)
+    assert compare(runs._replace(whole=False), [unknown]).verdict == "no best epoch: no verdict"
+
+
+def test_inputs_of_a_verdict_are_like_with_like():
+    runs = Ours((76.0, 76.2), (76.5, 76.4), True)
+    (last,) = inputs(runs, number(75.0, 0.3, 5))
+    assert (last.ours.tolist(), last.published, last.std, last.runs) == ([76.0, 76.2], 75.0, 0.3, 5)
+    (best,) = inputs(runs, number(75.0, rule="best"))
+    assert (best.ours.tolist(), best.std, best.runs) == ([76.5, 76.4], None, 1)
+    both = inputs(runs, number(75.0, rule="unknown"))
+    assert [each.ours.tolist() for each in both] == [[76.0, 76.2], [76.5, 76.4]]
+    assert inputs(runs._replace(whole=False), number(75.0, rule="unknown")) is None
+
+
+def test_a_number_that_cannot_be_judged_leaves_it_to_the_others():
+    sparse = ours(4, 74.0, 0.1, 74.2, 0.1, whole=False)
+    found = compare(sparse, [number(74.1, rule="best"), number(74.42)])
+    assert (found.verdict, found.nearest.value) == ("lower", 74.42)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +157,12 @@ def test_a_best_epoch_is_compared_with_our_best_epoch():
     [(74.0, "lower", -0.42), (74.35, "within", -0.07), (74.6, "within", -0.13), (75.0, "higher", 0.27)],
 )
 def test_a_range_contains_what_lies_between_and_the_nearest_number_counts(mean, verdict, delta):
-    result = compare(Ours(4, mean, 0.1), [number(74.42), number(74.73)])  # standard error 0.05
+    result = compare(ours(4, mean, 0.1), [number(74.42), number(74.73)])  # standard error 0.05
     assert (result.verdict, round(result.delta, 9)) == (verdict, delta)
 
 
 def test_one_run_has_no_verdict():
-    result = compare(Ours(1, 60.0, math.nan), [number(70.66)])
+    result = compare(ours(1, 60.0), [number(70.66)])
     assert (result.verdict, result.delta) == ("n = 1: no verdict", pytest.approx(-10.66))
     assert math.isnan(result.se)
 
@@ -189,6 +249,79 @@ def test_another_recipe_shows_the_published_numbers_without_a_verdict(tmp_path, 
         "No published number is tested here.",
         f"1 not comparable, published values for orientation only: {why}.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("images", "why"),
+    [
+        ("0123456789ab", "the images are not those of cifar100 (some of them, or others)"),
+        ("", "the rows do not say on which images"),
+    ],
+)
+def test_other_images_have_no_verdict(tmp_path, images, why):
+    """Half of CIFAR-100, or fewer images of each class, under the same name and recipe."""
+    kd = line(frame(tmp_path, runs("kd", 70.6, 70.7, split_id=images)), "kd")
+    assert (kd["printed"], kd["verdict"], kd["why"]) == ("70.66", "", why)
+
+
+def test_rows_of_two_sets_of_images_are_told_apart(tmp_path):
+    """The table's data set is then named with its hash; the published numbers are found all the same."""
+    data = frame(tmp_path, [*runs("kd", 70.6, 70.7), *runs("kd", 60.6, 60.7, split_id="0123456789ab")])
+    kd = data[(data["label"] == "kd") & (data["metric"] == "top1")]
+    assert sorted(zip(kd["verdict"], kd["comparable"], strict=True)) == [("", False), ("within", True)]
+    assert set(data["dataset"]) == {"cifar100"}
+
+
+@pytest.mark.parametrize(
+    ("tested", "why"),
+    [
+        (10_000, ""),
+        (400, "400 test images, tiny-imagenet has 10000"),
+        (None, "the images are not verified: the rows do not say how many were tested"),
+    ],
+)
+def test_images_of_unknown_hash_are_counted(tmp_path, tested, why):
+    own = literature("tiny-imagenet")
+    here = {"suite": own.suite, "dataset": own.dataset, "recipe_id": own.recipe_id, "tested": tested}
+    pair = ("vgg19", "vgg8")
+    data = frame(tmp_path, runs("kd", 58.0, 58.1, pair=pair, split_id="0123456789ab", **here), own.suite)
+    kd = line(data, "kd", "vgg19 -> vgg8")
+    assert (bool(kd["printed"]), kd["why"], bool(kd["verdict"])) == (True, why, not why)
+    caution = "kdbench does not know the hash of tiny-imagenet's true images: only their number was checked."
+    assert kd["caution"] == ("" if why else caution)
+    assert (caution in reproduction.headline(data)) == (not why)
+
+
+@pytest.mark.parametrize(("every", "verdict"), [(1, "lower"), (10, "no best epoch: no verdict")])
+def test_a_best_epoch_needs_every_late_one_evaluated(tmp_path, every, verdict):
+    """Of 240 epochs the last 30, after the milestone at 210."""
+    dkd = line(frame(tmp_path, runs("dkd", 71.0, 71.2), every=every), "dkd")
+    assert (dkd["printed"], dkd["rule"], dkd["verdict"]) == ("71.97", "best", verdict)
+
+
+def test_one_late_epoch_missing_is_not_every_one(tmp_path):
+    rows = runs("dkd", 71.0, 71.2)
+    found, seen = read(tmp_path, rows), curves(rows)
+    (table,) = found
+    cells = {row["cell_id"] for row in rows}
+    assert reproduction.evaluated(table, seen, 210) == cells
+    lost = (seen["cell_id"] == rows[0]["cell_id"]) & (seen["epoch"] == 211)
+    assert reproduction.evaluated(table, seen[~lost], 210) == {rows[1]["cell_id"]}
+    early = (seen["epoch"] <= 210) & (seen["epoch"] % 7 > 0)
+    assert reproduction.evaluated(table, seen[~early], 210) == cells
+    assert reproduction.evaluated(table, seen[:0], 210) == set()
+
+
+def test_a_remark_on_a_published_number_is_printed(tmp_path):
+    rows = runs("ctkd", 71.1, 71.2)
+    found = read(tmp_path, rows)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with rc_context(style.RC):
+        beside.write(folder, "cifar100", found, [], curves(rows))
+    text = (folder / "reproduction.md").read_text("utf-8")
+    assert "- 71.19 [CTKD] rule probably best: the code keeps the best test accuracy" in text
+    assert "| 71.19 [CTKD] | probably best |" in text
 
 
 def test_a_suite_of_ones_own_is_not_the_literatures(tmp_path):
@@ -311,13 +444,14 @@ def test_every_method_has_its_place():
 def test_imagenet_has_top1_and_top5(tmp_path):
     own = literature("imagenet")
     here = {"suite": "imagenet", "dataset": "imagenet", "recipe_id": own.recipe_id, "epochs_done": own.epochs}
+    here |= {"split_id": "their own", "tested": 50_000}
     rows = runs("crd", 71.1, 71.2, pair=("resnet34", "resnet18"), **here)
     (layout,) = paper.layouts(frame(tmp_path, rows, "imagenet"))
     assert layout.name == "paper_imagenet"
     crd = {pair: text for (row, pair), text in grid(layout).items() if row == "crd"}
     assert crd == {
-        "resnet34 → resnet18": "71.15 ± 0.07 (2)<br>71.17 unknown [CRD]<br>-0.02 within",
-        "resnet34 → resnet18, top5": "90.00 ± 0.00 (2)<br>90.13 unknown [CRD]<br>-0.13 lower",
+        "resnet34 → resnet18": "71.15 ± 0.07 (2)<br>71.17 unknown [CRD]<br>-0.02 rule unknown: no verdict",
+        "resnet34 → resnet18, top5": "90.00 ± 0.00 (2)<br>90.13 unknown [CRD]<br>-0.13 no best epoch: no verdict",
     }
 
 
@@ -410,6 +544,7 @@ def test_report_print_stands_in_80_columns_and_needs_no_torch(tmp_path):
     weak = {"teacher_top1": 60.0, "teacher_id": "weak0000"}
     rows = [*runs("kd", 70.6, 70.7), *runs("dkd", 72.1, 70.2, variant=long), *runs("at", 70.1, 70.2, **weak)]
     store.append(tmp_path / "cifar100.csv", rows)
+    store.append(tmp_path / "cifar100.curves.csv", curves(rows).to_dict("records"), store.CURVE_COLUMNS)
     options = ["report", "--results", str(tmp_path), "--out", str(tmp_path / "out"), "--print"]
     code = f"import sys; from kdbench.cli import main; main({options!r}); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

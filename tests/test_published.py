@@ -27,7 +27,7 @@ NOT_BUILT = set(  # networks that neither kdbench nor timm has
 
 
 def test_every_row_of_the_collection_is_there():
-    assert len(ROWS) == 2142
+    assert len(ROWS) == 2144
     assert ROWS[["value"]].notna().all(axis=None)
     assert ROWS["value"].between(0, 100).all()
 
@@ -53,10 +53,10 @@ def test_a_variant_is_what_the_method_can_be_set_to():
     ("teacher", "student", "method", "value", "rule", "runs"),
     [
         ("resnet56", "resnet20", "kd", 70.66, "last", 5),
-        ("resnet32x4", "resnet8x4", "dkd", 76.32, "best", math.nan),
+        ("resnet32x4", "resnet8x4", "dkd", 76.32, "best", 5),
         ("resnet50", "mobilenetv2", "crd", 69.11, "last", 3),
         ("wrn_40_2", "shufflenetv1", "at", 73.32, "last", 3),
-        ("resnet32x4", "shufflenetv2", "dkd", 77.07, "best", math.nan),
+        ("resnet32x4", "shufflenetv2", "dkd", 77.07, "best", 5),
         ("resnet56", "resnet20", "lskd", 71.43, "best", 4),
         ("resnet110", "resnet20", "ttm", 71.46, "unknown", math.nan),
         ("resnet56", "resnet20", "ce", 69.06, "last", 5),
@@ -84,6 +84,103 @@ def test_every_pair_of_a_suite_has_kd_teacher_and_plain_student(name):
 def test_the_suites_expected_teachers_are_the_published_ones(name):
     for teacher, spec in suites.load(name).teachers.items():
         assert published.lookup(CRD, Name(name, teacher, "", "teacher")).low == spec.top1
+
+
+def rows_of(key, method, teacher, student, **more):
+    """The rows of one source's number."""
+    wanted = {"key": key, "method": method, "teacher": teacher, "student": student, **more}
+    return ROWS[(ROWS[list(wanted)] == list(wanted.values())).all(axis=1)]
+
+
+def test_dkds_numbers_are_means_of_5_and_3_runs():
+    """The paper: 5 on CIFAR-100, 3 on ImageNet; its author: the best epoch. Whoever quotes them quotes that."""
+    dkd = ROWS[(ROWS["method"] == "dkd") & (ROWS["variant"] == "") & (ROWS["rule"] == "best")]
+    runs = dkd.groupby(["dataset", "origin"])["runs"].agg(["min", "max", "count"])
+    assert runs.loc["cifar100"].to_numpy().tolist() == [[5, 5, 11], [5, 5, 40]]
+    assert runs.loc["imagenet"].to_numpy().tolist() == [[3, 3, 2], [3, 3, 9]]
+    assert dkd[dkd["key"] == "DKD"]["note"].str.contains("mdistiller/issues/30").all()
+
+
+@pytest.mark.parametrize("key", ["CTKD", "LSKD"])
+def test_ctkds_rule_is_probably_best(key):
+    (row,) = rows_of(key, "ctkd", "resnet56", "resnet20", variant="").to_dict("records")
+    assert (row["value"], row["rule"]) == (71.19, "best")
+    assert row["note"].startswith("rule probably best: ")
+    assert "logit-standardization-KD/issues/23" in row["note"]
+    (number,) = CRD[Name("cifar100", "resnet56", "resnet20", "ctkd")].numbers
+    assert (number.rule_said, number.sure) == ("probably best", False)
+
+
+def test_a_rule_that_is_said_is_sure_whatever_others_guess():
+    guess = {"key": "A", "value": 70.0, "std": math.nan, "runs": math.nan, "origin": "own", "rule": "best"}
+    guess |= {"note": "rule probably best: a guess"}
+    said = guess | {"key": "B", "rule": "last", "note": ""}
+    for rows in ([guess, said], [said, guess]):
+        (number,) = published._numbers(rows)
+        assert (number.rule, number.sure, number.rule_said) == ("last", True, "last")
+        assert number.notes == ("rule probably best: a guess",)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "value"),
+    [
+        ("resnet32x4", "resnet8x4", 78.28),
+        ("resnet110", "resnet20", 72.27),
+        ("resnet32x4", "wrn_16_2", 77.53),
+        ("resnet32x4", "wrn_40_2", 79.66),
+        ("vgg13", "mobilenetv2", 70.94),
+    ],
+)
+def test_lskds_single_best_runs_are_not_means_of_4(teacher, student, value):
+    """What is printed is to the digit the best epoch of the released log."""
+    (row,) = rows_of("LSKD", "mlkd", teacher, student, method_as_printed="MLKD+LSKD").to_dict("records")
+    log = rows_of("LSKD-logs", "mlkd", teacher, student, rule="best")
+    assert (row["value"], row["runs"], row["rule"]) == (value, 1, "best")
+    assert log["value"].tolist() == [value]
+    assert "a single run" in row["note"]
+
+
+def test_lskds_runs_are_4_where_the_number_is_a_mean():
+    others = ROWS[(ROWS["key"] == "LSKD") & (ROWS["method_as_printed"] == "MLKD+LSKD") & (ROWS["runs"] != 1)]
+    assert set(others["runs"]) == {4}
+    quoted = ROWS[(ROWS["key"] == "LSKD") & (ROWS["method_as_printed"] == "MLKD")]
+    assert quoted["runs"].isna().all()  # LSKD's 4 runs are not those of MLKD's numbers
+
+
+def test_two_runs_in_one_log_are_told_apart():
+    rows = rows_of("LSKD-logs", "ctkd", "resnet32x4", "wrn_16_2")
+    of = rows["note"].str.rpartition(" ")[2]
+    assert list(zip(of, rows["rule"], rows["value"], strict=True)) == [
+        ("first", "best", 75.53),
+        ("second", "best", 74.91),
+        ("second", "last", 74.52),
+    ]
+
+
+def test_ofd_is_a_median_of_final_models_or_a_best_one():
+    ofd = ROWS[ROWS["key"] == "OFD"]
+    cifar, imagenet = (ofd[ofd["dataset"] == name] for name in ("cifar100", "imagenet"))
+    assert len(cifar) == 12
+    assert set(zip(cifar["rule"], cifar["runs"], strict=True)) == {("last", 5)}
+    assert cifar["note"].str.startswith("the median of the final models of 5 runs").all()
+    assert set(imagenet["rule"]) == {"best"}
+    assert ofd["note"].str.contains("overhaul-distillation/issues/9").all()
+
+
+def test_slips_of_sources_are_corrected_and_told():
+    (ttm,) = ROWS[(ROWS["key"] == "TTM") & (ROWS["value"] == 71.51)].to_dict("records")
+    assert (ttm["method"], ttm["method_as_printed"]) == ("dkd+ctkd", "CTKD")
+    assert rows_of("CTKD", "dkd+ctkd", "resnet34", "resnet18", metric="top1")["value"].tolist() == [71.51]
+    (nkd,) = rows_of("LDRLD", "nkd", "resnet32x4", "shufflenetv1").to_dict("records")
+    assert nkd["value"] == 75.31
+    assert nkd["note"].startswith("the source prints 76.31: probably a slip")
+    assert str(CRD[Name("cifar100", "resnet32x4", "shufflenetv1", "nkd")]) == "75.31"
+
+
+def test_two_numbers_of_one_repository_both_have_a_row():
+    dist = rows_of("mmrazor", "dist", "resnet34", "resnet18")
+    places = [source.split()[0].rpartition("/")[2] for source in dist["source"]]
+    assert list(zip(dist["value"], places, strict=True)) == [(71.61, "metafile.yml"), (71.17, "README.md")]
 
 
 def test_every_pair_of_the_two_view_suite_has_mlkd():

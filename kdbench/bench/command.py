@@ -82,7 +82,7 @@ def measure_scale(
 def study_precision(suite: str, results: Path, out: Path) -> str:
     """precision-<suite>.md, .csv, .png and .svg in ``out``, from rows of a suite that were made in both precisions."""
     spec = suites.load(suite)
-    both = precision.sides(spec, store.read(results / f"{spec.name}.csv"))
+    both = precision.sides(spec, store.read(store.file_of(results, spec.name)))
     pairs = precision.paired(both)
     found = precision.summary(pairs)
     footer = provenance(spec.name, list(both.values()))

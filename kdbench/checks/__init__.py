@@ -52,6 +52,7 @@ GROUPS: dict[str, tuple[Check, ...]] = {
         loop.check_teacher_untouched,
         loop.check_alone,
         loop.check_resumes,
+        loop.check_phases,
         loop.check_learns,
         loop.check_exports,
         loop.check_row,

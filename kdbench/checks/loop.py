@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 
 from kdbench import store
 from kdbench.checks.distinct import direction
-from kdbench.checks.rig import CLASSES, DATA, EPOCHS, MODELS, PAIRS, STEPS, TRAIN, Rig, Steps, same
+from kdbench.checks.phases import thresholds
+from kdbench.checks.rig import CLASSES, DATA, EPOCHS, MODELS, PAIRS, RECIPE, STEPS, TRAIN, Rig, Steps, same
 from kdbench.checks.subject import Subject, require
 from kdbench.data import plain
 from kdbench.errors import KdbenchError
@@ -78,15 +80,25 @@ class Lab:
         """Trained without company; ``stopped``: in the middle of the third epoch, and started again."""
         key = (name, stopped)
         if key not in self._alone:
-            job, steps, untouched = self.rig.job([self.cell(name)], f"alone-{name}-{stopped}"), Steps(), True
-            limit = 2 * STEPS + 1 if stopped else EPOCHS * STEPS + 1
-            for end in (limit, EPOCHS * STEPS + 1) if stopped else (limit,):
-                cohort = Cohort(job, steps)
-                before = _state(cohort.teacher)
-                results, _ = cohort.run(lambda: steps.done >= end)  # noqa: B023 (called at once)
-                untouched &= before == _state(cohort.teacher)
-            self._alone[key] = Alone(results[0], untouched)
+            stops = [2 * STEPS + 1] if stopped else []
+            self._alone[key] = self._trained(self.cell(name), f"alone-{name}-{stopped}", stops)
         return self._alone[key]
+
+    def across(self, name: str, threshold: float, stops: Sequence[int]) -> Result:
+        """Trained alone, the epoch ``threshold`` in the middle of the schedule, and stopped after ``stops`` steps."""
+        recipe = replace(RECIPE, reference_epochs=math.ceil(2 * threshold))
+        (cell,) = self.rig.cells([name], self.pair(name), recipe=recipe)
+        return self._trained(cell, f"across-{name}-{threshold}-{len(stops)}", stops).result
+
+    def _trained(self, cell: Cell, work: str, stops: Sequence[int]) -> Alone:
+        """The cell alone, started again after each of ``stops`` (steps from the beginning)."""
+        job, steps, untouched = self.rig.job([cell], work), Steps(), True
+        for end in (*stops, EPOCHS * STEPS + 1):
+            cohort = Cohort(job, steps)
+            before = _state(cohort.teacher)
+            results, _ = cohort.run(lambda: steps.done >= end)  # noqa: B023 (called at once)
+            untouched &= before == _state(cohort.teacher)
+        return Alone(results[0], untouched)
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,19 @@ def check_resumes(subject: Subject) -> None:
             gap is None,
             f"interrupted and not: {gap}; what must outlive a step belongs in buffers of the modules",
         )
+
+
+def check_phases(subject: Subject) -> None:
+    """Across each epoch that it compares ``batch.epoch`` with, stopped before and behind it or not: the same bits."""
+    trained(subject)
+    for threshold in thresholds(subject.method):
+        whole, stopped = (
+            subject.lab.across(subject.name, threshold, stops) for stops in ((), (STEPS // 2, 2 * STEPS + 1))
+        )
+        status, error = whole.row["status"], whole.row["error"]
+        require(status == "ok", f"across batch.epoch {threshold:g} the cell ended as {status}: {error}")
+        gap = same(whole, stopped)
+        require(gap is None, f"interrupted and not, across batch.epoch {threshold:g}: {gap}")
 
 
 def check_learns(subject: Subject) -> None:

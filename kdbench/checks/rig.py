@@ -111,10 +111,12 @@ class Rig:
             self._teachers[name] = open_teacher(name, self.models[name], path, DATA, None)
         return self._teachers[name]
 
-    def cells(self, methods: Sequence[str], pair: Pair, seed: int = 0, **sets: Any) -> list[Cell]:
+    def cells(
+        self, methods: Sequence[str], pair: Pair, seed: int = 0, recipe: Recipe = RECIPE, **sets: Any
+    ) -> list[Cell]:
         """One cell a method; ``sets`` are values by method and parameter."""
         ids = {pair.teacher: self.teacher(pair.teacher).id}
-        return plan.cells(self.suite(), methods, [pair], [seed], sets, "test", self.split_id, ids)
+        return plan.cells(self.suite(recipe), methods, [pair], [seed], sets, "test", self.split_id, ids)
 
     def job(self, cells: Sequence[Cell], work: str) -> Job:
         """A cohort with its own folder for checkpoints."""

@@ -118,7 +118,7 @@ def check_tags(subject: Subject) -> None:
 
 def check_banned(subject: Subject) -> None:
     """No .cuda(, .cpu(, .item(, .numpy(, .tolist(, manual_seed or print( in the file."""
-    tree = ast.parse(Path(inspect.getfile(subject.cls)).read_text())
+    tree = ast.parse(Path(inspect.getfile(subject.cls)).read_bytes())
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue

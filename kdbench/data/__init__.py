@@ -4,7 +4,7 @@ from kdbench.data.feed import Feed
 from kdbench.data.measure import mean_std
 from kdbench.data.sets import Dataset, ImageSet, Split, duplicates, limit, split
 from kdbench.data.sources import load, load_folder, load_npz
-from kdbench.data.stream import FileSet, image_folder, list_images, open_feed
+from kdbench.data.stream import FileSet, count_duplicates, image_folder, list_images, open_feed
 from kdbench.data.views import Draws, View, draw, plain, render
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ImageSet",
     "Split",
     "View",
+    "count_duplicates",
     "draw",
     "duplicates",
     "image_folder",

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import PIL
@@ -22,12 +23,14 @@ from safetensors.torch import save_file
 from kdbench import locks
 from kdbench.data.arrays import dataset
 from kdbench.data.decode import decode
-from kdbench.data.folders import Listing
+from kdbench.data.folders import Listing, reached
 from kdbench.data.sets import Dataset, ImageSet
 from kdbench.errors import KdbenchError
 
-FORMAT = 1  # of the cache's files
+FORMAT = 2  # of the cache's files
 KEY = "kdbench"  # of their header
+WHOLE = 1 << 16  # bytes of a file that are read to know it again
+PIECE = 1 << 14  # bytes read at the start, in the middle and at the end of a longer one
 
 
 def home() -> Path:
@@ -37,6 +40,10 @@ def home() -> Path:
 
 def read_listing(name: str, listing: Listing, size: int = 0) -> Dataset:
     """The listed images as a data set, from the cache or decoded (and kept there). ``size`` as for `decode`."""
+    return replace(_cached(name, listing, size), notes=listing.notes)
+
+
+def _cached(name: str, listing: Listing, size: int) -> Dataset:
     path = home() / "decoded" / f"{stamp(listing, size)}.safetensors"
     if found := _open(path, name):
         return found
@@ -57,26 +64,38 @@ def read_listing(name: str, listing: Listing, size: int = 0) -> Dataset:
 
 
 def stamp(listing: Listing, size: int) -> str:
-    """Names a listing's content: each file's place, label, size and time of change, and what decodes it.
+    """Names a listing's content: each file's place, label, length, times and bytes, and what decodes it.
 
-    Raises KdbenchError for a file that cannot be reached.
+    Of files above 64 KiB three pieces are read, so that large images cost little; an edit between them shows in the
+    times: a program can set back that of the last change (archives do), but not that of the inode's. And where the
+    folder is counts too, for equal archives have equal times. Raises KdbenchError for a file that cannot be read.
     """
     hashed = hashlib.sha256()
-    decoder = f"Pillow {PIL.__version__}, libjpeg {features.version('jpg')}"
-    hashed.update(json.dumps([FORMAT, decoder, size, listing.class_names]).encode())
+    decoder = [PIL.__version__, *(features.version(codec) for codec in ("jpg", "webp", "libtiff", "zlib"))]
+    where = os.fsencode(listing.root.resolve()).hex()
+    hashed.update(json.dumps([FORMAT, decoder, size, listing.class_names, where]).encode())
     skip = len(str(listing.root))
     for part in (listing.train, listing.test):
         hashed.update(f"\n{len(part)}".encode())
         for file, label in part:
-            try:
-                status = os.stat(file)
-            except OSError as error:  # a link to nowhere
-                raise KdbenchError(
-                    f"{file} cannot be read ({error.strerror}); replace or remove it"
-                ) from error
-            line = (file[skip:], label, status.st_size, status.st_mtime_ns)
-            hashed.update(repr(line).encode())
+            status = reached(file)
+            line = (file[skip:], label, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            hashed.update(repr(line).encode() + _sample(file, status.st_size))
     return hashed.hexdigest()[:32]
+
+
+def _sample(file: str, length: int) -> bytes:
+    """The hash of a file's bytes, or of three pieces of a long one."""
+    starts = [0] if length <= WHOLE else [0, (length - PIECE) // 2, length - PIECE]
+    hashed = hashlib.blake2b(digest_size=16)
+    try:
+        with open(file, "rb", buffering=0) as content:
+            for start in starts:
+                content.seek(start)
+                hashed.update(content.read(WHOLE if length <= WHOLE else PIECE))
+    except OSError as error:
+        raise KdbenchError(f"{file} cannot be read ({error.strerror}); replace or remove it") from error
+    return hashed.digest()
 
 
 def _open(path: Path, name: str) -> Dataset | None:
@@ -88,7 +107,8 @@ def _open(path: Path, name: str) -> Dataset | None:
     except (OSError, SafetensorError):
         return None
     train, test = (ImageSet(tensors[f"x_{part}"], tensors[f"y_{part}"]) for part in ("train", "test"))
-    return Dataset(name, train, test, tuple(told["class_names"]), told["id"])
+    names, found = tuple(told["class_names"]), told["test_in_train"]
+    return Dataset(name, train, test, names, told["id"], test_in_train=found)
 
 
 def _write(path: Path, made: Dataset) -> None:
@@ -99,7 +119,7 @@ def _write(path: Path, made: Dataset) -> None:
         "x_test": made.test.images,
         "y_test": made.test.targets,
     }
-    told = {"id": made.id, "class_names": made.class_names}
+    told = {"id": made.id, "class_names": made.class_names, "test_in_train": made.test_in_train}
     temporary = path.with_suffix(".tmp")  # the lock is held
     try:
         save_file(tensors, temporary, {KEY: json.dumps(told)})

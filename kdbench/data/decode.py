@@ -41,7 +41,9 @@ def read_image(file: str | Path, size: int = 0) -> np.ndarray:
     """RGB pixels, uint8 [H, W, 3]; grey, palette and RGBA images are converted.
 
     ``size``: the shorter side is brought to so many pixels (bicubic, antialiased) and the middle square cut out; an
-    image that has this size stays as it is. 0: as the file has it. Raises KdbenchError for a damaged file.
+    image that has this size stays as it is. 0: as the file has it. As in torchvision, an orientation in EXIF is not
+    applied, hidden colours of transparent pixels show, and of an animation or several pages the first is taken. Raises
+    KdbenchError for a damaged file.
     """
     try:
         with Image.open(file) as image:
@@ -51,5 +53,7 @@ def read_image(file: str | Path, size: int = 0) -> np.ndarray:
             if size and colour.size != (size, size):
                 colour = ImageOps.fit(colour, (size, size), Image.Resampling.BICUBIC)
             return np.asarray(colour)
+    except (FileNotFoundError, PermissionError) as error:
+        raise KdbenchError(f"{file} cannot be read ({error.strerror}); replace or remove it") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise KdbenchError(f"{file} is corrupt, cut short or no image; replace or remove it") from error

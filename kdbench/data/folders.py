@@ -1,83 +1,297 @@
-"""Image files in class folders: {train,test|val}/<class>/*.png, *.jpg or *.jpeg. Listed here, read by `decode`."""
+"""Image files in class folders: {train,test|val}/<class>/**. Listed here, for sets in memory and streamed ones alike.
+
+A file's label is its top folder below the part, however deep it is. Names are compared and ordered in Unicode's form
+NFC, for a Mac may spell them in NFD. Hidden and system files are passed over; whatever else is not read is counted.
+"""
 
 import os
-from collections.abc import Iterable
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.errors import KdbenchError
 
-SUFFIXES = {".png", ".jpg", ".jpeg"}  # in any case
+SUFFIXES = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+}  # torchvision's, in any case
+COMPANIONS = set(".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .html .log .url".split())  # no one's images
+SYSTEM = {
+    *(
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "__macosx",
+        "icon\r",
+        "@eadir",
+        "$recycle.bin",
+        "lost+found",
+    ),
+    "system volume information",
+}
+TRAIN = ("train",)
+TEST = ("test", "val", "valid", "validation")  # the first that has the classes is measured on
 
 Files = list[tuple[str, int]]  # path, label; texts, for a Path a file costs seconds in large sets
 
 
 class Listing(NamedTuple):
-    """The image files below ``root`` with their labels, and the classes' names."""
+    """The image files below ``root`` with their labels.
+
+    ``parts``: the folders of train and test.  ``folder_names``: the classes' folders in NFC, in the order of their
+    labels; ``class_names`` is what the classes are called.  ``notes``: lines that the user should read.
+    """
 
     root: Path
+    parts: tuple[Path, Path]
     train: Files
     test: Files
+    folder_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def list_folders(root: Path) -> Listing:
-    """``root``/train and ``root``/test (or, without one, val); the folders' names are the classes.
+    """The training part and the first of ``TEST`` that has its classes; the folders' names are the classes.
 
-    Labels follow the names' alphabetical order (numerical, if all are numbers); files of other kinds are passed
-    over. Raises KdbenchError that names the folder which is wrong.
+    Labels follow the names' alphabetical order (numerical, if all are numbers). Raises KdbenchError that names the
+    folder which is wrong.
     """
-    test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-    if test is None:
+    train = part(root, TRAIN) or root / TRAIN[0]
+    classes = class_folders(train)
+    test, unused = _measured(root, train, classes)
+    there = class_folders(test)
+    if strangers := sorted(set(there) - set(classes)):
+        raise KdbenchError(_stranger(test, train, strangers[0], classes))
+    others = Counter[str]()
+    training = labelled(classes.values(), others)
+    measured = [
+        (file, label)
+        for label, name in enumerate(classes)
+        if name in there
+        for file in images(there[name], others)
+    ]
+    if not measured:
+        raise KdbenchError(f"{test} holds no images{_but(others)}; put <class>/*.png, *.jpg or *.jpeg there")
+    notes = (
+        *_unused(test, unused),
+        *not_read(root, others),
+        *(line for part in (train, test) for line in _loose(part)),
+        *_order(train, classes),
+        *_alike(train, classes),
+        *_lacking(test, classes, measured),
+    )
+    names = tuple(classes)
+    return Listing(root, (train, test), training, measured, names, names, notes)
+
+
+def part(root: Path, names: Iterable[str]) -> Path | None:
+    """The first folder of ``root`` that is called so, in any case; None where there is none."""
+    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    for name in names:
+        if exact := [folder for folder in found if folder == name] or [
+            folder for folder in found if folder.lower() == name
+        ]:
+            return root / exact[0]
+    return None
+
+
+def _measured(root: Path, train: Path, classes: Mapping[str, str]) -> tuple[Path, list[Path]]:
+    """The part to measure on, and those that are not used."""
+    there = [folder for name in TEST if (folder := part(root, [name]))]
+    if not there:
         raise KdbenchError(
-            f"{root} has a train folder but neither test nor val; put <class>/*.png into {root}/test"
+            f"{root} has a {train.name} folder but neither test nor val (there is no folder {root / 'test'}); put "
+            "<class>/*.png into it"
         )
-    names = class_folders(root / "train")
-    strangers = sorted(set(class_folders(test)) - set(names))
-    if strangers:
+    fitting = [f for f in there if any(nfc(entry.name) in classes for entry in folders_in(f))]
+    if not fitting and len(there) > 1:
+        names = " nor ".join(folder.name for folder in there)
         raise KdbenchError(
-            f"{test / strangers[0]} has no counterpart in {root / 'train'}; rename or remove it"
+            f"neither {names} of {root} has a folder that is named as a class of {train.name} is; sort their images "
+            "into class folders"
         )
-    train = [root / "train" / name for name in names]
-    return Listing(root, labelled(train), _some(test, (test / name for name in names)), tuple(names))
+    chosen = (fitting or there)[0]
+    return chosen, [folder for folder in there if folder != chosen]
 
 
-def class_folders(folder: Path) -> list[str]:
-    """The names of the classes, in the order of their labels."""
-    names = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    if not names:
-        raise KdbenchError(f"{folder} holds no images; put <class>/*.png, *.jpg or *.jpeg there")
-    numbers = all(name.isdecimal() for name in names)
-    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
+def class_folders(folder: Path) -> dict[str, str]:
+    """Path by name (in NFC) of the classes' folders, in the order of their labels."""
+    found: dict[str, str] = {}
+    for entry in folders_in(folder):
+        name = nfc(entry.name)
+        if name in found:
+            raise KdbenchError(
+                f"{folder} has two folders {name} whose names differ only in their Unicode form (NFC and NFD); put "
+                "their images into one"
+            )
+        found[name] = entry.path
+    if not found:
+        raise KdbenchError(
+            f"{folder} holds no images in class folders; put <class>/*.png, *.jpg or *.jpeg there"
+        )
+    numbers = all(name.isdecimal() for name in found)
+    return dict(sorted(found.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
 
 
-def labelled(folders: Iterable[Path]) -> Files:
+def labelled(folders: Iterable[str], others: Counter[str]) -> Files:
     """The images of each class's folder; raises KdbenchError for one without any."""
     files: Files = []
     for label, folder in enumerate(folders):
-        found = images(folder)
+        before = others.copy()
+        found = images(folder, others)
         if not found:
             raise KdbenchError(
-                f"{folder} holds no image; put *.png, *.jpg or *.jpeg there or remove the folder"
+                f"{folder} holds no image{_but(others - before)}; put *.png, *.jpg or *.jpeg there or remove the "
+                "folder"
             )
         files += [(file, label) for file in found]
     return files
 
 
-def images(folder: Path) -> list[str]:
-    """The paths of the image files right in a folder, by name."""
-    if not folder.is_dir():
+def images(folder: str | Path, others: Counter[str]) -> list[str]:
+    """The paths of the image files in a folder and all folders below it; ``others`` counts the rest by suffix."""
+    found = []
+    for entry in entries(folder):
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if entry.is_dir():
+            found += images(entry.path, others)
+        elif suffix in SUFFIXES:
+            found.append(entry.path)
+        elif suffix not in COMPANIONS:
+            others[suffix or "no suffix"] += 1
+    return found
+
+
+def folders_in(folder: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in entries(folder) if entry.is_dir()]
+
+
+def entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name, less hidden and system files.
+
+    Raises KdbenchError for a folder that cannot be read, a link to nowhere and a link to a folder that holds it.
+    """
+    try:
+        with os.scandir(folder) as found:
+            shown = sorted((e for e in found if not _hidden(e.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        raise KdbenchError(f"{folder} cannot be read ({error.strerror}); correct its permissions") from error
+    for entry in shown:
+        if entry.is_symlink():
+            _status(entry.path)
+            if f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(entry.path)}/"):
+                raise KdbenchError(f"{entry.path} is a link to a folder that holds it; remove it")
+    return shown
+
+
+def reached(file: str) -> os.stat_result:
+    """An image file's length and times. Raises KdbenchError for one that cannot be reached or is empty."""
+    status = _status(file)
+    if not status.st_size:
+        raise KdbenchError(
+            f"{file} has no bytes, so it is corrupt, cut short or no image; replace or remove it"
+        )
+    return status
+
+
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:  # a link to nowhere
+        raise KdbenchError(f"{path} cannot be read ({error.strerror}); replace or remove it") from error
+
+
+def nfc(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+# --- what the user should know ---
+
+
+def _but(others: Mapping[str, int]) -> str:
+    return f" that is read, but {_counts(others)}" if others else ""
+
+
+def _counts(others: Mapping[str, int]) -> str:
+    return ", ".join(f"{suffix} {count:,}" for suffix, count in sorted(others.items()))
+
+
+def not_read(root: Path, others: Counter[str]) -> list[str]:
+    if not others:
         return []
-    names = sorted(os.listdir(folder))
+    count = others.total()
+    what = "1 file is" if count == 1 else f"{count:,} files are"
+    kinds = ", ".join(sorted(SUFFIXES))
+    return [f"WARNING: {what} not read in {root}: {_counts(others)}; images that are read: {kinds}"]
+
+
+def _unused(test: Path, unused: list[Path]) -> list[str]:
+    if not unused:
+        return []
+    names = " and ".join(folder.name for folder in unused)
+    return [f"{test} is the part that is measured on; {names} beside it is not used"]
+
+
+def _loose(folder: Path) -> list[str]:
+    """Images right in a part have no label."""
+    loose = [e for e in entries(folder) if os.path.splitext(e.name)[1].lower() in SUFFIXES and not e.is_dir()]
+    if not loose:
+        return []
+    return [f"WARNING: {len(loose):,} images right in {folder} are in no class folder and are not read"]
+
+
+def _order(train: Path, classes: Mapping[str, str]) -> list[str]:
+    """Where torchvision, which sorts names as the disk spells them, gives other labels."""
+    theirs = sorted(map(os.path.basename, classes.values()))
+    if theirs == [os.path.basename(path) for path in classes.values()]:
+        return []
+    here, there = (f"{', '.join(names[:4])}, ..." for names in (list(classes), theirs))
     return [
-        f"{folder}/{name}"
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+        f"the classes of {train} are in the order {here}; torchvision's ImageFolder has {there}, so a teacher "
+        "trained elsewhere may have its classes in another order"
     ]
 
 
-def _some(part: Path, folders: Iterable[Path]) -> Files:
-    files = [(file, label) for label, folder in enumerate(folders) for file in images(folder)]
-    if not files:
-        raise KdbenchError(f"{part} holds no images; put <class>/*.png, *.jpg or *.jpeg there")
-    return files
+def _alike(train: Path, classes: Mapping[str, str]) -> list[str]:
+    same: dict[str, list[str]] = {}
+    for name in classes:
+        same.setdefault(_loosely(name), []).append(name)
+    return [
+        f"WARNING: {' and '.join(map(repr, names))} in {train} are {len(names)} classes, though their names differ "
+        "only in case or blanks; if they are one, put their images into one folder"
+        for names in same.values()
+        if len(names) > 1
+    ]
+
+
+def _lacking(test: Path, classes: Mapping[str, str], measured: Files) -> list[str]:
+    present = {label for _, label in measured}
+    lacking = [name for label, name in enumerate(classes) if label not in present]
+    if not lacking:
+        return []
+    some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+    return [f"WARNING: {test} has no image of {len(lacking):,} of the {len(classes):,} classes: {some}"]
+
+
+def _stranger(test: Path, train: Path, name: str, classes: Iterable[str]) -> str:
+    near = " and ".join(repr(known) for known in classes if _loosely(known) == _loosely(name))
+    hint = f" (which has {near}, not {name!r})" if near else ""
+    return f"{test / name} has no counterpart in {train}{hint}; rename or remove it"
+
+
+def _loosely(name: str) -> str:
+    return " ".join(name.casefold().split())

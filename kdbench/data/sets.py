@@ -6,7 +6,8 @@ class" is a random but fixed choice.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -47,13 +48,19 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Dataset(Generic[S]):
-    """A training and a test part in canonical order; ``id`` is a hash of all pixels and labels of both."""
+    """A training and a test part in canonical order; ``id`` is a hash of all pixels and labels of both.
+
+    ``notes``: lines that the user should read.  ``test_in_train``: test images that are in the training part too
+    (see `duplicates`); None where that is not known yet.
+    """
 
     name: str
     train: S
     test: S
     class_names: tuple[str, ...]
     id: str
+    notes: tuple[str, ...] = ()
+    test_in_train: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -73,15 +80,17 @@ class Split(Generic[S]):
 def make(name: str, train: ImageSet, test: ImageSet, class_names: tuple[str, ...]) -> Dataset:
     """Put both parts into canonical order and name the whole by its content."""
     identity = hashlib.sha256()
-    parts = []
+    parts, pixels = [], []
     for part in (train, test):
-        digests = _digests(part)
+        pixels.append(_pixels(part))
+        digests = _digests(pixels[-1], part.targets)
         order = sorted(range(len(part)), key=digests.__getitem__)
         identity.update(repr(tuple(part.images.shape)).encode())
         identity.update(b"".join(digests[i] for i in order))
         rows = torch.tensor(order, dtype=torch.int64)
         parts.append(ImageSet(part.images[rows], part.targets[rows]))
-    return Dataset(name, parts[0], parts[1], class_names, identity.hexdigest()[:12])
+    found = repeated(*pixels)
+    return Dataset(name, parts[0], parts[1], class_names, identity.hexdigest()[:12], test_in_train=found)
 
 
 def split(dataset: Dataset, name: str, holdout: float) -> Split:
@@ -119,16 +128,21 @@ def limit(dataset: Dataset, train_per_class: int | None, test_per_class: int | N
             raise KdbenchError(f"a limit must be 1 image a class or more, got {count}")
         wanted = torch.full((dataset.num_classes,), len(part) if count is None else count)
         parts.append(part.keep(first(part.targets, wanted)))
-    return make(dataset.name, parts[0], parts[1], dataset.class_names)
+    return replace(make(dataset.name, parts[0], parts[1], dataset.class_names), notes=dataset.notes)
 
 
-def duplicates(dataset: Dataset) -> int:
+def duplicates(train: ImageSet, test: ImageSet) -> int:
     """How many test images also occur in the training part, pixel for pixel, whatever their labels.
 
     Each test image counts once, however often it occurs in train; test images that only equal one another do not.
     """
-    training = set(_pixels(dataset.train))
-    return sum(digest in training for digest in _pixels(dataset.test))
+    return repeated(_pixels(train), _pixels(test))
+
+
+def repeated(known: Iterable[bytes], asked: Iterable[bytes]) -> int:
+    """How many of the digests ``asked`` are among those ``known``."""
+    known = set(known)
+    return sum(digest in known for digest in asked)
 
 
 def first(targets: Tensor, counts: Tensor) -> Tensor:
@@ -146,10 +160,9 @@ def share(counts: Tensor, part: float) -> Tensor:
     return (counts.double() * part).round().long()
 
 
-def _digests(part: ImageSet) -> list[bytes]:
-    """24 bytes a sample that sort by content, then by label: the hash of the pixels, the label."""
-    labels = part.targets.tolist()
-    return [pixels + label.to_bytes(8, "big") for pixels, label in zip(_pixels(part), labels, strict=True)]
+def _digests(pixels: Sequence[bytes], targets: Tensor) -> list[bytes]:
+    """24 bytes per sample that sort by content, then by label: the hash of the pixels, the label."""
+    return [image + label.to_bytes(8, "big") for image, label in zip(pixels, targets.tolist(), strict=True)]
 
 
 def _pixels(part: ImageSet) -> list[bytes]:

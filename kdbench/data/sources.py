@@ -9,7 +9,7 @@ import torchvision
 from kdbench.data.arrays import Arrays, dataset
 from kdbench.data.cached import home, read_listing
 from kdbench.data.download import Archive, fetch
-from kdbench.data.folders import Listing, list_folders
+from kdbench.data.folders import TRAIN, Listing, list_folders, part
 from kdbench.data.npz import KEYS, read_npz
 from kdbench.data.sets import Dataset, first, make, share
 from kdbench.data.tiny_imagenet import is_tiny_imagenet, list_tiny_imagenet
@@ -44,7 +44,7 @@ def load(name: str, data_dir: Path | None, num_classes: int = 0) -> Dataset:
     if name in CIFAR and (folder / CIFAR[name].base_folder).is_dir():
         return _torchvision(name, folder, num_classes)
     for path in (*([folder / archive.inside] if archive else []), folder / name, folder):
-        if (path / "train").is_dir():
+        if part(path, TRAIN):
             return load_folder(name, path, num_classes)
     if archive is None:
         raise KdbenchError(
@@ -68,12 +68,7 @@ def load_npz(name: str, path: Path, num_classes: int = 0) -> Dataset:
 
 def load_folder(name: str, path: Path, num_classes: int = 0, size: int = 0) -> Dataset:
     """The data set in a folder of image files, brought to ``size`` pixels a side unless that is 0."""
-    if not (path / "train").is_dir():
-        raise KdbenchError(
-            f"there is no folder {path / 'train'} with the training images of {name}; put <class>/*.png there "
-            "or mend the suite's dataset"
-        )
-    listing = list_files(path)
+    listing = list_files(name, path)
     if num_classes and len(listing.class_names) != num_classes:
         raise KdbenchError(
             f"{path} has {len(listing.class_names)} classes but {name} must have {num_classes}; is this another "
@@ -82,8 +77,13 @@ def load_folder(name: str, path: Path, num_classes: int = 0, size: int = 0) -> D
     return read_listing(name, listing, size)
 
 
-def list_files(path: Path) -> Listing:
-    """The image files of a folder of either layout."""
+def list_files(name: str, path: Path) -> Listing:
+    """The image files of a folder of either layout: the one listing, whether they are streamed or not."""
+    if part(path, TRAIN) is None:
+        raise KdbenchError(
+            f"there is no folder {path / 'train'} with the training images of {name}; put <class>/*.png there "
+            "or correct the suite's dataset"
+        )
     return list_tiny_imagenet(path) if is_tiny_imagenet(path) else list_folders(path)
 
 

@@ -1,6 +1,6 @@
 """Image sets too large for memory: class folders that are listed once, then decoded batch by batch in workers.
 
-timm's dataset factory lists the files; its loader factory batches them, makes the evaluation transform (resize,
+Files are listed as for sets in memory; timm's loader factory batches them, makes the evaluation transform (resize,
 centre crop) and moves uint8 batches to the device ahead of their use. Our own is what it hands its workers: a sample
 is decoded once and every view made from it, from draws that were made beforehand and are looked up by the sample's
 place. So a view depends neither on workers nor on batch mates, and a resumed epoch decodes nothing that it skips.
@@ -23,30 +23,34 @@ import numpy as np
 import torch
 import torchvision.transforms.functional as TF
 from PIL import Image
-from timm.data import create_dataset, create_loader
+from timm.data import create_loader
 from torch import Tensor
 
 from kdbench.data.cached import home
 from kdbench.data.decode import read_image
 from kdbench.data.feed import Fed, Feed, Resident, choices, taken
-from kdbench.data.folders import class_folders
-from kdbench.data.sets import Dataset, ImageSet, first
+from kdbench.data.folders import TRAIN, Files, nfc, part, reached
+from kdbench.data.sets import Dataset, ImageSet, Split, duplicates, first, repeated
+from kdbench.data.sources import list_files
 from kdbench.data.views import Draws, View, augment, part_of
 from kdbench.errors import KdbenchError
 
 WORKERS = 8  # at most, unless a suite says otherwise
+READ_AT_MOST = 1 << 28  # bytes of files that are compared
 
 
 @dataclass(frozen=True, eq=False)
 class FileSet:
     """``files`` (bytes [N], seen from ``root``) with ``targets`` int64 [N], shown at ``size`` pixels a side.
 
+    ``lengths``: the files', int64 [N], in bytes.
     ``resize``: what the shorter side is brought to before the centre crop of evaluation.  ``workers``: processes
     that decode; 0 decodes in this one.
     """
 
     root: Path
     files: np.ndarray
+    lengths: np.ndarray
     targets: Tensor
     size: int
     resize: int
@@ -57,7 +61,8 @@ class FileSet:
 
     def keep(self, mask: Tensor) -> FileSet:
         """The samples where ``mask`` (bool [N]) is true, in the same order."""
-        return replace(self, files=self.files[mask.numpy()], targets=self.targets[mask])
+        kept = mask.numpy()
+        return replace(self, files=self.files[kept], lengths=self.lengths[kept], targets=self.targets[mask])
 
     def path(self, row: int) -> Path:
         """Where sample ``row`` lies."""
@@ -68,7 +73,7 @@ def image_folder(name: str, data_dir: Path | None) -> Path:
     """Where the class folders of ``name`` are: ``data_dir`` (None: KDBENCH_DATA, else the cache) or ``name`` in it."""
     base = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
     for folder in (base / name, base):
-        if (folder / "train").is_dir():
+        if part(folder, TRAIN):
             return folder
     raise KdbenchError(
         f"no images of {name} in {base}: looked for train/<class>/*.JPEG beside val/, there and in {name}/; put them "
@@ -84,62 +89,82 @@ def list_images(
     per_class: tuple[int | None, int | None] = (None, None),
     workers: int | None = None,
 ) -> Dataset[FileSet]:
-    """The class folders ``root``/train and ``root``/val (or test) as a data set of files.
+    """The image files below ``root`` (see `list_files`) as a data set of files.
 
     ``resize`` 0: ``size``.  ``per_class``: keep only so many train and test images of each class.  Order and id come
     from each file's place below its part and its length in bytes, and from ``size`` and ``resize``: reading the
     pixels of 140 GB to name them would take hours. Raises KdbenchError for folders that are missing, empty or strange.
     """
-    folders = [root / "train", root / "val" if (root / "val").is_dir() else root / "test"]
-    for folder in folders:
-        if not folder.is_dir():
-            raise KdbenchError(f"there is no folder {folder} with images of {name}; put <class>/*.JPEG there")
-    names = class_folders(folders[0])
-    if strangers := sorted(set(class_folders(folders[1])) - set(names)):
-        raise KdbenchError(
-            f"{folders[1] / strangers[0]} has no counterpart in {folders[0]}; rename or remove it"
-        )
+    listing = list_files(name, root)
     workers = min(WORKERS, _processors()) if workers is None else workers
     identity = hashlib.sha256(f"{size} {resize or size}".encode())
     parts = []
-    for folder, limit in zip(folders, per_class, strict=True):
-        files, targets, keys = _listed(folder, names)
-        if limit is not None:
-            few = first(targets, torch.full((len(names),), limit))
-            files, targets, keys = files[few.numpy()], targets[few], keys[few.numpy()]
-        parts.append(FileSet(folder, files, targets, size, resize or size, workers))
-        identity.update(f"\n{len(keys)}\n".encode() + keys.tobytes())
-    lacking = (parts[0].targets.bincount(minlength=len(names)) == 0).nonzero().flatten().tolist()
-    if lacking:
-        raise KdbenchError(
-            f"{folders[0] / names[lacking[0]]} holds no image; put *.JPEG there or remove the folder"
+    for folder, files, limit in zip(listing.parts, (listing.train, listing.test), per_class, strict=True):
+        keys, lengths = _keys(folder, files, listing.folder_names)
+        order = np.lexsort((keys[:, 1], keys[:, 0]))
+        places, targets = _placed(folder, files)
+        samples = FileSet(
+            folder, places[order], lengths[order], targets[order], size, resize or size, workers
         )
-    return Dataset(name, parts[0], parts[1], tuple(names), identity.hexdigest()[:12])
+        keys = keys[order]
+        if limit is not None:
+            few = first(samples.targets, torch.full((len(listing.class_names),), limit))
+            samples, keys = samples.keep(few), keys[few.numpy()]
+        parts.append(samples)
+        identity.update(f"\n{len(keys)}\n".encode() + keys.tobytes())
+    found = identity.hexdigest()[:12]
+    return Dataset(name, parts[0], parts[1], listing.class_names, found, listing.notes)
 
 
-def _listed(folder: Path, names: list[str]) -> tuple[np.ndarray, Tensor, np.ndarray]:
-    """Files, targets and keys (16 bytes each, the hash of place and length) of one part, in the keys' order."""
-    try:
-        classes = {name: label for label, name in enumerate(names)}
-        reader = create_dataset("", root=str(folder.parent), split=folder.name, class_map=classes).reader
-    except RuntimeError as error:  # timm found nothing
-        raise KdbenchError(f"{folder} holds no images; put <class>/*.JPEG there") from error
+def _placed(folder: Path, files: Files) -> tuple[np.ndarray, Tensor]:
+    """Where each file is, seen from its part's folder, and its target."""
     below = len(str(folder)) + 1
-    files = [os.fsencode(path[below:]) for path, _ in reader.samples]
-    lengths = [os.stat(path).st_size for path, _ in reader.samples]
-    digests = (
-        hashlib.blake2b(b"%b\n%d" % pair, digest_size=16).digest()
-        for pair in zip(files, lengths, strict=True)
-    )
-    keys = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
-    targets = torch.tensor([label for _, label in reader.samples])
-    return np.array(files)[order], targets[torch.from_numpy(order)], keys[order]
+    places = np.array([os.fsencode(path[below:]) for path, _ in files])
+    return places, torch.tensor([label for _, label in files])
+
+
+def _keys(folder: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """What a file is known by: the hash of its place and length (2 numbers of 8 bytes each); and the length.
+
+    The place is spelled in NFC and starts with the class's folder, even where the label comes from annotations.
+    """
+    below = len(str(folder)) + 1
+    lengths = [reached(path).st_size for path, _ in files]
+    hashed = []
+    for (path, label), length in zip(files, lengths, strict=True):
+        place, top = nfc(path[below:]), f"{names[label]}/"
+        place = place if place.startswith(top) else top + place
+        hashed.append(hashlib.blake2b(b"%b\n%d" % (os.fsencode(place), length), digest_size=16).digest())
+    return np.frombuffer(b"".join(hashed), ">u8").reshape(-1, 2), np.array(lengths, np.int64)
 
 
 def _processors() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count_duplicates(dataset: Dataset, parts: Split) -> int | None:
+    """How many of the images that are measured on are in the training images too; None where it would take long.
+
+    In memory pixel for pixel; of files byte for byte, for decoding them all would take hours: those that have the
+    length of one of the other part are read, up to 256 MiB of them.
+    """
+    if not isinstance(parts.train, FileSet):
+        known = dataset.test_in_train if parts.name == "test" else None
+        return duplicates(parts.train, parts.evaluation) if known is None else known
+    train, test = parts.train, parts.evaluation
+    common = np.intersect1d(train.lengths, test.lengths)
+    candidates = [(part, np.flatnonzero(np.isin(part.lengths, common))) for part in (train, test)]
+    if sum(int(part.lengths[rows].sum()) for part, rows in candidates) > READ_AT_MOST:
+        return None
+    return repeated(*([_content(part.path(row)) for row in rows.tolist()] for part, rows in candidates))
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    except OSError as error:
+        raise KdbenchError(f"{file} cannot be read ({error.strerror}); replace or remove it") from error
 
 
 class Streamed:

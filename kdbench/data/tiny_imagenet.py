@@ -1,13 +1,16 @@
 """Tiny-ImageNet as its archive unpacks: train/<wnid>/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt.
 
 The validation part is the test part (the archive's own test images have no labels). Classes stand in the order of
-their WordNet ids.
+their WordNet ids. Where the validation images were sorted into folders, the annotations still say their classes;
+without the annotations it is a set of class folders (`folders`).
 """
 
+import codecs
 import os
+from collections import Counter
 from pathlib import Path
 
-from kdbench.data.folders import Files, Listing, class_folders, images, labelled
+from kdbench.data.folders import Files, Listing, class_folders, images, labelled, not_read
 from kdbench.errors import KdbenchError
 
 ANNOTATIONS = Path("val") / "val_annotations.txt"
@@ -20,22 +23,26 @@ def is_tiny_imagenet(root: Path) -> bool:
 
 def list_tiny_imagenet(root: Path) -> Listing:
     """Raises KdbenchError that names the file which is wrong or missing, and the line."""
-    ids = sorted(class_folders(root / "train"))
+    classes = class_folders(root / "train")
+    ids = sorted(classes)
     if (root / "wnids.txt").is_file():
-        told = set(_text(root / "wnids.txt").split())
-        if strangers := sorted(told ^ set(ids)):
-            here, there = ("wnids.txt", "train") if strangers[0] in told else ("train", "wnids.txt")
+        named = set(_text(root / "wnids.txt").split())
+        if strangers := sorted(named ^ set(ids)):
+            here, there = ("wnids.txt", "train") if strangers[0] in named else ("train", "wnids.txt")
             raise KdbenchError(
                 f"{root}: the class {strangers[0]} is in {here} but not in {there}; unpack the archive again"
             )
-    train = labelled(root / "train" / name / "images" for name in ids)
-    return Listing(root, train, _annotated(root, ids), _words(root, ids))
+    others = Counter[str]()
+    train = labelled((classes[name] for name in ids), others)
+    test = _annotated(root, ids, others)
+    parts = (root / "train", root / "val")
+    return Listing(root, parts, train, test, tuple(ids), _words(root, ids), tuple(not_read(root, others)))
 
 
-def _annotated(root: Path, ids: list[str]) -> Files:
+def _annotated(root: Path, ids: list[str], others: Counter[str]) -> Files:
     """The validation images; a line of the annotations is file, class and four numbers of a box (not read)."""
     labels = {name: label for label, name in enumerate(ids)}
-    present = {os.path.basename(file): file for file in images(root / "val" / "images")}
+    present = {os.path.basename(file): file for file in images(root / "val", others)}
     files: Files = []
     for number, line in enumerate(_text(root / ANNOTATIONS).splitlines(), 1):
         where = f"{root / ANNOTATIONS}, line {number}"
@@ -69,4 +76,7 @@ def _words(root: Path, ids: list[str]) -> tuple[str, ...]:
 
 
 def _text(file: Path) -> str:
-    return file.read_text("utf-8", errors="replace")
+    """The text of a file with or without a byte order mark."""
+    content = file.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")

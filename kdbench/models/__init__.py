@@ -24,7 +24,7 @@ from kdbench.models.cifar import ENTRIES
 from kdbench.models.cost import count_parameters, macs
 from kdbench.models.net import Net
 
-__all__ = ["Net", "count_parameters", "create", "macs", "names"]
+__all__ = ["Net", "count_parameters", "create", "full_name", "macs", "names"]
 
 # Arguments that would fetch weights or return something that is no classifier.
 FORBIDDEN = (
@@ -44,6 +44,11 @@ def names() -> list[str]:
     return [*ENTRIES, *(f"timm/{name}" if name in ENTRIES else name for name in others)]
 
 
+def full_name(name: str) -> str:
+    """The name in timm's registry of what `create` calls ``name``; networks are equal where it is."""
+    return ENTRIES.get(name, name.removeprefix("timm/"))
+
+
 def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     """An untrained network with ``num_classes`` outputs; ``kwargs`` (``img_size=32``, ``widths=[8, 8, 16,
     32]``) go to it. Weights are drawn from torch's global generator and never downloaded.
@@ -54,7 +59,7 @@ def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
         raise KdbenchError(
             f"model {name!r} takes no {wrong[0]!r}: kdbench trains or imports its weights itself"
         )
-    full = ENTRIES.get(name, name.removeprefix("timm/"))
+    full = full_name(name)
     if not timm.is_model(full):
         near = difflib.get_close_matches(name, names(), n=1)
         raise unknown("model", name, names() if near else ENTRIES, " (neither kdbench's nor timm's)")

@@ -48,8 +48,7 @@ def report(
     footer = provenance(suite, found)
     runs = repeats.frame(merged.attempts, merged.records)
     kept = [
-        p.with_name(f"{p.stem}.details") if p.suffix == ".csv" else p / f"{suite}.details"
-        for p in places(results)
+        p.with_name(f"{p.stem}.details") if p.is_file() else p / f"{suite}.details" for p in places(results)
     ]
     folder = Path(out) / suite
     try:
@@ -61,7 +60,7 @@ def report(
         pictures.clear(folder)
         captions = figures.write(boards, merged.curves, kept, baseline, footer, folder)
         with matplotlib.rc_context(style.RC):
-            reproduced = beside.write(folder, suite, found, footer)
+            reproduced = beside.write(folder, suite, found, footer, merged.curves)
         shown = pictures.pictures(
             folder, captions | {"published": Caption("Ours against published accuracies.")}
         )

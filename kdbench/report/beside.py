@@ -17,25 +17,33 @@ from kdbench.report.pipes import escape
 TITLE = "published numbers beside ours"
 LEGEND = [
     "Ours: mean ± std (ddof 1) of the last epoch over (n) seeds. Δ: ours - published, by the published number's own "
-    "rule: where it is a best epoch, the best of our evaluated epochs (`best - last` higher, and lower than a best of "
-    "all epochs; ranked nowhere), else our last. Of several published numbers the nearest counts.",
-    "Verdict: within, where |Δ| is at most 2 standard errors (of our n runs and, where std and runs are printed, of "
-    "theirs) or ours lies between two published numbers; else lower or higher than all. With few seeds, 2 standard "
-    "errors are less than a 95% interval.",
-    "Rule: the epoch that is published: last, best (chosen on the test set), median (of the last five) or unknown. "
+    "rule: where it is a best epoch, the best of our evaluated epochs (`best - last` higher; ranked nowhere), else our "
+    "last. Of several published numbers the nearest counts.",
+    "Verdict: within, where |Δ| is at most 2 standard errors (of our n runs and, where std is printed, of theirs, of "
+    "one run where it is not said of how many) or ours lies between two published numbers; else lower or higher than "
+    "all. With few seeds, 2 standard errors are less than a 95% interval. A best epoch has a verdict where every epoch "
+    "of ours after the last milestone was evaluated (else: no best epoch); an unknown or only probable rule where our "
+    "last and our best epoch have the same (else: rule unknown).",
+    "Rule: the epoch that is published: last, best (chosen on the test set) or unknown. "
     "A range: sources contradict each other. Only numbers of this suite's protocol stand here. Papers often tune "
     "parameters by pair; ours are the suite's.",
 ]
 WEAK = "† {}: another teacher than the literature's."
 
 
-def write(folder: Path, suite: str, tables: Sequence[Table], footer: Sequence[str]) -> str:
+def write(
+    folder: Path,
+    suite: str,
+    tables: Sequence[Table],
+    footer: Sequence[str],
+    curves: pd.DataFrame | None = None,
+) -> str:
     """Write reproduction.md and .csv, paper_*.md, .csv and .tex, published.png, .svg and .csv into ``folder``.
 
     Returns the reproduction as text, at most 80 columns wide. Paper tables and the figure are written where something
     is published of the suite's data; reproduction.md says why, where they are not.
     """
-    data = reproduction.frame(suite, tables)
+    data = reproduction.frame(suite, tables, curves)
     points = scatter.frame(data)
     found = paper.layouts(data)
     names = _sources(data)
@@ -126,8 +134,10 @@ def _verdict(cell: dict) -> str:
 
 
 def _notes(data: pd.DataFrame) -> list[str]:
-    """Teachers below the expected accuracy, and reruns that others have told of."""
+    """Teachers below the expected accuracy, remarks on published numbers, and reruns that others have told of."""
     lines = [WEAK.format(note) for note in sorted(set(data["note"]) - {""})]
+    noted = _beside(data)[_beside(data)["remarks"] != ""].groupby("remarks")["printed"]
+    lines += [f"{', '.join(values.unique())} {remark}." for remark, values in noted]
     again = data[(data["reruns"] != "") & (data["metric"] == "top1")].drop_duplicates(["pair", "label"])
     told = [f"{row['label']} on {row['pair']}: {row['reruns']}" for row in again.to_dict("records")]
     return [*lines, *(["Reruns told by users, not published: " + "; ".join(told) + "."] if told else [])]

@@ -77,9 +77,7 @@ def write(
                 if one.page:
                     (folder / f"{name}.md").write_text(one.page, "utf-8")
                 if one.scores is not None:
-                    style.save_data(
-                        one.scores, folder / f"{name}-scores.csv"
-                    )
+                    style.save_data(one.scores, folder / f"{name}-scores.csv")
     return told
 
 

@@ -23,21 +23,22 @@ class Merged(NamedTuple):
 
 
 def places(results: Results) -> list[Path]:
-    """One place or several, each once. Raises KdbenchError where one that is named among several is not there."""
+    """One place or several, each once, whatever links lead to it.
+
+    Raises KdbenchError where one that is named among several is not there.
+    """
     paths = [Path(results)] if isinstance(results, str | Path) else [Path(path) for path in results]
     for path in paths:
-        if not path.exists() and (len(paths) > 1 or path.suffix == ".csv"):
+        if not path.exists() and (len(paths) > 1 or path.suffix.lower() == ".csv"):
             raise KdbenchError(f"there is no {path}; --results takes folders of results and .csv files")
-    return list(dict.fromkeys(paths))
+    return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
 
 
 def suites(results: Results) -> list[str]:
     """The suites that have rows: a folder's by the names of its files, a file's by its rows."""
     found: set[str] = set()
     for place in places(results):
-        found |= (
-            set(store.load(place)["suite"].dropna()) if place.suffix == ".csv" else set(store.suites(place))
-        )
+        found |= set(store.load(place)["suite"] if place.is_file() else store.suites(place))
     return sorted(found)
 
 
@@ -50,24 +51,29 @@ def merge(suite: str, results: Results) -> Merged:
     """
     attempts, records, curves = zip(*(_read(suite, place) for place in places(results)), strict=True)
     if len(records) == 1:
-        return Merged(attempts[0], records[0], curves[0])
+        return Merged(attempts[0], records[0], _curves_of(records[0], curves[0]))
     chosen = _first_ok(_stack(records, store.COLUMNS))
     return Merged(
         _by_start(_stack(attempts, store.COLUMNS)).drop_duplicates(
             ["cell_id", "run_id", "attempt", "status"]
         ),
         _by_start(chosen),
-        _stack(curves, store.CURVE_COLUMNS).merge(chosen[["cell_id", "run_id"]]).drop_duplicates(),
+        _curves_of(chosen, _stack(curves, store.CURVE_COLUMNS)).drop_duplicates(),
     )
 
 
 def _read(suite: str, place: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    file = place if place.suffix == ".csv" else place / f"{suite}.csv"
+    file = place if place.is_file() else store.file_of(place, suite)
     attempts = store.load(file)
-    if place.suffix == ".csv":
+    if place.is_file():
         attempts = attempts[attempts["suite"] == suite]
-    curves = store.read(file.with_name(f"{file.stem}.curves.csv"), store.CURVE_COLUMNS)
+    curves = store.read(store.curves_of(file), store.CURVE_COLUMNS)
     return attempts, store.records(attempts), curves
+
+
+def _curves_of(records: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """The curves of these runs: not those of a run that a later one replaced, or that died before its row."""
+    return curves.merge(records[["cell_id", "run_id"]]) if len(curves) else curves
 
 
 def _stack(frames: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

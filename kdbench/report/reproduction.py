@@ -1,7 +1,8 @@
 """Our numbers beside the published ones: which are reproduced.
 
-A published number is compared with ours by its own rule: one of a best epoch with the best of ours that was evaluated
-(a diagnostic that is used nowhere else), any other with our last epoch.
+Like is compared with like. A published last epoch is compared with our last; a best of all epochs with our best (a
+diagnostic that is used nowhere else), where every epoch after the last milestone was evaluated; and a number of which
+the rule is not known, or only probably, with both: it has a verdict where the two agree.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from kdbench import published
+from kdbench import published, stats
 from kdbench.published import Name, Number, Published
 from kdbench.report.frames import ARROW, Table
 from kdbench.report.literature import Literature, literature
@@ -21,27 +23,46 @@ TOLERANCE = 2  # standard errors
 SLACK = 0.05  # points by which a teacher may miss the expected accuracy
 VERDICTS = WITHIN, LOWER, HIGHER = "within", "lower", "higher"
 ONE_RUN = "n = 1: no verdict"
+SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
+DOUBTFUL = "rule unknown: no verdict"  # our last and our best epoch have different ones
 SETTING, PAIR = ["label", "method", "variant"], ["pair", "teacher", "student"]
 CELL = PAIR + SETTING
 FACTS = (
     "table dataset protocol metric n mean std best_mean best_std inflation diverged skipped of printed low high values "
-    "rule runs keys reruns compared delta se verdict comparable why note"
+    "rule runs keys reruns compared delta se verdict comparable why note remarks caution"
 ).split()
 COLUMNS = CELL + FACTS
 
 
 class Ours(NamedTuple):
-    """Mean and std (ddof 1) over n runs of the last epoch, and of the best evaluated one."""
+    """Our accuracies, a run each: of the last epoch, and of the best evaluated one (none: not known).
 
-    n: int
-    mean: float
-    std: float
-    best_mean: float = math.nan
-    best_std: float = math.nan
+    whole: whether every epoch after the last milestone was evaluated, so that best means best of all.
+    """
 
-    def by(self, rule: str) -> tuple[float, float]:
-        """Mean and std by the rule of a published number."""
-        return (self.best_mean, self.best_std) if rule == "best" else (self.mean, self.std)
+    last: tuple[float, ...]
+    best: tuple[float, ...] = ()
+    whole: bool = False
+
+    @property
+    def n(self) -> int:
+        return len(self.last)
+
+    def by(self, rule: str) -> tuple[float, ...]:
+        """Those by the rule of a published number; by the last epoch where its rule is not known."""
+        return self.best if rule == "best" else self.last
+
+
+class Input(NamedTuple):
+    """What a verdict is made of: our runs, and a published value with what is known of its own error.
+
+    std: as printed, else None. runs: that the value is the mean of; one where its source does not say.
+    """
+
+    ours: np.ndarray
+    published: float
+    std: float | None
+    runs: int
 
 
 class Comparison(NamedTuple):
@@ -54,42 +75,82 @@ class Comparison(NamedTuple):
     nearest: Number
 
 
-def compare(ours: Ours, numbers: Sequence[Number]) -> Comparison:
-    """Verdict: within 2 standard errors of a published number or between two; else higher or lower than all.
+def rules(number: Number) -> tuple[str, ...]:
+    """By which rules ours may be compared with it: its own, or both where that is not known for sure."""
+    return (number.rule,) if number.rule != "unknown" and number.sure else ("last", "best")
 
-    The standard error is of the difference: of our n runs and, where its std and runs are printed, of theirs.
+
+def inputs(ours: Ours, number: Number) -> list[Input] | None:
+    """What is to be judged, one for each of the number's rules; None where our best epoch is not the best of all."""
+    needed = rules(number)
+    if "best" in needed and not (ours.best and ours.whole):
+        return None
+    return [_input(ours.by(rule), number) for rule in needed]
+
+
+def _input(ours: Sequence[float], number: Number) -> Input:
+    std = None if math.isnan(number.std) else number.std
+    return Input(np.array(ours, float), number.value, std, 1 if math.isnan(number.runs) else int(number.runs))
+
+
+def compare(ours: Ours, numbers: Sequence[Number]) -> Comparison:
+    """The verdict of all numbers: within where ours is near one of them or between two; else the nearest's.
+
+    Numbers that cannot be judged (see `inputs`) count only where none can.
     """
-    tried = []
-    for number in numbers:
-        mean, _ = ours.by(number.rule)
-        tried.append(Comparison(mean, mean - number.value, _standard_error(ours, number), "", number))
+    tried = [_compared(ours, number) for number in numbers]
     known = sorted((c for c in tried if not math.isnan(c.delta)), key=lambda c: abs(c.delta))
     if not known:
-        return tried[0]._replace(verdict="no best epoch: no verdict")
-    near = any(abs(c.delta) <= TOLERANCE * c.se + 1e-9 for c in known)
-    between = min(c.delta for c in known) < 0 < max(c.delta for c in known)
-    nearest = known[0]
-    if ours.n < 2:
-        return nearest._replace(verdict=ONE_RUN)
-    return nearest._replace(verdict=WITHIN if near or between else HIGHER if nearest.delta > 0 else LOWER)
+        return tried[0]
+    judged = [c for c in known if c.verdict in VERDICTS]
+    reached = {c.verdict for c in judged}
+    if WITHIN in reached or {LOWER, HIGHER} <= reached:
+        return judged[0]._replace(verdict=WITHIN)
+    return (judged or known)[0]
 
 
-def _standard_error(ours: Ours, number: Number) -> float:
-    """NaN where we have one run."""
+def _compared(ours: Ours, number: Number) -> Comparison:
+    """With one number; where it cannot be judged, ours by its rule all the same, for orientation."""
+    shown = _input(ours.by(number.rule), number)
+    mean = float(shown.ours.mean()) if len(shown.ours) else math.nan
+    return Comparison(mean, mean - number.value, _standard_error(shown), _judge(ours, number), number)
+
+
+def _judge(ours: Ours, number: Number) -> str:
+    judged = inputs(ours, number)
+    if judged is None:
+        return SPARSE
     if ours.n < 2:
+        return ONE_RUN
+    reached = {_verdict(each) for each in judged}
+    return reached.pop() if len(reached) == 1 else DOUBTFUL
+
+
+def _verdict(given: Input) -> str:
+    """Within 2 standard errors of the difference; else lower or higher."""
+    delta = float(given.ours.mean()) - given.published
+    if abs(delta) <= TOLERANCE * _standard_error(given) + 1e-9:
+        return WITHIN
+    return HIGHER if delta > 0 else LOWER
+
+
+def _standard_error(given: Input) -> float:
+    """Of the difference: of our runs and, where its std is printed, of theirs. NaN where we have one run."""
+    if len(given.ours) < 2:
         return math.nan
-    theirs = number.std**2 / number.runs
-    return math.sqrt(ours.by(number.rule)[1] ** 2 / ours.n + (0.0 if math.isnan(theirs) else theirs))
+    theirs = (given.std or 0.0) ** 2 / given.runs
+    return math.sqrt(float(given.ours.var(ddof=1)) / len(given.ours) + theirs)
 
 
-def frame(suite: str, tables: Sequence[Table]) -> pd.DataFrame:
+def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = None) -> pd.DataFrame:
     """A line for each table of the test split, pair, label and metric, and one for each pair's teacher.
 
     n, mean, std: last epochs of our runs (n = 0: none); inflation: mean of best evaluated minus last epoch; printed:
     the published number or range, of what (`of`), each with rule and sources (values); rule, runs: those of the
     nearest number; compared: ours by that rule; delta = compared - nearest. verdict: '' where nothing is published,
-    nothing was run or comparable is False, for the reason `why`; note: what else is to be known. Labels with user
-    overrides stand only where such a variant is published.
+    nothing was run or comparable is False, for the reason `why`; note: of our teacher; remarks: what is to be known of
+    the published numbers; caution: of our images. Labels with user overrides stand only where such a variant is
+    published. curves: as `store` keeps them; without them no best epoch of ours is known to be the best of all.
     """
     rows = published.load()
     follows = literature(suite)
@@ -104,38 +165,54 @@ def frame(suite: str, tables: Sequence[Table]) -> pd.DataFrame:
         if table.split == "test":
             own = f"{table.epochs} epochs of suite {suite}, which is not the literature's recipe"
             why = follows.why_not(table) if follows else own
-            cells = [*_teacher_cells(table), *_cells(table)]
-            same = {"table": table.heading, "dataset": table.dataset, "protocol": protocol}
-            lines += [same | _line(cell, table.dataset, follows, why, books) for cell in cells]
+            whole = (
+                evaluated(table, curves, follows.milestone) if follows and curves is not None else frozenset()
+            )
+            cells = [*_teacher_cells(table), *_cells(table, whole)]
+            dataset = table.dataset.partition("#")[0]
+            same = {"table": table.heading, "dataset": dataset, "protocol": protocol}
+            same["caution"] = follows.caution if follows and not why else ""
+            lines += [same | _line(cell, dataset, follows, why, books) for cell in cells]
     result = pd.DataFrame(lines, columns=COLUMNS)
     known = (result["printed"] != "").groupby([result["table"], result["label"]]).transform("any")
     return result[(result["variant"] == "") | known].reset_index(drop=True)
 
 
-def _cells(table: Table) -> list[dict]:
-    """For every pair, label and metric: what our runs reached."""
+def evaluated(table: Table, curves: pd.DataFrame, milestone: int) -> frozenset[str]:
+    """The cells of which every epoch after ``milestone`` was evaluated."""
+    seen = curves[(curves["term"] == "top1") & (curves["epoch"] > milestone)]
+    counts = seen.groupby("cell_id")["epoch"].nunique()
+    rows = table.finished.drop_duplicates("cell_id").set_index("cell_id")
+    late = rows["epochs_done"] - milestone
+    return frozenset(late.index[(late > 0) & (counts.reindex(late.index) == late)])
+
+
+def _cells(table: Table, whole: frozenset[str]) -> list[dict]:
+    """For every pair, label and metric: what our runs reached. ``whole``: see `evaluated`."""
     rows = table.rows
-    values = rows[["top1", "top5", "top1_best"]].assign(inflation=rows["top1_best"] - rows["top1"])
-    groups = values.where(rows["status"] == "ok").groupby([rows["pair"], rows["label"]])
-    cells = groups.agg(["count", "mean", "std"])
-    cells.columns = cells.columns.map(":".join)
-    for status in ("diverged", "skipped"):
-        cells[status] = (rows["status"] == status).groupby([rows["pair"], rows["label"]]).sum()
+    keys = [rows["pair"], rows["label"]]
+    counts = pd.DataFrame({s: (rows["status"] == s).groupby(keys).sum() for s in ("diverged", "skipped")})
     teachers = rows.groupby(["pair", "label"])[["teacher_top1", "teacher_expected"]].last()
-    cells = cells.join(teachers).reset_index()
+    cells = counts.join(teachers).reset_index()
     pairs, settings = rows[PAIR].drop_duplicates("pair"), rows[SETTING].drop_duplicates("label")
-    whole = pairs.merge(settings, how="cross").merge(cells, "left", ["pair", "label"])
-    whole = whole.sort_values(["pair", "label"])
-    counts = ["top1:count", "top5:count", "top1_best:count", "diverged", "skipped"]
-    whole[counts] = whole[counts].fillna(0).astype(int)
+    grid = pairs.merge(settings, how="cross").merge(cells, "left", ["pair", "label"])
+    grid = grid.sort_values(["pair", "label"])
+    grid[["diverged", "skipped"]] = grid[["diverged", "skipped"]].fillna(0).astype(int)
+    runs = dict(list(table.finished.groupby(["pair", "label"])))
     lines = []
-    for line in whole.to_dict("records"):
-        complete = line["top1_best:count"] == line["top1:count"]
-        best = (line["top1_best:mean"], line["top1_best:std"]) if complete else ()
-        for metric, more, inflation in (("top1", best, line["inflation:mean"]), ("top5", (), math.nan)):
-            ours = Ours(*(line[f"{metric}:{name}"] for name in ("count", "mean", "std")), *more)
-            lines.append({**line, "metric": metric, "ours": ours, "inflation": inflation})
+    for line in grid.to_dict("records"):
+        own = runs.get((line["pair"], line["label"]), rows.iloc[:0])
+        inflation = (own["top1_best"] - own["top1"]).mean()
+        lines.append({**line, "metric": "top1", "ours": _ours(own, whole), "inflation": inflation})
+        top5 = Ours(tuple(own["top5"].dropna()))
+        lines.append({**line, "metric": "top5", "ours": top5, "inflation": math.nan})
     return lines
+
+
+def _ours(runs: pd.DataFrame, whole: frozenset[str]) -> Ours:
+    """Top-1 of one cell; no best epoch unless every run has one."""
+    last, best = tuple(runs["top1"].dropna()), tuple(runs["top1_best"].dropna())
+    return Ours(last, best if len(best) == len(last) else (), runs["cell_id"].isin(whole).all())
 
 
 def _teacher_cells(table: Table) -> list[dict]:
@@ -144,7 +221,7 @@ def _teacher_cells(table: Table) -> list[dict]:
     name = {"label": "teacher", "method": "teacher", "variant": "", "metric": "top1"}
     rest = {"diverged": 0, "skipped": 0, "inflation": math.nan}
     return [
-        {**{key: row[key] for key in PAIR}, **name, **rest, "ours": Ours(1, row["teacher_top1"], math.nan)}
+        {**{key: row[key] for key in PAIR}, **name, **rest, "ours": Ours((row["teacher_top1"],))}
         for row in known.sort_values("pair").to_dict("records")
     ]
 
@@ -161,11 +238,11 @@ def _line(
     is_teacher = cell["method"] == "teacher"
     if follows and not why and not follows.has(cell["teacher"], cell["student"]):
         why = "the suite has no recipe for this pair"
-    texts = ["of", "printed", "values", "rule", "keys", "reruns", "verdict", "note"]
+    texts = ["of", "printed", "values", "rule", "keys", "reruns", "verdict", "note", "remarks"]
     line: dict[str, Any] = dict.fromkeys(texts, "")
     line |= dict.fromkeys(["low", "high", "runs", "compared", "delta", "se"], math.nan)
     line |= {key: cell[key] for key in [*CELL, "metric", "diverged", "skipped", "inflation"]}
-    line |= {**ours._asdict(), "why": why, "comparable": not why}
+    line |= {**_summary(ours), "why": why, "comparable": not why}
     student = "" if is_teacher else cell["student"]
     name = Name(dataset, cell["teacher"], student, cell["method"], cell["variant"], cell["metric"])
     if again := published.lookup(books["reruns"], name):
@@ -179,7 +256,7 @@ def _line(
     line |= {"low": found.low, "high": found.high}
     line |= {"keys": " ".join(found.keys), "values": "; ".join(_told(number) for number in found.numbers)}
     result = compare(ours, found.numbers)
-    line |= {"rule": result.nearest.rule, "runs": result.nearest.runs}
+    line |= {"rule": result.nearest.rule_said, "runs": result.nearest.runs, "remarks": _remarks(found)}
     line |= {"compared": result.compared, "delta": result.delta, "se": result.se}
     if not (why or is_teacher) and ours.n + cell["diverged"]:
         diverged = f"{cell['diverged']} diverged: no verdict" if cell["diverged"] else ""
@@ -187,11 +264,23 @@ def _line(
     return line
 
 
+def _summary(ours: Ours) -> dict[str, float]:
+    mean, std, n = stats.summary(ours.last)
+    best = stats.summary(ours.best)
+    return {"n": n, "mean": mean, "std": std, "best_mean": best.mean, "best_std": best.std}
+
+
+def _remarks(found: Published) -> str:
+    """'[CTKD] rule probably best: ...'"""
+    noted = (f"[{' '.join(number.keys)}] {note}" for number in found.numbers for note in number.notes)
+    return "; ".join(dict.fromkeys(noted))
+
+
 def _told(number: Number) -> str:
     """'75.51 ± 0.18 last, 5 runs [CRD]'"""
     spread = "" if math.isnan(number.std) else f" ± {number.std:g}"
     runs = "" if math.isnan(number.runs) else f", {number.runs:g} run{'s' * (number.runs > 1)}"
-    return f"{number.value:g}{spread} {number.rule}{runs} [{' '.join(number.keys)}]"
+    return f"{number.value:g}{spread} {number.rule_said}{runs} [{' '.join(number.keys)}]"
 
 
 def _weak_teacher(cell: Mapping) -> str:
@@ -226,4 +315,4 @@ def headline(data: pd.DataFrame) -> list[str]:
         said.append(f"{count} more comparable, but {verdict}.")
     for why, count in lines["why"][lines["why"] != ""].value_counts().sort_index().items():
         said.append(f"{count} not comparable, published values for orientation only: {why}.")
-    return said
+    return said + sorted(set(lines["caution"]) - {""})

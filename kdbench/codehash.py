@@ -1,0 +1,124 @@
+"""What the code of a method is: its file and every file of its folder that it imports, as one hash."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DYNAMIC = ("import_module", "__import__")
+# Python 3.13 leaves empty lists out unless asked
+_ALL: dict[str, Any] = {"show_empty": True} if sys.version_info >= (3, 13) else {}
+
+
+def code_hash(origin: Path, root: Path | None = None) -> str:
+    """12 hex digits of what `reached` finds, without comments, docstrings and layout.
+
+    Raises SyntaxError (ValueError for a zero byte) for a file that is not Python.
+    """
+    trees = reached(origin, root or origin.parent)
+    return hashlib.sha256("".join(_text(trees[file]) for file in sorted(trees)).encode()).hexdigest()[:12]
+
+
+def reached(origin: Path, root: Path) -> dict[Path, ast.Module]:
+    """``origin`` and the files in and below the folder ``root`` that it imports, however, and through however many."""
+    trees: dict[Path, ast.Module] = {}
+    waiting = [origin]
+    while waiting:
+        file = waiting.pop()
+        if file not in trees and file.is_file():
+            trees[file] = ast.parse(
+                file.read_bytes(), str(file)
+            )  # bytes may begin with a BOM or name a coding
+            waiting += _imported(trees[file], file, root)
+    return trees
+
+
+def beside(folder: Path, name: str) -> bool:
+    """Whether ``import name`` in a plug-in of ``folder`` means the module there: as in a script, but for Python's own.
+
+    A folder without __init__.py gives way to an installed package, as it does everywhere in Python.
+    """
+    if name == "kdbench" or name in sys.stdlib_module_names:
+        return False
+    if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file():
+        return True
+    return any((folder / name).glob("*.py")) and not _installed(name)
+
+
+def _installed(name: str) -> bool:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module that something put into sys.modules by hand
+        return True
+    return spec is not None and spec.origin is not None
+
+
+def _imported(tree: ast.Module, file: Path, root: Path) -> list[Path]:
+    """The files that the imports of one file run."""
+    found = []
+    for level, name, members in _imports(tree):
+        parts = name.split(".") if name else []
+        for start, rest in _starts(level, parts, file, root):
+            if not rest:
+                found.append(start / "__init__.py")
+            if "*" in members:  # a package's __all__ may name its modules
+                members = [path.stem for path in sorted(start.joinpath(*rest).glob("*.py"))]
+            found += [
+                path for member in ([], *([m] for m in members)) for path in _run(start, [*rest, *member])
+            ]
+    return found
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[int, str, list[str]]]:
+    """(leading dots, dotted name, names taken from it) of each import, those within functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or "", [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            text = node.args[0].value
+            if getattr(node.func, "attr", getattr(node.func, "id", "")) in DYNAMIC and isinstance(text, str):
+                name = text.lstrip(".")
+                yield len(text) - len(name), name, []
+
+
+def _starts(level: int, parts: list[str], file: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Where a name begins: at its dots, beside the plug-in, or with the names of the folders that hold the plug-in."""
+    if level:
+        yield file.parents[min(level, len(file.parents)) - 1], parts
+        return
+    if parts and beside(root, parts[0]):
+        yield root, parts
+    for count in range(1, len(parts) + 1):
+        if root.parts[-count:] == tuple(parts[:count]):
+            yield root, parts[count:]
+
+
+def _run(folder: Path, parts: list[str]) -> list[Path]:
+    """The packages' __init__.py on the way to a module below ``folder``, and the module."""
+    found = []
+    for part in parts:
+        package, module = folder / part / "__init__.py", folder / f"{part}.py"
+        if package.is_file():
+            found.append(package)
+        elif module.is_file():
+            return [*found, module]
+        folder = folder / part
+    return found
+
+
+def _text(tree: ast.Module) -> str:
+    """The code alone, the same text under every version of Python. Changes ``tree``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            if ast.get_docstring(node) is not None:
+                node.body.pop(0)
+            if not getattr(node, "type_params", True):
+                del node.type_params  # type: ignore[union-attr]  # new in Python 3.12
+    return ast.dump(tree, **_ALL)
