@@ -47,6 +47,8 @@ def frame(board: Board) -> pd.DataFrame:
     whole = pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
     whole.loc[whole["note"] != "", ["delta", "low", "high"]] = np.nan
     whole = whole[whole["label"].isin(style.main(board.labels))]
+    if whole["delta"].isna().all():
+        return pd.DataFrame(columns=COLUMNS)
     order = whole["label"].map(board.labels.index)
     return whole.iloc[np.argsort(order, kind="stable")][COLUMNS].reset_index(drop=True)
 
@@ -101,7 +103,7 @@ def _map(ax: Axes, block: pd.DataFrame, size: float, small: bool) -> tuple[QuadM
     """
     labels, columns = list(block["label"].unique()), list(block["column"].unique())
     most = style.reach(block["delta"])
-    values = block.pivot(index="label", columns="column", values="delta").loc[labels, columns].to_numpy()
+    values = block.pivot(index="label", columns="column", values="delta").loc[labels, columns].to_numpy(float)
     norm, colours = Normalize(-most, most), colormaps["RdBu"]
     mesh = ax.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=1.0)
     for cell in block.to_dict("records"):
