@@ -27,7 +27,8 @@ class Board:
     cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or
     ''; bold; delta, low, high, delta_std, delta_n against the baseline over shared seeds.
     summary: index label, best first; covered = pairs with a result, rank, delta, low, high, delta_std,
-    delta_n, p (Holm), record = (wins, ties, losses) or None, step_cost and alone_cost (see COSTS), detectable. NaN: cannot be had.
+    delta_n, p (Holm), record = (wins, ties, losses) or None, step_cost and alone_cost (see COSTS), detectable.
+    NaN: cannot be had.
     common: the pairs behind the summary. baseline: the method asked for; has_baseline: whether a finished run
     of it, with the suite's own settings, is there.
     """

@@ -23,8 +23,8 @@ def legend(baseline: str) -> list[str]:
         f"Δ: method - {baseline} on the same seed, in points, with its 95% t-interval. "
         "p: exact two-sided sign-flip test over pairs, Holm-adjusted for the methods shown. "
         "W-T-L: pairs won, tied (|Δ| below the pooled seed std), lost.",
-        f"Costs are seconds an epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and kind "
-        "of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
+        f"Costs are seconds an epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
+        "kind of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
         f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
         f"batches, which a cohort shares, are not in it. Alone x {baseline}: what training this one method takes: its "
         "own steps, the teacher's outputs that it reads (none for plain training) and the batches. Detects: the smallest true Δ that this n and spread "
