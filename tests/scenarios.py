@@ -34,7 +34,7 @@ def with_ids(row):
 def run(method="kd", top1=70.0, pair=A, seed=0, **changes):
     """One row; the fields that no test is about are left empty, as a bare machine would leave them."""
     known = {
-        "schema": store.SCHEMA, "cell_id": f"cell{next(COUNTER):08d}", "suite": "s", "dataset": "cifar100",
+        "schema": store.SCHEMA, "cell_id": f"{next(COUNTER):012d}", "suite": "s", "dataset": "cifar100",
         "split": "test", "teacher": pair[0], "teacher_id": pair[0] and "abcd1234", "student": pair[1],
         "method": method, "method_version": 1, "params": "{}", "recipe_id": "r1", "seed": seed, "variant": "",
         "status": "ok", "top1": top1, "epochs_done": 240, "train_s": 240.0, "run_id": "run", "attempt": 1,

@@ -67,7 +67,7 @@ def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     """One panel a pair, one line a method, as many as fit: the first panel and the best methods are always there."""
     names, labels = list(data["panel"].unique()), list(data["label"].unique())
-    space = style.room([READING, *footer]) - 0.4
+    space = style.room([READING, *footer]) - 0.65
     labels = labels[: max(1, int((space - 1.0) / THIN))]
     left = 0.2 + 0.062 * max(len(line) for label in labels for line in _lines(label))
     across = min(len(names), max(1, int((style.WIDE - left) / WIDTH)))
