@@ -216,8 +216,8 @@ def _schema(path: Path, found: lines.Lines) -> int:
     other = next((pair for pair in known if pair[0] != first), None)
     if other and max(known)[0] <= SCHEMA:
         raise KdbenchError(
-            f"{path}, line {other[1]}, column schema: {other[0]} below rows of schema {first}; files of different versions "
-            "were joined: give each with a --results of its own"
+            f"{path}, line {other[1]}, column schema: {other[0]} below rows of schema {first}; files of different "
+            "versions were joined: give each with a --results of its own"
         )
     return max(known)[0] if known else SCHEMA
 

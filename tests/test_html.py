@@ -139,7 +139,7 @@ def test_a_phone_and_a_dark_room_are_thought_of(page):
 
 def test_details_tell_attempts_parameters_costs_and_why(tmp_path):
     failed = run("kd", None, status="oom", attempt=1, run_id="a", error="out of memory")
-    done = {**failed, "status": "ok", "top1": 70.0, "attempt": 2, "run_id": "b", "error": None}
+    done = {**failed, "status": "ok", "top1": 70.0, "attempt": 2, "run_id": "b" * 12, "error": None}
     done |= {"params": '{"temperature":4.0}', "peak_mem_mb": 919.4, "extra_params": 1234}
     rows = [failed, done, run("fitnet", None, status="skipped", error="no stages")]
     found = boards(tmp_path, rows)
