@@ -27,8 +27,8 @@ def legend(baseline: str) -> list[str]:
         "kind of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
         f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
         f"batches, which a cohort shares, are not in it. Alone x {baseline}: what training this one method takes: its "
-        "own steps, the teacher's outputs that it reads (none for plain training) and the batches. Detects: the smallest true Δ that this n and spread "
-        "would show (two-sided alpha .05, power .8).",
+        "own steps, the teacher's outputs that it reads (none for plain training) and the batches. "
+        "Detects: the smallest true Δ that this n and spread would show (two-sided alpha .05, power .8).",
         "–: no value; ✗: diverged; n/a: the method does not apply (see the notes).",
     ]
 

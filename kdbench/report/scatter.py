@@ -66,7 +66,7 @@ def draw(points: pd.DataFrame, footer: Sequence[str]) -> Figure:
     down = min(-(-len(panels) // across), max(1, int((room - 0.3) / (tall + 1))))
     step = (style.WIDE - 0.1) / across
     wide = min(step - LEFT - LABELS, MOST)
-    total = points.groupby("table")["pair"].nunique().sum()
+    total = int(points.groupby("table")["pair"].nunique().sum())
     said = style.left_out(min(across * down, len(panels)), total, "panels")
     figure, (part,) = style.canvas(style.WIDE, [0.3 + (tall + 1) * down], [READING, *said, *footer])
     style.heading(part, f"Top-1 (%), ours against published: {heading}")
