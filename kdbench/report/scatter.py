@@ -29,7 +29,7 @@ COLUMNS = [
 ]
 ACROSS = 2  # panels in a row
 LEAST, MOST = 2.0, 3.5  # inches: a panel's axes are at least so high, and at most so wide
-LEFT, LABELS = 0.5, 1.2  # inches: beside a panel
+LEFT, LABELS = 0.6, 1.1  # inches: beside a panel
 LINE = 0.15  # inches from label to label at most
 READING = (
     "On the diagonal ours is as published (by the same rule: last epoch, or best evaluated epoch where a best one is "
