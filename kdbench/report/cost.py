@@ -29,11 +29,11 @@ def frame(board: Board) -> pd.DataFrame:
     the baseline's; top1: mean over these pairs; delta: paired, with its 95 % interval over n pairs, or seeds of the
     one pair; front: see `front`.
     """
-    if not board.has_baseline or not board.common:
+    if not board.has_baseline:
         return pd.DataFrame(columns=COLUMNS)
     shown = board.summary[board.summary.index.isin(style.main(board.labels))]
     kind = "alone" if shown["alone_cost"].count() >= shown["step_cost"].count() else "step"
-    means = board.cells["mean"].unstack("label").loc[board.common].mean(skipna=False)
+    means = board.cells["mean"].unstack("label").loc[board.table.pairs].mean(skipna=False)
     data = shown[[f"{kind}_cost", "delta", "low", "high", "delta_n"]]
     data = data.rename(columns={"delta_n": "n", f"{kind}_cost": "cost"})
     data = data.assign(top1=means, kind=kind).rename_axis("label").reset_index()
@@ -47,8 +47,8 @@ def frame(board: Board) -> pd.DataFrame:
 
 def _pairs(board: Board) -> str:
     if board.over_pairs():
-        return f"mean over {len(board.common)} of {len(board.table.pairs)} pairs"
-    return board.common[0]
+        return f"mean over {len(board.table.pairs)} pairs"
+    return board.table.pairs[0]
 
 
 def front(cost: ArrayLike, score: ArrayLike) -> np.ndarray:

@@ -20,15 +20,15 @@ WIDTH = 1.6  # least inches of a panel
 LINE, THIN = 0.22, 0.11  # inches of a method in it, and the least
 READING = (
     "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). Diamond: their mean. "
-    "Bar: 95% t-interval; an arrow head where it leaves the panel, with the mean where this lies beyond too."
+    "Bar: 95% interval (pooled error); an arrow head where it leaves the panel, and the mean if beyond too."
 )
 
 
 def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
     """What `draw` draws: for each panel and label a mean (low, high, n; a note where there is none) and dots.
 
-    A panel is one pair with its seeds, or the common pairs together with the pairs' means: ``dot`` names the
-    seed or the pair, and is empty in a mean. Panels without any interval are left out. ``shown``: the labels, else
+    A panel is one pair with its seeds, or the means of all pairs that a method shares with the baseline: ``dot`` names
+    the seed or the pair, and is empty in a mean. Panels without any interval are left out. ``shown``: the labels, else
     those of `style.main`.
     """
     if not board.has_baseline:
@@ -38,8 +38,8 @@ def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
     differences = stats.paired(board.table.wide(), board.baseline)
     parts = []
     if board.over_pairs():
-        name = f"mean over {len(board.common)} of {len(board.table.pairs)} pairs"
-        dots = board.cells["delta"].unstack("label").loc[board.common, others]
+        name = f"mean over {len(board.table.pairs)} pairs"
+        dots = board.cells["delta"].unstack("label").loc[board.table.pairs, others]
         means = board.summary.loc[others, ["delta", "low", "high", "delta_n"]].copy()
         means["note"] = np.where(means["delta"].isna(), "–", "")
         parts.append(_panel(name, dots[means.index[means["delta"].notna()]], means))

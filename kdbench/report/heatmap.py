@@ -39,7 +39,7 @@ def frame(board: Board) -> pd.DataFrame:
     cells["note"] = [_note(cell, board.baseline) for cell in cells.to_dict("records")]
     parts = [cells]
     if board.over_pairs():
-        name = f"mean over {len(board.common)} of {len(board.table.pairs)} pairs"
+        name = f"mean over {len(board.table.pairs)} pairs"
         means = board.summary[["delta", "low", "high"]].reset_index()
         means["note"] = np.where(means["delta"].isna(), "–", "")
         means.loc[means["label"] == board.baseline, "note"] = "baseline"

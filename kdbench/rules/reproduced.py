@@ -87,18 +87,20 @@ def _tests(cells: pd.DataFrame, ours: pd.Series, noise: Noise, margin: float, al
 
 
 def _error(cells: pd.DataFrame, noise: Noise) -> tuple[pd.Series, pd.Series]:
-    """Standard error of ours - published and its degrees of freedom (Satterthwaite where a std is printed).
+    """Standard error of ours - published and its degrees of freedom (Satterthwaite where std and runs are printed).
 
-    A published mean without a std has our noise; without a number of runs it is taken for one run.
+    A published mean without a std has our noise. Without a number of runs it is taken for one run, which is wide
+    enough for a printed std of three runs or more, itself then taken as known.
     """
     runs = cells["runs"].fillna(1.0).clip(lower=1)
-    printed = cells["std"].notna() & (runs > 1)
+    printed = cells["std"].notna()
     mine = noise.sd**2 / cells["n"].where(cells["n"] > 0)
-    theirs = (cells["std"] ** 2 / runs).where(printed, noise.sd**2 / runs)
-    parts = mine**2 / max(noise.df, 1) + theirs**2 / (runs - 1).where(printed, np.inf)
+    theirs = (cells["std"] ** 2).where(printed, noise.sd**2) / runs
+    estimated = printed & (runs > 1)
+    parts = mine**2 / max(noise.df, 1) + theirs**2 / (runs - 1).where(estimated, np.inf)
     mixed = (mine + theirs) ** 2 / parts.where(parts > 0)
-    known = noise.df if noise.df else np.nan
-    return np.sqrt(mine + theirs), mixed.where(printed, known)
+    own = noise.df if noise.df else np.nan
+    return np.sqrt(mine + theirs), mixed.where(estimated, own)
 
 
 def _holm(p: pd.Series) -> pd.Series:
