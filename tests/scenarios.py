@@ -85,7 +85,9 @@ def wild(path, methods=12, pairs=FIVE):
     """Writes s.csv and s.curves.csv: many methods, pairs, long names, gaps, two tables, curves."""
     gains = {f"method{i:02d}": 0.1 * i for i in range(methods)} | {"bickd": 0.5}
     rows = grid(pairs, **gains)
-    rows += runs("dkd", 70.0, 71.0, variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20", params='{"x":1}')
+    rows += runs(
+        "dkd", 70.0, 71.0, variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20", params='{"x":1}'
+    )
     rows += [
         run("crd", None, status="diverged"),
         run("fitnet", None, status="skipped", error="because " * 30),
@@ -95,7 +97,13 @@ def wild(path, methods=12, pairs=FIVE):
         rows.append(run("kd", 71.0, ("vgg13", "vgg8"), seed=7, split=split, teacher_top1=top1))
     store.append(path / "s.csv", rows)
     lines = [
-        {"cell_id": row["cell_id"], "run_id": hex12("run"), "epoch": epoch, "term": term, "value": 1.0 * epoch}
+        {
+            "cell_id": row["cell_id"],
+            "run_id": hex12("run"),
+            "epoch": epoch,
+            "term": term,
+            "value": 1.0 * epoch,
+        }
         for row in rows
         for epoch in (1, 2)
         for term in ("top1", "loss", "ce")

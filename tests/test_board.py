@@ -101,7 +101,9 @@ def test_each_comparison_uses_the_pairs_that_it_shares(tmp_path):
         *runs("few", 99.0, 99.5, 99.2, pair=A),
     ]
     (b,) = boards(tmp_path, rows)
-    assert b.summary["delta"]["dkd"] == pytest.approx(3.01, abs=0.01)  # (1 + 1 + 1 + 9) / 4, whoever lacks pairs
+    assert b.summary["delta"]["dkd"] == pytest.approx(
+        3.01, abs=0.01
+    )  # (1 + 1 + 1 + 9) / 4, whoever lacks pairs
     assert b.summary["delta"]["some"] == pytest.approx(71.0333 - 70.0533, abs=0.01)
     assert b.summary["delta"]["few"] == pytest.approx(29.18, abs=0.01)
     assert (b.summary["delta_n"][["dkd", "some", "few"]] == [4, 2, 1]).all()

@@ -70,7 +70,7 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     figure, (part,) = style.canvas(style.WIDE, [height], [reading, *said, *footer])
     style.heading(part, f"Reliability: {data['table'].iloc[0]}")
     grid = style.grid(part, (down, across), (0.5, 0.15, 0.65, 0.45), _title(side), across=0.12)
-    _panels(grid, data, errors[: across * down], baseline, min(7.0, 72 * side / 14))
+    _panels(grid, data, errors[: across * down], baseline, min(7.0, max(5.0, 72 * side / 14)))
     part.supxlabel("confidence (%)", fontsize=8, y=0.04 / style.inches(part)[1], va="bottom")
     part.supylabel("accuracy (%)", fontsize=8, x=0.08 / style.inches(part)[0])
     return figure

@@ -79,7 +79,7 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     down = min(-(-len(names) // across), max(1, int(space / tall)))
     shown = names[: across * down]
     said = style.left_out(len(labels), data["label"].nunique(), "methods")
-    said += style.left_out(len(shown), len(names), "panels")
+    said += style.left_out(len(shown), len(names), "panels", "the heat map and ")
     figure, (part,) = style.canvas(style.WIDE, [0.5 + tall * down], [READING, *said, *footer])
     style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
     grid = style.grid(part, (down, across), (left, 0.15, top + 0.2, 0.3), top, sharex=True, sharey=True)

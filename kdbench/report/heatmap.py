@@ -18,8 +18,8 @@ from kdbench.report.board import Board
 
 COLUMNS = ["table", "label", "column", "delta", "low", "high", "top1", "std", "n", "note"]
 WIDTH, HEIGHT = 1.7, 0.3  # inches of a cell at most
-NARROW, THIN = 0.33, 0.105  # and at least
-FOOT = 0.65  # inches below the cells
+NARROW, THIN = 0.33, 0.1  # and at least
+FOOT = 0.55  # inches below the cells
 READING = (
     "Blue is better, red is worse; white is no difference. Large: mean paired difference in points; small: mean top-1 "
     "(number of seeds), where there is room. –: not run; ✗: diverged; n/a: the method does not apply. Order: mean rank."

@@ -12,7 +12,7 @@ BINS = 15  # of the calibration error
 
 def ece_floor_most(top1: float, images: int, bins: int = BINS) -> float:
     """The most that `ece_floor` can be at this accuracy: all images of one confidence, spread evenly over the bins."""
-    samples = np.full(bins, images // bins)
+    samples = np.full(bins, max(images // bins, 1))
     return ece_floor(samples, samples * top1 / 100)
 
 

@@ -29,7 +29,7 @@ COLUMNS = [
 ]
 ACROSS = 2  # panels in a row
 LEAST, MOST = 2.0, 3.5  # inches: a panel's axes are at least so high, and at most so wide
-LEFT, LABELS = 0.5, 1.2  # inches: beside a panel
+LEFT, LABELS = 0.6, 1.1  # inches: beside a panel
 LINE = 0.15  # inches from label to label at most
 READING = (
     "On the diagonal ours is as published (by the same rule: last epoch, or best evaluated epoch where a best one is "
@@ -66,7 +66,7 @@ def draw(points: pd.DataFrame, footer: Sequence[str]) -> Figure:
     down = min(-(-len(panels) // across), max(1, int((room - 0.3) / (tall + 1))))
     step = (style.WIDE - 0.1) / across
     wide = min(step - LEFT - LABELS, MOST)
-    total = points.groupby("table")["pair"].nunique().sum()
+    total = int(points.groupby("table")["pair"].nunique().sum())
     said = style.left_out(min(across * down, len(panels)), total, "panels")
     figure, (part,) = style.canvas(style.WIDE, [0.3 + (tall + 1) * down], [READING, *said, *footer])
     style.heading(part, f"Top-1 (%), ours against published: {heading}")
