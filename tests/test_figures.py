@@ -72,7 +72,11 @@ def test_cost_is_drawn_of_what_was_timed_and_compared(tmp_path):
     assert frame["front"].all()
     (other,) = boards(tmp_path / "b", runs("dkd", 70.0))
     assert cost.frame(other).empty
-    gap = [row for row in grid([A, PAIRS[0]], dkd=1.0, dist=2.0) if (row["method"], row["teacher"]) != ("dist", A[0])]
+    gap = [
+        row
+        for row in grid([A, PAIRS[0]], dkd=1.0, dist=2.0)
+        if (row["method"], row["teacher"]) != ("dist", A[0])
+    ]
     (other,) = boards(tmp_path / "c", gap)
     assert sorted(cost.frame(other)["label"]) == ["dkd", "kd"]  # no mean over the same pairs
 
@@ -101,7 +105,13 @@ def crowd(count):
 def test_the_forests_labels_do_not_overlap(tmp_path, count):
     rows = [
         *crowd(count),
-        *runs("dkd", 71.0, 72.0, variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20", params='{"alpha":0.5}'),
+        *runs(
+            "dkd",
+            71.0,
+            72.0,
+            variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20",
+            params='{"alpha":0.5}',
+        ),
     ]
     (one,) = boards(tmp_path, rows)
     with matplotlib.rc_context(style.RC):

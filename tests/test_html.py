@@ -123,7 +123,9 @@ def test_figures_of_an_earlier_report_go_and_other_files_stay(tmp_path):
     for name in ("curves", "old_sweep", "forest"):
         style.save(figure, pd.DataFrame({"x": [1]}), tmp_path / name)
     (tmp_path / "mine.svg").write_text("<svg/>")
-    shown = pictures.pictures(tmp_path, {"gone": pictures.Caption(""), "forest": pictures.Caption("Differences", 1)})
+    shown = pictures.pictures(
+        tmp_path, {"gone": pictures.Caption(""), "forest": pictures.Caption("Differences", 1)}
+    )
     assert [(p.name, p.text, p.table) for p in shown] == [
         ("forest", "Differences", 1), ("curves", "curves", 0), ("old_sweep", "old_sweep", 0),
     ]  # fmt: skip
