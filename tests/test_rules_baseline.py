@@ -130,7 +130,7 @@ def test_intervals_cover_and_find_more_than_the_paired_t(tables):
     covered = np.abs(found.delta - EFFECTS) <= half
     assert covered[:, 1:].mean() == near(0.95, 2 * tables)  # 7 correlated ones
     assert beyond[:, SAME].mean() == near(0.05, 2 * tables)
-    assert beyond[:, 5].mean() == near(0.585, tables)  # +.5; the paired t: .30
+    assert beyond[:, 5].mean() == near(0.58, tables)  # +.5; the paired t: .30
     assert family[:, SAME].any(1).mean() == near(0.027, tables)
     assert np.median(half[:, 1:]) == pytest.approx(0.43, abs=0.01)
     values = seeds(tables)
@@ -150,7 +150,7 @@ def test_seeds_that_shift_all_methods_are_taken_out(tables):
 def test_one_method_four_times_as_noisy_is_covered(tables):
     found, half, _, _ = simulate(tables, sd=SD * np.array([1, 1, 4, 1, 1, 1, 1, 1]))
     covered = np.abs(found.delta - EFFECTS) <= half
-    assert covered[:, 2].mean() == near(0.90, tables)
+    assert covered[:, 2].mean() == near(0.904, tables)
     own = found.kind[:, 2] == KINDS.index("own")
     assert own.mean() > 0.75
     assert covered[own, 2].mean() > 0.97
