@@ -189,8 +189,9 @@ def _against(table: Table, cells: pd.DataFrame, baseline: str | None, alike: Ali
     compared = cells.drop(index=baseline, level="label")
     if len(table.pairs) > 1:
         result = these_pairs(compared).rename(columns={"pairs": "delta_n"})
-        result["delta"] = compared["delta"].groupby("label").mean()
-        result["delta_n"] = compared["delta"].groupby("label").count()
+        plain = compared["delta"].groupby("label")  # where no pair has an interval
+        result["delta"] = result["delta"].fillna(plain.mean())
+        result["delta_n"] = result["delta_n"].where(result["delta_n"] > 0, plain.count())
     else:
         result = compared.droplevel("pair")[[*DIFFERENCE, "delta_n"]]
     if alike is not None:
