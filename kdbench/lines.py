@@ -193,8 +193,6 @@ def _fields(path: Path, texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]
 
 def _checked(path: Path, number: int, text: str, fields: list[str], names: Sequence[str]) -> list[str]:
     """The values of a line, one for each name."""
-    if len(fields) > len(names) and not any(fields[len(names) :]):
-        fields = fields[: len(names)]  # a spreadsheet's commas at the end
     if MARKER.match(text):
         raise _conflict(path, number)
     if "cell_id" in fields:

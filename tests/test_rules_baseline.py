@@ -106,7 +106,7 @@ def test_one_seed_everywhere_tests_nothing():
     assert cells[["se", "low", "high", "p", "p_family"]].isna().all(axis=None)
 
 
-def test_without_spread_a_difference_is_certain_and_a_tie_untested():
+def test_without_spread_a_difference_is_certain_a_tie_untested():
     scores = table(k=[95.0, 96.0], a=[95.0, 96.0], b=[94.5, 95.5])
     cells = against(scores, "k").cells
     assert cells.loc["b", ["low", "high", "p", "p_family"]].tolist() == [-0.5, -0.5, 0.0, 0.0]

@@ -81,7 +81,7 @@ def test_a_noisy_method_leaves_the_pool_as_if_it_had_not_run():
     assert (found.sd, found.df) == pytest.approx((without.sd, without.df))
 
 
-def test_collapsed_runs_are_far_below_the_pair_and_leave_the_pool():
+def test_collapsed_runs_are_far_below_and_leave_the_pool():
     scores = table(noise((3, 4), 6))
     scores.iloc[1, 2] = 10.0
     assert blocks.collapsed_runs(scores).to_numpy().nonzero() == ([1], [2])
@@ -120,7 +120,7 @@ def test_dunnetts_limit_is_scipys_multivariate_t(k, df, sides):
     law = distributions.multivariate_t(shape=shape, df=df, seed=0)
     assert law.cdf(np.full(k, limit), lower_limit=below) == pytest.approx(
         0.95, abs=5e-4
-    )  # his is a random sum
+    )  # scipy's is a random sum
 
 
 def test_dunnetts_limits_are_those_of_the_tables():

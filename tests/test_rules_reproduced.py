@@ -143,6 +143,6 @@ def test_more_seeds_show_agreement_more_often(tables):
 
 
 @pytest.mark.parametrize("tables", SIZES)
-def test_a_miss_is_found_and_a_miss_at_the_margin_never_agrees(tables):
+def test_a_miss_is_found_and_one_at_the_margin_rarely_agrees(tables):
     assert (simulate(tables, 3, 3, 1.0) == "differs").mean() > 0.9
     assert (simulate(tables, 3, 3, 0.5) == "agrees").mean() == near(0.05, 5 * tables)

@@ -100,13 +100,13 @@ def _lines(label: str) -> list[str]:
 
 def _places(labels: Sequence[str]) -> dict[str, float]:
     """label -> its height on the axis, in methods; a label of two lines has more room."""
-    sizes = np.array([0.4 + 0.6 * len(_lines(label)) for label in labels])
+    sizes = np.array([0.13 + 0.87 * len(_lines(label)) for label in labels])
     return dict(zip(labels, np.cumsum(sizes) - sizes / 2, strict=True))
 
 
 def _end(places: dict[str, float]) -> float:
     label, place = list(places.items())[-1]
-    return place + 0.2 + 0.3 * len(_lines(label))
+    return place + 0.065 + 0.435 * len(_lines(label))
 
 
 def _panels(
