@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib import rc_context
 from matplotlib.collections import PathCollection
+from matplotlib.text import Text
 
 from kdbench import plan, registry, store, suites
 from kdbench.published import Number
@@ -481,11 +482,19 @@ def test_points_are_by_the_published_rule_and_hollow_where_not_comparable(tmp_pa
     dkd = points.loc[True, "dkd"]
     assert (dkd["published"], dkd["ours"]) == (71.97, pytest.approx(72.25))  # best epochs
     assert math.isnan(points.loc[(False, "kd"), "se"])
-    figure = scatter.draw(scatter.frame(frame(tmp_path, rows)), ["foot"])
-    points = [
-        [c for c in part.axes[0].collections if isinstance(c, PathCollection)] for part in figure.subfigs[:2]
-    ]
-    assert [tuple(c.get_facecolors()[0][:3]) == (1, 1, 1) for (c,) in points] == [False, True]
+    found = scatter.frame(frame(tmp_path, rows))
+    first, last = (
+        found[found["table"] == name] for name in (found["table"].iloc[0], found["table"].iloc[-1])
+    )
+    assert [_hollow(scatter.draw(part, ["foot"])) for part in (first, last)] == [False, True]
+    figure = scatter.draw(found, ["foot"])  # one table, and the other is not left out silently
+    assert len(figure.subfigs[0].axes) == 1
+    assert any("The first 1 of 2 panels" in text.get_text() for text in figure.findobj(Text))
+
+
+def _hollow(figure):
+    (points,) = [c for c in figure.subfigs[0].axes[0].collections if isinstance(c, PathCollection)]
+    return tuple(points.get_facecolors()[0][:3]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 30])

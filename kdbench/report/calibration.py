@@ -81,7 +81,7 @@ def _fit(count: int, room: float) -> tuple[int, int, float]:
     for across in range(min(count, 4), 10):
         side, down = min((style.WIDE - 0.65) / across - 0.12, SIDE), -(-count // across)
         if side * down + _title(side) * (down - 1) <= room:
-            return across, down, side
+            return -(-count // down), down, side  # rows evenly filled
     return across, max(1, int((room + _title(side)) / (side + _title(side)))), side
 
 

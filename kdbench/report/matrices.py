@@ -56,7 +56,7 @@ def _fit(count: int, room: float) -> tuple[int, int, float]:
     for across in range(min(count, 4), MOST + 1):
         side, down = min((style.WIDE - 0.35) / across - GAP, SIDE), -(-count // across)
         if _step(side) * down <= room:
-            return across, down, side
+            return -(-count // down), down, side  # rows evenly filled
     return across, max(1, int(room / _step(side))), side
 
 

@@ -28,7 +28,7 @@ COLUMNS = [
     "verdict",
 ]
 ACROSS = 2  # panels in a row
-LEAST, MOST = 2.0, 3.5  # inches: a panel's axes are at least so high, and at most so wide
+LEAST = 2.3  # inches: a panel's axes are at least so high
 LEFT, LABELS = 0.6, 1.1  # inches: beside a panel
 LINE = 0.15  # inches from label to label at most
 READING = (
@@ -65,7 +65,7 @@ def draw(points: pd.DataFrame, footer: Sequence[str]) -> Figure:
     tall = max(LEAST, line * (most + 1))
     down = min(-(-len(panels) // across), max(1, int((room - 0.3) / (tall + 1))))
     step = (style.WIDE - 0.1) / across
-    wide = min(step - LEFT - LABELS, MOST)
+    wide = min(step - LEFT - LABELS, tall)
     total = int(points.groupby("table")["pair"].nunique().sum())
     said = style.left_out(min(across * down, len(panels)), total, "panels")
     figure, (part,) = style.canvas(style.WIDE, [0.3 + (tall + 1) * down], [READING, *said, *footer])
