@@ -93,7 +93,7 @@ def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
         raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
     where = (data, session.split, work, torch.device(session.device))
     top1 = measure(teacher, *where)
-    shelf.choose(work, data.name, name, model, kept)
+    shelf.choose(work, data.name, name, model, kept, session.data_id)
     lines = verdict(teacher, top1, session.split_name, data.classes)
     for line in (*lines, *order_lines(teacher, top1, *where)):
         say(line)

@@ -66,6 +66,7 @@ class Session:
     suite: Suite  # as the command line changed it
     written: Suite  # as it stands in its file: teachers are trained by it
     paths: Paths
+    data_id: str  # of the data set, however much of it is used
     split: Split
     device: str
     data_dir: Path | None
@@ -167,6 +168,7 @@ def prepare(
         suite=asked,
         written=spec,
         paths=Paths(Path(results), spec.name),
+        data_id=dataset.whole,
         split=parts,
         device=place,
         graphs=graphs,
@@ -194,6 +196,8 @@ def prepare(
         teacher = locate_teacher(session, name)
         if teacher:
             session.teachers[name] = teacher
+        if remark := _remark(session, name):
+            session.say(remark)
     return session
 
 
@@ -274,11 +278,19 @@ def locate_teacher(session: Session, name: str) -> Teacher | None:
         path = find_file(name, session.weights)
     else:
         own = pretrained_path(session, name) or trained_path(session, name)
-        path = shelf.chosen(session.paths.work, dataset.name, name, model) or own
+        path = shelf.chosen(session.paths.work, dataset.name, name, model, session.data_id) or own
     if not path.is_file():
         return None
     expected = session.suite.teachers[name].top1 if name in session.suite.teachers else None
     return open_teacher(name, model, path, dataset, expected)
+
+
+def _remark(session: Session, name: str) -> str:
+    """What `shelf.remark` says, where the user did not give the weights."""
+    model, data = session.suite.model(name), session.suite.dataset
+    return (
+        "" if session.weights else shelf.remark(session.paths.work, data.name, name, model, session.data_id)
+    )
 
 
 def teacher_lines(session: Session) -> list[str]:

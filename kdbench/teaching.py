@@ -30,7 +30,8 @@ def ensure_teacher(session: Session, name: str, progress: Progress, train: bool 
             return False
         elif path is not None:  # the user asked for this one, so it goes before timm's
             data, model = session.suite.dataset, session.suite.model(name)
-            shelf.choose(session.paths.work, data.name, name, model, trained_path(session, name))
+            trained = trained_path(session, name)
+            shelf.choose(session.paths.work, data.name, name, model, trained, session.data_id)
         teacher = locate_teacher(session, name)
         assert teacher is not None
         session.teachers[name] = teacher
@@ -108,9 +109,12 @@ def listing(session: Session) -> Iterator[tuple[str, Teacher | None, bool]]:
     work, data = session.paths.work, session.suite.dataset
     imported = {} if session.weights else shelf.entries(work, data.name)
     for name in dict.fromkeys([*session.needed_teachers(), *imported]):
+        model = session.suite.model(name)
+        entries = shelf.fitting(work, data.name, name, model, session.data_id) if name in imported else []
+        if not entries and name not in session.needed_teachers():
+            continue
         used = locate_teacher(session, name)
         yield name, used, True
-        files = [shelf.folder(work) / entry["file"] for entry in imported.get(name, ())]
-        for path in [*files, trained_path(session, name)]:
+        for path in [*(shelf.folder(work) / entry["file"] for entry in entries), trained_path(session, name)]:
             if used is not None and path != used.path and path.is_file():
-                yield name, open_teacher(name, session.suite.model(name), path, data, used.expected), False
+                yield name, open_teacher(name, model, path, data, used.expected), False

@@ -11,10 +11,12 @@ from kdbench import checkpoint, importing, models
 from kdbench.errors import KdbenchError
 from kdbench.fitting import parts
 from kdbench.importing import import_teachers, recognise
-from kdbench.session import trained_path
+from kdbench.session import prepare, trained_path
 from kdbench.suites import load
 from kdbench.teachers import open_teacher
+from kdbench.teaching import listing
 from tests.cli_process import kdbench
+from tests.pictures import write_images
 
 
 @pytest.fixture
@@ -227,6 +229,39 @@ def test_an_imported_teacher_serves_every_suite_of_its_data_set_that_builds_it_s
     assert lab.prepare(name="another").teachers["teacher"].id == lab.teacher.id
     wider = ("widths = [8, 8, 8, 16]", "widths = [8, 8, 8, 12]")
     assert lab.prepare(wider, name="wider").teachers == {}
+
+
+def own(lab, where, stream, **options):
+    """The session of a suite over the folder images that is in ``where``, and what was said."""
+    said, file = [], lab.folder / where / "own.toml"
+    data = 'folder = "images"\nholdout = 0.25' + ("\nstream = true\nworkers = 0" if stream else "")
+    file.write_text(lab.suite_file(('name = "tiny"\nclasses = 4', data)).read_text())
+    usual = {"results": lab.folder / "results", "device": "cpu", "say": said.append}
+    return prepare(str(file), **usual, **options), said
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_folders_of_one_name_do_not_share_a_teacher(lab, tmp_path, stream):
+    """Parts of the same data go on with it; other images under that name get a warning and their own."""
+    cats, dogs = (write_images(lab.folder / where / "images") for where in ("cats", "dogs"))
+    next(dogs.glob("train/*/*")).unlink()
+    session, _ = own(lab, "cats", stream)
+    assert session.suite.dataset.classes == 3
+    file = saved(tmp_path / "a.pth", models.create("resnet8", 3, widths=[8, 8, 8, 16]).state_dict())
+    where = {"suite": str(cats.parent / "own.toml"), "results": lab.folder / "results", "device": "cpu"}
+    assert import_teachers([file], print, **where) == []
+    for options in ({}, {"per_class": 2}, {"split": "holdout"}):
+        session, said = own(lab, "cats", stream, **options)
+        assert list(session.teachers) == ["teacher"]
+        assert not [text for text in said if "imported" in text]
+    session, said = own(lab, "dogs", stream)
+    assert session.teachers == {}
+    (warning,) = (text for text in said if "imported" in text)
+    assert warning.startswith("WARNING: the imported teacher teacher is not used: it was imported for other")
+    listed = [(name, used) for name, used, _ in listing(session)]
+    assert listed == [("teacher", None)]
+    assert import_teachers([file], print, **{**where, "suite": str(dogs.parent / "own.toml")}) == []
+    assert list(own(lab, "dogs", stream)[0].teachers) == list(own(lab, "cats", stream)[0].teachers)
 
 
 def test_what_is_kept_is_never_overwritten(lab, tmp_path, state):

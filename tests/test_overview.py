@@ -248,7 +248,7 @@ def test_teachers_lists_what_was_imported_beside_what_a_run_takes(lab):
     ):
         path = shelf.folder(session.paths.work) / f"{name}-imported.safetensors"
         checkpoint.save_weights(path, state)
-        shelf.choose(session.paths.work, "tiny", name, spec[name], path)
+        shelf.choose(session.paths.work, "tiny", name, spec[name], path, session.data_id)
     options = {"suite": str(lab.suite_file()), "data_dir": lab.data, "results": folder, "device": "cpu"}
     lines = overview.teachers(options).splitlines()[1:-1]
     assert [line.split()[:2] for line in lines[0::2] if line[0] == "*"] == [

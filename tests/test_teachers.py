@@ -11,10 +11,14 @@ import torch
 
 from kdbench import checkpoint, models, teachers, teaching
 from kdbench.cli import main
+from kdbench.driver import run
 from kdbench.errors import KdbenchError
+from kdbench.identity import canonical, weights_digest
 from kdbench.job import Progress
 from kdbench.method import Needs
 from kdbench.session import locate_teacher, teacher_cell, trained_path
+from kdbench.shared_teacher import table_key
+from kdbench.suites import ModelSpec
 from kdbench.teaching import accuracy, announce_teacher, ensure_teacher
 from tests.cli_process import kdbench
 
@@ -162,6 +166,82 @@ def test_the_net_is_frozen_and_in_eval_mode(lab):
     net = lab.teacher.net(lab.suite.dataset)
     assert not any(module.training for module in net.modules())
     assert not any(p.requires_grad for p in net.parameters())
+
+
+# --- the network is part of it ---
+
+
+def tanh(lab, weights, **changes):
+    """Two suites whose teachers differ in an activation alone, with the same weights: their sessions."""
+    texts = [f'{{ arch = "resnet10t", args = {args} }}' for args in ("{}", '{ act_layer = "tanh" }')]
+    before = '{ arch = "resnet8", args = { widths = [8, 8, 8, 16] } }'
+    weights.mkdir(exist_ok=True)
+    torch.manual_seed(2)
+    torch.save(models.create("resnet10t", 4).state_dict(), weights / "teacher.pth")
+    return [lab.prepare((before, text), teacher_weights=weights, **changes) for text in texts]
+
+
+def test_another_activation_is_another_teacher_and_cell(lab, tmp_path):
+    one, two = tanh(lab, tmp_path / "given", methods=["kd"])
+    assert one.teachers["teacher"].id != two.teachers["teacher"].id
+    assert not {cell.id for cell in one.cells()} & {cell.id for cell in two.cells()}
+
+
+def test_another_activation_has_its_own_logits_and_table(lab, tmp_path):
+    keys, found = set(), []
+    for session in tanh(lab, tmp_path / "given", methods=["kd"]):
+        teacher, (cell,) = session.teachers["teacher"], session.cells()
+        net = teacher.net(session.suite.dataset)
+        found.append(logits_of(lab, net, teacher=teacher))
+        assert torch.equal(found[-1], net(lab.split.evaluation.images.permute(0, 3, 1, 2) / 255).logits)
+        keys.add(canonical(table_key(cell, cell.views["weak"], torch.device("cpu"))))
+    assert not torch.equal(*found)
+    assert len(keys) == 2
+
+
+def test_a_run_with_another_activation_trains_again(lab, tmp_path):
+    tanh(lab, tmp_path / "given")
+    rows = []
+    for args in ("{}", '{ act_layer = "tanh" }', "{}"):
+        suite = lab.suite_file(('resnet8", args = { widths = [8, 8, 8, 16] }', f'resnet10t", args = {args}'))
+        usual = {"data_dir": lab.data, "results": tmp_path / "r", "teacher_weights": tmp_path / "given"}
+        outcome = run(str(suite), ["kd"], device="cpu", say=lambda text: None, **usual)
+        assert outcome.complete
+        rows.append(outcome.records.iloc[0])
+    assert rows[0]["cell_id"] == rows[2]["cell_id"] != rows[1]["cell_id"]
+    assert rows[0]["run_id"] == rows[2]["run_id"] != rows[1]["run_id"]
+
+
+def test_the_id_is_the_weights_alone_where_they_tell_all(lab, tmp_path):
+    """Ids of teachers without arguments stay what they were; names of one network are one teacher."""
+    torch.manual_seed(1)
+    state = models.create("resnet20", 4).state_dict()
+    torch.save(state, tmp_path / "t.pth")
+    floats = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+    def known(name, arch, **args):
+        spec = ModelSpec(arch, args)
+        return teachers.open_teacher(name, spec, tmp_path / "t.pth", lab.suite.dataset, None).id
+
+    assert known("a", "resnet20") == known("b", "resnet20_cifar") == weights_digest(floats)
+    assert known("a", "resnet20", widths=[16, 16, 32, 64]) == known("b", "resnet20", widths=[16, 16, 32, 64])
+    assert known("a", "resnet20", widths=[16, 16, 32, 64]) != weights_digest(floats)
+
+
+def test_twins_with_the_same_weights_are_two_teachers(lab, tmp_path):
+    torch.save(models.create("mobilenetv2", 4).state_dict(), tmp_path / "t.pth")
+    data, specs = lab.suite.dataset, [ModelSpec(name) for name in teachers.TWINS]
+    assert len({teachers.open_teacher("t", s, tmp_path / "t.pth", data, None).id for s in specs}) == 2
+
+
+def test_what_was_taken_of_a_file_is_said_by_a_run(lab, state, heard):
+    folder = lab.folder / "given"
+    folder.mkdir()
+    torch.save({"state_dict": {k: v + 1 for k, v in state.items()}, "ema": state}, folder / "teacher.pth")
+    session = lab.prepare(teacher_weights=folder, say=heard.append)
+    assert session.teachers["teacher"].id == lab.teacher.id
+    announce_teacher(session, "teacher")
+    assert f"{folder / 'teacher.pth'}: the averaged (EMA) weights under 'ema' are taken" in heard
 
 
 # --- logits, once ---

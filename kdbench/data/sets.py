@@ -51,7 +51,8 @@ class Dataset(Generic[S]):
     """A training and a test part in canonical order; ``id`` is a hash of all pixels and labels of both.
 
     ``notes``: lines that the user should read.  ``test_in_train``: test images that are in the training part too
-    (see `duplicates`); None where that is not known yet.
+    (see `duplicates`); None where that is not known yet.  ``limited``: the id of the set that this is only the first
+    images of; '' where it is whole.
     """
 
     name: str
@@ -61,6 +62,12 @@ class Dataset(Generic[S]):
     id: str
     notes: tuple[str, ...] = ()
     test_in_train: int | None = None
+    limited: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The id of the data set, however much of it this is."""
+        return self.limited or self.id
 
     @property
     def num_classes(self) -> int:
@@ -128,7 +135,8 @@ def limit(dataset: Dataset, train_per_class: int | None, test_per_class: int | N
             raise KdbenchError(f"a limit must be 1 image a class or more, got {count}")
         wanted = torch.full((dataset.num_classes,), len(part) if count is None else count)
         parts.append(part.keep(first(part.targets, wanted)))
-    return replace(make(dataset.name, parts[0], parts[1], dataset.class_names), notes=dataset.notes)
+    part = make(dataset.name, parts[0], parts[1], dataset.class_names)
+    return replace(part, notes=dataset.notes, limited=dataset.whole)
 
 
 def duplicates(train: ImageSet, test: ImageSet) -> int:

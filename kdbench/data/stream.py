@@ -97,7 +97,7 @@ def list_images(
     """
     listing = list_files(name, root)
     workers = min(WORKERS, _processors()) if workers is None else workers
-    identity = hashlib.sha256(f"{size} {resize or size}".encode())
+    identity, whole = (hashlib.sha256(f"{size} {resize or size}".encode()) for _ in range(2))
     parts = []
     for folder, files, limit in zip(listing.parts, (listing.train, listing.test), per_class, strict=True):
         keys, lengths = _keys(folder, files, listing.folder_names)
@@ -107,13 +107,14 @@ def list_images(
             folder, places[order], lengths[order], targets[order], size, resize or size, workers
         )
         keys = keys[order]
+        whole.update(f"\n{len(keys)}\n".encode() + keys.tobytes())
         if limit is not None:
             few = first(samples.targets, torch.full((len(listing.class_names),), limit))
             samples, keys = samples.keep(few), keys[few.numpy()]
         parts.append(samples)
         identity.update(f"\n{len(keys)}\n".encode() + keys.tobytes())
-    found = identity.hexdigest()[:12]
-    return Dataset(name, parts[0], parts[1], listing.class_names, found, listing.notes)
+    found, limited = (made.hexdigest()[:12] for made in (identity, whole))
+    return Dataset(name, parts[0], parts[1], listing.class_names, found, listing.notes, limited=limited)
 
 
 def _placed(folder: Path, files: Files) -> tuple[np.ndarray, Tensor]:
