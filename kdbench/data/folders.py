@@ -13,31 +13,11 @@ from typing import NamedTuple
 
 from kdbench.errors import KdbenchError
 
-SUFFIXES = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-}  # torchvision's, in any case
+SUFFIXES = set(".png .jpg .jpeg .webp .bmp .tif .tiff .ppm .pgm".split())  # torchvision's, in any case
 COMPANIONS = set(".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .html .log .url".split())  # no one's images
-SYSTEM = {
-    *(
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-        "__macosx",
-        "icon\r",
-        "@eadir",
-        "$recycle.bin",
-        "lost+found",
-    ),
-    "system volume information",
-}
+SYSTEM = {"icon\r", "system volume information"} | set(
+    "thumbs.db ehthumbs.db desktop.ini __macosx @eadir $recycle.bin lost+found".split()
+)
 TRAIN = ("train",)
 TEST = ("test", "val", "valid", "validation")  # the first that has the classes is measured on
 
@@ -85,7 +65,7 @@ def list_folders(root: Path) -> Listing:
     notes = (
         *_unused(test, unused),
         *not_read(root, others),
-        *(line for part in (train, test) for line in _loose(part)),
+        *(line for folder in (train, test) for line in _loose(folder)),
         *_order(train, classes),
         *_alike(train, classes),
         *lacking(test, list(classes), (label for _, label in measured)),
