@@ -231,6 +231,8 @@ KINDS = {
     "schemas mixed": (with_value("schema", "2", line=3), "line 3, column schema: 2 below rows of schema 3"),
     "joined lines": (TODAY + LINES[1] + LINES[2] + b"\n", "line 4 has 117 values, the header 59"),
     "decimal comma": (TODAY.replace(b",70.25,", b",70,25,"), "line 2 has 60 values, the header 59"),
+    "spaces": (TODAY.replace(b",", b", "), "the names in line 1 have spaces around them"),
+    "no header": (TODAY.partition(b"\n")[2], "line 1 names no columns; was the header cut off"),
     "a column twice": (TODAY.replace(b",top5,", b",top1,"), "line 1 names top1 twice"),
     "index": (
         b"\n".join([b"," + LINES[0], b"0," + LINES[1], b"1," + LINES[2]]),
@@ -277,6 +279,8 @@ def test_a_column_of_ones_own_is_named(tmp_path):
     file = saved(tmp_path, b"\n".join(line + b",comment" for line in LINES) + b"\n")
     with pytest.raises(KdbenchError, match=r"columns that kdbench does not know \(comment\); delete them"):
         store.load(file)
+    with pytest.raises(KdbenchError, match=r"has another header .*; delete comment, move it aside or"):
+        store.read(file)
 
 
 def test_a_folder_or_a_dead_link_in_place_of_a_file_is_told(tmp_path):
