@@ -1,4 +1,4 @@
-"""Results files as spreadsheets, editors, git and other tools leave them: read rightly, or refused with the reason."""
+"""Results files as spreadsheets, editors, git and other tools leave them: read, or refused with the true reason."""
 
 import csv
 import gzip
@@ -229,12 +229,14 @@ KINDS = {
     "conflict at the start": (b"<<<<<<< HEAD\n" + TODAY, "line 1: a merge of git"),
     "other header inside": (TODAY + needed_only(), "line 4: a header with other columns"),
     "schemas mixed": (with_value("schema", "2", line=3), "line 3, column schema: 2 below rows of schema 3"),
-    "joined lines": (TODAY + LINES[1] + LINES[2] + b"\n", "line 4 has 121 values, the header 61"),
-    "decimal comma": (TODAY.replace(b",70.25,", b",70,25,"), "line 2 has 62 values, the header 61"),
+    "joined lines": (TODAY + LINES[1] + LINES[2] + b"\n", "line 4 has 117 values, the header 59"),
+    "decimal comma": (TODAY.replace(b",70.25,", b",70,25,"), "line 2 has 60 values, the header 59"),
+    "spaces": (TODAY.replace(b",", b", "), "the names in line 1 have spaces around them"),
+    "no header": (TODAY.partition(b"\n")[2], "line 1 names no columns; was the header cut off"),
     "a column twice": (TODAY.replace(b",top5,", b",top1,"), "line 1 names top1 twice"),
     "index": (
-        b"\n".join(b"%d," % n * (n > 0) + b"," * (n == 0) + line for n, line in enumerate(LINES)),
-        "column 1 has",
+        b"\n".join([b"," + LINES[0], b"0," + LINES[1], b"1," + LINES[2]]),
+        "column 1 has values and no name",
     ),
 }
 
@@ -265,7 +267,7 @@ def test_to_such_a_file_nothing_is_added(tmp_path, kind):
         TODAY + TODAY,
         TODAY + b"\xef\xbb\xbf" + TODAY,
         TODAY.replace(b"\n", b",,,\n"),
-        TODAY + b"\n" + b"," * 60 + b"\n" + TODAY,
+        TODAY + b"\n" + b"," * 58 + b"\n" + TODAY,
     ],
     ids=["headers repeated", "marks repeated", "columns without a name", "lines without a value"],
 )
@@ -277,6 +279,8 @@ def test_a_column_of_ones_own_is_named(tmp_path):
     file = saved(tmp_path, b"\n".join(line + b",comment" for line in LINES) + b"\n")
     with pytest.raises(KdbenchError, match=r"columns that kdbench does not know \(comment\); delete them"):
         store.load(file)
+    with pytest.raises(KdbenchError, match=r"has another header .*; delete comment, move it aside or"):
+        store.read(file)
 
 
 def test_a_folder_or_a_dead_link_in_place_of_a_file_is_told(tmp_path):
@@ -292,16 +296,7 @@ def test_a_folder_or_a_dead_link_in_place_of_a_file_is_told(tmp_path):
 
 
 def test_what_other_programs_leave_in_a_folder_is_no_suite(tmp_path):
-    for name in (
-        "._s.csv",
-        ".~lock.s.csv#",
-        "~$s.csv",
-        "s.csv.schema2",
-        "s.csv~",
-        "#s.csv#",
-        ".#s.csv",
-        "s.CURVES.csv",
-    ):
+    for name in "._s.csv .~lock.s.csv# ~$s.csv s.csv.schema2 s.csv~ #s.csv# .#s.csv s.CURVES.csv".split():
         saved(tmp_path, b"junk", name)
     saved(tmp_path, TODAY, "s.CSV")
     assert store.suites(tmp_path) == suites(tmp_path) == ["s"]
