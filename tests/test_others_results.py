@@ -1,4 +1,4 @@
-"""Results files as spreadsheets, editors, git and other tools leave them: read, or refused with the true reason."""
+"""Results files as spreadsheets, editors, git and other tools leave them: read rightly, or refused with the reason."""
 
 import csv
 import gzip
