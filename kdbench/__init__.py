@@ -11,8 +11,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# kdbench.methods is the top-level folder methods/, mapped by setup.cfg. In a source checkout that is not installed
-# (or by an old editable install) the mapping is missing: the parent folder then serves kdbench.methods.
+# kdbench.methods is the top-level folder methods/: setup.py puts it into a wheel. In a source checkout, installed as
+# editable or not at all, the parent folder serves it.
 _here = Path(__file__).resolve().parent
 if not (_here / "methods").is_dir() and (_here.parent / "setup.cfg").is_file():
     __path__.append(str(_here.parent))

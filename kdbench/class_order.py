@@ -12,10 +12,8 @@ GAIN = 10.0  # points that another order must win to be spoken of
 
 def permuted(name: str, top1: float, logits: Tensor, targets: Tensor) -> list[str]:
     """The warning where another order of the classes fits these ``logits`` [N, C] and ``targets`` [N]; [] if none."""
-    other, noise = (
-        best_order(logits, targets),
-        150.0 / len(targets) ** 0.5,
-    )  # three standard errors at most, in points
+    other = best_order(logits, targets)
+    noise = 150.0 / len(targets) ** 0.5  # three standard errors at most, in points
     if other - top1 <= max(GAIN, noise):
         return []
     return [

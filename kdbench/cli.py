@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 bad input, 3 some cells failed or are left, 130/143 interr
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class _Group(click.Group):
     """Usage errors and KdbenchErrors leave with one sentence and exit code 1."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        _show_what_can_be_shown()
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.Exit as error:
@@ -33,6 +35,13 @@ class _Group(click.Group):
             sys.exit(1)
         except BrokenPipeError:
             sys.exit(0)
+
+
+def _show_what_can_be_shown() -> None:
+    """What the output's encoding lacks (the Greek delta in Latin-1) comes out as "?": a table is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @click.group(

@@ -47,7 +47,7 @@ def beside(folder: Path, name: str) -> bool:
         return False
     if (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file():
         return True
-    return any((folder / name).glob("*.py")) and not _installed(name)
+    return (folder / name).is_dir() and not _installed(name)
 
 
 def _installed(name: str) -> bool:

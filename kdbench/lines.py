@@ -106,6 +106,11 @@ def header(path: Path, data: bytes, columns: Sequence[str]) -> list[str]:
     if "cell_id" not in names:
         _check_separator(path, text)
     twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice and "cell_id" not in names:
+        raise KdbenchError(
+            f"{path} is no results file of kdbench (line 1 names no columns; was the header cut off?); restore it or "
+            "move it aside"
+        )
     if twice:
         raise KdbenchError(f"{path} is damaged (line 1 names {twice[0]} twice); restore it or move it aside")
     return names
@@ -193,8 +198,6 @@ def _fields(path: Path, texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]
 
 def _checked(path: Path, number: int, text: str, fields: list[str], names: Sequence[str]) -> list[str]:
     """The values of a line, one for each name."""
-    if len(fields) > len(names) and not any(fields[len(names) :]):
-        fields = fields[: len(names)]  # a spreadsheet's commas at the end
     if MARKER.match(text):
         raise _conflict(path, number)
     if "cell_id" in fields:
@@ -225,6 +228,10 @@ def _named(path: Path, names: list[str], rows: list[list[str]]) -> tuple[list[st
 
 
 def _check_separator(path: Path, text: str) -> None:
+    if "cell_id" in [name.strip() for name in text.split(",")]:
+        raise KdbenchError(
+            f"{path}: the names in line 1 have spaces around them; restore it or save it without them"
+        )
     if text.lower().startswith("sep="):
         raise KdbenchError(f"{path}: line 1 is {text!r}, a spreadsheet's note; delete it, and use commas")
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (" ", "spaces")):

@@ -18,7 +18,7 @@ from kdbench.errors import KdbenchError
 def _take(path: Path, wait: bool) -> IO[str] | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = open(path, "a+")  # noqa: SIM115 (it stays open: it is the lock)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (it stays open: it is the lock)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -75,7 +75,7 @@ def running(folder: Path) -> dict[str, dict]:
     found = {}
     for path in sorted(folder.glob("*.lock")):
         try:
-            note = json.loads(path.read_text())
+            note = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
         if note.keys() == {"pid", "host", "since"} and (

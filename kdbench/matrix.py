@@ -97,10 +97,11 @@ class Trial:
     ) -> None:
         self.suite, self.pair, self.net = suite, pair, net
         classes = suite.dataset.classes
+        images = max(10 * classes, suite.recipe.batch_size)
         self.context = Context(
             num_classes=classes,
-            train_size=10 * classes,
-            train_targets=torch.arange(10 * classes) % classes,
+            train_size=images,
+            train_targets=torch.arange(images) % classes,
             batch_size=suite.recipe.batch_size,
             epochs=suite.recipe.epochs,
             student=facts(pair.student),

@@ -178,8 +178,9 @@ def _at_hand(spec: DataSpec, data_dir: Path | None) -> bool:
     if spec.name == "digits" or spec.folder or spec.npz:
         return True
     folder = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
-    inside = CIFAR[spec.name].base_folder if spec.name in CIFAR else TINY.inside
-    return any((folder / place).exists() for place in (f"{spec.name}.npz", inside)) or any(
+    unpacked = {"tiny-imagenet": TINY.inside, **{name: each.base_folder for name, each in CIFAR.items()}}
+    files = [f"{spec.name}.npz", *([unpacked[spec.name]] if spec.name in unpacked else [])]
+    return any((folder / file).exists() for file in files) or any(
         part(place, TRAIN) for place in (folder / spec.name, folder)
     )
 

@@ -118,7 +118,7 @@ def select_pairs(suite: Suite, texts: Iterable[str] | None) -> list[Pair]:
         return list(suite.pairs)
     known = {str(pair): pair for pair in suite.pairs}
     pairs = []
-    for text in texts:
+    for text in dict.fromkeys(texts):
         teacher, colon, student = text.partition(":")
         if not (teacher and colon and student):
             raise KdbenchError(

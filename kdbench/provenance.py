@@ -19,7 +19,11 @@ def _git(*args: str) -> str | None:
         return None
     try:
         done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(root), *args], capture_output=True, text=True, timeout=10
+            ["git", "--no-optional-locks", "-C", str(root), *args],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -29,7 +33,7 @@ def _git(*args: str) -> str | None:
 def processor() -> str:
     """The processor's own name, where the system tells it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -38,7 +42,8 @@ def processor() -> str:
 def collect(device: str) -> dict[str, Any]:
     """kdbench, git_commit, git_dirty, torch, timm, cuda, device, threads, deterministic.
 
-    deterministic: bit-identical when repeated on the same machine, which holds on a CPU with the same thread count.
+    deterministic: a repetition gives the same bits where device, torch and threads are the same, as it does on a CPU
+    (README says what may differ elsewhere).
     """
     cuda = device.startswith("cuda")
     status = _git("status", "--porcelain", "--", "kdbench", "methods")  # results change with every run

@@ -27,6 +27,7 @@ def record(session: Session, result: Result, source: Mapping[str, Any]) -> None:
     row: dict[str, Any] = dict.fromkeys(store.COLUMNS)
     row.update(source)
     row.update(_identity_columns(cell, method), **_teacher_columns(session, cell), **result.row)
+    row["test_in_train"] = session.test_in_train
     row.update(
         run_id=os.urandom(6).hex(),
         attempt=int((before["cell_id"] == cell.id).sum()) + 1,

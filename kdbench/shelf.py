@@ -30,7 +30,7 @@ def entries(work: Path, dataset: str) -> dict[str, list[Entry]]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise KdbenchError(
             f"{path} cannot be read ({error}); remove it and import the teachers again: their files stay"

@@ -1,4 +1,4 @@
-"""Paired comparisons: means, intervals, exact tests, ranks. Pure functions on numbers and frames.
+"""Paired comparisons: means, intervals, ranks, costs. Pure functions on numbers and frames.
 
 A row is one training run. Rows are paired when they share the pair (teacher, its weights, student), the data,
 the split, the recipe and the seed: same initial student, same batches, so that only the method differs. In a
@@ -21,8 +21,6 @@ from scipy import stats as distributions
 CONDITIONS = ["dataset", "split", "split_id", "recipe_id"]
 PAIR = ["teacher", "teacher_id", "student"]
 MATCH = [*CONDITIONS, *PAIR, "seed"]
-MIN_PAIRS = 6  # the fewest for which the sign-flip test can reach two-sided p < .05 (2 / 2^6)
-TOO_FEW = "too few pairs to test"
 
 
 class Summary(NamedTuple):
@@ -87,58 +85,6 @@ def paired(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Raises KeyError where the baseline is no column.
     """
     return scores.sub(scores[baseline], axis=0)
-
-
-def sign_flip(differences: ArrayLike) -> float | None:
-    """Exact two-sided p that the mean of k differences is 0: each may as well have had the other sign.
-
-    The share of all 2^k sign patterns whose sum is at least as far from 0 as the one seen. None for a NaN or
-    fewer than MIN_PAIRS differences (say TOO_FEW then). The sums of two halves are combined: k = 40 is fine.
-    """
-    data = np.abs(np.asarray(differences, float))
-    k = len(data)
-    if k < MIN_PAIRS or np.isnan(data).any():
-        return None
-    seen = abs(float(np.sum(differences))) - 1e-9 * float(
-        data.sum()
-    )  # sums that differ by rounding are equal
-    if seen <= 0:
-        return 1.0
-    first, second = _signed_sums(data[: k // 2]), np.sort(_signed_sums(data[k // 2 :]))
-    beyond = len(second) - np.searchsorted(second, seen - first)
-    return 2.0 * float(beyond.sum()) / 2.0**k
-
-
-def _signed_sums(values: np.ndarray) -> np.ndarray:
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums + value, sums - value])
-    return sums
-
-
-def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's step-down adjustment for several tests, in the order given; NaN is no test and stays NaN."""
-    p = np.asarray(p_values, float)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
-    return adjusted
-
-
-def wins_ties_losses(differences: ArrayLike, stds: ArrayLike) -> tuple[int, int, int] | None:
-    """Over pairs: a tie where the difference is smaller than the seed std, else a win or a loss.
-
-    +inf and -inf are a win by the baseline's divergence and a loss by one's own. None where a difference or a
-    std that is needed is unknown (one seed): nothing can be called a tie then.
-    """
-    difference, std = np.broadcast_arrays(np.asarray(differences, float), np.asarray(stds, float))
-    decided = np.isinf(difference)
-    if (np.isnan(difference) | (np.isnan(std) & ~decided)).any():
-        return None
-    clear = decided | ((np.abs(difference) >= std) & (difference != 0))
-    wins, losses = int((clear & (difference > 0)).sum()), int((clear & (difference < 0)).sum())
-    return wins, len(difference) - wins - losses, losses
 
 
 def mean_ranks(scores: pd.DataFrame) -> pd.Series:

@@ -144,15 +144,17 @@ def _own_header(path: Path, content: bytes, columns: list[str]) -> list[str]:
     names = lines.header(path, content, columns)
     if names in ([], columns):
         return names
-    remedy = "move it aside or choose another --results folder"
+    unknown = sorted(set(names) - set(columns))
+    remedy = f"delete {', '.join(unknown[:5])}, " if unknown and set(columns) < set(names) else ""
     try:
         if columns == COLUMNS:
             _loaded(path, content)
-            remedy = f"type `kdbench results upgrade {path}`, or {remedy}"
+            remedy = f"type `kdbench results upgrade {path}`, "
     except _Foreign:
         pass
     raise KdbenchError(
         f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); {remedy}"
+        "move it aside or choose another --results folder"
     )
 
 

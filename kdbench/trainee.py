@@ -71,6 +71,9 @@ def skip_reason(method: Method, context: Context) -> str | None:
     reason = unmet(method.needs, context.student, context.teacher) or method.skip(context)
     if not reason and context.num_classes < method.min_classes:
         reason = f"{method.name} needs at least {method.min_classes} classes"
+    largest = min(context.batch_size, context.train_size)
+    if not reason and largest < method.min_batch:
+        reason = f"{method.name} needs batches of at least {method.min_batch} images; the largest here is {largest}"
     return reason
 
 

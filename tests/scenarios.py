@@ -1,12 +1,15 @@
 """Results files for the report's tests: each written through the store as a run would write it."""
 
+import hashlib
 import itertools
+import re
 
 from kdbench import store
 from kdbench.report.board import board
 from kdbench.report.columns import columns
 from kdbench.report.frames import tables
 from kdbench.report.notes import notes
+from kdbench.schema import BY_NAME
 
 COUNTER = itertools.count()
 PAIRS = [("wrn_40_2", "wrn_16_2"), ("vgg13", "vgg8"), ("resnet32x4", "resnet8x4")]
@@ -15,16 +18,29 @@ COLUMN = "resnet56 -> resnet20"
 NOISE = (0.0, 0.3, -0.2)
 
 
+def hex12(text):
+    """An id for a short name: 'ab' -> 'ab0000000000', what is not hex is hashed; None and '' stay."""
+    if not text:
+        return text
+    known = text if re.fullmatch("[0-9a-f]{1,12}", text) else hashlib.sha256(text.encode()).hexdigest()
+    return known[:12].ljust(12, "0")
+
+
+def with_ids(row):
+    """The row with a true-looking id in place of each short one."""
+    return {key: hex12(value) if BY_NAME[key].kind == "id" else value for key, value in row.items()}
+
+
 def run(method="kd", top1=70.0, pair=A, seed=0, **changes):
     """One row; the fields that no test is about are left empty, as a bare machine would leave them."""
     known = {
-        "schema": store.SCHEMA, "cell_id": f"cell{next(COUNTER):08d}", "suite": "s", "dataset": "cifar100",
+        "schema": store.SCHEMA, "cell_id": f"{next(COUNTER):012d}", "suite": "s", "dataset": "cifar100",
         "split": "test", "teacher": pair[0], "teacher_id": pair[0] and "abcd1234", "student": pair[1],
         "method": method, "method_version": 1, "params": "{}", "recipe_id": "r1", "seed": seed, "variant": "",
         "status": "ok", "top1": top1, "epochs_done": 240, "train_s": 240.0, "run_id": "run", "attempt": 1,
         "git_commit": "0123456789abcdef", "git_dirty": False, "torch": "2.9.0", "device": "gpu",
     }  # fmt: skip
-    return dict.fromkeys(store.COLUMNS) | known | changes
+    return with_ids(dict.fromkeys(store.COLUMNS) | known | changes)
 
 
 def runs(method, *top1, pair=A, **changes):
@@ -69,7 +85,9 @@ def wild(path, methods=12, pairs=FIVE):
     """Writes s.csv and s.curves.csv: many methods, pairs, long names, gaps, two tables, curves."""
     gains = {f"method{i:02d}": 0.1 * i for i in range(methods)} | {"bickd": 0.5}
     rows = grid(pairs, **gains)
-    rows += runs("dkd", 70.0, 71.0, variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20", params="{1}")
+    rows += runs(
+        "dkd", 70.0, 71.0, variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20", params='{"x":1}'
+    )
     rows += [
         run("crd", None, status="diverged"),
         run("fitnet", None, status="skipped", error="because " * 30),
@@ -79,7 +97,13 @@ def wild(path, methods=12, pairs=FIVE):
         rows.append(run("kd", 71.0, ("vgg13", "vgg8"), seed=7, split=split, teacher_top1=top1))
     store.append(path / "s.csv", rows)
     lines = [
-        {"cell_id": row["cell_id"], "run_id": "run", "epoch": epoch, "term": term, "value": 1.0 * epoch}
+        {
+            "cell_id": row["cell_id"],
+            "run_id": hex12("run"),
+            "epoch": epoch,
+            "term": term,
+            "value": 1.0 * epoch,
+        }
         for row in rows
         for epoch in (1, 2)
         for term in ("top1", "loss", "ce")

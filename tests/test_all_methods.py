@@ -1,4 +1,4 @@
-"""Every registered method through the real harness: it learns on real digits, and it takes a step from CNN to ViT."""
+"""Every registered method through the real harness: on real digits, a step from CNN to ViT, and a whole schedule."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from kdbench import matrix, registry, run, suites
 from kdbench.suites import FOLDER
+from tests.cli_process import kdbench
 from tests.tiny import SUITE, make
 
 registry.load()
@@ -83,3 +84,35 @@ def test_the_matrix_says_what_the_harness_does(to_vit, tmp_path):
         record = to_vit.loc[name]
         assert (cell.mark == matrix.SKIPS) == (record["status"] == "skipped"), name
         assert cell.reason == (record["error"] if record["status"] == "skipped" else ""), name
+
+
+# --- the schedule's whole length ---
+
+LONG = 12  # epochs of 20 reference epochs: every method's changes of phase are among them
+PAIRS = VIT.replace("[models.large]", '[models.twin]\narch = "resnet20"\n') + "".join(
+    f'[[pairs]]\nteacher = "digits_teacher"\nstudent = "{student}"\n' for student in ("vit", "twin")
+)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> pd.DataFrame:
+    """All methods on 50 digits and the suite's pair, a ViT and the teacher's twin; the last of 8 batches is 1 image."""
+    place: Path = tmp_path_factory.mktemp("full")
+    text = (FOLDER / "digits.toml").read_text().replace("batch_size = 32", "batch_size = 7")
+    (place / "mine.toml").write_text(text + PAIRS)
+    options = ["--methods", "all", "--seeds", "0", "--epochs", str(LONG), "--per-class", "5"]
+    done = kdbench("run", "--suite", "mine.toml", *options, cwd=place)
+    assert "Traceback" not in done.err
+    return pd.read_csv(place / "results" / "mine.csv").set_index(["method", "student"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", ["digits_student", "vit", "twin"])
+@pytest.mark.parametrize("name", registry.names())
+def test_it_trains_the_whole_schedule(full, name, student):
+    record = full.loc[name, student]
+    assert record["status"] in ("ok", "skipped"), record["error"]
+    if record["status"] == "skipped":
+        assert record["error"].startswith(("fsp needs equal channels", "the student's head is not linear"))
+    else:
+        assert record["epochs_done"] == LONG

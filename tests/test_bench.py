@@ -25,6 +25,7 @@ from kdbench.errors import KdbenchError
 from kdbench.job import load_split
 from kdbench.plan import Pair
 from tests.cli_process import kdbench
+from tests.scenarios import hex12
 from tests.tiny import make
 
 PAIR = Pair("teacher", "student")
@@ -401,6 +402,7 @@ def test_differences_are_paired_by_seed():
 def test_the_study_says_when_nothing_exceeds_the_noise(tmp_path):
     _, rows = attempts({"kd": [1.0, -1.0, 0.5]})
     (tmp_path / "results").mkdir()
+    rows = rows.assign(schema=store.SCHEMA, cell_id=rows["cell_id"].map(hex12), teacher_id=hex12("x"))
     rows.to_csv(tmp_path / "results" / "digits.csv", index=False)
     text = command.study_precision("digits", tmp_path / "results", tmp_path / "out")
     assert "No difference exceeds the noise: all 1 intervals contain 0" in text

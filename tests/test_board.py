@@ -14,29 +14,43 @@ def test_a_cell_is_mean_std_n_and_one_seed_shows_no_spread(tmp_path):
     assert "(1): one seed has no spread" in said(b)
     assert "✗" not in said(b)
     assert cells(b)["dkd", "Δ vs kd [95%]"] == "+4.00"  # on the one shared seed: no interval
-    assert cells(b)["dkd", "detects"] == "–"
+    assert np.isnan(b.detectable)
 
 
 def test_delta_is_paired_by_seed_and_its_interval_is_the_paired_t(tmp_path):
     (b,) = boards(tmp_path, [*runs("kd", 70.0, 75.0, 80.0), *runs("dkd", 71.0, 76.1, 80.9)])
     # differences 1.0 1.1 0.9: std 0.1, t(2, .975) = 4.3027, half = 4.3027 * 0.1 / sqrt(3)
-    assert cells(b)["dkd", "Δ vs kd [95%]"] == "+1.00 [+0.75, +1.25]"
-    assert "the seeds of this one pair" in said(b)
-    assert cells(b)["dkd", "p (Holm)"] == "too few pairs to test"
+    assert cells(b)["dkd", "Δ vs kd [95%]"] == "+1.00 [+0.75, +1.25]§"
+    assert b.alike is None  # one pair says nothing of other pairs
 
 
-def test_bold_is_the_best_and_all_whose_paired_interval_to_it_contains_0(tmp_path):
-    (b,) = boards(
-        tmp_path,
-        [
-            *runs("kd", 70.0, 71.0, 72.0),
-            *runs("dkd", 70.1, 71.1, 72.1),  # the best but one: always 0.1 better than kd
-            *runs("wide", 72.6, 70.0, 71.9),  # best; its differences to both go either way
-            *runs("ce", 60.0, 61.0, 62.0),
-            *runs("lucky", 99.0),  # one seed proves nothing
-        ],
-    )
+def test_bold_is_what_is_within_the_yardstick_of_the_best(tmp_path):
+    rows = [
+        *runs("kd", 70.0, 71.0, 72.0),
+        *runs("dkd", 70.1, 71.1, 72.1),
+        *runs("wide", 70.6, 71.2, 71.9),  # the best
+        *runs("ce", 60.0, 61.0, 62.0),
+        *runs("lucky", 99.0),  # one seed proves nothing
+    ]
+    (b,) = boards(tmp_path, rows)
     assert set(b.cells.index[b.cells["bold"]].get_level_values("label")) == {"wide", "dkd", "kd"}
+    (found,) = b.best.values()
+    assert f"Bold: within {found.yardstick:.2f} of the best." in said(b)
+    means = b.cells["mean"].droplevel("pair")
+    within = means.drop("lucky") >= means["wide"] - found.yardstick
+    assert (within == b.cells["bold"].droplevel("pair").drop("lucky")).all()
+
+
+def test_a_collapsed_seed_is_marked_and_never_bold(tmp_path):
+    sound = [*runs("kd", 70.0, 70.3, 70.1), *runs("dkd", 71.0, 71.2, 71.1)]
+    (b,) = boards(tmp_path, [*sound, *runs("broken", 78.0, 78.2, 1.0)])
+    assert cells(b)["broken", COLUMN].endswith(" ↓")
+    assert set(b.cells.index[b.cells["bold"]]) == {("dkd", COLUMN)}
+    (without,) = boards(tmp_path / "sound", sound)
+    assert b.best[COLUMN].yardstick == pytest.approx(without.best[COLUMN].yardstick)
+    assert "broken: 1 of 3 runs failed" in said(b)
+    assert b.failed.loc["broken", "without"] == pytest.approx(7.95)  # of the seeds that did not collapse
+    assert b.failed.loc["broken", "robust"] == pytest.approx(7.9)  # medians: 78.0 - 70.1
 
 
 def test_a_constant_paired_advantage_separates_what_spread_hides(tmp_path):
@@ -66,18 +80,19 @@ def test_missing_skipped_diverged_and_failed_are_shown_as_what_they_are(tmp_path
     assert "1 error, 1 oom" in said(b)
 
 
-def test_one_diverged_seed_makes_the_cell_last_a_loss_and_without_delta(tmp_path):
+def test_a_diverged_seed_is_last_a_loss_and_shown_both_ways(tmp_path):
     rows = [*grid([A, PAIRS[0]], dkd=5.0, ce=-1.0), run("dkd", None, seed=3, status="diverged")]
     (b,) = boards(tmp_path, rows)
     assert cells(b)["dkd", COLUMN].endswith("(3) ✗1")
     assert not b.cells["bold"]["dkd", COLUMN]
-    assert cells(b)["dkd", "Δ vs kd [95%]"] == "✗"
+    assert cells(b)["dkd", "Δ vs kd [95%]"].startswith("+5.01 [")  # of the seeds that finished
+    assert "dkd: 1 of 7 runs failed" in said(b)
     assert cells(b)["dkd", "W-T-L"] == "1-0-1"
     assert b.summary["rank"]["dkd"] == 2.0  # 1st on one pair, 3rd and last on the other
     assert b.summary["rank"]["kd"] == 1.5
 
 
-def test_summary_is_over_common_pairs_only(tmp_path):
+def test_each_comparison_uses_the_pairs_that_it_shares(tmp_path):
     rows = [
         *grid([A, PAIRS[0], PAIRS[1]], dkd=1.0),
         *grid([PAIRS[2]], dkd=9.0),
@@ -86,20 +101,46 @@ def test_summary_is_over_common_pairs_only(tmp_path):
         *runs("few", 99.0, 99.5, 99.2, pair=A),
     ]
     (b,) = boards(tmp_path, rows)
-    assert b.common == [COLUMN, "wrn_40_2 -> wrn_16_2"]  # those of `some`, which has half of the four
-    assert b.summary["delta"]["dkd"] == pytest.approx(1.0, abs=0.05)  # not (1 + 1 + 1 + 9) / 4
-    assert np.isnan(b.summary["delta"]["few"])
+    assert b.summary["delta"]["dkd"] == pytest.approx(
+        3.01, abs=0.01
+    )  # (1 + 1 + 1 + 9) / 4, whoever lacks pairs
+    assert b.summary["delta"]["some"] == pytest.approx(71.0333 - 70.0533, abs=0.01)
+    assert b.summary["delta"]["few"] == pytest.approx(29.18, abs=0.01)
+    assert (b.summary["delta_n"][["dkd", "some", "few"]] == [4, 2, 1]).all()
+    assert len(b.common) == 4  # kd and dkd on four pairs are more cells than three methods on two
     assert np.isnan(b.summary["rank"]["few"])
-    assert f"2 of 4 pairs ({COLUMN}, wrn_40_2 -> wrn_16_2)" in said(b)
+    assert "On fewer: few (1), some (2)" in said(b) or "On fewer: some (2), few (1)" in said(b)
+    assert "4 of 4 pairs" in said(b)
     assert cells(b)["few", "coverage"] == "1/4"
 
 
-def test_six_pairs_are_tested_and_holm_adjusted(tmp_path):
+def test_six_pairs_show_what_they_could_not_by_holm(tmp_path):
     pairs = [(f"t{i}", f"s{i}") for i in range(6)]
-    (b,) = boards(tmp_path, grid(pairs, dkd=1.0, ce=-1.0))
-    assert cells(b)["dkd", "p (Holm)"] == "0.062"  # 2 methods x 2 / 64
+    rows = grid(pairs, dkd=0.0, ce=-1.0)
+    for row in rows:
+        if row["method"] == "dkd":
+            row["top1"] += (0.4, 0.7, 0.5, 0.6, 0.3, 0.8)[int(row["student"][1])]
+    (b,) = boards(tmp_path, rows)
+    assert b.summary["alike_p"]["dkd"] < 0.01  # sign flips with Holm cannot be below 2 x 2 / 64
+    assert 0 < b.summary["alike_low"]["dkd"] < b.summary["delta"]["dkd"] == pytest.approx(0.55, abs=0.03)
     assert cells(b)["dkd", "W-T-L"] == "6-0-0"
-    assert "Intervals are over pairs" in said(b)
+    both = b.summary.loc["dkd"]
+    assert both["alike_high"] - both["alike_low"] > both["high"] - both["low"]  # pairs differ more than seeds
+
+
+def test_pairs_that_share_a_teacher_are_one_unit(tmp_path):
+    pairs = [("t0", "s0"), ("t0", "s1"), ("t1", "s2"), ("t2", "s3")]
+    (b,) = boards(tmp_path, grid(pairs, dkd=1.0))
+    assert b.alike.units == 3
+    assert "the unit is the teacher (3 of them)" in said(b)
+
+
+def test_an_added_method_takes_no_pairs_from_others(tmp_path):
+    whole = grid([A, *PAIRS], dkd=1.0, ce=-1.0)
+    (before,) = boards(tmp_path / "whole", whole)
+    (after,) = boards(tmp_path / "added", [*whole, *runs("new", 75.0, 75.5, 75.2, pair=A)])
+    kept = ["delta", "delta_n", "record"]
+    assert (before.summary.loc[["dkd", "ce"], kept] == after.summary.loc[["dkd", "ce"], kept]).all(axis=None)
 
 
 def test_without_the_baseline_deltas_are_dashes_and_the_reason_is_given(tmp_path):
@@ -119,8 +160,8 @@ def test_cost_is_seconds_an_epoch_in_multiples_of_the_baseline(tmp_path):
     rows = [*runs("kd", 70.0, 71.0), *runs("dkd", 70.0, 71.0, train_s=480.0)]
     other = [*runs("kd", 70.0, 71.0, pair=PAIRS[0]), *runs("dkd", 70.0, 71.0, pair=PAIRS[0], train_s=1920.0)]
     (b,) = boards(tmp_path, rows + other)
-    assert cells(b)["dkd", "cost x kd"] == "4.00"  # the geometric mean of 2 and 8
-    assert cells(b)["kd", "cost x kd"] == "1.00"
+    assert cells(b)["dkd", "step x kd"] == "4.00"  # the geometric mean of 2 and 8
+    assert cells(b)["kd", "step x kd"] == "1.00"
 
 
 def test_unequal_numbers_of_seeds_are_told_and_delta_uses_the_shared_ones(tmp_path):
@@ -132,12 +173,13 @@ def test_unequal_numbers_of_seeds_are_told_and_delta_uses_the_shared_ones(tmp_pa
     assert "Unequal" not in said(equal)
 
 
-def test_only_the_best_n_can_detect_is_given_beside_the_interval(tmp_path):
+def test_the_smallest_difference_that_is_shown_is_given_once(tmp_path):
     rows = [*runs("kd", 70.0, 75.0, 80.0), *runs("dkd", 71.0, 76.1, 80.9)]
     (b,) = boards(tmp_path, rows)
     # differences 1.0 1.1 0.9; t(2) needs an effect of 3.26 std for power .8 (G*Power: n = 3, dz = 3.26)
-    assert b.summary["detectable"]["dkd"] == pytest.approx(0.326, abs=0.001)
-    assert cells(b)["dkd", "detects"] == "0.33"
+    assert b.detectable == pytest.approx(0.326, abs=0.001)
+    assert "Detects: a true difference of 0.33 points" in said(b)
+    assert "0.2 points: 5" in said(b)
 
 
 def test_what_a_text_is_sorted_by_puts_diverged_last_and_missing_nowhere(tmp_path):

@@ -119,7 +119,7 @@ def test_each_size_is_kept_apart(cache, root):
     assert len(list(cache.iterdir())) == 3
 
 
-def test_another_name_shares_the_cache_and_a_moved_folder_has_its_own(cache, root, decoded, tmp_path):
+def test_another_name_shares_the_cache_a_moved_folder_does_not(cache, root, decoded, tmp_path):
     want = load("mine", root).id
     shared = load("yours", root)
     assert (shared.id, shared.name, len(decoded)) == (want, "yours", 1)

@@ -218,6 +218,65 @@ def test_per_class_on_the_command_line(lab):
     assert (refused.code, refused.out) == (1, "")
 
 
+# --- test images that are trained on ---
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+def prepared_with(folder, counts, heard, table='folder = "photos"', **options):
+    """A session of 24 training images and the first of them as test images."""
+    content = arrays(counts=counts)
+    write_folders(folder / "photos", counts=counts)
+    for row in range(4):
+        save(content["x_train"][row], folder / "photos" / "test" / "bee" / f"copy{row}.png")
+    return prepared(folder, table, say=heard.append, **options)
+
+
+STREAM = (
+    'folder = "photos"\nstream = true\nsize = 6\nworkers = 0\nmean = [0.3, 0.3, 0.3]\nstd = [0.3, 0.3, 0.3]'
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "how"), [('folder = "photos"', "pixel for pixel"), (STREAM, "byte for byte")]
+)
+def test_test_images_in_train_are_counted_and_told(tmp_path, heard, table, how):
+    session = prepared_with(tmp_path, (24, 9), heard, table)
+    assert session.test_in_train == 4
+    assert [line for line in heard if "4 of the 13 images that are measured on are in train too" in line]
+    assert how in heard[-1]
+    heard.clear()
+    again = prepared(tmp_path, table, say=heard.append)  # from the cache
+    assert (again.test_in_train, len(heard)) == (4, 1)
+    assert prepared(tmp_path, table, say=heard.append, split="holdout").test_in_train == 0
+    assert len(heard) == 1
+
+
+def test_a_limit_counts_what_it_keeps(tmp_path, heard):
+    session = prepared_with(tmp_path, (24, 9), heard, per_class=1)
+    train, test = (
+        {image.numpy().tobytes() for image in part.images}
+        for part in (session.split.train, session.split.evaluation)
+    )
+    assert session.test_in_train == len(train & test)
+
+
+def test_many_files_of_equal_lengths_are_not_counted(tmp_path, heard, monkeypatch):
+    monkeypatch.setattr("kdbench.data.stream.READ_AT_MOST", 10)
+    assert prepared_with(tmp_path, (24, 9), heard, STREAM).test_in_train is None
+    assert heard == []
+
+
+def test_the_count_is_on_the_command_line(tmp_path):
+    prepared_with(tmp_path, (24, 9), [])
+    options = ["--methods", "ce", "--epochs", "1", "--device", "cpu", "--split", "test"]
+    done = kdbench("run", "--suite", "mine.toml", *options, cwd=tmp_path)
+    assert (done.code, "WARNING: 4 of the 13 images" in done.err) == (0, True), done.err
+
+
 # --- README ---
 
 

@@ -215,6 +215,14 @@ class TestBadNpz:
         labels = {key: content[key] + 1 for key in ("y_train", "y_test")}
         refused(write_npz(tmp_path, **labels), "y_train[2] is 3", "0..2", "renumber")
 
+    def test_a_class_without_a_test_image_and_dark_pixels_are_told(self, tmp_path):
+        x_test, y_test = arrays()["x_test"] // 255, np.arange(9) % 2 + 1
+        lacking = load("mine", write_npz(tmp_path, y_test=y_test)).notes
+        assert lacking == (f"WARNING: {tmp_path}/mine.npz: x_test has no image of 1 of the 3 classes: 0",)
+        (dark,) = load("mine", write_npz(tmp_path, x_test=x_test)).notes
+        assert "no pixel of x_test is above 1 (of 255)" in dark
+        assert load("mine", write_npz(tmp_path)).notes == ()
+
     def test_class_without_a_training_image(self, tmp_path):
         refused(write_npz(tmp_path), "class 3 (3)", "3 of 4 classes", num_classes=4)
 

@@ -225,6 +225,18 @@ def test_parts_have_many_names(tmp_path, name):
     assert notes(tmp_path) == []
 
 
+def test_two_spellings_of_a_part_are_refused(tmp_path):
+    plant(tmp_path, ["train/a/1.png", "Train/a/2.png", "test/a/3.png"])
+    with pytest.raises(KdbenchError, match="has both Train and train; put their images into one folder"):
+        list_files("x", tmp_path)
+
+
+def test_images_that_are_in_no_class_folder_are_counted(tmp_path):
+    plant(tmp_path, ["train/a/1.png", "test/2.png", "test/3.png"])
+    with pytest.raises(KdbenchError, match="test holds no images in class folders, though 2 are right in it"):
+        list_files("x", tmp_path)
+
+
 def test_a_test_part_without_classes_is_left_for_the_next(tmp_path):
     """ImageNet's own test images have no labels."""
     plant(tmp_path, ["train/a/1.png", "train/b/2.png", "test/3.png", "test/images/4.png", "val/a/5.png"])

@@ -12,6 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.evaluate import top_k
 from kdbench.export import export
 from tests.cli_process import kdbench
+from tests.scenarios import run
 
 VIT = (
     "student = { arch",
@@ -110,15 +111,8 @@ def test_what_cannot_be_handed_out_is_told_in_one_sentence(lab, results):
         export("zzz", out, results)
     with pytest.raises(KdbenchError, match=r"o\.onnx must end in \.safetensors or \.pth"):
         export(row["cell_id"], lab.folder / "o.onnx", results)
-    blank = dict.fromkeys(store.COLUMNS) | {
-        "schema": store.SCHEMA,
-        "suite": "tiny",
-        "method": "kd",
-        "student": "s",
-        "seed": 0,
-    }
-    store.append(results / "tiny.csv", [blank | {"cell_id": "feed", "status": "interrupted"}])
-    with pytest.raises(KdbenchError, match="the cell feed has no student: its status is interrupted"):
+    store.append(results / "tiny.csv", [run(suite="tiny", cell_id="feed", status="interrupted")])
+    with pytest.raises(KdbenchError, match="the cell feed00000000 has no student: its status is interrupted"):
         export("feed", out, results)
     (results / ".work" / "students" / f"{row['cell_id']}.safetensors").unlink()
     with pytest.raises(KdbenchError, match=r"is not on this machine .*kdbench run --suite tiny .* --force"):

@@ -10,7 +10,7 @@ from kdbench import store
 from kdbench.report import cost, curves, figures, forest, heatmap, labels, style
 from kdbench.report.frames import tables
 from tests.figure_tools import FOOTER, keep, tau, texts
-from tests.scenarios import COLUMN, PAIRS, A, boards, grid, run, runs
+from tests.scenarios import COLUMN, PAIRS, A, boards, grid, hex12, run, runs
 
 
 def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
@@ -18,14 +18,17 @@ def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
     rows += [run("late", None, seed=2, status="diverged")]
     rows += [
         run("fitnet", None, status="skipped", error="stages differ"),
-        *runs("other", 70.0, pair=PAIRS[0], seed_=9),
+        run("other", 70.0, PAIRS[0], seed=9),
     ]
-    frame = heatmap.frame(boards(tmp_path, rows))
+    (one,) = boards(tmp_path, rows)
+    frame = heatmap.frame(one)
     notes = frame.set_index(["label", "column"])["note"]
     assert notes["kd", COLUMN] == "baseline"
     assert notes["late", COLUMN] == "diverged 1 of 3"
     assert notes["fitnet", COLUMN] == "n/a"
     assert notes["fitnet", "wrn_40_2 -> wrn_16_2"] == "–"
+    assert notes["other", "wrn_40_2 -> wrn_16_2"] == "no seed shared"
+    assert notes["late", "mean over 2 pairs"] == ""  # of the seeds that are there
     assert notes["dkd", COLUMN] == ""
     shown = frame[(frame["label"] == "dkd") & (frame["column"] == COLUMN)].iloc[0]
     assert shown["delta"] == pytest.approx(1.01)  # the mean of 1, 1.01 and 1.02
@@ -35,8 +38,16 @@ def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
 
 
 def test_the_heat_map_is_in_the_order_of_the_leaderboard(tmp_path):
-    (one,) = boards(tmp_path, grid([A], low=-1.0, high=2.0, middle=1.0))
-    assert heatmap.frame([one])["label"].drop_duplicates().tolist() == ["high", "middle", "kd", "low"]
+    (one,) = boards(tmp_path, grid([A, PAIRS[0]], low=-1.0, high=2.0, middle=1.0))
+    assert heatmap.frame(one)["label"].drop_duplicates().tolist() == ["high", "middle", "kd", "low"]
+
+
+def test_one_pair_has_no_heat_map_and_one_seed_no_forest(tmp_path):
+    (one,) = boards(tmp_path / "a", grid([A], dkd=1.0))
+    assert heatmap.frame(one).empty
+    assert not forest.frame(one).empty
+    (one,) = boards(tmp_path / "b", [*runs("kd", 70.0), *runs("dkd", 71.0)])
+    assert forest.frame(one).empty
 
 
 def test_the_front_is_what_nothing_beats_at_its_price():
@@ -52,12 +63,22 @@ def test_cost_is_drawn_of_what_was_timed_and_compared(tmp_path):
         *runs("untimed", 75.0, 75.0, train_s=None),
     ]
     rows += [*runs("broken", 70.0), run("broken", None, seed=1, status="diverged")]
-    frame = cost.frame(boards(tmp_path, rows)).set_index("label")
+    (one,) = boards(tmp_path, rows)
+    frame = cost.frame(one).set_index("label")
+    assert set(frame["kind"]) == {"step"}  # these rows do not hold what teacher and data took
     assert frame["cost"].to_dict() == {"kd": 1.0, "dkd": 2.0}
     assert frame["top1"].to_dict() == {"kd": 70.5, "dkd": 72.75}
     assert frame["delta"]["dkd"] == 2.25
     assert frame["front"].all()
-    assert cost.frame(boards(tmp_path / "b", runs("dkd", 70.0))).empty
+    (other,) = boards(tmp_path / "b", runs("dkd", 70.0))
+    assert cost.frame(other).empty
+    gap = [
+        row
+        for row in grid([A, PAIRS[0]], dkd=1.0, dist=2.0)
+        if (row["method"], row["teacher"]) != ("dist", A[0])
+    ]
+    (other,) = boards(tmp_path / "c", gap)
+    assert sorted(cost.frame(other)["label"]) == ["dkd", "kd"]  # no mean over the same pairs
 
 
 def boxes(found):
@@ -84,10 +105,17 @@ def crowd(count):
 def test_the_forests_labels_do_not_overlap(tmp_path, count):
     rows = [
         *crowd(count),
-        *runs("dkd", 71.0, 72.0, variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20", params="1"),
+        *runs(
+            "dkd",
+            71.0,
+            72.0,
+            variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20",
+            params='{"alpha":0.5}',
+        ),
     ]
+    (one,) = boards(tmp_path, rows)
     with matplotlib.rc_context(style.RC):
-        figure = forest.draw(forest.frame(boards(tmp_path, rows)), "kd", FOOTER)
+        figure = forest.draw(forest.frame(one), "kd", FOOTER)
         axes = figure.findobj(matplotlib.axes.Axes)
         named = boxes([text for text in axes[0].get_yticklabels() if text.get_text()])
     assert len(named) == count
@@ -96,7 +124,8 @@ def test_the_forests_labels_do_not_overlap(tmp_path, count):
 
 
 def test_the_costs_names_do_not_overlap(tmp_path):
-    frame = cost.frame(boards(tmp_path, crowd(25)))
+    (one,) = boards(tmp_path, crowd(25))
+    frame = cost.frame(one)
     with matplotlib.rc_context(style.RC):
         figure = cost.draw(frame, "kd", FOOTER)
         named = [text for text in figure.findobj(Text) if text.get_text() in set(frame["label"])]
@@ -106,7 +135,8 @@ def test_the_costs_names_do_not_overlap(tmp_path):
 
 def test_a_far_failure_does_not_shrink_the_others(tmp_path):
     rows = grid([A], **{f"m{i}": 0.1 * i for i in range(12)}, broken=-40.0)
-    figure = forest.draw(forest.frame(boards(tmp_path, rows)), "kd", FOOTER)
+    (one,) = boards(tmp_path, rows)
+    figure = forest.draw(forest.frame(one), "kd", FOOTER)
     (ax,) = figure.findobj(matplotlib.axes.Axes)
     assert ax.get_xlim()[0] > -5
     assert any("-40.0" in text for text in texts(figure))  # said where it is cut
@@ -123,7 +153,8 @@ def test_many_curves_name_the_baseline_and_the_best(tmp_path):
             for e in (1, 2)
         ]
     )
-    frame = curves.frame(tables(store.read(tmp_path / "s.csv")), lines)
+    (table,) = tables(store.read(tmp_path / "s.csv"))
+    frame = curves.frame(table, lines)
     assert curves.named(frame, "kd") == ["kd", *(f"m{i:02d}" for i in range(4, 12))]
     assert "5 others" in texts(curves.draw(frame, "kd", FOOTER))
     few = frame[frame["label"].isin(["m01", "bad", "kd"])]
@@ -132,12 +163,9 @@ def test_many_curves_name_the_baseline_and_the_best(tmp_path):
 
 def test_a_method_that_was_swept_stands_once_where_all_methods_stand():
     swept = [f"bickd tau={i}" for i in range(4)]
-    assert style.main([*swept, "bickd", "kd", "dkd a=1", "dkd"]) == ["bickd", "dkd", "dkd a=1", "kd"]
-    assert style.main([*swept, "bickd tau=9", "kd"]) == [
-        *swept,
-        "bickd tau=9",
-        "kd",
-    ]  # never run as the suite sets it
+    assert style.main([*swept, "bickd", "kd", "dkd a=1", "dkd"]) == ["bickd", "dkd", "kd"]
+    assert style.main([*swept, "kd"]) == [*swept, "kd"]  # never run as the suite sets it
+    assert style.main([*swept, "bickd tau=9", "kd"]) == ["kd"]  # nor so, and too many others
 
 
 def test_ink_reads_on_its_background():
@@ -238,17 +266,39 @@ def test_little_to_draw_is_no_error(tmp_path, left):
         "only failures": [run("kd", None, status="error", epochs_done=None, train_s=None)],
         "no teacher": runs("ce", 60.0, 61.0, pair=(None, "resnet20")),
         "foreign params": [
-            run("kd", params=text, variant=str(i)) for i, text in enumerate(("{1}", "[]", '{"a":[1]}'))
+            run("kd", params=text, variant=str(i))
+            for i, text in enumerate(('{"a":null}', '{"a":{"b":1}}', '{"a":[1]}'))
         ],
     }[left]
     found = boards(tmp_path, rows)
-    told = figures.write(
-        found, pd.DataFrame(columns=store.CURVE_COLUMNS), [tmp_path / "none"], "kd", FOOTER, tmp_path
+    none = pd.DataFrame(columns=store.CURVE_COLUMNS)
+    (tmp_path / "without").mkdir()
+    assert figures.write(found, none, [tmp_path / "none"], "kd", FOOTER, tmp_path / "without") == {}
+    assert list((tmp_path / "without").iterdir()) == []
+    lines = pd.DataFrame(
+        [{"cell_id": row["cell_id"], "epoch": 1, "term": "top1", "value": 1.0} for row in rows]
     )
-    assert {"curves", "forest"} <= set(told) <= {"curves", "forest", "heatmap", "cost"}
-    assert all(
-        (tmp_path / f"{name}.{kind}").stat().st_size for name in told for kind in ("png", "svg", "csv")
-    )
+    (tmp_path / "with").mkdir()
+    told = figures.write(found, lines, [tmp_path / "none"], "kd", FOOTER, tmp_path / "with")
+    assert set(told) == ({"curves"} if left != "only failures" else set())
+    files = {f"{name}.{kind}" for name in told for kind in ("png", "svg", "csv")}
+    assert {path.name for path in (tmp_path / "with").iterdir() if path.stat().st_size} == files
+
+
+def test_each_table_has_its_own_figures(tmp_path):
+    rows = grid([A, PAIRS[0]], dkd=0.5)
+    rows += [run(r["method"], r["top1"], A, r["seed"], split="holdout") for r in rows[:6]]
+    found = boards(tmp_path, rows)
+    assert [b.table.split for b in found] == ["test", "holdout"]
+    none = pd.DataFrame(columns=store.CURVE_COLUMNS)
+    told = figures.write(found, none, [], "kd", FOOTER, tmp_path)
+    slug = f"holdout-240ep-{hex12('r1')[:8]}"  # the holdout has one pair: no heat map
+    assert {name: caption.table for name, caption in told.items()} == {
+        "forest": 0, "heatmap": 0, "cost": 0, f"forest-{slug}": 1, f"cost-{slug}": 1,
+    }  # fmt: skip
+    headings = [b.table.heading for b in found]
+    for name, caption in told.items():
+        assert set(pd.read_csv(tmp_path / f"{name}.csv")["table"]) == {headings[caption.table]}
 
 
 def test_names_keep_clear_of_lines_and_points():

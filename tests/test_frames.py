@@ -1,7 +1,7 @@
 """Which rows share a table, a column and a line: splits, recipes, teachers' weights, settings, repeated attempts."""
 
 from kdbench.report.notes import BICKD, notes, provenance
-from tests.scenarios import COLUMN, A, boards, cells, grid, run, runs, said
+from tests.scenarios import COLUMN, A, boards, cells, grid, hex12, run, runs, said
 
 
 def test_two_weights_under_one_teacher_name_never_share_a_column(tmp_path):
@@ -32,13 +32,14 @@ def test_only_methods_without_a_teacher(tmp_path):
 
 
 def test_splits_and_recipes_stand_in_tables_of_their_own(tmp_path):
-    short = [{**row, "recipe_id": "r2", "epochs_done": 12} for row in runs("kd", 50.0, 51.0)]
+    one, two = hex12("r1"), hex12("r2")
+    short = [{**row, "recipe_id": two, "epochs_done": 12} for row in runs("kd", 50.0, 51.0)]
     rows = [*short, *runs("kd", 80.0, 81.0, split="holdout"), *runs("kd", 70.0, 71.0)]
     found = boards(tmp_path, rows)
     assert [b.table.heading for b in found] == [
-        "cifar100, test split, 240 epochs (recipe r1)",
-        "cifar100, test split, 12 epochs (recipe r2)",
-        "cifar100, holdout split, 240 epochs (recipe r1)",
+        f"cifar100, test split, 240 epochs (recipe {one})",
+        f"cifar100, test split, 12 epochs (recipe {two})",
+        f"cifar100, holdout split, 240 epochs (recipe {one})",
     ]
     assert [cells(b)["kd", COLUMN][:5] for b in found] == ["70.50", "50.50", "80.50"]
     assert "top-1 on the holdout split, last epoch" in said(found[2])

@@ -15,7 +15,7 @@ from kdbench.report.board import board
 from kdbench.report.frames import tables
 from kdbench.report.merge import merge
 from kdbench.report.notes import provenance
-from tests.scenarios import COLUMN, boards, run, runs, wild
+from tests.scenarios import COLUMN, boards, hex12, run, runs, wild
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -37,7 +37,7 @@ def write_page(results, rows, curves=()):
         merged.attempts,
         merged.curves,
         runs_,
-        pictures.pictures(results, {"forest": "Differences"}),
+        pictures.pictures(results, {"forest": pictures.Caption("Differences")}),
     )
     (results / "index.html").write_text(text)
     return results / "index.html"
@@ -123,9 +123,11 @@ def test_figures_of_an_earlier_report_go_and_other_files_stay(tmp_path):
     for name in ("curves", "old_sweep", "forest"):
         style.save(figure, pd.DataFrame({"x": [1]}), tmp_path / name)
     (tmp_path / "mine.svg").write_text("<svg/>")
-    shown = pictures.pictures(tmp_path, {"gone": "", "forest": "Differences"})
-    assert [(p.name, p.text) for p in shown] == [
-        ("forest", "Differences"), ("curves", "curves"), ("old_sweep", "old_sweep"),
+    shown = pictures.pictures(
+        tmp_path, {"gone": pictures.Caption(""), "forest": pictures.Caption("Differences", 1)}
+    )
+    assert [(p.name, p.text, p.table) for p in shown] == [
+        ("forest", "Differences", 1), ("curves", "curves", 0), ("old_sweep", "old_sweep", 0),
     ]  # fmt: skip
     pictures.clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.svg"]
@@ -138,8 +140,8 @@ def test_a_phone_and_a_dark_room_are_thought_of(page):
 
 
 def test_details_tell_attempts_parameters_costs_and_why(tmp_path):
-    failed = run("kd", None, status="oom", attempt=1, run_id="a", error="out of memory")
-    done = {**failed, "status": "ok", "top1": 70.0, "attempt": 2, "run_id": "b", "error": None}
+    failed = run("kd", None, status="oom", attempt=1, run_id=hex12("a"), error="out of memory")
+    done = {**failed, "status": "ok", "top1": 70.0, "attempt": 2, "run_id": hex12("b"), "error": None}
     done |= {"params": '{"temperature":4.0}', "peak_mem_mb": 919.4, "extra_params": 1234}
     rows = [failed, done, run("fitnet", None, status="skipped", error="no stages")]
     found = boards(tmp_path, rows)
@@ -164,7 +166,7 @@ def test_details_tell_attempts_parameters_costs_and_why(tmp_path):
 def test_curves_are_thinned_to_points_that_were_measured_ends_included(tmp_path):
     rows = runs("kd", 70.0)
     found = boards(tmp_path, rows)
-    line = {"cell_id": rows[0]["cell_id"], "run_id": "run"}
+    line = {"cell_id": rows[0]["cell_id"], "run_id": hex12("run")}
     curves = pd.DataFrame([line | {"epoch": e, "term": "loss", "value": 1000.0 + e} for e in range(1, 241)])
     curves = pd.concat([curves, pd.DataFrame([line | {"epoch": 9, "term": "top1", "value": 50.0}])])
     known = details.details(found, [columns.columns(b) for b in found], pd.DataFrame(rows), curves)

@@ -77,8 +77,9 @@ def test_a_long_table_goes_on_below():
 def test_leaderboard_has_the_boards_numbers(tmp_path):
     found = boards(tmp_path, [*runs("kd", 70.0, 75.0, 80.0), *runs("d_kd", 71.0, 76.1, 80.9)])
     tex = latex.leaderboard("s", found, ["Suite s; 6 rows."])
-    assert r"d\_kd & \textbf{76.00 $\pm$ 4.95 (3)} & +1.00 {[}+0.75, +1.25{]} & 0-1-0" in tex
-    assert "too few pairs to test" in tex
+    assert r"d\_kd & \textbf{76.00 $\pm$ 4.95 (3)} & +1.00 {[}+0.75, +1.25{]}\S{} & 1-0-0" in tex
+    assert "kd & 75.00 $\\pm$ 5.00 (3) & baseline & --" in tex
+    assert "Bold: within 0.17 of the best." in tex  # one-sided t of 2 degrees, 2.920, times 0.1 / 3**0.5
     assert tex.index("end{table}") < tex.index("Suite s; 6 rows.")
 
 

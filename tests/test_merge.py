@@ -12,7 +12,7 @@ from kdbench.report.board import board
 from kdbench.report.frames import tables
 from kdbench.report.merge import merge, suites
 from tests.cli_process import kdbench
-from tests.scenarios import COLUMN, A, boards, grid, run, runs
+from tests.scenarios import COLUMN, A, boards, grid, hex12, run, runs, with_ids
 
 MONDAY, TUESDAY = "2026-01-05T10:00:00+00:00", "2026-01-06T10:00:00+00:00"
 
@@ -24,7 +24,7 @@ def write(folder, rows, suite="s"):
 
 def again(row, top1, run_id="again", started_utc=TUESDAY, **changes):
     """The same cell trained once more."""
-    return {**row, "top1": top1, "run_id": run_id, "started_utc": started_utc, **changes}
+    return with_ids({**row, "top1": top1, "run_id": run_id, "started_utc": started_utc, **changes})
 
 
 def first(top1=70.0, **changes):
@@ -47,7 +47,9 @@ def test_rows_of_several_folders_stand_in_one_table(tmp_path):
 
 
 def test_the_order_of_places_changes_nothing(tmp_path):
-    rows = [{**row, "run_id": f"r{i}", "started_utc": TUESDAY} for i, row in enumerate(grid([A], dkd=1.0))]
+    rows = [
+        {**row, "run_id": hex12(f"a{i}"), "started_utc": TUESDAY} for i, row in enumerate(grid([A], dkd=1.0))
+    ]
     rows += [again(row, 60.0 + i, f"x{i}") for i, row in enumerate(rows[:4])]
     random.Random(0).shuffle(rows)
     a, b = write(tmp_path / "a", rows[:5]), write(tmp_path / "b", rows[5:])
@@ -57,7 +59,7 @@ def test_the_order_of_places_changes_nothing(tmp_path):
 
 
 def test_a_run_that_stands_in_two_places_counts_once(tmp_path):
-    rows = [{**row, "run_id": f"r{i}"} for i, row in enumerate(runs("kd", 70.0, 71.0))]
+    rows = [{**row, "run_id": hex12(f"a{i}")} for i, row in enumerate(runs("kd", 70.0, 71.0))]
     a, b = write(tmp_path / "a", rows), write(tmp_path / "b", rows[:1])
     assert merge("s", [a, b]).records["top1"].tolist() == [70.0, 71.0]
     assert repeated(a, b).empty
@@ -68,8 +70,8 @@ def test_a_run_that_stands_in_two_places_counts_once(tmp_path):
     [
         ({"top1": 75.0, "started_utc": TUESDAY}, 70.0),
         ({"top1": 75.0, "started_utc": "2026-01-04T10:00:00+00:00"}, 75.0),
-        ({"top1": 75.0, "started_utc": MONDAY, "run_id": "aaa"}, 75.0),  # equal starts: by run_id
-        ({"top1": 75.0, "started_utc": MONDAY, "run_id": "zzz"}, 70.0),
+        ({"top1": 75.0, "started_utc": MONDAY, "run_id": "0" * 12}, 75.0),  # equal starts: by run_id
+        ({"top1": 75.0, "started_utc": MONDAY, "run_id": "f" * 12}, 70.0),
         (
             {"top1": None, "started_utc": "2026-01-04T10:00:00+00:00", "status": "diverged"},
             70.0,
@@ -259,7 +261,7 @@ def test_older_schemas_are_upgraded_step_by_step(tmp_path, monkeypatch):
     )
     found = store.load(file)
     assert found["top1"].tolist() == pytest.approx([70.0, 71.0])
-    assert found["run_id"].tolist() == ["run", "run"]
+    assert found["run_id"].tolist() == [hex12("run")] * 2
     assert set(found["schema"]) == {3}
 
 
@@ -276,8 +278,8 @@ def test_rows_of_schema_1_do_not_say_which_images_they_were(tmp_path):
         "cifar100#f592": ["dkd"],
     }
     assert [table.heading for table in both] == [
-        "cifar100#f592, test split, 240 epochs in bf16 (recipe r1)",
-        "cifar100#unknown, test split, 240 epochs (recipe r1)",
+        f"cifar100#f592, test split, 240 epochs in bf16 (recipe {hex12('r1')})",
+        f"cifar100#unknown, test split, 240 epochs (recipe {hex12('r1')})",
     ]
 
 

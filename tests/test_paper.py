@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib import rc_context
 from matplotlib.collections import PathCollection
+from matplotlib.text import Text
 
 from kdbench import plan, registry, store, suites
 from kdbench.published import Number
@@ -19,6 +20,7 @@ from kdbench.report.frames import tables
 from kdbench.report.literature import SPLITS, SUITES, literature
 from kdbench.report.notes import provenance
 from kdbench.report.reproduction import Ours, compare, inputs
+from tests.scenarios import hex12, with_ids
 
 COUNTER = itertools.count()
 FOLLOWS = literature("cifar100")
@@ -28,7 +30,7 @@ A, B, CROSS = ("resnet56", "resnet20"), ("resnet110", "resnet20"), ("vgg13", "mo
 def run(method, top1, pair=A, seed=0, **changes):
     """One finished run of suite cifar100 in full; its best evaluated epoch is 0.3 better than its last."""
     known = {
-        "schema": store.SCHEMA, "cell_id": f"cell{next(COUNTER):08d}", "suite": "cifar100", "dataset": "cifar100",
+        "schema": store.SCHEMA, "cell_id": f"{next(COUNTER):012d}", "suite": "cifar100", "dataset": "cifar100",
         "split": "test", "split_id": SPLITS["cifar100"], "tested": 10_000,
         "teacher": pair[0], "teacher_id": pair[0] and "abcd1234", "student": pair[1],
         "method": method, "method_version": 1, "params": "{}", "recipe_id": FOLLOWS.recipe_id, "seed": seed,
@@ -38,7 +40,7 @@ def run(method, top1, pair=A, seed=0, **changes):
     }  # fmt: skip
     if pair[0]:
         known |= {"teacher_top1": 72.34, "teacher_expected": 72.34}
-    return dict.fromkeys(store.COLUMNS) | known | changes
+    return with_ids(dict.fromkeys(store.COLUMNS) | known | changes)
 
 
 def runs(method, *top1, **changes):
@@ -56,7 +58,7 @@ def read(path, rows, suite="cifar100"):
 def curves(rows, every=1):
     """Top-1 of every so many epochs of each finished run, and of its last."""
     known = [
-        {"cell_id": row["cell_id"], "run_id": "run", "epoch": epoch, "term": "top1", "value": 1.0}
+        {"cell_id": row["cell_id"], "run_id": hex12("run"), "epoch": epoch, "term": "top1", "value": 1.0}
         for row in rows
         if row["status"] == "ok"
         for epoch in range(1, row["epochs_done"] + 1)
@@ -350,15 +352,15 @@ def test_only_published_variants_stand_beside_the_defaults(tmp_path):
 
 
 def test_a_weak_teacher_is_noted_and_a_nearly_right_one_is_not(tmp_path):
-    weak = {"teacher_top1": 72.28, "teacher_id": "weak0000"}
-    near = {"teacher_top1": 72.30, "teacher_id": "near0000"}
+    weak = {"teacher_top1": 72.28, "teacher_id": "bad000000000"}
+    near = {"teacher_top1": 72.30, "teacher_id": "feed00000000"}
     data = frame(tmp_path, [*runs("kd", 70.6, 70.7, **weak), *runs("kd", 70.6, 70.7, **near)])
     assert (
-        line(data, "kd", "resnet56#weak -> resnet20")["note"]
+        line(data, "kd", "resnet56#bad0 -> resnet20")["note"]
         == "teacher resnet56 reaches 72.28, expected 72.34"
     )
-    assert line(data, "kd", "resnet56#near -> resnet20")["note"] == ""
-    assert line(data, "teacher", "resnet56#weak -> resnet20")["mean"] == 72.28
+    assert line(data, "kd", "resnet56#feed -> resnet20")["note"] == ""
+    assert line(data, "teacher", "resnet56#bad0 -> resnet20")["mean"] == 72.28
     assert reproduction.headline(data) == [
         "2 of 2 published numbers reproduced within 2 standard errors.",
         "1 of the 2 with a teacher below the expected accuracy.",
@@ -480,11 +482,19 @@ def test_points_are_by_the_published_rule_and_hollow_where_not_comparable(tmp_pa
     dkd = points.loc[True, "dkd"]
     assert (dkd["published"], dkd["ours"]) == (71.97, pytest.approx(72.25))  # best epochs
     assert math.isnan(points.loc[(False, "kd"), "se"])
-    figure = scatter.draw(scatter.frame(frame(tmp_path, rows)), ["foot"])
-    points = [
-        [c for c in part.axes[0].collections if isinstance(c, PathCollection)] for part in figure.subfigs[:2]
-    ]
-    assert [tuple(c.get_facecolors()[0][:3]) == (1, 1, 1) for (c,) in points] == [False, True]
+    found = scatter.frame(frame(tmp_path, rows))
+    first, last = (
+        found[found["table"] == name] for name in (found["table"].iloc[0], found["table"].iloc[-1])
+    )
+    assert [_hollow(scatter.draw(part, ["foot"])) for part in (first, last)] == [False, True]
+    figure = scatter.draw(found, ["foot"])  # one table, and the other is not left out silently
+    assert len(figure.subfigs[0].axes) == 1
+    assert any("The first 1 of 2 panels" in text.get_text() for text in figure.findobj(Text))
+
+
+def _hollow(figure):
+    (points,) = [c for c in figure.subfigs[0].axes[0].collections if isinstance(c, PathCollection)]
+    return tuple(points.get_facecolors()[0][:3]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 30])
@@ -541,7 +551,7 @@ def test_where_nothing_is_published_there_is_no_table_or_figure_and_it_is_said(t
 
 def test_report_print_stands_in_80_columns_and_needs_no_torch(tmp_path):
     long = "alpha=18 beta=36 standardize=true temperature=3"
-    weak = {"teacher_top1": 60.0, "teacher_id": "weak0000"}
+    weak = {"teacher_top1": 60.0, "teacher_id": "bad000000000"}
     rows = [*runs("kd", 70.6, 70.7), *runs("dkd", 72.1, 70.2, variant=long), *runs("at", 70.1, 70.2, **weak)]
     store.append(tmp_path / "cifar100.csv", rows)
     store.append(tmp_path / "cifar100.curves.csv", curves(rows).to_dict("records"), store.CURVE_COLUMNS)

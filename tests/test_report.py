@@ -15,7 +15,7 @@ from kdbench.report import html, latex, leaderboard, repeats, report
 from kdbench.report.board import board
 from kdbench.report.frames import tables
 from kdbench.report.merge import merge
-from tests.scenarios import COLUMN, PAIRS, A, run, runs, wild
+from tests.scenarios import COLUMN, PAIRS, A, hex12, run, runs, wild
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,12 +59,12 @@ def test_every_artefact_names_suite_rows_commit_device_and_teachers(written, nam
     _, folder, text = written
     content = text if name == "text" else (folder / name).read_text()
     flat = " ".join(content.split())
-    assert "Suite s; recipe r1;" in flat
+    assert f"Suite s; recipe {hex12('r1')};" in flat
     assert "commit 0123456789;" in flat
     assert "device gpu; torch 2.9.0" in flat
     plain = flat.replace("\\_", "_")
-    assert "resnet56 abcd1234 (accuracy unknown)" in plain
-    assert "vgg13 abcd1234 (74.64 holdout, 75.01 test)" in plain
+    assert "resnet56 abcd12340000 (accuracy unknown)" in plain
+    assert "vgg13 abcd12340000 (74.64 holdout, 75.01 test)" in plain
 
 
 def test_markdown_tables_are_whole(written):

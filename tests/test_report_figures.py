@@ -11,7 +11,8 @@ from tests.scenarios import COLUMN, PAIRS, A, boards, grid, run, runs
 
 def test_forest_frame_holds_seeds_and_their_mean(tmp_path):
     rows = [*grid([A, PAIRS[0]], dkd=0.5), run("crd", None, status="diverged")]
-    frame = forest.frame(boards(tmp_path, rows))
+    (one,) = boards(tmp_path, rows)
+    frame = forest.frame(one)
     part = frame[(frame["panel"] == COLUMN) & (frame["label"] == "dkd")]
     mean, seeds = part[part["dot"] == ""], part[part["dot"] != ""]
     assert seeds["dot"].tolist() == ["0", "1", "2"]
@@ -27,7 +28,8 @@ def test_curves_are_means_over_seeds_and_the_last_value_of_an_epoch_counts(tmp_p
     lines = pd.DataFrame(
         [{"cell_id": rows[s]["cell_id"], "epoch": e, "term": "top1", "value": v} for s, e, v in values]
     )
-    frame = curves.frame(tables(store.read(tmp_path / "s.csv")), lines)
+    (table,) = tables(store.read(tmp_path / "s.csv"))
+    frame = curves.frame(table, lines)
     assert frame[["mean", "n"]].to_numpy().tolist() == [[30.0, 2.0]]
     assert frame["std"].item() == pytest.approx(200**0.5)
 

@@ -19,7 +19,8 @@ def test_the_diagrams_ece_is_that_of_the_results(tmp_path):
         row["ece"] = evaluate.quality(logits, targets)["ece"]
         keep(tmp_path / "d", row, **evaluate.details(logits, targets, logits))
     store.append(tmp_path / "s.csv", rows)
-    frame = calibration.frame(tables(store.read(tmp_path / "s.csv")), [tmp_path / "d"])
+    (table,) = tables(store.read(tmp_path / "s.csv"))
+    frame = calibration.frame(table, [tmp_path / "d"])
     assert frame["ece"].unique() == pytest.approx([np.mean([row["ece"] for row in rows])])
     assert frame["ece_std"].unique() == pytest.approx([np.std([row["ece"] for row in rows], ddof=1)])
     assert frame["n"].sum() == 400
@@ -35,7 +36,8 @@ def test_bins_are_pooled_over_seeds(tmp_path):
         bins[14] = 10.0, 9.5, right
         keep(tmp_path / "d", row, calibration=bins)
     store.append(tmp_path / "s.csv", rows)
-    (line,) = calibration.frame(tables(store.read(tmp_path / "s.csv")), [tmp_path / "d"]).to_dict("records")
+    (table,) = tables(store.read(tmp_path / "s.csv"))
+    (line,) = calibration.frame(table, [tmp_path / "d"]).to_dict("records")
     assert (line["bin"], line["n"], line["confidence"], line["accuracy"]) == (14, 20, 95.0, 75.0)
     assert line["ece"] == pytest.approx(
         (35 + 5) / 2

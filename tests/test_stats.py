@@ -1,6 +1,5 @@
 """Statistics against hand values, brute force and scipy's own tests."""
 
-import itertools
 import math
 
 import numpy as np
@@ -34,51 +33,6 @@ def test_interval_excludes_zero_just_when_the_paired_t_test_rejects():
         a, b = rng.normal(0.5, 1, 5), rng.normal(0, 1, 5)
         interval = stats.t_interval(a - b)
         assert (scipy_stats.ttest_rel(a, b).pvalue < 0.05) == (interval.low * interval.high > 0)
-
-
-def test_sign_flip_of_six_wins_is_two_patterns_of_64():
-    assert stats.sign_flip([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == 2 / 64
-    assert stats.sign_flip([-0.3] * 6) == 2 / 64
-
-
-def test_sign_flip_equals_brute_force():
-    rng = np.random.default_rng(1)
-    for k in (6, 7, 9):
-        values = rng.normal(0.4, 1, k).round(2)
-        sums = [abs(np.dot(signs, values)) for signs in itertools.product([1, -1], repeat=k)]
-        assert stats.sign_flip(values) == np.mean(np.array(sums) >= abs(values.sum()) - 1e-9)
-
-
-def test_sign_flip_counts_ties_that_rounding_hides():
-    # 0.1 + 0.2 - 0.3 = 5.6e-17, not 0: every pattern is as far from 0 as this one
-    assert stats.sign_flip([0.1, 0.2, -0.3, 0.1, 0.2, -0.3]) == 1.0
-
-
-@pytest.mark.parametrize("differences", [[1.0] * 5, [1.0] * 6 + [np.nan]])
-def test_sign_flip_gives_no_p_for_few_pairs_or_a_gap(differences):
-    assert stats.sign_flip(differences) is None
-
-
-def test_sign_flip_of_40_pairs_is_near_the_normal_approximation():
-    values = np.random.default_rng(2).normal(0.3, 1, 40)
-    z = abs(values.sum()) / np.sqrt((values**2).sum())
-    assert stats.sign_flip(values) == pytest.approx(2 * scipy_stats.norm.sf(z), abs=0.01)
-
-
-def test_holm_by_hand():
-    # sorted .01 .02 .03 .04 -> x4 x3 x2 x1 = .04 .06 .06 .04, made monotone
-    assert stats.holm([0.04, 0.01, np.nan, 0.03, 0.02]) == pytest.approx(
-        [0.06, 0.04, np.nan, 0.06, 0.06], nan_ok=True
-    )
-    assert stats.holm([0.6, 0.9]).tolist() == [1.0, 1.0]
-
-
-def test_wins_ties_losses():
-    assert stats.wins_ties_losses([0.5, 0.1, -0.1, -0.9, 0.0], [0.2, 0.2, 0.2, 0.2, 0.0]) == (1, 3, 1)
-    assert stats.wins_ties_losses([0.2], 0.2) == (1, 0, 0)  # a tie is smaller than the std
-    assert stats.wins_ties_losses([np.inf, -np.inf], [np.nan, np.nan]) == (1, 0, 1)
-    assert stats.wins_ties_losses([0.5, 0.5], [0.2, np.nan]) is None
-    assert stats.wins_ties_losses([np.nan], [0.2]) is None
 
 
 def test_mean_ranks_share_ties_and_put_divergence_last():

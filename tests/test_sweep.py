@@ -169,7 +169,7 @@ def test_components_are_paired_with_the_full_method(tmp_path):
     cell = one.cells.loc["m without a", COLUMN]
     assert (cell["delta"], cell["delta_n"]) == (-1.5, 2)
     assert one.summary["delta"]["kd"] == -5.5
-    frame = forest.frame([one])
+    frame = forest.frame(one, one.labels)
     assert sorted(frame[(frame["panel"] == COLUMN) & (frame["dot"] != "")]["delta"]) == [
         -6.0,
         -5.0,
@@ -177,7 +177,9 @@ def test_components_are_paired_with_the_full_method(tmp_path):
         -1.0,
     ]
     page = ablation.markdown([one], "m", FOOTER)
-    assert "| m without a | -1.50 [-1.50, -1.50] | 75.00 ± 1.41 (2) |" in page
+    # on each pair seeds differ by 3, 2, 2: variance of a run 1/6 (df 2), of the mean of two pairs 1/12 (df 4)
+    # half of the interval: 2.7764 / 12**0.5 = 0.80
+    assert "| m without a | -1.50 [-2.30, -0.70] | 75.00 ± 1.41 (2) |" in page
     assert "| m | full |" in page
 
 

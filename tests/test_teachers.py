@@ -13,7 +13,8 @@ from kdbench import checkpoint, models, teachers, teaching
 from kdbench.cli import main
 from kdbench.driver import run
 from kdbench.errors import KdbenchError
-from kdbench.identity import canonical, weights_digest
+from kdbench.hashing import canonical
+from kdbench.identity import weights_digest
 from kdbench.job import Progress
 from kdbench.method import Needs
 from kdbench.session import locate_teacher, teacher_cell, trained_path

@@ -244,6 +244,27 @@ def test_skips_are_recorded_with_their_reason(lab):
     assert (row["status"], row["error"]) == ("skipped", "the student has no pre-activation stages")
 
 
+@pytest.mark.parametrize(("batch_size", "largest"), [(16, 16), (500, 64)])
+def test_a_batch_that_never_comes_is_a_reason_to_skip(lab, batch_size, largest):
+    """64 images: a method of 64 trains where the batch holds them; one of more than the largest batch has no step."""
+
+    class Whole(Method):
+        min_batch: ClassVar[int] = largest + 1
+
+        def loss(self, batch, student, teacher, modules):
+            return {"ce": cross_entropy(student.logits, batch.target)}
+
+    class Fits(Whole):
+        min_batch: ClassVar[int] = largest
+
+    registry.register(Whole)
+    registry.register(Fits)
+    rows = {name: r.row for name, r in lab.using(batch_size=batch_size).train("whole", "fits").items()}
+    expected = f"whole needs batches of at least {largest + 1} images; the largest here is {largest}"
+    assert (rows["whole"]["status"], rows["whole"]["error"]) == ("skipped", expected)
+    assert rows["fits"]["status"] == "ok"
+
+
 # --- a method that fails, and its neighbours ---
 
 

@@ -25,5 +25,5 @@ def peak_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")  # ru_maxrss of a new process starts at its parent's
     if status.is_file():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+        return int(status.read_text("utf-8").partition("VmHWM:")[2].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -88,12 +88,9 @@ def _of_file(file: Path) -> list[registry.Entry]:
     if not file.is_file():
         raise KdbenchError(f"there is no file {file}; check takes a method's name or a .py file")
 
-    def of_it() -> list[registry.Entry]:
-        return [entry for entry in registry.entries() if entry.origin == file.resolve()]
-
-    if not of_it():  # a shipped file is loaded already, as a part of kdbench.methods
-        registry.load(file)
-    if not (found := of_it()):
+    registry.load(file)  # a shipped one is there already, and stays
+    found = [entry for entry in registry.entries() if entry.origin == file.resolve()]
+    if not found:
         raise KdbenchError(f"{file} registers no method; decorate its class with @register")
     return found
 

@@ -212,7 +212,7 @@ def check_row(subject: Subject) -> None:
     result, planned = trained(subject), subject.lab.cell(subject.name)
     require(result.cell.id == planned.id, f"the row is of cell {result.cell.id}, planned was {planned.id}")
     row, method = result.row, subject.method
-    absent = [] if method.needs.teacher else ["agree_teacher", "kl_teacher"]
+    absent = [] if method.needs.teacher else ["agree_teacher", "kl_teacher", "teacher_s"]
     absent += ["train_top1"] if overrides(method, "predict") else []  # the own head is not what is deployed
     empty = [c for c in store.OUTCOME + store.COST if (row.get(c) is None) != (c in absent)]
     require(not empty, f"wrongly filled or empty: {', '.join(empty)}")

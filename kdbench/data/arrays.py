@@ -1,10 +1,13 @@
 """What every source hands over, and the checks that it must pass to become a data set."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from kdbench.data.folders import lacking
 from kdbench.data.sets import Dataset, ImageSet, make
 from kdbench.errors import KdbenchError
 
@@ -55,7 +58,18 @@ def dataset(name: str, arrays: Arrays, where: str, num_classes: int = 0) -> Data
     train, test = (
         ImageSet(torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in parts.values()
     )
-    return make(name, train, test, names)
+    notes = (*_dark(parts, where), *lacking(f"{where}: x_test", names, test.targets.tolist()))
+    return replace(make(name, train, test, names), notes=notes)
+
+
+def _dark(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], where: str) -> list[str]:
+    """A warning for pixels that were in 0..1 when they became whole numbers."""
+    return [
+        f"WARNING: {where}: no pixel of x_{part} is above 1 (of 255); if they were in 0..1, multiply by 255 before "
+        ".astype('uint8')"
+        for part, (images, _) in parts.items()
+        if images.max() <= 1
+    ]
 
 
 def _images(images: np.ndarray, where: str) -> np.ndarray:

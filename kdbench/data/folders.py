@@ -7,37 +7,17 @@ NFC, for a Mac may spell them in NFD. Hidden and system files are passed over; w
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.errors import KdbenchError
 
-SUFFIXES = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-}  # torchvision's, in any case
+SUFFIXES = set(".png .jpg .jpeg .webp .bmp .tif .tiff .ppm .pgm".split())  # torchvision's, in any case
 COMPANIONS = set(".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .html .log .url".split())  # no one's images
-SYSTEM = {
-    *(
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-        "__macosx",
-        "icon\r",
-        "@eadir",
-        "$recycle.bin",
-        "lost+found",
-    ),
-    "system volume information",
-}
+SYSTEM = {"icon\r", "system volume information"} | set(
+    "thumbs.db ehthumbs.db desktop.ini __macosx @eadir $recycle.bin lost+found".split()
+)
 TRAIN = ("train",)
 TEST = ("test", "val", "valid", "validation")  # the first that has the classes is measured on
 
@@ -81,27 +61,31 @@ def list_folders(root: Path) -> Listing:
         for file in images(there[name], others)
     ]
     if not measured:
-        raise KdbenchError(f"{test} holds no images{_but(others)}; put <class>/*.png, *.jpg or *.jpeg there")
+        raise KdbenchError(_nothing(test, others))
     notes = (
         *_unused(test, unused),
         *not_read(root, others),
-        *(line for part in (train, test) for line in _loose(part)),
+        *(line for folder in (train, test) for line in _loose(folder)),
         *_order(train, classes),
         *_alike(train, classes),
-        *_lacking(test, classes, measured),
+        *lacking(test, list(classes), (label for _, label in measured)),
     )
     names = tuple(classes)
     return Listing(root, (train, test), training, measured, names, names, notes)
 
 
 def part(root: Path, names: Iterable[str]) -> Path | None:
-    """The first folder of ``root`` that is called so, in any case; None where there is none."""
+    """The first folder of ``root`` that is called so, in any case; None where there is none.
+
+    Raises KdbenchError where two are.
+    """
     found = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     for name in names:
-        if exact := [folder for folder in found if folder == name] or [
-            folder for folder in found if folder.lower() == name
-        ]:
-            return root / exact[0]
+        fitting = [folder for folder in found if folder.lower() == name]
+        if len(fitting) > 1:
+            raise KdbenchError(f"{root} has both {' and '.join(fitting)}; put their images into one folder")
+        if fitting:
+            return root / fitting[0]
     return None
 
 
@@ -136,9 +120,7 @@ def class_folders(folder: Path) -> dict[str, str]:
             )
         found[name] = entry.path
     if not found:
-        raise KdbenchError(
-            f"{folder} holds no images in class folders; put <class>/*.png, *.jpg or *.jpeg there"
-        )
+        raise KdbenchError(_nothing(folder, {}))
     numbers = all(name.isdecimal() for name in found)
     return dict(sorted(found.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
 
@@ -248,10 +230,21 @@ def _unused(test: Path, unused: list[Path]) -> list[str]:
 
 def _loose(folder: Path) -> list[str]:
     """Images right in a part have no label."""
-    loose = [e for e in entries(folder) if os.path.splitext(e.name)[1].lower() in SUFFIXES and not e.is_dir()]
-    if not loose:
+    count = _count_loose(folder)
+    if not count:
         return []
-    return [f"WARNING: {len(loose):,} images right in {folder} are in no class folder and are not read"]
+    return [f"WARNING: {count:,} images right in {folder} are in no class folder and are not read"]
+
+
+def _count_loose(folder: Path) -> int:
+    names = (entry.name for entry in entries(folder) if not entry.is_dir())
+    return sum(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
+
+
+def _nothing(folder: Path, others: Mapping[str, int]) -> str:
+    loose = _count_loose(folder)
+    hint = f", though {loose:,} are right in it" if loose else ""
+    return f"{folder} holds no images in class folders{_but(others)}{hint}; put <class>/*.png, *.jpg or *.jpeg there"
 
 
 def _order(train: Path, classes: Mapping[str, str]) -> list[str]:
@@ -278,13 +271,14 @@ def _alike(train: Path, classes: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _lacking(test: Path, classes: Mapping[str, str], measured: Files) -> list[str]:
-    present = {label for _, label in measured}
-    lacking = [name for label, name in enumerate(classes) if label not in present]
-    if not lacking:
+def lacking(where: object, names: Sequence[str], labels: Iterable[int]) -> list[str]:
+    """A warning where classes have no test image: torchvision would number the others anew."""
+    present = set(labels)
+    without = [name for label, name in enumerate(names) if label not in present]
+    if not without:
         return []
-    some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-    return [f"WARNING: {test} has no image of {len(lacking):,} of the {len(classes):,} classes: {some}"]
+    some = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+    return [f"WARNING: {where} has no image of {len(without):,} of the {len(names):,} classes: {some}"]
 
 
 def _stranger(test: Path, train: Path, name: str, classes: Iterable[str]) -> str:

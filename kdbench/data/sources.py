@@ -14,8 +14,8 @@ from kdbench.data.npz import KEYS, read_npz
 from kdbench.data.sets import Dataset, first, make, share
 from kdbench.data.tiny_imagenet import is_tiny_imagenet, list_tiny_imagenet
 from kdbench.errors import KdbenchError
+from kdbench.known_data import CLASSES
 
-CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "tiny-imagenet": 200}
 CIFAR = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
 TINY = Archive(
     "http://cs231n.stanford.edu/tiny-imagenet-200.zip",

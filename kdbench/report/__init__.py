@@ -26,10 +26,11 @@ def report(
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
-    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and
-    .tex (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained more than once, what `figures` draws (differences are
-    against the method ``baseline``) and what `beside` writes. Raises KdbenchError when there are no rows, none of a
-    baseline that was asked for, a file is damaged or ``out`` cannot be written.
+    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex
+    (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained
+    more than once, what `figures` draws (differences are against the method ``baseline``) and what `beside` writes.
+    Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged or ``out``
+    cannot be written.
     """
     merged = merge(suite, results)
     if merged.attempts.empty:

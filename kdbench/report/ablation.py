@@ -99,7 +99,7 @@ def markdown(found: Sequence[Board], method: str, footer: Sequence[str]) -> str:
             cells = level(numbers, "label", str(label)).loc[pairs].to_numpy()
             delta = "full" if label == method else pipes.interval(row["delta"], row["low"], row["high"])
             lines.append([str(label), delta, *(pipes.spread(*cell) for cell in cells)])
-        over = f"{len(one.common)} of {len(pairs)} pairs"
+        over = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
         parts += [
             f"## {one.table.heading}",
             pipes.pipes(["component", f"Δ to full [95%], {over}", *pairs], lines),

@@ -1,11 +1,12 @@
 """One table's numbers: what each method reaches on each pair, and how it compares with the baseline.
 
-A cell is one method on one pair. Anything said over several pairs uses the same *common pairs* for every
-method, or is not said: a mean over other pairs would compare pairs, not methods.
+A cell is one method on one pair. The rules that decide (who is bold, which differences are shown) are those of
+`kdbench.rules`; this module hands them the runs and lays out what they say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,23 +14,34 @@ import pandas as pd
 
 from kdbench import stats
 from kdbench.report.frames import Table
+from kdbench.rules.baseline import against, record
+from kdbench.rules.best import Best, best
+from kdbench.rules.blocks import POOLED, Pool, collapsed_runs, pool
+from kdbench.rules.incomplete import complete_block, with_failed
+from kdbench.rules.pairs import Alike, pairs_alike, these_pairs
+from kdbench.rules.power import detects
 
-COSTS = {
-    "step_cost": "epoch_s",
-    "alone_cost": "alone_s",
-}  # multiples of the baseline's seconds: those of which column
+# multiples of the baseline's seconds: those of which column
+COSTS = {"step_cost": "epoch_s", "alone_cost": "alone_s"}
+DIFFERENCE = ["delta", "se", "df", "low", "high", "p", "p_family"]
 
 
 @dataclass(frozen=True)
 class Board:
     """The numbers of one leaderboard.
 
-    cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or
-    ''; bold; delta, low, high, delta_std, delta_n against the baseline over shared seeds.
-    summary: index label, best first; covered = pairs with a result, rank, delta, low, high, delta_std,
-    delta_n, p (Holm), record = (wins, ties, losses) or None, step_cost and alone_cost (see COSTS), detectable. NaN: cannot be had.
-    common: the pairs behind the summary. baseline: the method asked for; has_baseline: whether a finished run
-    of it, with the suite's own settings, is there.
+    cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or ''; bold;
+    state of the method in the pair's pool (see `rules.blocks`); DIFFERENCE to the baseline over shared seeds, delta_n
+    of them, error = which error its interval has.
+    summary: index label, best first; covered = pairs with a result; rank over ``common``; DIFFERENCE over the pairs
+    that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one pair
+    or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for one
+    pair; record = (wins, ties, losses) or None; step_cost and alone_cost (see COSTS). NaN: no value.
+    common: the largest complete block of pairs, behind the ranks. baseline: the method asked for; has_baseline: whether
+    a finished run of it, with the suite's own settings, is there.
+    best: pair -> who is bold and why. alike: the method x pair analysis, None for one pair. failed: label -> what
+    failed runs change (`rules.incomplete.with_failed`), of methods that have some. detectable: the smallest true
+    difference that this table would show; unit: over what, seeds or pairs; error: its pooled error.
     """
 
     table: Table
@@ -38,49 +50,90 @@ class Board:
     cells: pd.DataFrame
     summary: pd.DataFrame
     common: list[str]
+    best: Mapping[str, Best]
+    alike: Alike | None
+    failed: pd.DataFrame
+    detectable: float
+    unit: str
+    error: Pool | None
 
     @property
     def labels(self) -> list[str]:
         return list(self.summary.index)
 
     def over_pairs(self) -> bool:
-        """Whether intervals in the summary are over pairs (else over the seeds of the one common pair)."""
-        return len(self.common) > 1
+        """Whether the summary's differences are over pairs (else over the seeds of the one pair)."""
+        return len(self.table.pairs) > 1
 
 
 def board(table: Table, baseline: str) -> Board:
     """All numbers of a table against the method ``baseline`` with the suite's own settings."""
     scores = table.wide()
     base = baseline if baseline in scores.columns else None
-    cells = _cells(table, scores, base)
-    common, ranked = _common_pairs(cells)
+    cells, found = _cells(table, scores, base)
+    block = complete_block(_completed(cells).unstack("label"))
     summary = pd.DataFrame(index=pd.Index(table.labels, name="label"))
     summary["covered"] = _completed(cells).groupby("label").sum()
-    summary["rank"] = _ranks(cells, common, ranked)
-    compared = [label for label in ranked if base in ranked and label != base] if common else []
-    summary = summary.join(_against(table, cells, common, base, compared))
-    summary = summary.sort_values(["rank", "label"], na_position="last")
-    return Board(table, baseline, base is not None, cells, summary, common)
+    summary["rank"] = _ranks(cells, block.pairs, block.methods)
+    alike = _alike(table, cells, base)
+    summary = summary.join(_against(table, cells, base, alike))
+    summary = summary.sort_values(
+        ["rank", "delta", "label"], ascending=[True, False, True], na_position="last"
+    )
+    error, unit, n = _error(table, scores, cells, alike)
+    least = detects(error.sd, int((error.methods["state"] == POOLED).sum()), n) if error else np.nan
+    failed = _failed(table, scores, base)
+    return Board(
+        table,
+        baseline,
+        base is not None,
+        cells,
+        summary,
+        block.pairs,
+        found,
+        alike,
+        failed,
+        least,
+        unit,
+        error,
+    )
 
 
-def _cells(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+def _cells(table: Table, scores: pd.DataFrame, baseline: str | None) -> tuple[pd.DataFrame, dict[str, Best]]:
     index = pd.MultiIndex.from_product([table.labels, table.pairs], names=["label", "pair"])
     cells = _by_pair(scores).reindex(index)
     cells["n"] = cells["n"].fillna(0).astype(int)
     cells["diverged"] = _of(table, "diverged")["seed"].count().reindex(index, fill_value=0)
     reasons = _of(table, "skipped")["error"].first().replace("", "no reason recorded")
     cells["skipped"] = reasons.reindex(index).fillna("")
-    cells["bold"] = _bold(scores, cells["diverged"] > 0).reindex(index, fill_value=False)
-    differences = stats.paired(scores, baseline) if baseline else scores * np.nan
-    delta = _by_pair(differences).reindex(index)
-    half = stats.half_width(delta["std"], delta["n"])
-    return cells.assign(
-        delta=delta["mean"],
-        low=delta["mean"] - half,
-        high=delta["mean"] + half,
-        delta_std=delta["std"],
-        delta_n=delta["n"].fillna(0).astype(int),
-    )
+    found, marks, differences = {}, {}, {}
+    for pair, runs in _runs(scores):
+        failed = list(level(cells, "pair", pair).query("diverged > 0").index)
+        found[pair] = best(runs, failed, table.chance)
+        marks[pair] = pd.DataFrame({"bold": found[pair].bold, "state": found[pair].states})
+        if baseline is not None and baseline in runs.columns:
+            shared = against(runs, baseline, failed, table.chance).cells
+            differences[pair] = shared.rename(columns={"n": "delta_n"})
+    cells = cells.join(_stacked(marks, ["bold", "state"]))
+    cells = cells.join(_stacked(differences, [*DIFFERENCE, "delta_n", "error"]))
+    fill = {"bold": False, "state": "", "delta_n": 0, "error": ""}
+    return cells.fillna(fill).astype({"bold": bool, "delta_n": int}), found
+
+
+def _runs(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """[seed x label] of each pair, methods without a run left out."""
+    return [
+        (str(pair), runs.droplevel("pair").dropna(axis=1, how="all")) for pair, runs in scores.groupby("pair")
+    ]
+
+
+def _stacked(by_pair: Mapping[str, pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """pair -> frame [label x columns] as one frame with the index (label, pair)."""
+    parts = {pair: frame[columns] for pair, frame in by_pair.items()}
+    if not parts:
+        empty = pd.MultiIndex.from_arrays([[], []], names=["label", "pair"])
+        return pd.DataFrame(index=empty, columns=columns)
+    return pd.concat(parts, names=["pair", "label"]).swaplevel()
 
 
 def level(cells: pd.DataFrame, name: str, value: str) -> pd.DataFrame:
@@ -99,95 +152,112 @@ def _by_pair(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: part.unstack() for name, part in parts.items()}).rename_axis(["label", "pair"])
 
 
-def _bold(scores: pd.DataFrame, diverged: pd.Series) -> pd.Series:
-    """The best of each pair and all whose paired 95 % interval to it contains 0; (label, pair) -> bool.
-
-    Only methods with two seeds or more and no diverged seed can be best; where nothing can be compared with
-    the best, nothing is bold.
-    """
-    marks: dict[tuple[str, str], bool] = {}
-    for pair, runs in scores.groupby("pair"):
-        sound = ~diverged.xs(pair, level="pair").reindex(runs.columns)
-        means = runs.mean().where((runs.count() > 1) & sound)
-        if means.notna().sum() < 2:
-            continue
-        gap = runs.sub(runs[means.idxmax()], axis=0)
-        reach = gap.mean().abs() <= stats.half_width(gap.std(), gap.count())
-        comparable = means.notna() & (gap.count() > 1)
-        if comparable.sum() > 1:
-            marks |= {(str(label), str(pair)): True for label in runs.columns[reach & comparable]}
-    return pd.Series(marks, dtype=bool)
-
-
 def _completed(cells: pd.DataFrame) -> pd.Series:
     return (cells["n"] > 0) | (cells["diverged"] > 0)
 
 
-def _common_pairs(cells: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """(pairs that all ranked methods have completed, ranked methods = those with half of the pairs)"""
-    done = _completed(cells).unstack("pair")
-    ranked = done[done.mean(axis=1) >= 0.5]
-    return [str(pair) for pair in ranked.columns[ranked.all()]] if len(ranked) else [], list(ranked.index)
-
-
-def _ranks(cells: pd.DataFrame, common: list[str], ranked: list[str]) -> pd.Series:
-    if not common:
+def _ranks(cells: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.Series:
+    if not pairs:
         return pd.Series(dtype=float)
     means = cells["mean"].where(cells["diverged"] == 0, -np.inf)
-    return stats.mean_ranks(means.unstack("label").loc[common, ranked])
+    return stats.mean_ranks(means.unstack("label").loc[pairs, methods])
 
 
-def _against(
-    table: Table, cells: pd.DataFrame, common: list[str], baseline: str | None, compared: list[str]
-) -> pd.DataFrame:
-    """The summary's columns that compare with the baseline, for the methods ``compared``."""
-    columns = ["delta", "low", "high", "delta_std", "delta_n", "p", "record", *COSTS, "detectable"]
-    if baseline is None or not compared:
+def _alike(table: Table, cells: pd.DataFrame, baseline: str | None) -> Alike | None:
+    """The analysis over pairs; the unit is the teacher where pairs share one."""
+    if baseline is None or len(table.pairs) < 2:
+        return None
+    means = (
+        cells["mean"]
+        .where(cells["diverged"] == 0)
+        .unstack("label")
+        .loc[table.pairs]
+        .dropna(axis=1, how="all")
+    )
+    if baseline not in means.columns:
+        return None
+    teachers = table.rows.drop_duplicates("pair").set_index("pair")["teacher"].reindex(means.index)
+    shared = teachers.duplicated().any() and teachers.nunique() > 1
+    return pairs_alike(means, baseline, teachers if shared else None)
+
+
+def _against(table: Table, cells: pd.DataFrame, baseline: str | None, alike: Alike | None) -> pd.DataFrame:
+    """The summary's columns that compare with the baseline."""
+    columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS]
+    if baseline is None:
         return pd.DataFrame(columns=columns)
-    base = level(cells, "label", baseline).loc[common]
-    lines = {}
-    for label in compared:
-        own = level(cells, "label", label).loc[common]
-        lines[label] = {**_difference(own, base), "record": _record(own, base)}
-    result = pd.DataFrame.from_dict(lines, orient="index")
-    result["p"] = stats.holm(result["p"])
-    costs = _costs(table, common, baseline)
-    return result.join(costs[costs.index.isin([*compared, baseline])], how="outer")[columns]
-
-
-def _costs(table: Table, common: list[str], baseline: str) -> pd.DataFrame:
-    """label -> COSTS: the geometric mean, over the common pairs, of the ratio to the baseline's seconds."""
-    machine, found = table.wide("machine"), {}
-    for name, seconds in COSTS.items():
-        ratio = stats.cost_ratio(table.wide(seconds), machine, baseline).reindex(common)
-        found[name] = np.exp(np.log(ratio).mean(skipna=False))
-    return pd.DataFrame(found)
-
-
-def _difference(own: pd.DataFrame, base: pd.DataFrame) -> dict:
-    """Over the common pairs, or over the seeds where there is one; all NaN where a seed diverged."""
-    pairs = own["delta"].where((own["diverged"] == 0) & (base["diverged"] == 0))
-    if len(pairs) > 1:
-        whole = pairs if pairs.notna().all() else pairs * np.nan
-        mean, std, n = stats.summary(whole)
+    compared = cells.drop(index=baseline, level="label")
+    if len(table.pairs) > 1:
+        result = these_pairs(compared).rename(columns={"pairs": "delta_n"})
+        plain = compared["delta"].groupby("label")  # where no pair has an interval
+        result["delta"] = result["delta"].fillna(plain.mean())
+        result["delta_n"] = result["delta_n"].where(result["delta_n"] > 0, plain.count())
     else:
-        mean, std, n = pairs.iloc[0], own["delta_std"].iloc[0], int(own["delta_n"].iloc[0])
-    half = float(stats.half_width(std, n))
-    test = stats.sign_flip(pairs)
-    return {
-        "delta": mean,
-        "low": mean - half,
-        "high": mean + half,
-        "delta_std": std,
-        "delta_n": n,
-        "p": np.nan if test is None else test,
-        "detectable": np.nan if np.isnan(mean) else stats.detectable(std, n),
-    }
+        result = compared.droplevel("pair")[[*DIFFERENCE, "delta_n"]]
+    if alike is not None:
+        spread = alike.cells[["low", "high", "decided"]].set_axis(
+            ["alike_low", "alike_high", "alike_p"], axis=1
+        )
+        result = result.join(spread)
+    base = level(cells, "label", baseline)
+    result["record"] = pd.Series(
+        {label: _record(level(cells, "label", label), base) for label in result.index}, dtype=object
+    )
+    return result.join(_costs(table, cells, baseline), how="outer").reindex(columns=columns)
 
 
 def _record(own: pd.DataFrame, base: pd.DataFrame) -> tuple[int, int, int] | None:
-    """Wins, ties and losses; the seed std is the two methods' pooled one; a diverged cell loses."""
+    """Wins, ties and losses by each pair's interval; a diverged cell loses; None where no pair has an interval."""
     lost, won = own["diverged"] > 0, base["diverged"] > 0
-    delta = own["delta"].mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0)
-    pooled = np.sqrt(pd.concat([own["std"] ** 2, base["std"] ** 2], axis=1).mean(axis=1))
-    return stats.wins_ties_losses(delta, pooled.mask(lost & won, 0.0))
+    low, high = (
+        own[key].mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0) for key in ("low", "high")
+    )
+    found = record(low, high)
+    return found[:3] if sum(found[:3]) else None
+
+
+def _costs(table: Table, cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """label -> COSTS: the geometric mean of the ratio to the baseline's seconds over the pairs that both have."""
+    machine, found = table.wide("machine"), {}
+    here = (cells["n"] > 0).unstack("label")
+    shared = here.mul(here[baseline], axis=0)
+    for name, seconds in COSTS.items():
+        ratio = stats.cost_ratio(table.wide(seconds), machine, baseline)
+        logs = np.log(ratio).reindex(index=shared.index, columns=shared.columns)
+        known = (logs.notna() | ~shared).all()  # a pair that both have and no machine compares: no cost
+        found[name] = np.exp(logs.where(shared).mean()).where(known)
+    return pd.DataFrame(found)
+
+
+def _error(
+    table: Table, scores: pd.DataFrame, cells: pd.DataFrame, alike: Alike | None
+) -> tuple[Pool | None, str, int]:
+    """The error that a difference of this table has, over what, and how many of these there are."""
+    if alike is not None:
+        return alike.pool, "pairs", alike.units
+    if len(table.pairs) != 1 or not len(scores):
+        return None, "seeds", 0
+    ((pair, runs),) = _runs(scores)
+    failed = list(level(cells, "pair", pair).query("diverged > 0").index)
+    return pool(runs, failed, table.chance), "seeds", len(runs)
+
+
+def _failed(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+    """Methods with diverged or collapsed runs, and the baseline's too: their difference without and with these."""
+    if baseline is None:
+        return pd.DataFrame()
+    diverged = table.rows[table.rows["status"] == "diverged"].assign(failed=True)
+    marks = stats.wide(diverged, "failed", index=["pair", "seed"]) if len(diverged) else pd.DataFrame()
+    whole = scores.reindex(index=scores.index.union(marks.index) if len(marks) else scores.index)
+    whole = whole.reindex(columns=whole.columns.union(marks.columns))
+    failed = (
+        marks.reindex(index=whole.index, columns=whole.columns).notna()
+        if len(marks)
+        else whole.isna() & False
+    )
+    for _, runs in whole.groupby("pair"):
+        failed.loc[runs.index] |= collapsed_runs(runs, table.chance)
+    if not failed.to_numpy().any():
+        return pd.DataFrame()
+    found = with_failed(whole, failed, baseline, table.chance)
+    return found[(found["failed"] > 0) | bool(failed[baseline].any())]

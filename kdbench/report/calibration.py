@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from kdbench.report import arrays, sampling, style
+from kdbench.report import arrays, style
 from kdbench.report.frames import Table
+from kdbench.rules.sampling import ece_floor
 
 COLUMNS = ["table", "label", "pair", "bin", "n", "confidence", "accuracy", "ece", "ece_std", "floor", "runs"]
 FEW = 10  # samples that a bin must have to be joined to its neighbours
@@ -32,7 +33,7 @@ def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
 
     n, mean confidence and accuracy (percent): over all samples of the pair's seeds. ece, ece_std: mean and std
     (ddof 1) over its runs, points. floor: the mean of what a calibrated model with a run's confidences would show
-    (`sampling.ece_floor`). Runs without a details file are left out.
+    (`rules.sampling.ece_floor`). Runs without a details file are left out.
     """
     rows = table.finished[table.finished["label"].isin(style.main(table.labels))]
     bins: dict[tuple, list[np.ndarray]] = {}
@@ -47,13 +48,8 @@ def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
         columns |= {"confidence": 100 * confidence[held] / n[held], "accuracy": 100 * right[held] / n[held]}
         one = pd.DataFrame(columns).assign(table=table.heading, label=label, pair=pair)
         one = one.assign(ece=errors.mean(), ece_std=errors.std(), runs=len(runs))
-        parts.append(one.assign(floor=np.mean([_floor(run) for run in runs])))
+        parts.append(one.assign(floor=np.mean([ece_floor(run[:, 0], run[:, 1]) for run in runs])))
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
-
-
-def _floor(bins: np.ndarray) -> float:
-    held = bins[bins[:, 0] > 0]
-    return sampling.ece_floor(held[:, 0], 100 * held[:, 1] / held[:, 0])
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
@@ -74,7 +70,7 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     figure, (part,) = style.canvas(style.WIDE, [height], [reading, *said, *footer])
     style.heading(part, f"Reliability: {data['table'].iloc[0]}")
     grid = style.grid(part, (down, across), (0.5, 0.15, 0.65, 0.45), _title(side), across=0.12)
-    _panels(grid, data, errors[: across * down], baseline, min(7.0, 72 * side / 14))
+    _panels(grid, data, errors[: across * down], baseline, min(7.0, max(5.0, 72 * side / 14)))
     part.supxlabel("confidence (%)", fontsize=8, y=0.04 / style.inches(part)[1], va="bottom")
     part.supylabel("accuracy (%)", fontsize=8, x=0.08 / style.inches(part)[0])
     return figure
@@ -85,7 +81,7 @@ def _fit(count: int, room: float) -> tuple[int, int, float]:
     for across in range(min(count, 4), 10):
         side, down = min((style.WIDE - 0.65) / across - 0.12, SIDE), -(-count // across)
         if side * down + _title(side) * (down - 1) <= room:
-            return across, down, side
+            return -(-count // down), down, side  # rows evenly filled
     return across, max(1, int((room + _title(side)) / (side + _title(side)))), side
 
 

@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdbench import stats
 from kdbench.report.board import Board, level
 from kdbench.report.notes import WEAK, weak_teachers
+from kdbench.rules.blocks import COLLAPSED, NOISY
 
 NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
+STATES = {COLLAPSED: " ↓", NOISY: " ~"}  # a run far below the others; a far larger spread than the others
+SURVIVES = "§"  # a difference that is shown, all comparisons with the baseline counted
+ALPHA = 0.05
 
 
 class Text(NamedTuple):
@@ -53,10 +56,9 @@ def _untold(board: Board) -> list[str]:
 
 
 def said_below(board: Board) -> set[str]:
-    """Headings of the columns that say no more than the notes do: all pairs covered, too few to test."""
+    """Headings of the columns that say no more than the notes do: all pairs covered."""
     full = bool((board.summary["covered"] == len(board.table.pairs)).all())
-    said = {"p (Holm)": len(board.common) < stats.MIN_PAIRS, "coverage": full}
-    return {heading for heading, here in said.items() if here}
+    return {"coverage"} if full else set()
 
 
 def _cell(cell: Mapping) -> Text:
@@ -66,6 +68,7 @@ def _cell(cell: Mapping) -> Text:
         return Text(SKIPPED if cell["skipped"] else NONE)
     spread = f" ± {cell['std']:.2f}" if cell["n"] > 1 else ""
     failed = f" {DIVERGED}{cell['diverged']}" if cell["diverged"] else ""
+    failed += STATES.get(cell["state"], "")
     return Text(f"{cell['mean']:.2f}{spread} ({cell['n']})", cell["mean"], bool(cell["bold"]), failed)
 
 
@@ -74,13 +77,12 @@ def _summary(board: Board) -> list[Column]:
     rows = board.summary.reset_index().to_dict("records")
     return [
         Column(f"Δ vs {base} [95%]", [_delta(board, row) for row in rows]),
-        Column("p (Holm)", [_p(board, row) for row in rows]),
+        *_alike(board, rows),
         Column("W-T-L", [_record(row["record"]) for row in rows]),
         Column("rank", [_number(row["rank"], ".1f") for row in rows]),
         Column("coverage", [Text(f"{row['covered']:.0f}/{total}", row["covered"]) for row in rows]),
         Column(f"step x {base}", [_number(row["step_cost"], ".2f") for row in rows]),
         Column(f"alone x {base}", [_number(row["alone_cost"], ".2f") for row in rows]),
-        Column("detects", [_number(row["detectable"], ".2f") for row in rows]),
     ]
 
 
@@ -95,18 +97,29 @@ def _delta(board: Board, row: Mapping) -> Text:
         return Text("baseline", 0.0) if board.has_baseline else Text(NONE)
     if np.isnan(row["delta"]):
         compared = board.has_baseline and not np.isnan(row["rank"])
-        failed = level(board.cells, "label", row["label"]).loc[board.common, "diverged"].any()
+        failed = level(board.cells, "label", row["label"])["diverged"].any()
         return Text(DIVERGED, -np.inf) if compared and failed else Text(NONE)
-    interval = "" if np.isnan(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
-    return Text(f"{row['delta']:+.2f}{interval}", row["delta"])
+    shown = SURVIVES if row["p_family"] < ALPHA else ""
+    return Text(f"{row['delta']:+.2f}{_interval(row['low'], row['high'])}{shown}", row["delta"])
 
 
-def _p(board: Board, row: Mapping) -> Text:
-    if np.isnan(row["delta"]):
-        return Text(NONE)
-    if len(board.common) < stats.MIN_PAIRS:
-        return Text(stats.TOO_FEW)
-    return Text("<0.001", row["p"]) if row["p"] < 0.001 else _number(row["p"], ".3f")
+def _interval(low: float, high: float) -> str:
+    return "" if np.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"
+
+
+def _alike(board: Board, rows: list[dict]) -> list[Column]:
+    """What is to be expected on other pairs like these; nothing for a single pair."""
+    if board.alike is None:
+        return []
+    limits = [Text(_interval(row["alike_low"], row["alike_high"]).strip() or NONE) for row in rows]
+    return [
+        Column("pairs like these [95%]", limits),
+        Column("p, pairs like these", [_p(row["alike_p"]) for row in rows]),
+    ]
+
+
+def _p(p: float) -> Text:
+    return Text("<0.001", p) if p < 0.001 else _number(p, ".3f")
 
 
 def _number(value: float, form: str) -> Text:

@@ -23,23 +23,24 @@ AXIS = {
 
 
 def frame(board: Board) -> pd.DataFrame:
-    """One line a method (`style.main`) that was timed beside the baseline on the common pairs.
+    """One line a method (`style.main`) that was timed beside the baseline and has a mean on every pair.
 
     kind: "alone" where that cost is known of every method that has a "step" cost, else "step"; cost: in multiples of
     the baseline's; top1: mean over these pairs; delta: paired, with its 95 % interval over n pairs, or seeds of the
     one pair; front: see `front`.
     """
-    if not board.has_baseline or not board.common:
+    if not board.has_baseline:
         return pd.DataFrame(columns=COLUMNS)
     shown = board.summary[board.summary.index.isin(style.main(board.labels))]
     kind = "alone" if shown["alone_cost"].count() >= shown["step_cost"].count() else "step"
-    means = board.cells["mean"].unstack("label").loc[board.common].mean(skipna=False)
+    whole = board.cells["mean"].where(board.cells["diverged"] == 0).unstack("label")
+    means = whole.loc[board.table.pairs].mean(skipna=False)
     data = shown[[f"{kind}_cost", "delta", "low", "high", "delta_n"]]
     data = data.rename(columns={"delta_n": "n", f"{kind}_cost": "cost"})
     data = data.assign(top1=means, kind=kind).rename_axis("label").reset_index()
     known = data["delta"].notna() | (data["label"] == board.baseline)
-    data = data[known & data["cost"].notna()]
-    if len(data) < 2:
+    data = data[known & data["cost"].notna() & data["top1"].notna()]
+    if len(data) < 2 or board.baseline not in set(data["label"]):
         return pd.DataFrame(columns=COLUMNS)
     data = data.assign(front=front(data["cost"], data["top1"]), table=board.table.heading)
     return data.assign(pairs=_pairs(board)).sort_values(["cost", "label"])[COLUMNS]
@@ -47,8 +48,8 @@ def frame(board: Board) -> pd.DataFrame:
 
 def _pairs(board: Board) -> str:
     if board.over_pairs():
-        return f"mean over {len(board.common)} of {len(board.table.pairs)} pairs"
-    return board.common[0]
+        return f"mean over {len(board.table.pairs)} pairs"
+    return board.table.pairs[0]
 
 
 def front(cost: ArrayLike, score: ArrayLike) -> np.ndarray:

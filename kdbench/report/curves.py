@@ -18,7 +18,11 @@ from kdbench.report.frames import Table
 
 TERMS = {"top1": "top-1 (%)", "loss": "training loss"}
 KEYS = ["table", "pair", "label", "term", "epoch"]
-ACROSS, HEIGHT = 3, 3.1  # pairs in a row; inches of a pair: accuracy above loss, with their titles
+ACROSS = 3  # pairs in a row
+HEIGHT, LOW = (
+    3.1,
+    2.6,
+)  # inches of a pair, accuracy above loss, with their titles; and where there are several rows
 NAMED = 9  # most lines of a panel that can be told apart
 PALE = "#D0D0D0"
 
@@ -69,14 +73,15 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     reading = "Bands: std over seeds. A loss is the sum of a method's own terms: its level is not another's."
     if others:
         reading += f" Named: {baseline} and the best by the last epoch's accuracy; grey: the others."
+    height = HEIGHT if len(pairs) <= across else LOW
     down = min(
-        -(-len(pairs) // across), max(1, int((style.room([reading, *footer]) - 0.5 - legend) / HEIGHT))
+        -(-len(pairs) // across), max(1, int((style.room([reading, *footer]) - 0.5 - legend) / height))
     )
     shown = pairs[: across * down]
     said = style.left_out(len(shown), len(pairs), "pairs")
-    figure, parts = style.canvas(style.WIDE, [0.5 + HEIGHT * down, legend], [reading, *said, *footer])
+    figure, parts = style.canvas(style.WIDE, [0.5 + height * down, legend], [reading, *said, *footer])
     style.heading(parts[0], f"Mean ± std over seeds: {data['table'].iloc[0]}")
-    _pairs(parts[0], shown, (down, across), looks)
+    _pairs(parts[0], shown, (down, across), looks, height)
     handles = [Line2D([], [], linewidth=1.1, markersize=3, **look) for look in looks.values()]
     rest = [Line2D([], [], linewidth=0.6, color=PALE)] if others else []
     texts = [*looks, *([f"{others} others"] if others else [])]
@@ -89,10 +94,11 @@ def _pairs(
     pairs: Sequence[tuple[str, pd.DataFrame]],
     shape: tuple[int, int],
     looks: dict[str, dict[str, Any]],
+    height: float,
 ) -> None:
     down, across = shape
     for row in range(down):
-        box = (0.6, 0.15, 0.7 + HEIGHT * row, 0.4 + HEIGHT * (down - 1 - row))
+        box = (0.6, 0.15, 0.7 + height * row, 0.4 + height * (down - 1 - row))
         grid = style.grid(part, (2, across), box, 0.2, height_ratios=[3, 2], sharex="col")
         for i in range(across):
             if across * row + i < len(pairs):
@@ -102,6 +108,8 @@ def _pairs(
                 grid[1, i].set_visible(False)
         for ax, name in zip(grid[:, 0], TERMS.values(), strict=True):
             ax.set_ylabel(name)
+        for ax in grid[-1] if row + 1 == down else []:
+            ax.set_xlabel("epoch")
 
 
 def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
@@ -122,7 +130,6 @@ def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict[str, dict
             ax.yaxis.set_minor_locator(NullLocator())
         ax.autoscale_view()
     axes[0].set_title(style.title(pair, 28))
-    axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -114,14 +114,13 @@ def _drawings(
 
 
 def _others(board: Board) -> list[str]:
-    """Settings that figures of all methods leave out, and where they are."""
+    """Lines of the leaderboard that figures of all methods leave out, and where they are."""
     count = len(set(board.labels) - set(style.main(board.labels)))
     if not count:
         return []
-    settings = "1 other setting is" if count == 1 else f"{count} other settings are"
     return [
-        f"Methods as the suite sets them; {settings} in the leaderboard and, where they make one, in the figures of "
-        "sweeps and ablations."
+        f"Methods as the suite sets them, by their newest code; {order.count(count, 'other line')} of the leaderboard "
+        "(settings, older code): see there and the figures of sweeps and ablations."
     ]
 
 

@@ -20,15 +20,15 @@ WIDTH = 1.6  # least inches of a panel
 LINE, THIN = 0.22, 0.11  # inches of a method in it, and the least
 READING = (
     "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). Diamond: their mean. "
-    "Bar: 95% t-interval; an arrow head where it leaves the panel, with the mean where this lies beyond too."
+    "Bar: 95% interval (pooled error); an arrow head where it leaves the panel, and the mean if beyond too."
 )
 
 
 def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
     """What `draw` draws: for each panel and label a mean (low, high, n; a note where there is none) and dots.
 
-    A panel is one pair with its seeds, or the common pairs together with the pairs' means: ``dot`` names the
-    seed or the pair, and is empty in a mean. Panels without any interval are left out. ``shown``: the labels, else
+    A panel is one pair with its seeds, or the means of all pairs that a method shares with the baseline: ``dot`` names
+    the seed or the pair, and is empty in a mean. Panels without any interval are left out. ``shown``: the labels, else
     those of `style.main`.
     """
     if not board.has_baseline:
@@ -38,8 +38,8 @@ def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
     differences = stats.paired(board.table.wide(), board.baseline)
     parts = []
     if board.over_pairs():
-        name = f"mean over {len(board.common)} of {len(board.table.pairs)} pairs"
-        dots = board.cells["delta"].unstack("label").loc[board.common, others]
+        name = f"mean over {len(board.table.pairs)} pairs"
+        dots = board.cells["delta"].unstack("label").loc[board.table.pairs, others]
         means = board.summary.loc[others, ["delta", "low", "high", "delta_n"]].copy()
         means["note"] = np.where(means["delta"].isna(), "–", "")
         parts.append(_panel(name, dots[means.index[means["delta"].notna()]], means))
@@ -67,7 +67,7 @@ def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     """One panel a pair, one line a method, as many as fit: the first panel and the best methods are always there."""
     names, labels = list(data["panel"].unique()), list(data["label"].unique())
-    space = style.room([READING, *footer]) - 0.4
+    space = style.room([READING, *footer]) - 0.65
     labels = labels[: max(1, int((space - 1.0) / THIN))]
     left = 0.2 + 0.062 * max(len(line) for label in labels for line in _lines(label))
     across = min(len(names), max(1, int((style.WIDE - left) / WIDTH)))
@@ -79,7 +79,7 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     down = min(-(-len(names) // across), max(1, int(space / tall)))
     shown = names[: across * down]
     said = style.left_out(len(labels), data["label"].nunique(), "methods")
-    said += style.left_out(len(shown), len(names), "panels")
+    said += style.left_out(len(shown), len(names), "panels", "the heat map and ")
     figure, (part,) = style.canvas(style.WIDE, [0.5 + tall * down], [READING, *said, *footer])
     style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
     grid = style.grid(part, (down, across), (left, 0.15, top + 0.2, 0.3), top, sharex=True, sharey=True)
@@ -100,13 +100,13 @@ def _lines(label: str) -> list[str]:
 
 def _places(labels: Sequence[str]) -> dict[str, float]:
     """label -> its height on the axis, in methods; a label of two lines has more room."""
-    sizes = np.array([0.4 + 0.6 * len(_lines(label)) for label in labels])
+    sizes = np.array([0.13 + 0.87 * len(_lines(label)) for label in labels])
     return dict(zip(labels, np.cumsum(sizes) - sizes / 2, strict=True))
 
 
 def _end(places: dict[str, float]) -> float:
     label, place = list(places.items())[-1]
-    return place + 0.2 + 0.3 * len(_lines(label))
+    return place + 0.065 + 0.435 * len(_lines(label))
 
 
 def _panels(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from kdbench import setting, stats, store
 from kdbench.hashing import canonical, digest
+from kdbench.known_data import CLASSES
 
 ARROW = " -> "
 CONDITIONS = ["dataset", "split", "recipe_id", "precision"]
@@ -57,6 +58,11 @@ class Table:
         return bool(self.finished.duplicated(["label", "pair"]).any())
 
     @property
+    def chance(self) -> float:
+        """Top-1 of guessing, percent; 0 for a data set that kdbench does not know."""
+        return 100.0 / CLASSES.get(self.dataset.partition("#")[0].partition(" (")[0], np.inf)
+
+    @property
     def epochs(self) -> str:
         """How many epochs the finished runs took: '240'."""
         return "/".join(f"{n:g}" for n in sorted(self.finished["epochs_done"].dropna().unique())) or "no"
@@ -87,7 +93,7 @@ def tables(attempts: pd.DataFrame) -> list[Table]:
 
 
 def _timed(rows: pd.DataFrame) -> pd.DataFrame:
-    """With what an epoch took: ``epoch_s`` of the cell's own steps; ``alone_s`` with the teacher's outputs and the data.
+    """With what an epoch took: ``epoch_s``, the cell's own steps; ``alone_s``, with the teacher's outputs and data.
 
     alone_s is NaN where a row does not hold them, or the teacher's came from a cache. ``machine``: what seconds can be
     compared on: device, threads, and whether the cell was trained alone or took turns with others.
@@ -96,7 +102,7 @@ def _timed(rows: pd.DataFrame) -> pd.DataFrame:
     teacher = rows["teacher_s"].mask(rows["teacher"] == "", 0.0)
     whole = (rows["train_s"] + teacher + rows["data_s"]).where(rows["teacher_cache"] == "")
     cohort = np.select([rows["cohort_size"] == 1, rows["cohort_size"] > 1], ["alone", "shared"], "unknown")
-    machine = rows["device"] + "|" + rows["threads"].astype(str) + "|" + cohort
+    machine = rows["device"] + "|" + rows["threads"].map("{:g}".format) + "|" + cohort
     return rows.assign(epoch_s=rows["train_s"] / epochs, alone_s=whole / epochs, machine=machine)
 
 

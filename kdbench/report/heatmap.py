@@ -18,8 +18,8 @@ from kdbench.report.board import Board
 
 COLUMNS = ["table", "label", "column", "delta", "low", "high", "top1", "std", "n", "note"]
 WIDTH, HEIGHT = 1.7, 0.3  # inches of a cell at most
-NARROW, THIN = 0.33, 0.105  # and at least
-FOOT = 0.65  # inches below the cells
+NARROW, THIN = 0.33, 0.1  # and at least
+FOOT = 0.55  # inches below the cells
 READING = (
     "Blue is better, red is worse; white is no difference. Large: mean paired difference in points; small: mean top-1 "
     "(number of seeds), where there is room. –: not run; ✗: diverged; n/a: the method does not apply. Order: mean rank."
@@ -39,7 +39,7 @@ def frame(board: Board) -> pd.DataFrame:
     cells["note"] = [_note(cell, board.baseline) for cell in cells.to_dict("records")]
     parts = [cells]
     if board.over_pairs():
-        name = f"mean over {len(board.common)} of {len(board.table.pairs)} pairs"
+        name = f"mean over {len(board.table.pairs)} pairs"
         means = board.summary[["delta", "low", "high"]].reset_index()
         means["note"] = np.where(means["delta"].isna(), "–", "")
         means.loc[means["label"] == board.baseline, "note"] = "baseline"
@@ -47,6 +47,8 @@ def frame(board: Board) -> pd.DataFrame:
     whole = pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
     whole.loc[whole["note"] != "", ["delta", "low", "high"]] = np.nan
     whole = whole[whole["label"].isin(style.main(board.labels))]
+    if whole["delta"].isna().all():
+        return pd.DataFrame(columns=COLUMNS)
     order = whole["label"].map(board.labels.index)
     return whole.iloc[np.argsort(order, kind="stable")][COLUMNS].reset_index(drop=True)
 
@@ -101,7 +103,7 @@ def _map(ax: Axes, block: pd.DataFrame, size: float, small: bool) -> tuple[QuadM
     """
     labels, columns = list(block["label"].unique()), list(block["column"].unique())
     most = style.reach(block["delta"])
-    values = block.pivot(index="label", columns="column", values="delta").loc[labels, columns].to_numpy()
+    values = block.pivot(index="label", columns="column", values="delta").loc[labels, columns].to_numpy(float)
     norm, colours = Normalize(-most, most), colormaps["RdBu"]
     mesh = ax.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=1.0)
     for cell in block.to_dict("records"):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from kdbench import stats
 from kdbench.report import order, repeats
 from kdbench.report.board import Board
 from kdbench.report.columns import columns, said_below
@@ -25,6 +24,9 @@ CELL = [
     "delta",
     "low",
     "high",
+    "p_family",
+    "error",
+    "state",
 ]  # what the CSV gives of a cell
 SHOWN = ("forest", "curves")
 Texts = Sequence[str]  # a heading and one text a method
@@ -140,13 +142,13 @@ def _grid(block: Sequence[Folded]) -> str:
 
 def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
     """leaderboard.csv: one line a table and method, full digits; the provenance in the last column."""
-    frames = []
+    frames: list[pd.DataFrame] = []
     for board in boards:
         frame = board.summary.copy()
         record = [r if isinstance(r, tuple) else (None,) * 3 for r in frame.pop("record")]
         frame[["wins", "ties", "losses"]] = pd.DataFrame(record, index=frame.index, dtype="Int64")
         frame["delta_n"] = frame["delta_n"].astype("Int64")
-        frame["p_note"] = stats.TOO_FEW if len(board.common) < stats.MIN_PAIRS else ""
+        frame["detectable"], frame["detectable_over"] = board.detectable, board.unit
         frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
         places = [(name, pair) for pair in board.table.pairs for name in CELL]
         cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[places]

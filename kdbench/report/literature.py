@@ -93,7 +93,7 @@ def literature(suite: str, folder: Path = FOLDER) -> Literature | None:
 
 def _read(suite: str, folder: Path) -> dict[str, Any]:
     """The suite's file over its base's."""
-    own = tomllib.loads((folder / f"{suite}.toml").read_text("utf-8"))
+    own = tomllib.loads((folder / f"{suite}.toml").read_text("utf-8-sig"))
     base = _read(own["base"], folder) if "base" in own else {}
     return {**base, **own, "recipe": {**base.get("recipe", {}), **own.get("recipe", {})}}
 

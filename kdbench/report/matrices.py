@@ -19,7 +19,7 @@ from kdbench.report.similarity import TEACHER
 SIDE, GAP = 1.3, 0.12  # inches of a matrix at most, and between two
 EDGE = 0.95  # inches above and below all of them
 MOST = 9  # in a row
-NAMED = 20  # most classes whose numbers can be read beside the first matrix
+SMALLEST = 0.06  # inches of a class whose number can be read beside the first matrix
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
@@ -56,7 +56,7 @@ def _fit(count: int, room: float) -> tuple[int, int, float]:
     for across in range(min(count, 4), MOST + 1):
         side, down = min((style.WIDE - 0.35) / across - GAP, SIDE), -(-count // across)
         if _step(side) * down <= room:
-            return across, down, side
+            return -(-count // down), down, side  # rows evenly filled
     return across, max(1, int(room / _step(side))), side
 
 
@@ -80,7 +80,7 @@ def _draw(
         left, top = 0.25 + i % across * (side + GAP), height - 0.7 - i // across * _step(side)
         above = _matrix(part, (left, top - side, side), cosines[label][sorted_], "cividis", norms[0])
         above.axes.set_title(f"{style.title(label, 20)}\n{mean:.4f}", fontsize=min(7.0, 72 * side / 9), pad=3)
-        if i == 0 and len(classes) <= NAMED:
+        if i == 0 and side >= SMALLEST * len(classes):
             above.axes.set_yticks(range(len(classes)), [str(c) for c in classes], fontsize=5.5)
             above.axes.tick_params(length=0, pad=1)
         if label in gaps:

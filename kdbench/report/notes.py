@@ -8,28 +8,37 @@ from kdbench import stats
 from kdbench.report import sampling
 from kdbench.report.board import Board
 from kdbench.report.frames import ARROW, Table
+from kdbench.rules.blocks import POOLED
+from kdbench.rules.power import MOST, needed
 
 BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
 UNKNOWN = "the rows do not hold the seconds of the teacher and of the data, or the teacher's outputs came from a cache."
+ERRORS = {  # whose intervals do not have the pooled error, and why
+    "shrunk": "Variances differ between methods (Bartlett), so each interval has its own, averaged with the pooled one",
+    "own": "Interval by the method's own paired t, for it or the baseline looks noisier than the others",
+}
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 
 
 def legend(baseline: str) -> list[str]:
     """How to read any of the tables."""
     return [
-        "Cells: mean ± std (ddof 1) of top-1 in percent and (number of seeds). Bold (* in text): the "
-        "best mean of two or more seeds, and all whose paired 95% interval to it contains 0; nothing is bold "
-        "where no interval can be had.",
-        f"Δ: method - {baseline} on the same seed, in points, with its 95% t-interval. "
-        "p: exact two-sided sign-flip test over pairs, Holm-adjusted for the methods shown. "
-        "W-T-L: pairs won, tied (|Δ| below the pooled seed std), lost.",
-        f"Costs are seconds an epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and kind "
-        "of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
+        "Cells: mean ± std (ddof 1) of top-1 in percent and (number of seeds). Bold (* in text): not shown to be worse "
+        "than the best of its pair (multiple comparisons with the best, Hsu, with seeds as blocks and one error pooled "
+        "over methods); no bold method is below one that is not.",
+        f"Δ: method - {baseline} on the same seeds, in points, with its 95% interval from that pooled error; over "
+        "several pairs it is the mean of exactly these pairs (error from seeds). §: still shown when all comparisons "
+        f"with {baseline} are counted (Dunnett, family error .05).",
+        "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
+        "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
+        "W-T-L: pairs whose own interval is above, around and below 0.",
+        f"Costs are seconds an epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
+        "kind of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
         f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
         f"batches, which a cohort shares, are not in it. Alone x {baseline}: what training this one method takes: its "
-        "own steps, the teacher's outputs that it reads (none for plain training) and the batches. Detects: the smallest true Δ that this n and spread "
-        "would show (two-sided alpha .05, power .8).",
-        "–: no value; ✗: diverged; n/a: the method does not apply (see the notes).",
+        "own steps, the teacher's outputs that it reads (none for plain training) and the batches.",
+        "–: no value; ✗: diverged; ↓: a run collapsed; ~: far noisier than the others; n/a: the method does not apply "
+        "(see the notes). docs/statistics.md explains the rules and their error rates.",
     ]
 
 
@@ -43,6 +52,7 @@ def notes(board: Board) -> list[str]:
         rule,
         *_summary(board),
         *_cells(board),
+        *_failed(board),
         *_costs(board),
         *_records(table),
         *sampled,
@@ -74,29 +84,105 @@ def _costs(board: Board) -> list[str]:
 
 
 def _summary(board: Board) -> list[str]:
-    base, count = board.baseline, len(board.common)
-    if not count:
-        return ["No Δ or rank: no pair was completed by every method that has at least half of the pairs."]
-    lines = [f"Δ, p, W-T-L, rank and cost are over {_which(board)}."]
+    return [*_bold(board), *_differences(board), *_ranks(board), *_power(board)]
+
+
+def _bold(board: Board) -> list[str]:
+    """How far below the best of each pair is still bold, or why nothing is."""
+    reach = {pair: found.yardstick for pair, found in board.best.items() if not found.reason}
+    lines = []
+    if len(reach) == 1:
+        lines.append(f"Bold: within {next(iter(reach.values())):.2f} of the best.")
+    elif reach:
+        each = ", ".join(f"{yardstick:.2f} ({pair})" for pair, yardstick in reach.items())
+        lines.append(f"Bold: within the best of the pair less {each}.")
+    for reason, pairs in _by_reason(board).items():
+        lines.append(f"Nothing is bold on {', '.join(pairs)}: {reason}.")
+    return lines
+
+
+def _by_reason(board: Board) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for pair, found in board.best.items():
+        if found.reason:
+            reasons.setdefault(found.reason, []).append(pair)
+    return reasons
+
+
+def _differences(board: Board) -> list[str]:
+    """What the differences to the baseline are over, and whose error is not the pooled one."""
+    base, pairs = board.baseline, board.table.pairs
     if not board.has_baseline:
-        return [*lines, f"No Δ: {base} has no finished run with the suite's own settings here."]
-    if pd.isna(board.summary["rank"][base]):
-        return [*lines, f"No Δ: {base} has completed less than half of the pairs."]
-    lines.append(f"Intervals are over {'pairs' if board.over_pairs() else 'the seeds of this one pair'}.")
-    if count < stats.MIN_PAIRS:
-        lines.append(f"p: {stats.TOO_FEW} ({count} of at least {stats.MIN_PAIRS}).")
-    return [" ".join(lines)]
+        return [f"No Δ: {base} has no finished run with the suite's own settings here."]
+    lines = []
+    if board.over_pairs():
+        lines.append(
+            f"Δ, W-T-L and cost of a method are over the pairs that it shares with {base}, of {len(pairs)} in all."
+        )
+        partly = board.summary["delta_n"]
+        partly = partly[(partly > 0) & (partly < len(pairs))]
+        if len(partly):
+            lines.append(f"On fewer: {', '.join(f'{label} ({n:.0f})' for label, n in partly.items())}.")
+    if board.alike is not None and "teacher" in board.table.rows:
+        lines += _units(board)
+    kinds = board.cells.reset_index().groupby("error")["label"].unique()
+    for kind, why in ERRORS.items():
+        if kind in kinds:
+            lines.append(f"{why}: {', '.join(sorted(kinds[kind]))}.")
+    return [" ".join(lines)] if lines else []
 
 
-def _which(board: Board) -> str:
-    """The pairs behind the summary, in words."""
-    count, total = len(board.common), len(board.table.pairs)
-    if total == 1:
-        return "the one pair"
-    rule = "completed by every method that has at least half of the pairs; other methods show –"
-    if count == total:
-        return f"all {total} pairs, {rule}"
-    return f"{count} of {total} pairs ({', '.join(board.common)}), {rule}"
+def _units(board: Board) -> list[str]:
+    alike = board.alike
+    assert alike is not None
+    lines = []
+    if alike.units < len(board.table.pairs):
+        lines.append(
+            f"Pairs like these: pairs share teachers, so the unit is the teacher ({alike.units} of them)."
+        )
+    if alike.units < 3:
+        lines.append(f"With {alike.units} units hardly anything can be shown of other pairs.")
+    return lines
+
+
+def _ranks(board: Board) -> list[str]:
+    """What the ranks are over, where that is not everything."""
+    if not board.common:
+        return ["No rank: no pair was completed."]
+    ranked = board.summary.index[board.summary["rank"].notna()]
+    if len(board.common) == len(board.table.pairs) and len(ranked) == len(board.summary):
+        return []
+    return [
+        f"Ranks are over the largest complete block: {len(board.common)} of {len(board.table.pairs)} pairs "
+        f"({', '.join(board.common)}) and {len(ranked)} of {len(board.summary)} methods; the others show –."
+    ]
+
+
+def _power(board: Board) -> list[str]:
+    """The smallest difference that the table would show, and the runs that smaller ones take."""
+    if board.error is None or pd.isna(board.detectable):
+        return []
+    methods = int((board.error.methods["state"] == POOLED).sum())
+    more = [
+        f"{size:g} points: {n or 'over ' + str(MOST)}" for size, n in needed(board.error.sd, methods).items()
+    ]
+    return [
+        f"Detects: a true difference of {board.detectable:.2f} points is found with probability .8 (two-sided .05, one "
+        f"comparison). {board.unit.capitalize()} needed for {'; '.join(more)}."
+    ]
+
+
+def _failed(board: Board) -> list[str]:
+    """Differences of methods with failed runs, without these and with them at chance level."""
+    lines = []
+    for label, row in board.failed.iterrows():
+        without = "–" if pd.isna(row["without"]) else f"{row['without']:+.2f}"
+        robust = "–" if pd.isna(row["robust"]) else f"{row['robust']:+.2f}"
+        lines.append(
+            f"{label}: {row['failed']:.0f} of {row['runs']:.0f} runs failed (diverged or collapsed). Δ without failed "
+            f"runs {without}; with them at chance level, by medians over seeds and pairs, {robust}."
+        )
+    return lines
 
 
 def _cells(board: Board) -> list[str]:
@@ -111,7 +197,9 @@ def _cells(board: Board) -> list[str]:
     if len(failed):
         seeds = failed["diverged"].astype(str) + " of " + (failed["diverged"] + failed["n"]).astype(str)
         where = _where(failed, failed["pair"] + " (" + seeds + " seeds)")
-        lines.append(f"✗ diverged (ranked last, a loss, no Δ): {where}.")
+        lines.append(
+            f"✗ diverged (ranked last, never bold, a loss on that pair; Δ is of the other seeds): {where}."
+        )
     return lines + _unequal(board)
 
 

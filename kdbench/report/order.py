@@ -60,8 +60,9 @@ def size(table: Table) -> str:
     methods, pairs = table.rows["method"].nunique(), len(table.pairs)
     settings = f"{len(table.labels)} settings of " if len(table.labels) > methods else ""
     runs = table.finished["cell_id"].nunique()
-    return f"{settings}{_count(methods, 'method')} on {_count(pairs, 'pair')}, {_count(runs, 'run')}"
+    return f"{settings}{count(methods, 'method')} on {count(pairs, 'pair')}, {count(runs, 'run')}"
 
 
-def _count(number: int, name: str) -> str:
+def count(number: int, name: str) -> str:
+    """'1 pair', '2 pairs'"""
     return f"{number} {name}{'s' * (number != 1)}"

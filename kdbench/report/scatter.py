@@ -27,10 +27,10 @@ COLUMNS = [
     "comparable",
     "verdict",
 ]
-ACROSS = 3  # panels in a row
-LEAST, MOST = 2.3, 3.5  # inches: a panel's axes are at least so wide and high, and at most so wide
-LEFT, LABELS = 0.6, 1.5  # inches: beside a panel
-LINE = 0.15  # inches from label to label
+ACROSS = 2  # panels in a row
+LEAST = 2.3  # inches: a panel's axes are at least so high
+LEFT, LABELS = 0.6, 1.1  # inches: beside a panel
+LINE = 0.15  # inches from label to label at most
 READING = (
     "On the diagonal ours is as published (by the same rule: last epoch, or best evaluated epoch where a best one is "
     "published). Vertical bar: one standard error of the difference. Horizontal bar: published numbers that contradict "
@@ -55,31 +55,31 @@ def frame(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(points: pd.DataFrame, footer: Sequence[str]) -> Figure:
-    """One block a table; labels stand beside each panel, as far apart as a line, and a thin line leads to the point."""
-    blocks = {str(name): list(block.groupby("pair")) for name, block in points.groupby("table", sort=False)}
-    across = min(max(map(len, blocks.values())), ACROSS)
-    talls = [
-        max(LEAST, *(LINE * (1 + len(_texts(rows)[1])) for _, rows in block)) for block in blocks.values()
-    ]
-    heights = [
-        0.3 + (tall + 1) * -(-len(block) // across)
-        for tall, block in zip(talls, blocks.values(), strict=True)
-    ]
-    wide = min(max(talls), MOST)
-    step = LEFT + wide + LABELS
-    figure, parts = style.canvas(max(0.1 + step * across, 7.0), heights, [READING, *footer])
-    for part, (heading, block), tall in zip(parts, blocks.items(), talls, strict=True):
-        style.heading(part, f"Top-1 (%), ours against published: {heading}")
-        width, height = style.inches(part)
-        for i, (pair, rows) in enumerate(block):
-            left, bottom = LEFT + step * (i % across), height - 0.75 - tall - (tall + 1) * (i // across)
-            ax = part.add_axes((left / width, bottom / height, wide / width, tall / height))
-            _panel(ax, rows, tall)
-            ax.set_title(style.title(str(pair)))
+    """The panels of the first table, as many as fit; labels are beside each, as far apart as a line, and a thin line
+    leads to the point."""
+    heading = str(points["table"].iloc[0])
+    panels = list(points[points["table"] == heading].groupby("pair"))
+    across, room = min(len(panels), ACROSS), style.room([READING, *footer])
+    most = max(len(_texts(rows)[1]) for _, rows in panels)
+    line = min(LINE, (room - 1.6) / (most + 1))
+    tall = max(LEAST, line * (most + 1))
+    down = min(-(-len(panels) // across), max(1, int((room - 0.3) / (tall + 1))))
+    step = (style.WIDE - 0.1) / across
+    wide = min(step - LEFT - LABELS, tall)
+    total = int(points.groupby("table")["pair"].nunique().sum())
+    said = style.left_out(min(across * down, len(panels)), total, "panels")
+    figure, (part,) = style.canvas(style.WIDE, [0.3 + (tall + 1) * down], [READING, *said, *footer])
+    style.heading(part, f"Top-1 (%), ours against published: {heading}")
+    width, height = style.inches(part)
+    for i, (pair, rows) in enumerate(panels[: across * down]):
+        left, bottom = LEFT + step * (i % across), height - 0.75 - tall - (tall + 1) * (i // across)
+        ax = part.add_axes((left / width, bottom / height, wide / width, tall / height))
+        _panel(ax, rows, tall, line)
+        ax.set_title(style.title(str(pair), 28))
     return figure
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, tall: float) -> None:
+def _panel(ax: Axes, rows: pd.DataFrame, tall: float, line: float) -> None:
     rows = rows.sort_values(["ours", "label"])
     spread = rows["se"].fillna(0.0)
     ends = [rows["low"], rows["high"], rows["ours"] - spread, rows["ours"] + spread]
@@ -93,10 +93,10 @@ def _panel(ax: Axes, rows: pd.DataFrame, tall: float) -> None:
     ax.vlines(rows["published"], rows["ours"] - spread, rows["ours"] + spread, colors=colours, linewidth=1.0)
     faces = [c if filled else "white" for c, filled in zip(colours, rows["comparable"], strict=True)]
     ax.scatter(rows["published"], rows["ours"], s=20, c=faces, edgecolors=colours, linewidths=1.0, zorder=3)
-    _labels(ax, rows, colours, (high - low) * LINE / tall)
+    _labels(ax, rows, colours, (high - low) * line / tall, min(6.5, 72 * line * 0.7))
 
 
-def _labels(ax: Axes, rows: pd.DataFrame, colours: Sequence[str], gap: float) -> None:
+def _labels(ax: Axes, rows: pd.DataFrame, colours: Sequence[str], gap: float, size: float) -> None:
     """Beside the axes, in the points' order from below, ``gap`` apart; a thin line leads to each point."""
     low, high = ax.get_xlim()  # and of y
     owners, lines = _texts(rows)
@@ -109,7 +109,7 @@ def _labels(ax: Axes, rows: pd.DataFrame, colours: Sequence[str], gap: float) ->
     )
     ax.set(xlim=(low, high), ylim=(low, high))
     for i, text, place in zip(owners, lines, places, strict=True):
-        ax.text(edge, place, f" {text}", fontsize=6.5, va="center", color=colours[i])
+        ax.text(edge, place, f" {text}", fontsize=size, va="center", color=colours[i])
 
 
 def _texts(rows: pd.DataFrame) -> tuple[list[int], list[str]]:

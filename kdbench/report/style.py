@@ -87,11 +87,11 @@ def _foot(text: str) -> float:
     return 0.2 + 0.13 * (text.count("\n") + 1)
 
 
-def left_out(shown: int, total: int, what: str) -> list[str]:
-    """What a figure says that has no room for all."""
-    return [f"The first {shown} of {total} {what} are drawn; the .csv beside this figure has all."] * (
-        shown < total
-    )
+def left_out(shown: int, total: int, what: str, also: str = "") -> list[str]:
+    """What a figure says that has no room for all; ``also``: where else they are."""
+    has = "have" if also else "has"
+    said = f"The first {shown} of {total} {what} are drawn; {also}the .csv beside this figure {has} all."
+    return [said] if shown < total else []
 
 
 def main(labels: Iterable[str]) -> list[str]:

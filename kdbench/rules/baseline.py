@@ -22,7 +22,9 @@ from kdbench.rules.fit import Error
 KINDS = NONE, BLOCK, SHRUNK, OWN = "", "block", "shrunk", "own"
 PRIOR = 4  # degrees of freedom that the pooled variance counts for beside a method's own
 UNEQUAL = 0.05  # level of the test that the variances of a table are the same
-SUSPECT = (0.05, 0.01)  # levels at which a method's, and the baseline's, variance is held to be larger
+# levels at which a method's, and the baseline's, variance is held to be larger; with .07 the interval of a method four
+# times as noisy as the others covers in 90 % at three seeds
+SUSPECT = (0.07, 0.01)
 
 
 class Against(NamedTuple):

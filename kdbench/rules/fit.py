@@ -17,14 +17,13 @@ ZERO = 1e-18  # a variance below this is rounding
 class Fit(NamedTuple):
     """Additive least squares over the kept methods.
 
-    blocks [..., b]: their effects, of mean 0; inverse [..., b, b]: their covariance / variance; used [..., b]: whether
-    a kept method has a value there; means [..., m]: methods' means as if they had run in every used block (NaN: not
-    kept); variance and df [...] of the error (NaN and 0: none left).
+    blocks [..., b]: their effects, of mean 0 (0 where no kept method has a value); inverse [..., b, b]: their
+    covariance / variance; means [..., m]: methods' means as if they had run in every other block (NaN: not kept);
+    variance and df [...] of the error (NaN and 0: none left).
     """
 
     blocks: np.ndarray
     inverse: np.ndarray
-    used: np.ndarray
     means: np.ndarray
     variance: np.ndarray
     df: np.ndarray
@@ -68,7 +67,7 @@ def additive(values: np.ndarray, kept: np.ndarray) -> Fit:
     left = (x - np.nan_to_num(means)[..., None, :] - blocks[..., None]) * w
     df = (w.sum((-1, -2)) - (n > 0).sum(-1)).astype(int) - rank
     variance = np.where(df > 0, (left**2).sum((-1, -2)) / np.maximum(df, 1), np.nan)
-    return Fit(blocks, inverse, used, means, np.where(variance < ZERO, 0.0, variance), np.maximum(df, 0))
+    return Fit(blocks, inverse, means, np.where(variance < ZERO, 0.0, variance), np.maximum(df, 0))
 
 
 def excess(values: np.ndarray, kept: np.ndarray, i: int) -> tuple[np.ndarray, np.ndarray]:

@@ -44,11 +44,6 @@ def fewest_units(alpha: float = 0.05) -> int:
     return math.ceil(1 - math.log2(alpha))
 
 
-def fewest_by_holm(methods: int, alpha: float = 0.05) -> int:
-    """The same where each method is tested alone and Holm multiplies the smallest p by their number."""
-    return fewest_units(alpha / methods)
-
-
 def _signs(k: int) -> np.ndarray:
     """Sign patterns [n, k], the one seen first: all with a first sign of +1, or random ones where these are too many.
 

@@ -47,9 +47,7 @@ def these_pairs(cells: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     parts = (squares**2 / known["df"]).groupby(methods, sort=False).sum()
     smallest = known["df"].groupby(methods, sort=False).min()
     mean = known["delta"].groupby(methods, sort=False).mean()
-    df = (total**2 / parts.where(parts > 0)).fillna(
-        smallest
-    )  # no spread at all: any number of degrees serves
+    df = (total**2 / parts.where(parts > 0)).fillna(smallest)  # without spread any number serves
     result = pd.DataFrame({"delta": mean, "se": np.sqrt(total) / k, "df": df, "pairs": k})
     order = cells.index.get_level_values(0).unique()
     result = with_limits(result.reindex(order), level)
@@ -70,8 +68,7 @@ def pairs_alike(
     units = means if teachers is None else by_teacher(means, teachers)
     found = against(units, baseline, aside, None, level, suspect=(0, 0))
     apart = units.drop(columns=baseline).sub(units[baseline], axis=0)
-    p_flip = flips.largest_t(apart.where(apart.notna()))
-    p_flip = p_flip.where(found.cells["n"] >= flips.fewest_units())
+    p_flip = flips.largest_t(apart).where(found.cells["n"] >= flips.fewest_units())
     normal = _normality(found.pool)
     exact = normal < DOUBTFUL and p_flip.notna().any()
     decided = p_flip if exact else found.cells["p_family"]

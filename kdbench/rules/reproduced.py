@@ -53,16 +53,7 @@ def verdicts(cells: pd.DataFrame, noise: Noise, margin: float = MARGIN, alpha: f
     """
     last, best = (_tests(cells, cells[key], noise, margin, alpha) for key in ("last", "best"))
     unknown = cells["rule"] == UNKNOWN
-    result = best.where(cells["rule"] == BEST, last)
-    sides = last["delta"] * best["delta"] > 0
-    weaker = best["p"] > last["p"]  # the epoch that says less for a difference
-    result = result.mask(unknown & weaker, best)
-    between = unknown & best["delta"].notna() & ~sides  # the number is between our two epochs
-    result["p"] = result["p"].mask(between, 1.0)
-    both = last["p_margin"].where(last["p_margin"] > best["p_margin"], best["p_margin"])
-    result["p_margin"] = result["p_margin"].mask(unknown, both)
-    blind = unknown & best["delta"].isna()  # without our best epoch the bracket has one end
-    result["p"] = result["p"].mask(blind & (last["delta"] < 0), 1.0)
+    result = best.where(cells["rule"] == BEST, last).mask(unknown, _bracket(last, best))
     result["p_holm"] = _holm(result["p"])
     result["verdict"] = np.select(
         [result["p"].isna(), result["p_margin"] <= alpha, result["p_holm"] <= alpha],
@@ -70,6 +61,14 @@ def verdicts(cells: pd.DataFrame, noise: Noise, margin: float = MARGIN, alpha: f
         UNDECIDED,
     )
     return result
+
+
+def _bracket(last: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """What holds by both epochs of ours; without a best one, what holds wherever above the last it may be."""
+    result = last.mask(best["p"] > last["p"], best)
+    one_side = (last["delta"] * best["delta"] > 0).where(best["delta"].notna(), last["delta"] > 0)
+    agree = last["p_margin"].where(last["p_margin"] > best["p_margin"], best["p_margin"])
+    return result.assign(p=result["p"].where(one_side | result["p"].isna(), 1.0), p_margin=agree)
 
 
 def _tests(cells: pd.DataFrame, ours: pd.Series, noise: Noise, margin: float, alpha: float) -> pd.DataFrame:
@@ -87,18 +86,20 @@ def _tests(cells: pd.DataFrame, ours: pd.Series, noise: Noise, margin: float, al
 
 
 def _error(cells: pd.DataFrame, noise: Noise) -> tuple[pd.Series, pd.Series]:
-    """Standard error of ours - published and its degrees of freedom (Satterthwaite where a std is printed).
+    """Standard error of ours - published and its degrees of freedom (Satterthwaite where std and runs are printed).
 
-    A published mean without a std has our noise; without a number of runs it is taken for one run.
+    A published mean without a std has our noise. Without a number of runs it is taken for one run, which is wide
+    enough for a printed std of three runs or more, itself then taken as known.
     """
     runs = cells["runs"].fillna(1.0).clip(lower=1)
-    printed = cells["std"].notna() & (runs > 1)
+    printed = cells["std"].notna()
     mine = noise.sd**2 / cells["n"].where(cells["n"] > 0)
-    theirs = (cells["std"] ** 2 / runs).where(printed, noise.sd**2 / runs)
-    parts = mine**2 / max(noise.df, 1) + theirs**2 / (runs - 1).where(printed, np.inf)
+    theirs = (cells["std"] ** 2).where(printed, noise.sd**2) / runs
+    estimated = printed & (runs > 1)
+    parts = mine**2 / max(noise.df, 1) + theirs**2 / (runs - 1).where(estimated, np.inf)
     mixed = (mine + theirs) ** 2 / parts.where(parts > 0)
-    known = noise.df if noise.df else np.nan
-    return np.sqrt(mine + theirs), mixed.where(printed, known)
+    own = noise.df if noise.df else np.nan
+    return np.sqrt(mine + theirs), mixed.where(estimated, own)
 
 
 def _holm(p: pd.Series) -> pd.Series:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdbench.data.views import View
 from kdbench.errors import KdbenchError, unknown
-from kdbench.suites.files import FOLDER, find, names, read
+from kdbench.suites.files import FOLDER, find, names, parse, read
 
 __all__ = [
     "FOLDER",
@@ -169,10 +168,10 @@ def load(name: str) -> Suite:
     for view in suite.recipe.train_views:
         if view not in suite.views:
             raise unknown("view", view, suite.views, f" in {where}: recipe: train_views")
-    known, own = {pair.teacher for pair in suite.pairs}, tomllib.loads(file.read_text())
-    for teacher in own.get(
-        "teachers", {}
-    ):  # those of a base may belong to pairs that this file does not have
+    _check_lists(suite, where)
+    known = {pair.teacher for pair in suite.pairs}
+    # those of a base may belong to pairs that this file does not have
+    for teacher in parse(file).get("teachers", {}):
         if teacher not in known:
             raise unknown("teacher", teacher, known, f" in {where}: teachers: no pair has it")
     return suite
@@ -236,6 +235,15 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if type(value) is not kind:
         raise KdbenchError(f"{where} must be of type {kind.__name__}, got {value!r}")
     return value
+
+
+def _check_lists(suite: Suite, where: str) -> None:
+    """Two entries for one thing may say two things of it, and would be one row of a table."""
+    for key in ("methods", "seeds", "pairs"):
+        texts = [str(entry) for entry in getattr(suite, key)]
+        for text in texts:
+            if texts.count(text) > 1:
+                raise KdbenchError(f"{where}: {key} lists {text} twice; remove one of the two")
 
 
 def _check_data(data: DataSpec, where: str) -> None:

@@ -41,10 +41,7 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]
     if file.resolve() in above:
         chain = " -> ".join(part.name for part in (*above, file))
         raise KdbenchError(f"{above[0]}: the bases go round in a circle ({chain}); remove one of them")
-    try:
-        own = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KdbenchError(f"{file} is not valid TOML: {error}") from error
+    own = parse(file)
     if isinstance(own.get("dataset"), dict):
         own["dataset"] = _located(own["dataset"], file)
     name = own.pop("base", None)
@@ -54,6 +51,18 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]
         raise KdbenchError(f"{file}: base must be the name of a suite or a .toml file, got {name!r}")
     base, where = read(find(name, file.parent, f" (base of {file})"), (*above, file.resolve()))
     return merge(base, own), f"{file} on {where}"
+
+
+def parse(file: Path) -> dict[str, Any]:
+    """What the file itself says; TOML is UTF-8, and editors on Windows put a mark (BOM) before it."""
+    try:
+        return tomllib.loads(file.read_text("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise KdbenchError(f"{file} is not UTF-8 ({error}); save it in that encoding") from error
+    except tomllib.TOMLDecodeError as error:
+        raise KdbenchError(f"{file} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise KdbenchError(f"suite file {file} cannot be read ({error.strerror})") from error
 
 
 def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
