@@ -30,9 +30,11 @@ def crew(jobs: int, request: Mapping[str, Any], stop: Callable[[], bool]) -> Ite
     threads = torch.get_num_threads()
     share = max(1, threads // jobs)
     # OMP's own variable: it must be set before torch is imported. Ctrl-C in a terminal reaches the parent alone.
+    # -P and the parent's path: else a random.py in the folder where it was started would be the helper's `random`.
+    start = f"import sys; sys.path[:] = {sys.path!r}; from kdbench.crew import main; main()"
     helpers = [
         subprocess.Popen(
-            [sys.executable, "-m", "kdbench.crew"],
+            [sys.executable, "-P", "-c", start],
             stdin=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": str(share)},
             start_new_session=True,
@@ -72,13 +74,10 @@ def _leave_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _main() -> None:
+def main() -> None:
+    """Train what standard input asks for, in a helper."""
     from kdbench.driver import help_out
 
     request = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     help_out(**request)
-
-
-if __name__ == "__main__":
-    _main()

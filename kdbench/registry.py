@@ -78,6 +78,8 @@ def _plugin_files(place: Path) -> set[Path]:
     if not place.exists():
         raise KdbenchError(f"plug-in folder {place} does not exist; --plugins takes a folder of .py files")
     if place.is_file():
+        if place.suffix != ".py":
+            raise KdbenchError(f"{place} is no .py file; --plugins takes one, or a folder of them")
         return {place.resolve()}
     files = {file.resolve() for file in place.glob("[!_]*.py") if not file.name.startswith("test_")}
     if not files:

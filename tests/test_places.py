@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kdbench
-from kdbench import overview, plan, suites
+from kdbench import crew, overview, plan, suites
 from kdbench.errors import KdbenchError
 from tests.cli_process import kdbench as command
 from tests.tiny import RUN, SUITE, make
@@ -77,6 +77,18 @@ def test_a_suite_of_a_windows_editor(tmp_path, end):
     text = SUITE.replace('"tiny"', '"für später"', 1).replace("\n", end)
     (tmp_path / "mine.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert suites.load(str(tmp_path / "mine.toml")).description == "für später"
+
+
+def test_how_a_suite_file_may_be_called(tmp_path):
+    (tmp_path / "MINE.TOML").write_text(SUITE, "utf-8")
+    assert suites.load(str(tmp_path / "MINE.TOML")).name == "MINE"
+    (tmp_path / "yours.toml").write_text(SUITE, "utf-8")
+    with pytest.raises(KdbenchError, match=r"for the file .*yours\.toml type the whole name"):
+        suites.load(str(tmp_path / "yours"))
+    latin = os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr.toml")
+    Path(latin).write_text(SUITE, "utf-8")
+    with pytest.raises(KdbenchError, match="not UTF-8; rename it"):
+        suites.load(latin)
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "latin-1"])
@@ -180,3 +192,15 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     done = command(*RUN, cwd=place)
     assert done.code == 1
     assert "Traceback" not in done.err
+
+
+def test_helpers_do_not_import_from_the_folder_they_start_in(tmp_path, monkeypatch, capfd):
+    """A plug-in called random.py, and `kdbench run --jobs 2` typed in its folder."""
+    (tmp_path / "random.py").write_text("raise ValueError('the wrong random')", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    with crew.crew(2, {"nonsense": 1}, lambda: False):
+        pass
+    said = capfd.readouterr().err
+    assert "unexpected keyword argument 'nonsense'" in said  # it came as far as its work
+    assert "the wrong random" not in said

@@ -79,6 +79,12 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
         registry.load(tmp_path / "none")
 
 
+def test_a_file_of_another_kind_is_told(tmp_path):
+    (tmp_path / "mine.toml").write_text("x = 1")
+    with pytest.raises(KdbenchError, match=r"mine\.toml is no \.py file; --plugins takes one, or a folder"):
+        registry.load(tmp_path / "mine.toml")
+
+
 def test_a_folder_without_a_method_file_is_told(tmp_path):
     """--plugins on the wrong folder must not look as if it worked."""
     (tmp_path / "notes.txt").write_text("")

@@ -22,12 +22,16 @@ def names() -> list[str]:
 
 def find(name: str, folder: Path = Path(), where: str = "") -> Path:
     """The file of a shipped suite, or the .toml file ``name`` (seen from ``folder``)."""
-    if name.endswith(".toml"):
+    if name.lower().endswith(".toml"):
         file = folder / Path(name).expanduser()
         if not file.is_file():
             raise KdbenchError(f"suite file {file} does not exist{where}")
+        if file.stem.encode(errors="ignore").decode() != file.stem:  # it would be part of every table
+            raise KdbenchError(f"the name of suite file {file.name!r} is not UTF-8; rename it")
         return file
     if name not in names():
+        if (folder / f"{name}.toml").is_file():
+            raise KdbenchError(f"unknown suite {name!r}{where}; for the file {name}.toml type the whole name")
         raise unknown("suite", name, names(), where)
     return FOLDER / f"{name}.toml"
 
