@@ -1,5 +1,6 @@
 """Tables with known truth for the simulations of the decision rules, many at a time."""
 
+import itertools
 import math
 
 import numpy as np
@@ -41,3 +42,23 @@ def pairs(tables, k=6, apart=0.3, n=3, effects=EFFECTS, teachers=None, seed=0):
 def near(rate, count, sigmas=4.0):
     """The rate, give or take what chance moves it in ``count`` independent trials."""
     return pytest.approx(rate, abs=sigmas * math.sqrt(rate * (1 - rate) / count) + 1e-9)
+
+
+def sign_flip(values):
+    """Two-sided p that the mean is 0, by trying every pattern of signs."""
+    seen = abs(sum(values)) - 1e-9
+    sums = [
+        abs(sum(s * v for s, v in zip(signs, values, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(values))
+    ]
+    return sum(each >= seen for each in sums) / len(sums)
+
+
+def holm(p_values):
+    """Holm's step-down adjustment, one p after the other."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, floor = [0.0] * len(order), 0.0
+    for place, i in enumerate(order):
+        floor = max(floor, min(1.0, p_values[i] * (len(order) - place)))
+        adjusted[i] = floor
+    return np.array(adjusted)

@@ -1,5 +1,6 @@
 """What a plug-in's code is, and how its modules are found: whatever the import's form, from its own folder."""
 
+import csv
 import sys
 from pathlib import Path
 
@@ -195,9 +196,9 @@ def test_run_warns_of_an_edited_helper_and_force_says_so(tmp_path):
     write(place / "p", _terms="def scale():\n    return 50.0")
     assert "WARNING: the code of mine changed" in kdbench(*command, cwd=place).err
     assert kdbench(*command, "--force", cwd=place).code == 0
-    header, *rows = (place / "results" / "tiny.csv").read_text("utf-8").splitlines()
-    column = header.split(",").index("code_hash")
-    assert len({row.split(",")[column] for row in rows}) == len(rows) == 2
+    with open(place / "results" / "tiny.csv", encoding="utf-8", newline="") as file:
+        hashes = [row["code_hash"] for row in csv.DictReader(file)]
+    assert len(set(hashes)) == len(hashes) == 2
 
 
 # --- random import graphs ---

@@ -10,7 +10,7 @@ from statsmodels.stats.weightstats import ttost_ind
 
 from kdbench import stats
 from kdbench.rules.reproduced import Noise, seed_noise, verdicts
-from tests.rule_tables import SD, SIZES, near
+from tests.rule_tables import SD, SIZES, holm, near
 
 NAN = math.nan
 NOISE = Noise(SD, 50)
@@ -77,7 +77,7 @@ def test_holm_is_over_the_table():
     assert single["verdict"].item() == "differs"
     table = decide(line(value=70.5), *[line() for _ in range(19)])
     assert table["verdict"].iloc[0] == "undecided"
-    assert table["p_holm"].tolist() == pytest.approx(stats.holm(table["p"]).tolist())
+    assert table["p_holm"].tolist() == pytest.approx(holm(table["p"]).tolist())
 
 
 def test_one_run_of_ours_has_a_verdict_by_the_pooled_noise():
@@ -125,7 +125,7 @@ def simulate(tables, n, runs, miss, cells=20):
     p, p_margin = (
         verdicts(pd.DataFrame(lines), noise)[key].to_numpy().reshape(-1, cells) for key in ("p", "p_margin")
     )
-    differs = np.array([stats.holm(one) for one in p]) <= 0.05
+    differs = np.array([holm(one) for one in p]) <= 0.05
     return np.where(p_margin <= 0.05, "agrees", np.where(differs, "differs", "undecided"))
 
 

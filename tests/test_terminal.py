@@ -20,7 +20,9 @@ def results(tmp_path_factory):
     """25 methods on 5 pairs, a long variant, long reasons."""
     folder = tmp_path_factory.mktemp("terminal")
     rows = grid(FIVE, **{f"method{i:02d}": 0.1 * i for i in range(24)})
-    rows += runs("dkd", 70.0, 71.0, variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20", params="{1}")
+    rows += runs(
+        "dkd", 70.0, 71.0, variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20", params='{"x":1}'
+    )
     store.append(folder / "s.csv", rows + FAILED)
     return folder
 

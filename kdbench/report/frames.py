@@ -102,7 +102,7 @@ def _timed(rows: pd.DataFrame) -> pd.DataFrame:
     teacher = rows["teacher_s"].mask(rows["teacher"] == "", 0.0)
     whole = (rows["train_s"] + teacher + rows["data_s"]).where(rows["teacher_cache"] == "")
     cohort = np.select([rows["cohort_size"] == 1, rows["cohort_size"] > 1], ["alone", "shared"], "unknown")
-    machine = rows["device"] + "|" + rows["threads"].map("{:g}".format) + "|" + cohort
+    machine = rows["device"] + "|" + pd.to_numeric(rows["threads"]).map("{:g}".format) + "|" + cohort
     return rows.assign(epoch_s=rows["train_s"] / epochs, alone_s=whole / epochs, machine=machine)
 
 
