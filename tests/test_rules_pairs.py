@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from scipy import stats as distributions
 
-from kdbench import stats
 from kdbench.rules import flips
 from kdbench.rules.baseline import against, differences
 from kdbench.rules.critical import critical

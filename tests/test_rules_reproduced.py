@@ -8,7 +8,6 @@ import pytest
 from scipy import stats as distributions
 from statsmodels.stats.weightstats import ttost_ind
 
-from kdbench import stats
 from kdbench.rules.reproduced import Noise, seed_noise, verdicts
 from tests.rule_tables import SD, SIZES, holm, near
 
