@@ -265,7 +265,7 @@ def test_a_file_that_is_no_toml_is_told_with_the_place(lab):
 def test_a_file_of_other_bytes_is_told(lab):
     file = lab.suite_file()
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(KdbenchError, match="is not UTF-8 .*save it in that encoding"):
+    with pytest.raises(KdbenchError, match=r"is not UTF-8 .*save it in that encoding"):
         suites.load(str(file))
 
 
