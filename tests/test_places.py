@@ -17,7 +17,6 @@ from tests.tiny import RUN, SUITE, make
 PACKAGE = Path(kdbench.__file__).parent
 # method -> how many positional arguments it has when the last is the encoding
 TEXT = {"read_text": 1, "write_text": 2, "open": 4, "fdopen": 4, "TextIOWrapper": 2, "NamedTemporaryFile": 4}
-LEAVES = {"mode", "text", "universal_newlines"}
 OTHER = {"os", "webbrowser", "tarfile", "Image", "urllib", "safetensors", "zipfile"}  # their open is no text
 
 
@@ -26,8 +25,8 @@ def _without_encoding(call: ast.Call) -> bool:
     keywords = {word.arg: word.value for word in call.keywords}
     if "encoding" in keywords:
         return False
-    if any(isinstance(keywords.get(key), ast.Constant) and keywords[key].value for key in LEAVES - {"mode"}):
-        return True  # of subprocess
+    if keywords.keys() & {"text", "universal_newlines"}:  # of subprocess
+        return True
     if name not in TEXT or len(call.args) >= TEXT[name]:
         return False
     if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") in OTHER:
