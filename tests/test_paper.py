@@ -19,7 +19,8 @@ from kdbench.report import beside, paper, reproduction, scatter, style
 from kdbench.report.frames import tables
 from kdbench.report.literature import SPLITS, SUITES, literature
 from kdbench.report.notes import provenance
-from kdbench.report.reproduction import Ours, compare, inputs
+from kdbench.report.verdicts import Ours, compare, judged, mean, rule_of, verdicts_of
+from kdbench.rules.reproduced import Noise
 from tests.scenarios import hex12, with_ids
 
 COUNTER = itertools.count()
@@ -92,81 +93,99 @@ def number(value, std=math.nan, count=math.nan, rule="last"):
     return Number(value, std, count, rule, ("X",))
 
 
+NOISE = Noise(0.2, 12)  # of one run; t(12, .975) = 2.1788, one-sided .95: 1.7823
+
+
+def judge(*cases, noise=NOISE):
+    """Lines as `reproduction` makes them of (our runs, published numbers) -> what is decided."""
+    lines = []
+    for mine, numbers in cases:
+        found = compare(mine, numbers)
+        near = found.nearest
+        line = {
+            "n": mine.n,
+            "mean": mean(mine.last),
+            "fair_best": mean(mine.best) if mine.whole else math.nan,
+        }
+        line |= {"value": near.value, "value_std": near.std, "runs": near.runs}
+        lines.append(line | {"judged_by": rule_of(near), "between": found.between})
+    return verdicts_of(pd.DataFrame(lines), noise)
+
+
 @pytest.mark.parametrize(
-    ("mean", "verdict", "delta"),
-    [(70.86, "within", 0.2), (70.87, "higher", 0.21), (70.46, "within", -0.2), (70.45, "lower", -0.21)],
+    ("value", "verdict"),
+    [  # se of 4 of our runs and 4 of theirs: 0.2 sqrt(1/4 + 1/4) = 0.14142; differs beyond 2.1788 se = 0.3081
+        (70.0, "agrees"),  # and agrees below 0.5 - 1.7823 se = 0.2479
+        (70.24, "agrees"),
+        (70.26, "undecided"),
+        (69.70, "undecided"),
+        (70.32, "differs"),
+        (69.68, "differs"),
+    ],
 )
-def test_within_is_two_standard_errors(mean, verdict, delta):
-    result = compare(ours(4, mean, 0.2), [number(70.66)])  # standard error 0.2 / sqrt(4) = 0.1
-    assert (result.verdict, round(result.delta, 9), result.se) == (verdict, delta, pytest.approx(0.1))
+def test_agrees_differs_or_undecided_by_hand(value, verdict):
+    found = judge((ours(4, 70.0), [number(value, count=4)])).iloc[0]
+    assert (found["verdict"], found["se"]) == (verdict, pytest.approx(0.2 * math.sqrt(0.5)))
+    assert found["delta"] == pytest.approx(70.0 - value)
 
 
-def test_their_spread_counts_where_their_std_and_runs_are_printed():
-    runs = ours(4, 70.95, 0.2)  # 0.29 above: sqrt(0.2^2/4 + 0.25^2/5) = 0.15
-    assert compare(runs, [number(70.66, 0.25, 5)]).se == pytest.approx(0.15)
-    assert compare(runs, [number(70.66, 0.25, 5)]).verdict == "within"
-    assert compare(runs, [number(70.66, 0.25)]).verdict == "within"  # of one run
-    assert compare(runs, [number(70.66, math.nan, 5)]).verdict == "higher"
+def test_their_error_is_theirs_where_it_is_printed():
+    printed = judge((ours(4, 70.0), [number(70.4, 0.5, 4)])).iloc[0]
+    assert printed["se"] == pytest.approx(math.sqrt(0.2**2 / 4 + 0.5**2 / 4))
+    assert printed["verdict"] == "undecided"
+    one = judge((ours(4, 70.0), [number(70.4)])).iloc[0]  # of one run, with our noise
+    assert one["se"] == pytest.approx(0.2 * math.sqrt(1 / 4 + 1))
 
 
 def test_a_best_epoch_is_compared_with_our_best_epoch():
     runs = ours(4, 76.0, 0.2, 76.3, 0.4)
-    last, best = compare(runs, [number(76.32)]), compare(runs, [number(76.32, rule="best")])
-    assert (last.verdict, last.compared, last.se) == ("lower", 76.0, pytest.approx(0.1))
-    assert (best.verdict, best.compared, best.se) == ("within", 76.3, pytest.approx(0.2))
+    last = judge((runs, [number(76.32, count=4)])).iloc[0]
+    best = judge((runs, [number(76.32, count=4, rule="best")])).iloc[0]
+    assert (last["verdict"], last["ours"]) == ("differs", pytest.approx(76.0))
+    assert (best["verdict"], best["ours"]) == ("agrees", pytest.approx(76.3))
     for without in (ours(4, 76.3, 0.2), ours(4, 76.0, 0.2, 76.3, 0.4, whole=False)):
-        assert compare(without, [number(76.32, rule="best")]).verdict == "no best epoch: no verdict"
+        assert not judged(without, number(76.32, rule="best"))
+    assert judged(runs, number(76.32, rule="best"))
 
 
 @pytest.mark.parametrize(
-    ("value", "verdict"),  # last 76.0, best 76.3; standard errors 0.1
-    [
-        (75.7, "higher"),
-        (75.95, "rule unknown: no verdict"),  # within of the last, higher than it is the best
-        (76.15, "within"),
-        (76.4, "rule unknown: no verdict"),
-        (76.6, "lower"),
-    ],
+    ("value", "verdict"),  # last 76.0, best 76.3; limits .2479 and .3081 as above
+    [(75.6, "differs"), (75.95, "undecided"), (76.15, "agrees"), (76.4, "undecided"), (76.7, "differs")],
 )
-def test_an_unknown_rule_has_a_verdict_where_both_agree(value, verdict):
+def test_an_unknown_rule_is_bracketed_by_both(value, verdict):
     runs = ours(4, 76.0, 0.2, 76.3, 0.2)
-    unknown, probable = number(value, rule="unknown"), number(value, rule="best")._replace(sure=False)
-    assert compare(runs, [unknown]).verdict == compare(runs, [probable]).verdict == verdict
-    assert compare(runs, [unknown]).compared == pytest.approx(76.0)
-    assert compare(runs, [probable]).compared == pytest.approx(76.3)
-    assert compare(runs._replace(whole=False), [unknown]).verdict == "no best epoch: no verdict"
-
-
-def test_inputs_of_a_verdict_are_like_with_like():
-    runs = Ours((76.0, 76.2), (76.5, 76.4), True)
-    (last,) = inputs(runs, number(75.0, 0.3, 5))
-    assert (last.ours.tolist(), last.published, last.std, last.runs) == ([76.0, 76.2], 75.0, 0.3, 5)
-    (best,) = inputs(runs, number(75.0, rule="best"))
-    assert (best.ours.tolist(), best.std, best.runs) == ([76.5, 76.4], None, 1)
-    both = inputs(runs, number(75.0, rule="unknown"))
-    assert [each.ours.tolist() for each in both] == [[76.0, 76.2], [76.5, 76.4]]
-    assert inputs(runs._replace(whole=False), number(75.0, rule="unknown")) is None
+    unknown = number(value, count=4, rule="unknown")
+    probable = number(value, count=4, rule="best")._replace(sure=False)
+    assert rule_of(probable) == "unknown"
+    assert [judge((runs, [each])).iloc[0]["verdict"] for each in (unknown, probable)] == [verdict] * 2
 
 
 def test_a_number_that_cannot_be_judged_leaves_it_to_the_others():
     sparse = ours(4, 74.0, 0.1, 74.2, 0.1, whole=False)
-    found = compare(sparse, [number(74.1, rule="best"), number(74.42)])
-    assert (found.verdict, found.nearest.value) == ("lower", 74.42)
+    assert compare(sparse, [number(74.1, rule="best"), number(74.42)]).nearest.value == 74.42
 
 
 @pytest.mark.parametrize(
-    ("mean", "verdict", "delta"),
-    [(74.0, "lower", -0.42), (74.35, "within", -0.07), (74.6, "within", -0.13), (75.0, "higher", 0.27)],
+    ("mine", "verdict", "delta"),
+    [(74.0, "differs", -0.42), (74.35, "agrees", -0.07), (74.6, "agrees", -0.13), (75.1, "differs", 0.37)],
 )
-def test_a_range_contains_what_lies_between_and_the_nearest_number_counts(mean, verdict, delta):
-    result = compare(ours(4, mean, 0.1), [number(74.42), number(74.73)])  # standard error 0.05
-    assert (result.verdict, round(result.delta, 9)) == (verdict, delta)
+def test_a_range_contains_what_lies_between(mine, verdict, delta):
+    found = judge((ours(4, mine), [number(74.42, count=4), number(74.73, count=4)])).iloc[0]
+    assert (found["verdict"], round(found["delta"], 9)) == (verdict, delta)
 
 
-def test_one_run_has_no_verdict():
-    result = compare(ours(1, 60.0), [number(70.66)])
-    assert (result.verdict, result.delta) == ("n = 1: no verdict", pytest.approx(-10.66))
-    assert math.isnan(result.se)
+def test_holm_counts_every_number_of_the_table():
+    far = (ours(4, 70.0), [number(70.33, count=4)])
+    assert judge(far).iloc[0]["verdict"] == "differs"
+    others = [(ours(4, 70.0), [number(70.0, count=4)])] * 10
+    assert judge(far, *others).iloc[0]["verdict"] == "undecided"
+
+
+def test_one_run_is_judged_by_the_noise_of_the_table():
+    found = judge((ours(1, 69.0), [number(70.66, count=5)])).iloc[0]
+    assert (found["verdict"], found["delta"]) == ("differs", pytest.approx(-1.66))
+    nothing = judge((ours(1, 69.0), [number(70.66)]), noise=Noise(math.nan, 0)).iloc[0]
+    assert nothing["verdict"] == ""
 
 
 @pytest.mark.parametrize("name", [name for name in SUITES if name in suites.names()])
@@ -189,11 +208,15 @@ def test_a_line_holds_ours_theirs_and_the_verdict(tmp_path):
     assert (kd["n"], kd["mean"], kd["std"]) == (3, pytest.approx(70.7), pytest.approx(0.2))
     assert kd["inflation"] == pytest.approx(0.3)
     assert (kd["printed"], kd["rule"], kd["runs"], kd["keys"]) == ("70.66", "last", 5, "CRD")
-    assert (kd["delta"], kd["verdict"]) == (pytest.approx(0.04), "within")
-    # best of ours 71.3, 71.5: mean 71.4, std 0.1414, standard error 0.1; published 71.97 is a best epoch
-    assert (dkd["rule"], dkd["compared"], dkd["se"]) == ("best", pytest.approx(71.4), pytest.approx(0.1))
-    assert (dkd["delta"], dkd["verdict"]) == (pytest.approx(-0.57), "lower")
-    assert reproduction.headline(data) == ["1 of 2 published numbers reproduced within 2 standard errors."]
+    assert (kd["delta"], kd["verdict"]) == (pytest.approx(0.04), "agrees")
+    # best of ours 71.3, 71.5: mean 71.4; published 71.97 is a best epoch, a mean of 5 runs without a std. One run's
+    # variance is (0.08 + 0.02) / 3, so se = sqrt(0.0333 (1/2 + 1/5)); p of t = 3.73 with 3 df is .034, by Holm .067
+    assert (dkd["rule"], dkd["compared"]) == ("best", pytest.approx(71.4))
+    assert dkd["se"] == pytest.approx(math.sqrt(0.1 / 3 * 0.7))
+    assert dkd["p_holm"] == pytest.approx(0.067, abs=0.001)
+    assert (dkd["delta"], dkd["verdict"]) == (pytest.approx(-0.57), "undecided")
+    said = "Published numbers: 1 of 2 agree (shown to be within 0.5 points), 0 differ, 1 undecided."
+    assert reproduction.headline(data) == [said]
 
 
 def test_a_plain_student_counts_once_and_has_its_own_number(tmp_path):
@@ -204,8 +227,8 @@ def test_a_plain_student_counts_once_and_has_its_own_number(tmp_path):
     ]
     data = frame(tmp_path, rows)
     assert line(data, "ce")["printed"] == line(data, "ce", "resnet110 -> resnet20")["printed"] == "69.06"
-    assert line(data, "ce")["verdict"] == "within"
-    assert reproduction.headline(data)[0].startswith("3 of 3 published")  # and kd on two pairs
+    assert line(data, "ce")["verdict"] == "agrees"
+    assert reproduction.headline(data)[0].startswith("Published numbers: 3 of 3")  # and kd on two pairs
 
 
 def test_contradicting_sources_are_shown_as_a_range(tmp_path):
@@ -213,7 +236,7 @@ def test_contradicting_sources_are_shown_as_a_range(tmp_path):
     dist = line(data, "dist", "wrn_40_2 -> wrn_40_1")
     assert (dist["printed"], dist["low"], dist["high"]) == ("74.42–74.73", 74.42, 74.73)
     assert dist["values"] == "74.42 unknown [KD++]; 74.43 ± 0.24 unknown [DIST]; 74.73 unknown [TTM]"
-    assert (dist["verdict"], dist["delta"]) == ("within", pytest.approx(74.55 - 74.43))
+    assert (dist["verdict"], dist["delta"]) == ("undecided", pytest.approx(74.55 - 74.43))
 
 
 def test_other_protocols_are_neither_shown_nor_counted(tmp_path):
@@ -230,7 +253,7 @@ def test_the_two_view_suite_is_compared_with_mlkds_numbers_only(tmp_path):
     here = {"suite": own.suite, "recipe_id": own.recipe_id, "epochs_done": own.epochs}
     data = frame(tmp_path, [*runs("mlkd", 71.8, 71.9, **here), *runs("kd", 72.1, 72.2, **here)], own.suite)
     mlkd = line(data, "mlkd")
-    assert (mlkd["printed"], mlkd["rule"], mlkd["verdict"]) == ("72.19", "best", "within")
+    assert (mlkd["printed"], mlkd["rule"], mlkd["verdict"]) == ("72.19", "best", "agrees")
     assert line(data, "kd")["printed"] == ""
     assert line(data, "teacher")["printed"] == "72.34"
     assert [layout.name for layout in paper.layouts(data)] == ["paper_twoview"]
@@ -270,7 +293,7 @@ def test_rows_of_two_sets_of_images_are_told_apart(tmp_path):
     """The table's data set is then named with its hash; the published numbers are found all the same."""
     data = frame(tmp_path, [*runs("kd", 70.6, 70.7), *runs("kd", 60.6, 60.7, split_id="0123456789ab")])
     kd = data[(data["label"] == "kd") & (data["metric"] == "top1")]
-    assert sorted(zip(kd["verdict"], kd["comparable"], strict=True)) == [("", False), ("within", True)]
+    assert sorted(zip(kd["verdict"], kd["comparable"], strict=True)) == [("", False), ("agrees", True)]
     assert set(data["dataset"]) == {"cifar100"}
 
 
@@ -294,7 +317,7 @@ def test_images_of_unknown_hash_are_counted(tmp_path, tested, why):
     assert (caution in reproduction.headline(data)) == (not why)
 
 
-@pytest.mark.parametrize(("every", "verdict"), [(1, "lower"), (10, "no best epoch: no verdict")])
+@pytest.mark.parametrize(("every", "verdict"), [(1, "undecided"), (10, "no best epoch: no verdict")])
 def test_a_best_epoch_needs_every_late_one_evaluated(tmp_path, every, verdict):
     """Of 240 epochs the last 30, after the milestone at 210."""
     dkd = line(frame(tmp_path, runs("dkd", 71.0, 71.2), every=every), "dkd")
@@ -362,29 +385,28 @@ def test_a_weak_teacher_is_noted_and_a_nearly_right_one_is_not(tmp_path):
     assert line(data, "kd", "resnet56#feed -> resnet20")["note"] == ""
     assert line(data, "teacher", "resnet56#bad0 -> resnet20")["mean"] == 72.28
     assert reproduction.headline(data) == [
-        "2 of 2 published numbers reproduced within 2 standard errors.",
+        "Published numbers: 2 of 2 agree (shown to be within 0.5 points), 0 differ, 0 undecided.",
         "1 of the 2 with a teacher below the expected accuracy.",
     ]
     (layout,) = paper.layouts(data)
-    assert "-0.01 within †" in paper.markdown("cifar100", layout, [], [])
+    assert "-0.01 agrees †" in paper.markdown("cifar100", layout, [], [])
 
 
-def test_one_run_and_diverged_runs_stay_out_of_the_headline(tmp_path):
+def test_diverged_runs_stay_out_of_the_headline(tmp_path):
     lost = run("at", None, seed=2, status="diverged", top1_best=None, top5=None)
     data = frame(tmp_path, [*runs("kd", 70.6), *runs("at", 70.5, 70.6), lost])
-    assert line(data, "kd")["verdict"] == "n = 1: no verdict"
+    assert line(data, "kd")["verdict"] == "undecided"  # by the noise of the others
     assert line(data, "at")["verdict"] == "1 diverged: no verdict"
     assert reproduction.headline(data) == [
-        "No published number is tested here.",
+        "Published numbers: 0 of 1 agree (shown to be within 0.5 points), 0 differ, 1 undecided.",
         "1 more comparable, but 1 diverged: no verdict.",
-        "1 more comparable, but n = 1: no verdict.",
     ]
 
 
 def test_an_unpaired_student_has_no_teacher_row(tmp_path):
     data = frame(tmp_path, runs("ce", 69.0, 69.1, pair=("", "resnet20")))
     assert list(data[data["metric"] == "top1"]["label"]) == ["ce"]
-    assert line(data, "ce", "resnet20")["verdict"] == "within"
+    assert line(data, "ce", "resnet20")["verdict"] == "agrees"
     assert paper.layouts(data) == []
 
 
@@ -418,8 +440,8 @@ def test_the_papers_tables(tmp_path):
     )
     a, b = "resnet56 → resnet20", "resnet110 → resnet20"
     assert cells["teacher", a] == "72.34<br>72.34 [CRD]"
-    assert cells["student (ce)", a] == "69.05 ± 0.07 (2)<br>69.06 last [CRD]<br>-0.01 within"
-    assert cells["kd", b] == "70.65 ± 0.07 (2)<br>70.66–70.67 last [CTKD CRD]<br>-0.01 within"
+    assert cells["student (ce)", a] == "69.05 ± 0.07 (2)<br>69.06 last [CRD]<br>-0.01 agrees"
+    assert cells["kd", b] == "70.65 ± 0.07 (2)<br>70.66–70.67 last [CTKD CRD]<br>-0.01 agrees"
     assert cells["rkd", b] == "–<br>69.25 last [CRD]"  # missing
     assert cells["fsp", a] == "n/a<br>69.95 last [CRD]"
     assert cells["my_own", a] == "71.05 ± 0.07 (2)"
@@ -452,8 +474,8 @@ def test_imagenet_has_top1_and_top5(tmp_path):
     assert layout.name == "paper_imagenet"
     crd = {pair: text for (row, pair), text in grid(layout).items() if row == "crd"}
     assert crd == {
-        "resnet34 → resnet18": "71.15 ± 0.07 (2)<br>71.17 unknown [CRD]<br>-0.02 rule unknown: no verdict",
-        "resnet34 → resnet18, top5": "90.00 ± 0.00 (2)<br>90.13 unknown [CRD]<br>-0.13 no best epoch: no verdict",
+        "resnet34 → resnet18": "71.15 ± 0.07 (2)<br>71.17 unknown [CRD]<br>-0.02 undecided",
+        "resnet34 → resnet18, top5": "90.00 ± 0.00 (2)<br>90.13 unknown [CRD]<br>-0.13 undecided",
     }
 
 
@@ -526,7 +548,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     assert whole["provenance"].str.startswith("Suite cifar100; recipe").all()
     text = (folders[0] / "reproduction.md").read_text("utf-8")
     assert (
-        "| resnet56 → resnet20 | kd | 70.65 ± 0.07 (2) | +0.30 | 70.66 [CRD] | last | 5 | -0.01 | within |"
+        "| resnet56 → resnet20 | kd | 70.65 ± 0.07 (2) | +0.30 | 70.66 [CRD] | last | 5 | -0.01 | agrees |"
         in text
     )
     assert (
@@ -561,9 +583,9 @@ def test_report_print_stands_in_80_columns_and_needs_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     text = done.stdout[done.stdout.index("cifar100: published numbers beside ours") :]
     assert max(map(len, text.splitlines())) <= 80
-    assert "  kd                    70.65 ± 0.07 (2)        70.66   -0.01  within" in text.splitlines()
-    assert "    temperature=3       71.15 ± 1.34 (2)        72.32   -0.87  within" in text.splitlines()
-    assert "  at                    70.15 ± 0.07 (2)        70.55   -0.40  lower †" in text.splitlines()
+    assert "  kd                    70.65 ± 0.07 (2)        70.66   -0.01  undecided" in text.splitlines()
+    assert "    temperature=3       71.15 ± 1.34 (2)        72.32   -0.87  undecided" in text.splitlines()
+    assert "  at                    70.15 ± 0.07 (2)        70.55   -0.40  undecided †" in text.splitlines()
     assert (tmp_path / "out" / "cifar100" / "paper_same.tex").is_file()
 
 

@@ -19,11 +19,12 @@ LEGEND = [
     "Ours: mean ± std (ddof 1) of the last epoch over (n) seeds. Δ: ours - published, by the published number's own "
     "rule: where it is a best epoch, the best of our evaluated epochs (`best - last` higher; ranked nowhere), else our "
     "last. Of several published numbers the nearest counts.",
-    "Verdict: within, where |Δ| is at most 2 standard errors (of our n runs and, where std is printed, of theirs, of "
-    "one run where it is not said of how many) or ours lies between two published numbers; else lower or higher than "
-    "all. With few seeds, 2 standard errors are less than a 95% interval. A best epoch has a verdict where every epoch "
-    "of ours after the last milestone was evaluated (else: no best epoch); an unknown or only probable rule where our "
-    "last and our best epoch have the same (else: rule unknown).",
+    "Verdict: differs, where the published number is outside the interval that our runs predict for it, with its own "
+    "error (its std where printed, else the error of our runs, over its runs, one where it is not said of how many), "
+    "by Holm over the table; agrees, where the true difference is shown to be within 0.5 points (two one-sided tests); "
+    "else undecided. The error is pooled over the methods of a table. Between two published numbers ours differs from "
+    "neither. A best epoch has a verdict where every epoch of ours after the last milestone was evaluated (else: no "
+    "best epoch); an unknown or only probable rule is bracketed by our last and our best epoch.",
     "Rule: the epoch that is published: last, best (chosen on the test set) or unknown. "
     "A range: sources contradict each other. Only numbers of this suite's protocol stand here. Papers often tune "
     "parameters by pair; ours are the suite's.",

@@ -1,156 +1,48 @@
-"""Our numbers beside the published ones: which are reproduced.
+"""Our numbers beside the published ones: which agree, which differ, which are undecided (`kdbench.rules.reproduced`).
 
 Like is compared with like. A published last epoch is compared with our last; a best of all epochs with our best (a
-diagnostic that is used nowhere else), where every epoch after the last milestone was evaluated; and a number of which
-the rule is not known, or only probably, with both: it has a verdict where the two agree.
+diagnostic that is used nowhere else), where every epoch after the last milestone was evaluated; a number of which the
+rule is not known, or only probably, is bracketed by both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kdbench import published, stats
 from kdbench.published import Name, Number, Published
 from kdbench.report.frames import ARROW, Table
 from kdbench.report.literature import Literature, literature
+from kdbench.report.verdicts import Ours, compare, judged, mean, noise_of, rule_of, verdicts_of
+from kdbench.rules.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
 
-TOLERANCE = 2  # standard errors
 SLACK = 0.05  # points by which a teacher may miss the expected accuracy
-VERDICTS = WITHIN, LOWER, HIGHER = "within", "lower", "higher"
-ONE_RUN = "n = 1: no verdict"
+VERDICTS = AGREES, DIFFERS, UNDECIDED
 SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
-DOUBTFUL = "rule unknown: no verdict"  # our last and our best epoch have different ones
+NO_NOISE = "no two runs: no verdict"  # of any cell of the table
 SETTING, PAIR = ["label", "method", "variant"], ["pair", "teacher", "student"]
 CELL = PAIR + SETTING
 FACTS = (
     "table dataset protocol metric n mean std best_mean best_std inflation diverged skipped of printed low high values "
-    "rule runs keys reruns compared delta se verdict comparable why note remarks caution"
+    "rule value value_std runs keys reruns compared delta se p_holm verdict comparable why note remarks caution"
 ).split()
 COLUMNS = CELL + FACTS
-
-
-class Ours(NamedTuple):
-    """Our accuracies, a run each: of the last epoch, and of the best evaluated one (none: not known).
-
-    whole: whether every epoch after the last milestone was evaluated, so that best means best of all.
-    """
-
-    last: tuple[float, ...]
-    best: tuple[float, ...] = ()
-    whole: bool = False
-
-    @property
-    def n(self) -> int:
-        return len(self.last)
-
-    def by(self, rule: str) -> tuple[float, ...]:
-        """Those by the rule of a published number; by the last epoch where its rule is not known."""
-        return self.best if rule == "best" else self.last
-
-
-class Input(NamedTuple):
-    """What a verdict is made of: our runs, and a published value with what is known of its own error.
-
-    std: as printed, else None. runs: that the value is the mean of; one where its source does not say.
-    """
-
-    ours: np.ndarray
-    published: float
-    std: float | None
-    runs: int
-
-
-class Comparison(NamedTuple):
-    """Ours by the rule of the nearest published number, the difference to it, its standard error and the verdict."""
-
-    compared: float
-    delta: float
-    se: float
-    verdict: str
-    nearest: Number
-
-
-def rules(number: Number) -> tuple[str, ...]:
-    """By which rules ours may be compared with it: its own, or both where that is not known for sure."""
-    return (number.rule,) if number.rule != "unknown" and number.sure else ("last", "best")
-
-
-def inputs(ours: Ours, number: Number) -> list[Input] | None:
-    """What is to be judged, one for each of the number's rules; None where our best epoch is not the best of all."""
-    needed = rules(number)
-    if "best" in needed and not (ours.best and ours.whole):
-        return None
-    return [_input(ours.by(rule), number) for rule in needed]
-
-
-def _input(ours: Sequence[float], number: Number) -> Input:
-    std = None if math.isnan(number.std) else number.std
-    return Input(np.array(ours, float), number.value, std, 1 if math.isnan(number.runs) else int(number.runs))
-
-
-def compare(ours: Ours, numbers: Sequence[Number]) -> Comparison:
-    """The verdict of all numbers: within where ours is near one of them or between two; else the nearest's.
-
-    Numbers that cannot be judged (see `inputs`) count only where none can.
-    """
-    tried = [_compared(ours, number) for number in numbers]
-    known = sorted((c for c in tried if not math.isnan(c.delta)), key=lambda c: abs(c.delta))
-    if not known:
-        return tried[0]
-    judged = [c for c in known if c.verdict in VERDICTS]
-    reached = {c.verdict for c in judged}
-    if WITHIN in reached or {LOWER, HIGHER} <= reached:
-        return judged[0]._replace(verdict=WITHIN)
-    return (judged or known)[0]
-
-
-def _compared(ours: Ours, number: Number) -> Comparison:
-    """With one number; where it cannot be judged, ours by its rule all the same, for orientation."""
-    shown = _input(ours.by(number.rule), number)
-    mean = float(shown.ours.mean()) if len(shown.ours) else math.nan
-    return Comparison(mean, mean - number.value, _standard_error(shown), _judge(ours, number), number)
-
-
-def _judge(ours: Ours, number: Number) -> str:
-    judged = inputs(ours, number)
-    if judged is None:
-        return SPARSE
-    if ours.n < 2:
-        return ONE_RUN
-    reached = {_verdict(each) for each in judged}
-    return reached.pop() if len(reached) == 1 else DOUBTFUL
-
-
-def _verdict(given: Input) -> str:
-    """Within 2 standard errors of the difference; else lower or higher."""
-    delta = float(given.ours.mean()) - given.published
-    if abs(delta) <= TOLERANCE * _standard_error(given) + 1e-9:
-        return WITHIN
-    return HIGHER if delta > 0 else LOWER
-
-
-def _standard_error(given: Input) -> float:
-    """Of the difference: of our runs and, where its std is printed, of theirs. NaN where we have one run."""
-    if len(given.ours) < 2:
-        return math.nan
-    theirs = (given.std or 0.0) ** 2 / given.runs
-    return math.sqrt(float(given.ours.var(ddof=1)) / len(given.ours) + theirs)
 
 
 def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = None) -> pd.DataFrame:
     """A line for each table of the test split, pair, label and metric, and one for each pair's teacher.
 
     n, mean, std: last epochs of our runs (n = 0: none); inflation: mean of best evaluated minus last epoch; printed:
-    the published number or range, of what (`of`), each with rule and sources (values); rule, runs: those of the
-    nearest number; compared: ours by that rule; delta = compared - nearest. verdict: '' where nothing is published,
-    nothing was run or comparable is False, for the reason `why`; note: of our teacher; remarks: what is to be known of
-    the published numbers; caution: of our images. Labels with user overrides stand only where such a variant is
-    published. curves: as `store` keeps them; without them no best epoch of ours is known to be the best of all.
+    the published number or range, of what (`of`), each with rule and sources (values); rule, value, value_std, runs:
+    those of the nearest number; compared: ours by that rule; delta = compared - value; se, p_holm: of that. verdict: ''
+    where nothing is published, nothing was run or comparable is False, for the reason `why`; note: of our teacher;
+    remarks: what is to be known of the published numbers; caution: of our images. Labels with user overrides are there
+    only where such a variant is published. curves: as `store` keeps them; without them no best epoch of ours is known
+    to be the best of all.
     """
     rows = published.load()
     follows = literature(suite)
@@ -172,10 +64,29 @@ def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = Non
             dataset = table.dataset.partition("#")[0]
             same = {"table": table.heading, "dataset": dataset, "protocol": protocol}
             same["caution"] = follows.caution if follows and not why else ""
-            lines += [same | _line(cell, dataset, follows, why, books) for cell in cells]
-    result = pd.DataFrame(lines, columns=COLUMNS)
+            found = pd.DataFrame([same | _line(cell, dataset, follows, why, books) for cell in cells])
+            for metric in ("top1", "top5"):
+                _decide(found, metric, table)
+            lines.append(found)
+    result = pd.concat(lines, ignore_index=True) if lines else pd.DataFrame()
+    result = result.reindex(columns=COLUMNS)
     known = (result["printed"] != "").groupby([result["table"], result["label"]]).transform("any")
     return result[(result["variant"] == "") | known].reset_index(drop=True)
+
+
+def _decide(lines: pd.DataFrame, metric: str, table: Table) -> None:
+    """Fill in the verdicts of one table and metric (Holm is over them), and the difference and error behind each."""
+    if lines.empty:
+        return
+    tried = lines[(lines["metric"] == metric) & lines["open"].astype(bool)]
+    if tried.empty:
+        return
+    key = tried["label"] + ARROW + tried["of"]  # a plain student is in many pairs and counts once
+    found = verdicts_of(tried[~key.duplicated()], noise_of(table, metric))
+    found = found.set_axis(key[~key.duplicated()]).loc[key].set_axis(tried.index)
+    for name, column in {"ours": "compared", "delta": "delta", "se": "se", "p_holm": "p_holm"}.items():
+        lines.loc[tried.index, column] = found[name].where(found[name].notna(), tried[column])
+    lines.loc[tried.index, "verdict"] = found["verdict"].where(found["verdict"] != "", NO_NOISE)
 
 
 def evaluated(table: Table, curves: pd.DataFrame, milestone: int) -> frozenset[str]:
@@ -240,7 +151,8 @@ def _line(
         why = "the suite has no recipe for this pair"
     texts = ["of", "printed", "values", "rule", "keys", "reruns", "verdict", "note", "remarks"]
     line: dict[str, Any] = dict.fromkeys(texts, "")
-    line |= dict.fromkeys(["low", "high", "runs", "compared", "delta", "se"], math.nan)
+    numbers = ["low", "high", "value", "value_std", "runs", "compared", "delta", "se", "p_holm", "fair_best"]
+    line |= {**dict.fromkeys(numbers, math.nan), "judged_by": "", "between": False, "open": False}
     line |= {key: cell[key] for key in [*CELL, "metric", "diverged", "skipped", "inflation"]}
     line |= {**_summary(ours), "why": why, "comparable": not why}
     student = "" if is_teacher else cell["student"]
@@ -256,11 +168,15 @@ def _line(
     line |= {"low": found.low, "high": found.high}
     line |= {"keys": " ".join(found.keys), "values": "; ".join(_told(number) for number in found.numbers)}
     result = compare(ours, found.numbers)
-    line |= {"rule": result.nearest.rule_said, "runs": result.nearest.runs, "remarks": _remarks(found)}
-    line |= {"compared": result.compared, "delta": result.delta, "se": result.se}
+    near = result.nearest
+    line |= {"rule": near.rule_said, "judged_by": rule_of(near), "remarks": _remarks(found)}
+    line |= {"value": near.value, "value_std": near.std, "runs": near.runs, "between": result.between}
+    line |= {"fair_best": mean(ours.best) if ours.whole else math.nan}
+    line |= {"compared": result.compared, "delta": result.delta}
     if not (why or is_teacher) and ours.n + cell["diverged"]:
         diverged = f"{cell['diverged']} diverged: no verdict" if cell["diverged"] else ""
-        line |= {"verdict": diverged or result.verdict, "note": _weak_teacher(cell)}
+        said = diverged or ("" if judged(ours, near) else SPARSE)
+        line |= {"verdict": said, "open": not said, "note": _weak_teacher(cell)}
     return line
 
 
@@ -304,10 +220,13 @@ def headline(data: pd.DataFrame) -> list[str]:
     if lines.empty:
         return ["Nothing is published, by this suite's protocol, of what was run."]
     cells = lines[lines["verdict"].isin(VERDICTS)]
-    kept = int((cells["verdict"] == WITHIN).sum())
     said = ["No published number is tested here."]
     if len(cells):
-        said = [f"{kept} of {len(cells)} published numbers reproduced within {TOLERANCE} standard errors."]
+        counts = cells["verdict"].value_counts().reindex(list(VERDICTS), fill_value=0)
+        said = [
+            f"Published numbers: {counts[AGREES]} of {len(cells)} agree (shown to be within {MARGIN:g} points), "
+            f"{counts[DIFFERS]} differ, {counts[UNDECIDED]} undecided."
+        ]
     if weak := int((cells["note"] != "").sum()):
         said.append(f"{weak} of the {len(cells)} with a teacher below the expected accuracy.")
     untested = lines[lines["comparable"] & ~lines["verdict"].isin(VERDICTS)]
