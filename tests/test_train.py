@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from kdbench import identity, models, registry
+from kdbench import identity, models, registry, suites
 from kdbench.data.views import View
 from kdbench.method import Method, Needs
 from kdbench.suites import Recipe
-from kdbench.train import learning_rate, train_cohort
+from kdbench.train import evaluates, learning_rate, train_cohort
 from tests.loop_tools import same, state_of
 
 # --- the learning rate ---
@@ -331,3 +331,21 @@ def test_how_often_is_measured_changes_nothing(lab):
     often, once = (lab.using(work=f"w{n}", eval_every=n).train("frozen", "kd") for n in (1, 2))
     for name in ("kd", "frozen"):
         assert same(often[name].student, once[name].student), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "evaluated"),
+    [
+        ({}, [10, *range(20, 241, 10)]),
+        ({"milestones": (150, 180, 210)}, [*range(10, 211, 10), *range(211, 241)]),
+        (
+            {"milestones": (150, 180, 210), "epochs": 24},
+            [10, 20, 22, 23, 24],
+        ),  # 21 of 24 stand for 210 of 240
+        ({"milestones": (150, 180, 210), "schedule": "onecycle"}, list(range(10, 241, 10))),
+    ],
+)
+def test_every_epoch_after_the_last_milestone_is_evaluated(changes, evaluated):
+    recipe = suites.load("cifar100").recipe
+    recipe = dataclasses.replace(recipe, **{"eval_every": 10, "milestones": (), **changes})
+    assert [e + 1 for e in range(recipe.epochs) if evaluates(recipe, e)] == evaluated

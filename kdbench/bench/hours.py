@@ -20,6 +20,7 @@ from kdbench.progress import to_stderr
 from kdbench.provenance import collect
 from kdbench.session import choose_device
 from kdbench.suites import DataSpec, Pair, Suite
+from kdbench.train import evaluates
 
 STEPS, PATIENCE = 12, 8.0  # steps a pair, and the seconds after which fewer will do
 PIXELS = 2**20  # of a batch on a CPU: larger ones are timed in part
@@ -76,7 +77,7 @@ def cost(asked: Work, seeds: int, images: tuple[int, int]) -> Cost:
             trainee.evaluate(loop.cohort.evaluation)
         evaluation = (now(loop.device) - started) / TEST
     step = median_ms(blocks[1:] or blocks, 1) * whole / part if blocks else 0.0
-    evaluations = -(-recipe.epochs // recipe.eval_every)
+    evaluations = sum(evaluates(recipe, epoch) for epoch in range(recipe.epochs))
     own = training_hours(step, train, whole, recipe.epochs) + evaluation * test * evaluations / 3600
     return Cost(asked.pair, step, seeds * own)
 

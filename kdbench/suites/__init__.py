@@ -36,7 +36,8 @@ class Recipe:
     """How every cell of a suite is trained: SGD, one schedule, no selection.
 
     Epoch-like numbers (milestones, methods' warm-ups) are in units of ``reference_epochs``, so ``epochs`` may be
-    shortened and the schedule keeps its shape. ``eval_every`` only sets how often curves are measured.
+    shortened and the schedule keeps its shape. ``eval_every`` only sets how often curves are measured
+    (after the last milestone: always).
     """
 
     epochs: int
