@@ -22,7 +22,7 @@ from kdbench.fitting import Part, Problems, in_words, nearest, parts, size
 from kdbench.models.cifar import ENTRIES
 from kdbench.session import Say, Session, prepare
 from kdbench.suites import ModelSpec, Suite
-from kdbench.teachers import SUFFIXES, measure, open_teacher, order_lines, verdict
+from kdbench.teachers import SUFFIXES, assess, open_teacher, verdict
 
 
 def import_teachers(
@@ -91,11 +91,9 @@ def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
     teacher = open_teacher(name, model, kept, data, expected)
     if teacher.id != source.id:
         raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
-    where = (data, session.split, work, torch.device(session.device))
-    top1 = measure(teacher, *where)
+    top1, doubts = assess(teacher, data, session.split, work, torch.device(session.device))
     shelf.choose(work, data.name, name, model, kept, session.data_id)
-    lines = verdict(teacher, top1, session.split_name, data.classes)
-    for line in (*lines, *order_lines(teacher, top1, *where)):
+    for line in (*verdict(teacher, top1, session.split_name, data.classes), *doubts):
         say(line)
 
 

@@ -83,6 +83,10 @@ class Cell:
             facts["teacher_logits"] = self.teacher_cache or "computed"
         return facts
 
+    def setting(self) -> dict[str, str]:
+        """The columns of a row that say the setting."""
+        return {"setting": digest(self.facts), "facts": canonical(self.facts)}
+
     @cached_property
     def id(self) -> str:
         return digest(self.identity())

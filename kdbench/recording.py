@@ -12,7 +12,7 @@ import numpy as np
 from kdbench import checkpoint, registry, store
 from kdbench.errors import KdbenchError
 from kdbench.export import description
-from kdbench.hashing import canonical, digest
+from kdbench.hashing import canonical
 from kdbench.job import Result
 from kdbench.method import Method
 from kdbench.plan import Cell
@@ -78,8 +78,7 @@ def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
         "default": not cell.variant,
         "precision": cell.recipe.precision,
         "teacher_cache": cell.teacher_cache,
-        "setting": digest(cell.facts),
-        "facts": canonical(cell.facts),
+        **cell.setting(),
     }
 
 

@@ -205,13 +205,8 @@ def _loaded(path: Path, content: bytes) -> pd.DataFrame:
     return rows.reindex(columns=COLUMNS).astype(absent)
 
 
-def schema_of(path: Path) -> int:
-    """The schema of the rows in a results file; today's where it has none."""
-    return _schema(path, lines.read(path, lines.content(path), COLUMNS))
-
-
-def _schema(path: Path, found: lines.Lines) -> int:
-    """The schema of all rows. Raises KdbenchError where two rows have different ones."""
+def schema_of(path: Path, found: lines.Lines) -> int:
+    """The schema of all rows of a file; today's where it has none. Raises KdbenchError where two rows differ."""
     texts = [row[found.header.index("schema")] for row in found.rows] if "schema" in found.header else []
     known = [(int(float(t)), n) for n, t in zip(found.at, texts, strict=False) if values.WHOLE.fullmatch(t)]
     first = known[0][0] if known else SCHEMA
@@ -226,7 +221,7 @@ def _schema(path: Path, found: lines.Lines) -> int:
 
 def _known_schema(path: Path, found: lines.Lines) -> pd.DataFrame:
     """The checked rows of a file, which are all of one schema, as rows of today's; curves have none and stay."""
-    schema = _schema(path, found)
+    schema = schema_of(path, found)
     if schema > SCHEMA:
         raise KdbenchError(
             f"{path} was written by a newer kdbench (schema {schema}, this one knows {SCHEMA}); update kdbench"

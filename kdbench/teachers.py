@@ -137,16 +137,23 @@ def verdict(teacher: Teacher, top1: float, split: str, classes: int) -> list[str
     return lines
 
 
-def order_lines(
-    teacher: Teacher, top1: float, data: DataSpec, split: Split, work: Path, device: torch.device
-) -> list[str]:
-    """A warning where the teacher's classes seem to be in another order than the data's."""
-    logits = teacher_logits(teacher, place(teacher.net(data), device), split, work, device)
-    return permuted(teacher.name, top1, logits.cpu(), split.evaluation.targets.cpu())
+def assess(
+    teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device
+) -> tuple[float, list[str]]:
+    """Top-1 as `measure` has it, and a warning where the classes seem to be in another order than the data's."""
+    logits, targets = _evaluation(teacher, data, split, work, device)
+    top1 = top_k(logits, targets, 1)
+    return top1, permuted(teacher.name, top1, logits, targets)
 
 
 def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:
     """Top-1 of the teacher on the evaluation split, in percent."""
+    return top_k(*_evaluation(teacher, data, split, work, device), 1)
+
+
+def _evaluation(
+    teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Logits [N, C] and targets [N] on the evaluation split, on the CPU."""
     net = place(teacher.net(data), device)
-    logits = teacher_logits(teacher, net, split, work, device)
-    return top_k(logits.cpu(), split.evaluation.targets.cpu(), 1)
+    return teacher_logits(teacher, net, split, work, device).cpu(), split.evaluation.targets.cpu()

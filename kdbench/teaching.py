@@ -12,7 +12,7 @@ from kdbench import checkpoint, locks, shelf
 from kdbench.errors import KdbenchError, unknown
 from kdbench.job import Job, Progress
 from kdbench.session import Session, locate_teacher, pretrained_path, teacher_cell, trained_path
-from kdbench.teachers import Teacher, measure, open_teacher, order_lines, verdict
+from kdbench.teachers import Teacher, assess, measure, open_teacher, verdict
 from kdbench.train import train_cohort
 
 
@@ -94,13 +94,13 @@ def accuracy(session: Session, teacher: Teacher) -> float:
 def announce_teacher(session: Session, name: str) -> None:
     """Say which teacher it is and what it reaches, loudly when that is below what the suite expects."""
     teacher = session.teachers[name]
-    top1 = session.teacher_top1[name] = accuracy(session, teacher)
+    data, device = session.suite.dataset, torch.device(session.device)
+    top1, doubts = assess(teacher, data, session.split, session.paths.work, device)
+    session.teacher_top1[name] = top1
     session.say(f"teacher {name} is {teacher.path}")
     if teacher.remark:
         session.say(teacher.remark)
-    data, device = session.suite.dataset, torch.device(session.device)
-    lines = verdict(teacher, top1, session.split_name, data.classes)
-    for line in (*lines, *order_lines(teacher, top1, data, session.split, session.paths.work, device)):
+    for line in (*verdict(teacher, top1, session.split_name, data.classes), *doubts):
         session.say(line)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from kdbench import checkpoint, lines, plan, registry, store, suites
 from kdbench.errors import KdbenchError
-from kdbench.hashing import canonical, digest
 from kdbench.plan import Cell
 from kdbench.suites import Suite, replace_recipe
 
@@ -44,7 +43,8 @@ def upgrade(file: Path, suite: str | None = None, plugins: Path | None = None) -
 
 
 def _rewrite(file: Path, content: bytes, suite: str | None) -> str:
-    schema, found = store.schema_of(file), lines.read(file, content, store.COLUMNS)
+    found = lines.read(file, content, store.COLUMNS)
+    schema = store.schema_of(file, found)
     if schema == store.SCHEMA and found.header in ([], store.COLUMNS) and lines.is_plain(content):
         return f"{file} has schema {schema} already"
     rows = [dict(zip(found.header, row, strict=True)) for row in found.rows]
@@ -79,12 +79,8 @@ def _suite(name: str) -> Suite | None:
 
 def _upgraded(row: Row, suite: Suite | None) -> Row:
     cell = cell_of(row, suite) if suite else None
-    facts = (
-        {"setting": digest(cell.facts), "facts": canonical(cell.facts)}
-        if cell
-        else {"setting": "", "facts": ""}
-    )
-    return {**row, "schema": str(store.SCHEMA), **facts}
+    setting = cell.setting() if cell else {"setting": "", "facts": ""}
+    return {**row, "schema": str(store.SCHEMA), **setting}
 
 
 def cell_of(row: Mapping[str, str], suite: Suite) -> Cell | None:

@@ -1,4 +1,4 @@
-"""The texts of a results file -> values, each checked against its column; a bad one is told with its likely cause."""
+"""The texts of a results file -> values, each checked against its column; a bad one is named with its likely cause."""
 
 from __future__ import annotations
 

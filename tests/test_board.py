@@ -14,7 +14,7 @@ def test_a_cell_is_mean_std_n_and_one_seed_shows_no_spread(tmp_path):
     assert "(1): one seed has no spread" in said(b)
     assert "✗" not in said(b)
     assert cells(b)["dkd", "Δ vs kd [95%]"] == "+4.00"  # on the one shared seed: no interval
-    assert np.isnan(b.detectable)
+    assert np.isnan(b.power.detectable)
 
 
 def test_delta_is_paired_by_seed_and_its_interval_is_the_paired_t(tmp_path):
@@ -177,7 +177,7 @@ def test_the_smallest_difference_that_is_shown_is_given_once(tmp_path):
     rows = [*runs("kd", 70.0, 75.0, 80.0), *runs("dkd", 71.0, 76.1, 80.9)]
     (b,) = boards(tmp_path, rows)
     # differences 1.0 1.1 0.9; t(2) needs an effect of 3.26 std for power .8 (G*Power: n = 3, dz = 3.26)
-    assert b.detectable == pytest.approx(0.326, abs=0.001)
+    assert b.power.detectable == pytest.approx(0.326, abs=0.001)
     assert "Detects: a true difference of 0.33 points" in said(b)
     assert "0.2 points: 5" in said(b)
 

@@ -1,4 +1,4 @@
-"""A teacher whose classes are in another order is told from one that is weak or untrained."""
+"""A teacher whose classes are in another order is distinguished from one that is weak or untrained."""
 
 import pytest
 import torch

@@ -57,7 +57,7 @@ def read(path, rows, suite="cifar100"):
 
 
 def curves(rows, every=1):
-    """Top-1 of every so many epochs of each finished run, and of its last."""
+    """Top-1 of each ``every``-th epoch of each finished run, and of its last."""
     known = [
         {"cell_id": row["cell_id"], "run_id": hex12("run"), "epoch": epoch, "term": "top1", "value": 1.0}
         for row in rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from kdbench import stats
 from kdbench.report.frames import Table
 from kdbench.rules.baseline import against, record
 from kdbench.rules.best import Best, best
-from kdbench.rules.blocks import POOLED, Pool, collapsed_runs, pool
+from kdbench.rules.blocks import POOLED, collapsed_runs
 from kdbench.rules.incomplete import complete_block, with_failed
 from kdbench.rules.pairs import Alike, pairs_alike, these_pairs
 from kdbench.rules.power import detects
@@ -24,6 +25,20 @@ from kdbench.rules.power import detects
 # multiples of the baseline's seconds: those of which column
 COSTS = {"step_cost": "epoch_s", "alone_cost": "alone_s"}
 DIFFERENCE = ["delta", "se", "df", "low", "high", "p", "p_family"]
+
+
+class Power(NamedTuple):
+    """The pooled error of one run (NaN: none), of how many methods, and the number of units: seeds or pairs."""
+
+    sd: float
+    methods: int
+    n: int
+    unit: str
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that the table would show."""
+        return detects(self.sd, self.methods, self.n)
 
 
 @dataclass(frozen=True)
@@ -40,8 +55,7 @@ class Board:
     common: the largest complete block of pairs, behind the ranks. baseline: the method asked for; has_baseline: whether
     a finished run of it, with the suite's own settings, is there.
     best: pair -> who is bold and why. alike: the method x pair analysis, None for one pair. failed: label -> what
-    failed runs change (`rules.incomplete.with_failed`), of methods that have some. detectable: the smallest true
-    difference that this table would show; unit: over what, seeds or pairs; error: its pooled error.
+    failed runs change (`rules.incomplete.with_failed`), of methods that have some. power: what the table could show.
     """
 
     table: Table
@@ -53,9 +67,7 @@ class Board:
     best: Mapping[str, Best]
     alike: Alike | None
     failed: pd.DataFrame
-    detectable: float
-    unit: str
-    error: Pool | None
+    power: Power
 
     @property
     def labels(self) -> list[str]:
@@ -80,9 +92,6 @@ def board(table: Table, baseline: str) -> Board:
     summary = summary.sort_values(
         ["rank", "delta", "label"], ascending=[True, False, True], na_position="last"
     )
-    error, unit, n = _error(table, scores, cells, alike)
-    least = detects(error.sd, int((error.methods["state"] == POOLED).sum()), n) if error else np.nan
-    failed = _failed(table, scores, base)
     return Board(
         table,
         baseline,
@@ -92,10 +101,8 @@ def board(table: Table, baseline: str) -> Board:
         block.pairs,
         found,
         alike,
-        failed,
-        least,
-        unit,
-        error,
+        _failed(table, scores, base),
+        _power(found, alike, len(scores)),
     )
 
 
@@ -229,17 +236,15 @@ def _costs(table: Table, cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _error(
-    table: Table, scores: pd.DataFrame, cells: pd.DataFrame, alike: Alike | None
-) -> tuple[Pool | None, str, int]:
-    """The error that a difference of this table has, over what, and how many of these there are."""
+def _power(found: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:
+    """Over pairs where they were analysed, else over the seeds of the one pair (``runs`` of them)."""
     if alike is not None:
-        return alike.pool, "pairs", alike.units
-    if len(table.pairs) != 1 or not len(scores):
-        return None, "seeds", 0
-    ((pair, runs),) = _runs(scores)
-    failed = list(level(cells, "pair", pair).query("diverged > 0").index)
-    return pool(runs, failed, table.chance), "seeds", len(runs)
+        states = alike.pool.methods["state"]
+        return Power(alike.pool.sd, int((states == POOLED).sum()), alike.units, "pairs")
+    if len(found) != 1:
+        return Power(np.nan, 0, 0, "seeds")
+    (only,) = found.values()
+    return Power(only.sd, int((only.states == POOLED).sum()), runs, "seeds")
 
 
 def _failed(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
@@ -247,14 +252,9 @@ def _failed(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.Data
     if baseline is None:
         return pd.DataFrame()
     diverged = table.rows[table.rows["status"] == "diverged"].assign(failed=True)
-    marks = stats.wide(diverged, "failed", index=["pair", "seed"]) if len(diverged) else pd.DataFrame()
-    whole = scores.reindex(index=scores.index.union(marks.index) if len(marks) else scores.index)
-    whole = whole.reindex(columns=whole.columns.union(marks.columns))
-    failed = (
-        marks.reindex(index=whole.index, columns=whole.columns).notna()
-        if len(marks)
-        else whole.isna() & False
-    )
+    marks = stats.wide(diverged, "failed", index=["pair", "seed"])
+    whole, marks = scores.align(marks)
+    failed = marks.notna()
     for _, runs in whole.groupby("pair"):
         failed.loc[runs.index] |= collapsed_runs(runs, table.chance)
     if not failed.to_numpy().any():

@@ -64,7 +64,14 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
         f"{baseline}. ECE: mean ± std over pairs (of one pair: over seeds), points; the smallest is first. A perfectly "
         f"calibrated model with such confidences on as many images would show about {floor:.1f}."
     )
-    across, down, side = _fit(len(errors), style.room([reading, *footer]) - 1.1)
+    across, down, side = style.fit(
+        len(errors),
+        style.room([reading, *footer]) - 1.1,
+        0.65,
+        SIDE,
+        lambda side: side + _title(side),
+        spare=1.0,
+    )
     said = style.left_out(min(across * down, len(errors)), len(errors), "methods")
     height = 1.1 + side * down + _title(side) * (down - 1)
     figure, (part,) = style.canvas(style.WIDE, [height], [reading, *said, *footer])
@@ -74,15 +81,6 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     part.supxlabel("confidence (%)", fontsize=8, y=0.04 / style.inches(part)[1], va="bottom")
     part.supylabel("accuracy (%)", fontsize=8, x=0.08 / style.inches(part)[0])
     return figure
-
-
-def _fit(count: int, room: float) -> tuple[int, int, float]:
-    """Panels in a row, rows, and the side of a panel (inches): the largest for so many, as far as there is room."""
-    for across in range(min(count, 4), 10):
-        side, down = min((style.WIDE - 0.65) / across - 0.12, SIDE), -(-count // across)
-        if side * down + _title(side) * (down - 1) <= room:
-            return -(-count // down), down, side  # rows evenly filled
-    return across, max(1, int((room + _title(side)) / (side + _title(side)))), side
 
 
 def _title(side: float) -> float:

@@ -148,7 +148,7 @@ def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
         record = [r if isinstance(r, tuple) else (None,) * 3 for r in frame.pop("record")]
         frame[["wins", "ties", "losses"]] = pd.DataFrame(record, index=frame.index, dtype="Int64")
         frame["delta_n"] = frame["delta_n"].astype("Int64")
-        frame["detectable"], frame["detectable_over"] = board.detectable, board.unit
+        frame["detectable"], frame["detectable_over"] = board.power.detectable, board.power.unit
         frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
         places = [(name, pair) for pair in board.table.pairs for name in CELL]
         cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[places]

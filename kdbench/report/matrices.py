@@ -16,9 +16,8 @@ from scipy.spatial.distance import squareform
 from kdbench.report import style
 from kdbench.report.similarity import TEACHER
 
-SIDE, GAP = 1.3, 0.12  # inches of a matrix at most, and between two
+SIDE = 1.3  # inches of a matrix at most
 EDGE = 0.95  # inches above and below all of them
-MOST = 9  # in a row
 SMALLEST = 0.06  # inches of a class whose number can be read beside the first matrix
 
 
@@ -33,7 +32,7 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     cosines = _cosines(data)
     means = {label: float(np.nanmean(c[~np.eye(len(c), dtype=bool)])) for label, c in cosines.items()}
     order = sorted(means, key=lambda label: (label != TEACHER, label != baseline, means[label], label))
-    across, down, side = _fit(len(order), style.room([reading, *footer]) - EDGE)
+    across, down, side = style.fit(len(order), style.room([reading, *footer]) - EDGE, 0.35, SIDE, _step)
     said = style.left_out(min(across * down, len(order)), len(order), "models")
     figure, (part,) = style.canvas(style.WIDE, [EDGE + _step(side) * down], [reading, *said, *footer])
     style.heading(part, f"Class-by-class similarity to the teacher: {data['table'].iloc[0]}")
@@ -49,15 +48,6 @@ def _cosines(block: pd.DataFrame) -> dict[str, np.ndarray]:
 def _step(side: float) -> float:
     """Inches from one row to the next: a matrix with its title above its difference."""
     return 2 * side + 0.5
-
-
-def _fit(count: int, room: float) -> tuple[int, int, float]:
-    """Matrices in a row, rows, and the side of a matrix (inches): the largest for so many, as far as there is room."""
-    for across in range(min(count, 4), MOST + 1):
-        side, down = min((style.WIDE - 0.35) / across - GAP, SIDE), -(-count // across)
-        if _step(side) * down <= room:
-            return -(-count // down), down, side  # rows evenly filled
-    return across, max(1, int(room / _step(side))), side
 
 
 def _draw(
@@ -77,7 +67,7 @@ def _draw(
     norms = PowerNorm(0.4, 0, 1), Normalize(-(most or 1.0), most or 1.0)
     height = style.inches(part)[1]
     for i, (label, mean) in enumerate(shown.items()):
-        left, top = 0.25 + i % across * (side + GAP), height - 0.7 - i // across * _step(side)
+        left, top = 0.25 + i % across * (side + style.GAP), height - 0.7 - i // across * _step(side)
         above = _matrix(part, (left, top - side, side), cosines[label][sorted_], "cividis", norms[0])
         above.axes.set_title(f"{style.title(label, 20)}\n{mean:.4f}", fontsize=min(7.0, 72 * side / 9), pad=3)
         if i == 0 and side >= SMALLEST * len(classes):

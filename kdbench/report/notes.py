@@ -8,7 +8,6 @@ from kdbench import stats
 from kdbench.report import sampling
 from kdbench.report.board import Board
 from kdbench.report.frames import ARROW, Table
-from kdbench.rules.blocks import POOLED
 from kdbench.rules.power import MOST, needed
 
 BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
@@ -160,15 +159,15 @@ def _ranks(board: Board) -> list[str]:
 
 def _power(board: Board) -> list[str]:
     """The smallest difference that the table would show, and the runs that smaller ones take."""
-    if board.error is None or pd.isna(board.detectable):
+    power = board.power
+    if pd.isna(power.detectable):
         return []
-    methods = int((board.error.methods["state"] == POOLED).sum())
     more = [
-        f"{size:g} points: {n or 'over ' + str(MOST)}" for size, n in needed(board.error.sd, methods).items()
+        f"{size:g} points: {n or 'over ' + str(MOST)}" for size, n in needed(power.sd, power.methods).items()
     ]
     return [
-        f"Detects: a true difference of {board.detectable:.2f} points is found with probability .8 (two-sided .05, one "
-        f"comparison). {board.unit.capitalize()} needed for {'; '.join(more)}."
+        f"Detects: a true difference of {power.detectable:.2f} points is found with probability .8 (two-sided .05, one "
+        f"comparison). {power.unit.capitalize()} needed for {'; '.join(more)}."
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ MARKERS = "os^DvP*"  # 7 and 4 dashes: 28 kinds of line in grey
 GREY = "#666666"
 WIDE, HIGH = 7.0, 8.0  # inches of a figure at most: a column of a page, a screen
 FEW = 4
+GAP, MOST_ACROSS = 0.12, 9  # inches between two squares of a row, and squares in it at most
 RC: Any = {
     "svg.hashsalt": "kdbench",
     "font.family": "DejaVu Sans",
@@ -77,6 +78,22 @@ def canvas(width: float, heights: Sequence[float], footer: Sequence[str]) -> tup
 def room(footer: Sequence[str]) -> float:
     """Inches that a figure of WIDE x HIGH has above its footer and one more line; at least half of HIGH."""
     return max(HIGH - _foot(_folded(WIDE, footer)) - 0.13, HIGH / 2)
+
+
+def fit(
+    count: int, room: float, edge: float, most: float, step: Callable[[float], float], spare: float = 0.0
+) -> tuple[int, int, float]:
+    """Squares in a row, rows, and a square's side (inches): the largest side for their number that the room allows.
+
+    edge: width beside the row; most: side at most; step: side -> height from one row to the next; spare: share of what
+    step adds to the side that the last row does not need.
+    """
+    for across in range(min(count, 4), MOST_ACROSS + 1):
+        side, down = min((WIDE - edge) / across - GAP, most), -(-count // across)
+        last = spare * (step(side) - side)
+        if step(side) * down - last <= room:
+            return -(-count // down), down, side  # rows evenly filled
+    return across, max(1, int((room + last) / step(side))), side
 
 
 def _folded(width: float, footer: Sequence[str]) -> str:

@@ -106,7 +106,7 @@ def _sweep(rows: pd.DataFrame, values: pd.Series, usual: Any) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """The sweeps of one method and parameter: a panel a pair, of as many as fit, and a line a setting."""
+    """The sweeps of one method and parameter: one panel per pair, as many as fit, and one line per setting."""
     panels = [(str(pair), rows) for pair, rows in data.groupby("pair")]
     looks = _looks(data)
     columns = max(1, int(style.WIDE // (1.0 + 0.075 * max(map(len, [USUAL, *looks])))))
