@@ -18,7 +18,7 @@ if not (_here / "methods").is_dir() and (_here.parent / "setup.cfg").is_file():
     __path__.append(str(_here.parent))
 
 
-_LAZY = {"run": ("kdbench.driver", "run"), "write_report": ("kdbench.report", "report")}
+_LAZY = {"run": ("kdbench.runner.run", "run"), "write_report": ("kdbench.report.write", "write_report")}
 
 
 def __getattr__(name: str) -> Any:  # torch is imported only when it is used: `kdbench --help` stays fast

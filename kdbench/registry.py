@@ -16,10 +16,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin
 
-from kdbench import codehash
-from kdbench import plugins as plugin_files
 from kdbench.errors import KdbenchError, unknown
 from kdbench.method import Method, field_types
+from kdbench.utils import code_hash as codehash
+from kdbench.utils import plugin_import as plugin_files
 
 M = TypeVar("M", bound=type[Method])
 

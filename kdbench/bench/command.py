@@ -11,15 +11,18 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from kdbench import checkpoint, plan, registry, store, suites
-from kdbench.bench import figures, precision, scale, table
-from kdbench.bench.hours import sizes
-from kdbench.bench.world import measured, work
+from kdbench import registry, suites
+from kdbench.bench import figures, precision, scaling, table
+from kdbench.bench.estimate import sizes
+from kdbench.bench.workload import measured, work
 from kdbench.errors import KdbenchError
-from kdbench.progress import to_stderr
-from kdbench.report import style
+from kdbench.plan.selection import select_methods, select_pairs
+from kdbench.report.figures import style
 from kdbench.report.notes import provenance
-from kdbench.session import choose_device
+from kdbench.results import store
+from kdbench.runner.progress import to_stderr
+from kdbench.utils.environment import choose_device
+from kdbench.utils.files import write_atomic
 
 METHODS = ("ce", "kd", "dkd", "ctkd", "bickd")
 
@@ -42,8 +45,8 @@ def compare(
         raise KdbenchError(f"--steps must be at least 1, got {steps}")
     registry.load(plugins)
     spec = measured(suites.load(suite))
-    chosen = plan.select_methods(methods, METHODS)
-    selected = plan.select_pairs(spec, pairs)[: None if pairs else 1]
+    chosen = select_methods(methods, METHODS)
+    selected = select_pairs(spec, pairs)[: None if pairs else 1]
     wanted = [work(spec, p, chosen, choose_device(device), plugins=plugins, **more) for p in selected]
     try:
         images, _ = sizes(spec.dataset)
@@ -64,13 +67,13 @@ def measure_scale(
     out: Path,
     device: str = "auto",
     precision: str | None = None,
-    which: Sequence[scale.Point] | None = None,
+    which: Sequence[scaling.Point] | None = None,
     graphs: bool = False,
 ) -> str:
     """Scale curves and starting times into ``out``: scale-<cpu, cuda, cuda-graphs>.csv, .png, .svg and startup.csv."""
     spec, place = measured(suites.load(suite)), choose_device(device)
-    started = scale.starts()
-    found = scale.table(spec, place, precision, which or scale.points(), to_stderr, graphs)
+    started = scaling.starts()
+    found = scaling.table(spec, place, precision, which or scaling.points(), to_stderr, graphs)
     stem = out / f"scale-{torch.device(place).type}{'-graphs' if graphs else ''}"
     _save(figures.draw, (found,), found, stem)
     _write(out / "startup.csv", started.to_csv(index=False, lineterminator="\n"))
@@ -106,7 +109,7 @@ def _save(draw: Any, arguments: tuple, frame: pd.DataFrame, stem: Path) -> None:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomic(path, text.encode())
+        write_atomic(path, text.encode())
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdbench.bench.scale import BATCH, MAIN, SIDE
-from kdbench.report import style
+from kdbench.bench.scaling import BATCH, MAIN, SIDE
+from kdbench.report.figures import style
 
 MEASURES = {"ms": "ms a step a cell", "peak_mem_mb": "peak memory, MiB"}
 

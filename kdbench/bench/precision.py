@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdbench import plan, setting, stats
 from kdbench.errors import KdbenchError
-from kdbench.hashing import canonical
-from kdbench.report import style
-from kdbench.report.frames import ARROW, Table, tables
+from kdbench.plan.cells import recipe_id, replace_recipe
+from kdbench.report.figures import style
+from kdbench.report.tables import ARROW, Table, tables
+from kdbench.results import setting
+from kdbench.results.statistics import summary as stats
 from kdbench.suites import Suite
+from kdbench.utils.hashing import canonical
 
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 RUN = ["pair", "label", "seed"]
@@ -31,10 +33,10 @@ def sides(suite: Suite, attempts: pd.DataFrame) -> dict[str, Table]:
     for table in tables(attempts):
         if table.split == "test" and table.precision in PRECISIONS and len(table.finished):
             epochs = int(table.finished["epochs_done"].iloc[0])
-            recipe = plan.replace_recipe(
+            recipe = replace_recipe(
                 suite.recipe, {"precision": table.precision, "epochs": epochs}, suite.name
             )
-            if table.recipe_id == plan.recipe_id(recipe):
+            if table.recipe_id == recipe_id(recipe):
                 found.setdefault((table.dataset, table.epochs), {}).setdefault(table.precision, []).append(
                     table
                 )

@@ -10,14 +10,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from kdbench.bench import fresh, plain
-from kdbench.bench.hours import training_hours
-from kdbench.bench.neighbours import neighbours
+from kdbench.bench import reference_loop
+from kdbench.bench.background_load import neighbours
+from kdbench.bench.estimate import training_hours
 from kdbench.bench.timing import Blocks, Seconds, mean_shares
-from kdbench.bench.world import Work, made_up
-from kdbench.job import load_split
-from kdbench.overview import grid
-from kdbench.provenance import collect
+from kdbench.bench.workload import Work, made_up
+from kdbench.data.loading import load_split
+from kdbench.utils import fresh_process
+from kdbench.utils.environment import collect
+from kdbench.utils.text import grid
 
 WARMUP, ROUNDS = 2, 5
 OURS, THEIRS = "kdbench", "plain"
@@ -48,8 +49,8 @@ def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[li
     ):
         device = torch.device(job.device)
         train = load_split(job.cells[0].dataset, job.cells[0].split, job.data_dir).train
-        runs = [plain.Plain(cell, job.teacher, train, device) for cell in job.cells]
-        loader = plain.batches(job)
+        runs = [reference_loop.Plain(cell, job.teacher, train, device) for cell in job.cells]
+        loader = reference_loop.batches(job)
         turns: list[list[Seconds]] = []
 
         def others() -> None:
@@ -73,9 +74,9 @@ def peak(work: Work, loop: str) -> float:
         else:
             cell = next((cell for cell in job.cells if cell.teacher), job.cells[0])
             train = load_split(cell.dataset, cell.split, job.data_dir).train
-            run = plain.Plain(cell, job.teacher, train, torch.device(job.device))
-            run.block(plain.batches(job), WARMUP + 1)
-    return fresh.peak_mb(torch.device(work.device))
+            run = reference_loop.Plain(cell, job.teacher, train, torch.device(job.device))
+            run.block(reference_loop.batches(job), WARMUP + 1)
+    return fresh_process.peak_mb(torch.device(work.device))
 
 
 def rows(work: Work, steps: int, seeds: int, images: int | None) -> list[dict[str, Any]]:
@@ -104,7 +105,7 @@ def rows(work: Work, steps: int, seeds: int, images: int | None) -> list[dict[st
     found = []
     for loop, jobs, precision, cached, seconds, factors, blocks in sides:
         ms = [1000 * each / block for each in seconds]
-        middle, memory = statistics.median(ms), fresh.call(peak, work, loop)
+        middle, memory = statistics.median(ms), fresh_process.call(peak, work, loop)
         row: dict[str, Any] = {
             "suite": work.suite.name,
             "pair": str(work.pair),
@@ -171,7 +172,7 @@ def _reading(row: pd.Series, seeds: int) -> str:
         memory="torch's most on the GPU" if gpu else "the most of a process, torch itself included",
         seeds=seeds,
         cells=len(row["methods"].split(",")),
-        workers=plain.workers(),
+        workers=reference_loop.workers(),
         device=row["device"],
         threads=row["threads"],
         torch=row["torch"],

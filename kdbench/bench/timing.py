@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from kdbench.errors import KdbenchError
-from kdbench.job import Job, Progress
-from kdbench.stopwatch import Stopwatch
-from kdbench.train import Cohort
-from kdbench.trainee import Trainee
+from kdbench.train.callbacks import Progress
+from kdbench.train.cell_trainer import Trainee
+from kdbench.train.cohort import Cohort
+from kdbench.train.job import Job
+from kdbench.utils.timer import Stopwatch
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kdbench import locks
 from kdbench.errors import KdbenchError
+from kdbench.utils import locks
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 16

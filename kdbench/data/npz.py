@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.data.arrays import Arrays
+from kdbench.data.validation import Arrays
 from kdbench.errors import KdbenchError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")

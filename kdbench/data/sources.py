@@ -1,20 +1,22 @@
 """Where images come from: scikit-learn, a file or folder of the user's, or an archive on the internet."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
 import numpy as np
 import torchvision
 
-from kdbench.data.arrays import Arrays, dataset
-from kdbench.data.cached import home, read_listing
+from kdbench.data.catalog import CLASSES
+from kdbench.data.dataset import Dataset, first, make, share
+from kdbench.data.decode_cache import home, read_listing
 from kdbench.data.download import Archive, fetch
 from kdbench.data.folders import TRAIN, Listing, list_folders, part
 from kdbench.data.npz import KEYS, read_npz
-from kdbench.data.sets import Dataset, first, make, share
 from kdbench.data.tiny_imagenet import is_tiny_imagenet, list_tiny_imagenet
+from kdbench.data.validation import Arrays, dataset
 from kdbench.errors import KdbenchError
-from kdbench.known_data import CLASSES
 
 CIFAR = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
 TINY = Archive(
@@ -25,7 +27,7 @@ TINY = Archive(
 DIGITS_TRAIN_SHARE = 0.5  # scikit-learn's digits come without a split
 
 
-def load(name: str, data_dir: Path | None, num_classes: int = 0) -> Dataset:
+def load_dataset(name: str, data_dir: Path | None, num_classes: int = 0) -> Dataset:
     """The data set ``name``, checked, in canonical order.
 
     ``digits`` comes from scikit-learn. Any other name is looked for in ``data_dir`` (None: the folder that

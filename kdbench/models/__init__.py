@@ -11,7 +11,7 @@ import timm
 from torch import nn
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.models import (  # noqa: F401  (each registers its networks)
+from kdbench.models.cifar import (  # noqa: F401  (each registers its networks)
     mobilenetv2,
     resnet,
     resnet_wide,
@@ -20,9 +20,9 @@ from kdbench.models import (  # noqa: F401  (each registers its networks)
     vgg,
     wrn,
 )
-from kdbench.models.cifar import ENTRIES
-from kdbench.models.cost import count_parameters, macs
-from kdbench.models.net import Net
+from kdbench.models.cifar.base import ENTRIES
+from kdbench.models.flops import count_parameters, macs
+from kdbench.models.wrapper import Net
 
 __all__ = ["Net", "count_parameters", "create", "full_name", "macs", "names"]
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdbench.report.board import Board, level
+from kdbench.report.leaderboard import Board, level
 from kdbench.report.notes import WEAK, weak_teachers
-from kdbench.rules.blocks import COLLAPSED, NOISY
+from kdbench.results.statistics.blocks import COLLAPSED, NOISY
 
 NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
 STATES = {COLLAPSED: " ↓", NOISY: " ~"}  # a run far below the others; a far larger spread than the others

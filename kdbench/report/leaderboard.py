@@ -1,167 +1,263 @@
-"""Boards -> markdown, CSV and the text for a terminal."""
+"""One table's numbers: what each method reaches on each pair, and how it compares with the baseline.
+
+A cell is one method on one pair. The rules that decide (who is bold, which differences are shown) are those of
+`kdbench.results.statistics`; this module hands them the runs and lays out what they say.
+"""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from kdbench.report import order, repeats
-from kdbench.report.board import Board
-from kdbench.report.columns import columns, said_below
-from kdbench.report.notes import legend, notes
-from kdbench.report.pictures import Picture
-from kdbench.report.pipes import escape, pipes
+from kdbench.report.tables import Table
+from kdbench.results.statistics import summary as stats
+from kdbench.results.statistics.baseline import against, record
+from kdbench.results.statistics.best import Best, best
+from kdbench.results.statistics.blocks import POOLED, collapsed_runs
+from kdbench.results.statistics.incomplete import complete_block, with_failed
+from kdbench.results.statistics.pairs import Alike, pairs_alike, these_pairs
+from kdbench.results.statistics.power import detects
 
-CELL = [
-    "mean",
-    "std",
-    "n",
-    "bold",
-    "diverged",
-    "skipped",
-    "delta",
-    "low",
-    "high",
-    "p_family",
-    "error",
-    "state",
-]  # what the CSV gives of a cell
-SHOWN = ("forest", "curves")
-Texts = Sequence[str]  # a heading and one text a method
+# multiples of the baseline's seconds: those of which column
+COSTS = {"step_cost": "epoch_s", "alone_cost": "alone_s"}
+DIFFERENCE = ["delta", "se", "df", "low", "high", "p", "p_family"]
 
 
-def markdown(
-    suite: str, boards: Sequence[Board], footer: Texts, runs: pd.DataFrame, shown: Sequence[Picture] = ()
-) -> str:
-    """leaderboard.md: the main table, its notes, how to read it, its figures; an appendix of the others; provenance.
+class Power(NamedTuple):
+    """The pooled error of one run (NaN: none), of how many methods, and the number of units: seeds or pairs."""
 
-    runs: the frame of `repeats`; its section is there only where a cell was trained more than once. shown: the
-    figures beside it; the main table's that are named in SHOWN are shown, the others linked.
+    sd: float
+    methods: int
+    n: int
+    unit: str
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that the table would show."""
+        return detects(self.sd, self.methods, self.n)
+
+
+@dataclass(frozen=True)
+class Board:
+    """The numbers of one leaderboard.
+
+    cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or ''; bold;
+    state of the method in the pair's pool (see `statistics.blocks`); DIFFERENCE to the baseline over shared seeds, delta_n
+    of them, error = which error its interval has.
+    summary: index label, best first; covered = pairs with a result; rank over ``common``; DIFFERENCE over the pairs
+    that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one pair
+    or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for one
+    pair; record = (wins, ties, losses) or None; step_cost and alone_cost (see COSTS). NaN: no value.
+    common: the largest complete block of pairs, behind the ranks. baseline: the method asked for; has_baseline: whether
+    a finished run of it, with the suite's own settings, is there.
+    best: pair -> who is bold and why. alike: the method x pair analysis, None for one pair. failed: label -> what
+    failed runs change (`statistics.incomplete.with_failed`), of methods that have some. power: what the table could show.
     """
-    first, *others = boards
-    parts = [f"# {suite}: leaderboard", *_section(first, "##")]
-    parts += ["## How to read it", _bullets(legend(first.baseline))]
-    if len(runs):
-        parts += ["## Reproducibility", escape(repeats.sentence(runs))]
-    if runs["differs"].any():
-        parts.append(pipes(repeats.HEADER, repeats.differing(runs)))
-    own = [picture for picture in shown if picture.table == 0]
-    parts += [f"![{picture.text}]({picture.name}.png)" for picture in own if picture.name in SHOWN]
-    parts += _links("Further figures", [picture for picture in own if picture.name not in SHOWN])
-    parts += [f"## {order.APPENDIX}"] if others else []
-    for i, board in enumerate(others, 1):
-        parts += _section(board, "###")
-        parts += _links("Figures", [picture for picture in shown if picture.table == i])
-    return "\n\n".join([*parts, "---", *footer]) + "\n"
+
+    table: Table
+    baseline: str
+    has_baseline: bool
+    cells: pd.DataFrame
+    summary: pd.DataFrame
+    common: list[str]
+    best: Mapping[str, Best]
+    alike: Alike | None
+    failed: pd.DataFrame
+    power: Power
+
+    @property
+    def labels(self) -> list[str]:
+        return list(self.summary.index)
+
+    def over_pairs(self) -> bool:
+        """Whether the summary's differences are over pairs (else over the seeds of the one pair)."""
+        return len(self.table.pairs) > 1
 
 
-def _section(board: Board, mark: str) -> list[str]:
-    """Heading, table and notes."""
-    table = columns(board)
-    rows = zip(*([cell.marked("**{}**".format) for cell in column.cells] for column in table), strict=True)
-    return [f"{mark} {board.table.heading}", pipes([c.heading for c in table], rows), _bullets(notes(board))]
+def board(table: Table, baseline: str) -> Board:
+    """All numbers of a table against the method ``baseline`` with the suite's own settings."""
+    scores = table.wide()
+    base = baseline if baseline in scores.columns else None
+    cells, found = _cells(table, scores, base)
+    block = complete_block(_completed(cells).unstack("label"))
+    summary = pd.DataFrame(index=pd.Index(table.labels, name="label"))
+    summary["covered"] = _completed(cells).groupby("label").sum()
+    summary["rank"] = _ranks(cells, block.pairs, block.methods)
+    alike = _alike(table, cells, base)
+    summary = summary.join(_against(table, cells, base, alike))
+    summary = summary.sort_values(
+        ["rank", "delta", "label"], ascending=[True, False, True], na_position="last"
+    )
+    return Board(
+        table,
+        baseline,
+        base is not None,
+        cells,
+        summary,
+        block.pairs,
+        found,
+        alike,
+        _failed(table, scores, base),
+        _power(found, alike, len(scores)),
+    )
 
 
-def _links(title: str, shown: Sequence[Picture]) -> list[str]:
-    links = "\n".join(f"- [{picture.text}]({picture.name}.png)" for picture in shown)
-    return [f"{title}:", links] if links else []
+def _cells(table: Table, scores: pd.DataFrame, baseline: str | None) -> tuple[pd.DataFrame, dict[str, Best]]:
+    index = pd.MultiIndex.from_product([table.labels, table.pairs], names=["label", "pair"])
+    cells = _by_pair(scores).reindex(index)
+    cells["n"] = cells["n"].fillna(0).astype(int)
+    cells["diverged"] = _of(table, "diverged")["seed"].count().reindex(index, fill_value=0)
+    reasons = _of(table, "skipped")["error"].first().replace("", "no reason recorded")
+    cells["skipped"] = reasons.reindex(index).fillna("")
+    found, marks, differences = {}, {}, {}
+    for pair, runs in _runs(scores):
+        failed = list(level(cells, "pair", pair).query("diverged > 0").index)
+        found[pair] = best(runs, failed, table.chance)
+        marks[pair] = pd.DataFrame({"bold": found[pair].bold, "state": found[pair].states})
+        if baseline is not None and baseline in runs.columns:
+            shared = against(runs, baseline, failed, table.chance).cells
+            differences[pair] = shared.rename(columns={"n": "delta_n"})
+    cells = cells.join(_stacked(marks, ["bold", "state"]))
+    cells = cells.join(_stacked(differences, [*DIFFERENCE, "delta_n", "error"]))
+    fill = {"bold": False, "state": "", "delta_n": 0, "error": ""}
+    return cells.fillna(fill).astype({"bold": bool, "delta_n": int}), found
 
 
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {escape(line)}" for line in lines)
+def _runs(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """[seed x label] of each pair, methods without a run left out."""
+    return [
+        (str(pair), runs.droplevel("pair").dropna(axis=1, how="all")) for pair, runs in scores.groupby("pair")
+    ]
 
 
-def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False, width: int = 80) -> str:
-    """The same for a terminal or a log file: no line is wider than ``width``; wide tables continue below.
-
-    The main table alone, with a line for each of the others; ``whole``: all of them in full.
-    """
-    full, named = (boards, ()) if whole else (boards[:1], boards[1:])
-    parts = [f"{suite}: leaderboard", *(part for board in full for part in _plain(board, width))]
-    parts.append("\n".join(_wrap(line, width) for line in legend(boards[0].baseline)))
-    if named:
-        lines = [f"{order.APPENDIX}, in leaderboard.md"]
-        lines += [f"  {board.table.heading}: {order.size(board.table)}" for board in named]
-        parts.append("\n".join(textwrap.fill(line, width, subsequent_indent="    ") for line in lines))
-    return "\n\n".join([*parts, *(_wrap(line, width) for line in footer)]) + "\n"
+def _stacked(by_pair: Mapping[str, pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """pair -> frame [label x columns] as one frame with the index (label, pair)."""
+    parts = {pair: frame[columns] for pair, frame in by_pair.items()}
+    if not parts:
+        empty = pd.MultiIndex.from_arrays([[], []], names=["label", "pair"])
+        return pd.DataFrame(index=empty, columns=columns)
+    return pd.concat(parts, names=["pair", "label"]).swaplevel()
 
 
-def _plain(board: Board, width: int) -> list[str]:
-    """Heading, table and notes, as lines of at most ``width``."""
-    said = said_below(board)
-    shown = [column for column in columns(board) if column.heading not in said]
-    table = [[c.heading, *(cell.marked("{}*".format) for cell in c.cells)] for c in shown]
-    heading = _wrap(board.table.heading, width)
-    below = "\n".join(_wrap(line, width) for line in notes(board))
-    return [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width), below]
+def level(cells: pd.DataFrame, name: str, value: str) -> pd.DataFrame:
+    """The cells of one label, by pair, or those of one pair, by label."""
+    return cells[cells.index.get_level_values(name) == value].droplevel(name)
 
 
-def _wrap(line: str, width: int) -> str:
-    return textwrap.fill(line, width, subsequent_indent="  ")
+def _of(table: Table, status: str) -> pd.api.typing.DataFrameGroupBy:
+    return table.rows[table.rows["status"] == status].groupby(["label", "pair"])
 
 
-def _blocks(table: Sequence[Texts], width: int) -> list[str]:
-    """Columns side by side while they fit; the first one, the methods, begins every block."""
-    first, *rest = [_fold(column, 28 if i == 0 else 26) for i, column in enumerate(table)]
-    blocks = [[first]]
-    for column in rest:
-        if sum(_size(c) + 2 for c in blocks[-1]) + _size(column) > width:
-            blocks.append([first])
-        blocks[-1].append(column)
-    return [_grid(block) for block in blocks]
+def _by_pair(scores: pd.DataFrame) -> pd.DataFrame:
+    """[(pair, seed) x label] -> (label, pair): mean, std, n over seeds."""
+    groups = scores.groupby("pair")
+    parts = {"mean": groups.mean(), "std": groups.std(), "n": groups.count()}
+    return pd.DataFrame({name: part.unstack() for name, part in parts.items()}).rename_axis(["label", "pair"])
 
 
-Folded = list[list[str]]  # heading, then one cell a method, each as lines
+def _completed(cells: pd.DataFrame) -> pd.Series:
+    return (cells["n"] > 0) | (cells["diverged"] > 0)
 
 
-def _fold(column: Texts, most: int) -> Folded:
-    heading = column[0]
-    cells = [textwrap.wrap(cell, most, subsequent_indent="  ") or [""] for cell in column[1:]]
-    words = (min(len(word), 40) for word in heading.split())
-    size = max(*words, *(len(line) for lines in cells for line in lines))
-    return [textwrap.wrap(heading, size), *cells]
+def _ranks(cells: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.Series:
+    if not pairs:
+        return pd.Series(dtype=float)
+    means = cells["mean"].where(cells["diverged"] == 0, -np.inf)
+    return stats.mean_ranks(means.unstack("label").loc[pairs, methods])
 
 
-def _size(column: Folded) -> int:
-    return max(len(line) for lines in column for line in lines)
+def _alike(table: Table, cells: pd.DataFrame, baseline: str | None) -> Alike | None:
+    """The analysis over pairs; the unit is the teacher where pairs share one."""
+    if baseline is None or len(table.pairs) < 2:
+        return None
+    means = (
+        cells["mean"]
+        .where(cells["diverged"] == 0)
+        .unstack("label")
+        .loc[table.pairs]
+        .dropna(axis=1, how="all")
+    )
+    if baseline not in means.columns:
+        return None
+    teachers = table.rows.drop_duplicates("pair").set_index("pair")["teacher"].reindex(means.index)
+    shared = teachers.duplicated().any() and teachers.nunique() > 1
+    return pairs_alike(means, baseline, teachers if shared else None)
 
 
-def _grid(block: Sequence[Folded]) -> str:
-    sizes = [_size(column) for column in block]
-    lines = []
-    for row in zip(*block, strict=True):
-        for i in range(max(map(len, row))):
-            texts = [cell[i] if i < len(cell) else "" for cell in row]
-            first, *rest = zip(texts, sizes, strict=True)
-            cells = [first[0].ljust(first[1]), *(text.rjust(size) for text, size in rest)]
-            lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+def _against(table: Table, cells: pd.DataFrame, baseline: str | None, alike: Alike | None) -> pd.DataFrame:
+    """The summary's columns that compare with the baseline."""
+    columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS]
+    if baseline is None:
+        return pd.DataFrame(columns=columns)
+    compared = cells.drop(index=baseline, level="label")
+    if len(table.pairs) > 1:
+        result = these_pairs(compared).rename(columns={"pairs": "delta_n"})
+        plain = compared["delta"].groupby("label")  # where no pair has an interval
+        result["delta"] = result["delta"].fillna(plain.mean())
+        result["delta_n"] = result["delta_n"].where(result["delta_n"] > 0, plain.count())
+    else:
+        result = compared.droplevel("pair")[[*DIFFERENCE, "delta_n"]]
+    if alike is not None:
+        spread = alike.cells[["low", "high", "decided"]].set_axis(
+            ["alike_low", "alike_high", "alike_p"], axis=1
+        )
+        result = result.join(spread)
+    base = level(cells, "label", baseline)
+    result["record"] = pd.Series(
+        {label: _record(level(cells, "label", label), base) for label in result.index}, dtype=object
+    )
+    return result.join(_costs(table, cells, baseline), how="outer").reindex(columns=columns)
 
 
-def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
-    """leaderboard.csv: one line a table and method, full digits; the provenance in the last column."""
-    frames: list[pd.DataFrame] = []
-    for board in boards:
-        frame = board.summary.copy()
-        record = [r if isinstance(r, tuple) else (None,) * 3 for r in frame.pop("record")]
-        frame[["wins", "ties", "losses"]] = pd.DataFrame(record, index=frame.index, dtype="Int64")
-        frame["delta_n"] = frame["delta_n"].astype("Int64")
-        frame["detectable"], frame["detectable_over"] = board.power.detectable, board.power.unit
-        frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
-        places = [(name, pair) for pair in board.table.pairs for name in CELL]
-        cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[places]
-        cells.columns = pd.Index([f"{pair}: {name}" for name, pair in places])
-        t, frame = board.table, frame.join(cells).reset_index()
-        keys = {
-            "suite": suite,
-            "table": "appendix" if frames else "main",
-            "dataset": t.dataset,
-            "split": t.split,
-            "recipe_id": t.recipe_id,
-        }
-        keys |= {"epochs": t.epochs, "rule": f"top-1 on {t.split}, last epoch", "baseline": board.baseline}
-        frames.append(pd.concat([pd.DataFrame(keys, index=frame.index), frame], axis=1))
-    whole = pd.concat(frames, ignore_index=True)
-    return whole.assign(provenance=" ".join(footer)).to_csv(index=False, lineterminator="\n")
+def _record(own: pd.DataFrame, base: pd.DataFrame) -> tuple[int, int, int] | None:
+    """Wins, ties and losses by each pair's interval; a diverged cell loses; None where no pair has an interval."""
+    lost, won = own["diverged"] > 0, base["diverged"] > 0
+    low, high = (
+        own[key].mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0) for key in ("low", "high")
+    )
+    found = record(low, high)
+    return found[:3] if sum(found[:3]) else None
+
+
+def _costs(table: Table, cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """label -> COSTS: the geometric mean of the ratio to the baseline's seconds over the pairs that both have."""
+    machine, found = table.wide("machine"), {}
+    here = (cells["n"] > 0).unstack("label")
+    shared = here.mul(here[baseline], axis=0)
+    for name, seconds in COSTS.items():
+        ratio = stats.cost_ratio(table.wide(seconds), machine, baseline)
+        logs = np.log(ratio).reindex(index=shared.index, columns=shared.columns)
+        known = (logs.notna() | ~shared).all()  # a pair that both have and no machine compares: no cost
+        found[name] = np.exp(logs.where(shared).mean()).where(known)
+    return pd.DataFrame(found)
+
+
+def _power(found: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:
+    """Over pairs where they were analysed, else over the seeds of the one pair (``runs`` of them)."""
+    if alike is not None:
+        states = alike.pool.methods["state"]
+        return Power(alike.pool.sd, int((states == POOLED).sum()), alike.units, "pairs")
+    if len(found) != 1:
+        return Power(np.nan, 0, 0, "seeds")
+    (only,) = found.values()
+    return Power(only.sd, int((only.states == POOLED).sum()), runs, "seeds")
+
+
+def _failed(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+    """Methods with diverged or collapsed runs, and the baseline's too: their difference without and with these."""
+    if baseline is None:
+        return pd.DataFrame()
+    diverged = table.rows[table.rows["status"] == "diverged"].assign(failed=True)
+    marks = stats.wide(diverged, "failed", index=["pair", "seed"])
+    whole, marks = scores.align(marks)
+    failed = marks.notna()
+    for _, runs in whole.groupby("pair"):
+        failed.loc[runs.index] |= collapsed_runs(runs, table.chance)
+    if not failed.to_numpy().any():
+        return pd.DataFrame()
+    found = with_failed(whole, failed, baseline, table.chance)
+    return found[(found["failed"] > 0) | bool(failed[baseline].any())]

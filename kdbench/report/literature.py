@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import kdbench
-from kdbench.hashing import digest
-from kdbench.report.frames import Table
+from kdbench.report.tables import Table
+from kdbench.utils.hashing import digest
 
-FOLDER = Path(kdbench.__file__).parent / "suites"
+FOLDER = Path(kdbench.__file__).parent / "suites" / "builtin"
 SPLITS = {"cifar100": "f592eea6211a"}  # data set -> the hash of its true images and their test split
 TESTED = {"cifar100": 10_000, "imagenet": 50_000, "tiny-imagenet": 10_000}  # images of the true test part
 UNVERIFIED = "kdbench does not know the hash of {}'s true images: only their number was checked."
@@ -104,6 +104,6 @@ def recipe_of(suite: str, folder: Path = FOLDER) -> str:
 
 
 def _recipe_id(recipe: Mapping[str, Any]) -> str:
-    """As `kdbench.plan.recipe_id`: without what cannot change a number and what belongs to the other schedule."""
+    """As `kdbench.plan.cells.recipe_id`: without what cannot change a number and what belongs to the other schedule."""
     unused = {"eval_every", *(STEP if recipe["schedule"] == "onecycle" else ONECYCLE)}
     return digest({key: value for key, value in recipe.items() if key not in unused})

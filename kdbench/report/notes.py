@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from kdbench import stats
 from kdbench.report import sampling
-from kdbench.report.board import Board
-from kdbench.report.frames import ARROW, Table
-from kdbench.rules.power import MOST, needed
+from kdbench.report.leaderboard import Board
+from kdbench.report.tables import ARROW, Table
+from kdbench.results.statistics import summary as stats
+from kdbench.results.statistics.power import MOST, needed
 
 BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
 UNKNOWN = "the rows do not hold the seconds of the teacher and of the data, or the teacher's outputs came from a cache."

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kdbench.report.frames import Table
 from kdbench.report.literature import recipe_of
+from kdbench.report.tables import Table
 
 APPENDIX = "Appendix: other recipes, splits, precisions and settings"
 

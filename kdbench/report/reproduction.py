@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones: which agree, which differ, which are undecided (`kdbench.rules.reproduced`).
+"""Our numbers beside the published ones: which agree, which differ, which are undecided.
 
 Like is compared with like. A published last epoch is compared with our last; a best of all epochs with our best (a
 diagnostic that is used nowhere else), where every epoch after the last milestone was evaluated; a number of which the
@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from kdbench import published, stats
-from kdbench.published import Name, Number, Published
-from kdbench.report.frames import ARROW, Table
 from kdbench.report.literature import Literature, literature
+from kdbench.report.tables import ARROW, Table
 from kdbench.report.verdicts import Ours, compare, judged, mean, noise_of, rule_of, verdicts_of
-from kdbench.rules.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
+from kdbench.results import published
+from kdbench.results.published import Name, Number, Published
+from kdbench.results.statistics import summary
+from kdbench.results.statistics.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
 
 SLACK = 0.05  # points by which a teacher may miss the expected accuracy
 VERDICTS = AGREES, DIFFERS, UNDECIDED
@@ -181,8 +182,8 @@ def _line(
 
 
 def _summary(ours: Ours) -> dict[str, float]:
-    mean, std, n = stats.summary(ours.last)
-    best = stats.summary(ours.best)
+    mean, std, n = summary.summary(ours.last)
+    best = summary.summary(ours.best)
     return {"n": n, "mean": mean, "std": std, "best_mean": best.mean, "best_std": best.std}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from kdbench.rules.sampling import accuracy_error, ece_floor
+from kdbench.results.statistics.sampling import accuracy_error, ece_floor
 
 BINS = 15  # of the calibration error
 

@@ -1,4 +1,4 @@
-"""Ours beside published numbers: what is compared with what, and what `kdbench.rules.reproduced` says of it."""
+"""Ours beside published numbers: what is compared with what, and what the rules say of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kdbench.published import Number
-from kdbench.report.frames import ARROW, Table
-from kdbench.rules.blocks import POOLED, pool
-from kdbench.rules.reproduced import Noise, seed_noise, verdicts
+from kdbench.report.tables import ARROW, Table
+from kdbench.results.published import Number
+from kdbench.results.statistics.blocks import POOLED, pool
+from kdbench.results.statistics.reproduced import Noise, seed_noise, verdicts
 
-INPUT = {  # columns of a line that a verdict is made of -> their names in `rules.reproduced.verdicts`
+INPUT = {  # columns of a line that a verdict is made of -> their names in `statistics.reproduced.verdicts`
     "n": "n",
     "mean": "last",
     "fair_best": "best",

@@ -1,5 +1,3 @@
-import golden
-import pairs
 import pytest
 import torch
 from torch import nn
@@ -7,6 +5,7 @@ from torch import nn
 from kdbench.method import StageFacts
 from kdbench.methods._adapters import ConvReg
 from kdbench.methods.ab import boundary_loss
+from tests.support import golden, pairs
 
 
 @golden.each("ab")

@@ -1,12 +1,12 @@
 """What the feature methods share, against torch's own and hand values."""
 
-import pairs
 import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from kdbench import registry
 from kdbench.methods._adapters import LinearHead, needs_linear_head, paired, pool, pool_to_smaller, unit
+from tests.support import pairs
 
 
 def test_unit_is_normalize_but_a_zero_vector_has_no_gradient():

@@ -1,10 +1,8 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 
 from kdbench.methods.at import at_loss, attention
+from tests.support import golden, naive, pairs
 
 
 @golden.each("at")

@@ -3,12 +3,12 @@
 import itertools
 from math import exp, log
 
-import naive
 import pytest
 import torch
-from standins import logits, step
 
 from kdbench.methods.bickd import bickd_terms, cosines
+from tests.support import naive
+from tests.support.standins import logits, step
 
 TARGET = [0, 3, 1, 1, 3]  # class 2 and 4 are absent
 

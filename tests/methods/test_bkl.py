@@ -1,11 +1,11 @@
 from math import log
 
-import naive
 import pytest
 import torch
-from standins import logits, step
 
 from kdbench.methods.bkl import balanced_kl
+from tests.support import naive
+from tests.support.standins import logits, step
 
 TARGET = [0, 3, 1, 1, 2]
 

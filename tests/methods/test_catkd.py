@@ -1,12 +1,10 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 from torch.nn.functional import linear
 
 from kdbench.methods.catkd import cat_loss, class_maps
 from kdbench.registry import create
+from tests.support import golden, naive, pairs
 
 
 def partial(logits, hyper):

@@ -1,13 +1,11 @@
 from math import exp
 
-import golden
-import naive
-import pairs
 import pytest
 import torch
 from torch import nn
 
 from kdbench.methods.cc import kernel_matrix, neighbour_loss
+from tests.support import golden, naive, pairs
 
 
 @golden.each("cc")

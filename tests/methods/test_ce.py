@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
-from naive import cross_entropy
-from standins import logits, step
+
+from tests.support.naive import cross_entropy
+from tests.support.standins import logits, step
 
 
 def test_agrees_with_the_loop():

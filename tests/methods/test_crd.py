@@ -1,9 +1,6 @@
 from collections import Counter
 from math import exp, log
 
-import golden
-import naive
-import pairs
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -12,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdbench.methods import crd
 from kdbench.methods.crd import Banks, contrast_loss, draw_negatives, scores
+from tests.support import golden, naive, pairs
 
 
 def banks(inputs, hyper, dtype):

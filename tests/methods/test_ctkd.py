@@ -1,15 +1,14 @@
 import math
 
-import golden
-import naive
 import pytest
 import torch
-from standins import context, logits, step, with_totals
 
 from kdbench.losses import standardize
 from kdbench.methods.ctkd import adversary, learned_temperature
 from kdbench.methods.dkd import dkd_terms
 from kdbench.registry import create
+from tests.support import golden, naive
+from tests.support.standins import context, logits, step, with_totals
 
 TARGET = [0, 3, 1, 1, 2]
 

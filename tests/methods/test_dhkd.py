@@ -1,12 +1,12 @@
 from math import exp, log
 
-import golden
 import pytest
 import torch
-from standins import batch, context, logits, views, with_totals
 
 from kdbench.methods.dhkd import binary_kl
 from kdbench.registry import create
+from tests.support import golden
+from tests.support.standins import batch, context, logits, views, with_totals
 
 
 def step(student, second, teacher, target, **params):

@@ -2,15 +2,14 @@
 
 from math import log
 
-import golden
-import naive
 import pytest
 import torch
-from standins import batch, logits, step, views, with_totals
 
 from kdbench.methods.dkl import ClassPrior, difference_error
 from kdbench.methods.gkl import normalised_error
 from kdbench.registry import create
+from tests.support import golden, naive
+from tests.support.standins import batch, logits, step, views, with_totals
 
 TARGET = [0, 3, 1, 1, 2]
 

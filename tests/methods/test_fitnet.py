@@ -1,12 +1,10 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 
 from kdbench.method import StageFacts
 from kdbench.methods._adapters import ConvReg
 from kdbench.methods.fitnet import hint_loss
+from tests.support import golden, naive, pairs
 
 
 def regressor(student_shape, teacher_shape):

@@ -1,10 +1,8 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 
 from kdbench.methods.fsp import flow, flow_losses
+from tests.support import golden, naive, pairs
 
 
 @golden.each("fsp")

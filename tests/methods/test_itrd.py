@@ -1,12 +1,11 @@
 from math import log2
 
-import naive
-import pairs
 import pytest
 import torch
 
 from kdbench.methods.itrd import correlation_loss, mutual_loss, standard
 from kdbench.registry import create
+from tests.support import naive, pairs
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1.01, 1.5])

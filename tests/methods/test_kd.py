@@ -1,13 +1,12 @@
 import math
 
-import golden
-import naive
 import pytest
 import torch
-from standins import logits, step, with_totals
 
 from kdbench.errors import KdbenchError
 from kdbench.registry import create
+from tests.support import golden, naive
+from tests.support.standins import logits, step, with_totals
 
 
 def terms(case, inputs):

@@ -1,14 +1,12 @@
 from math import sqrt
 
-import golden
-import naive
-import pairs
 import pytest
 import torch
-from standins import batch, views
 
 from kdbench.methods.kdpp import ClassDirections, norm_direction_loss
 from kdbench.registry import create
+from tests.support import golden, naive, pairs
+from tests.support.standins import batch, views
 
 
 @golden.each("kdpp")

@@ -1,8 +1,8 @@
-import golden
-import naive
 import pytest
 import torch
-from standins import logits, step, with_totals
+
+from tests.support import golden, naive
+from tests.support.standins import logits, step, with_totals
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -1,12 +1,11 @@
 from math import log
 
-import golden
-import naive
 import pytest
 import torch
-from standins import logits, step, with_totals
 
 from kdbench.methods.nkd import nkd_terms
+from tests.support import golden, naive
+from tests.support.standins import logits, step, with_totals
 
 TARGET = [0, 3, 1, 1, 2]
 

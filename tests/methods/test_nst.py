@@ -1,10 +1,8 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 
 from kdbench.methods.nst import nst_loss
+from tests.support import golden, naive, pairs
 
 
 @golden.each("nst")

@@ -1,15 +1,14 @@
 from math import log
 
-import naive
-import pairs
 import pytest
 import torch
-from standins import logits
 
 from kdbench.losses import soft_kl
 from kdbench.method import StageFacts
 from kdbench.methods.ofa import Merge, Tokens, ofa_loss, projector
 from kdbench.registry import create
+from tests.support import naive, pairs
+from tests.support.standins import logits
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -1,14 +1,13 @@
 from math import erf, exp, pi, sqrt
 
-import golden
 import numpy as np
-import pairs
 import pytest
 import torch
 from torch import nn
 
 from kdbench.method import StageFacts
 from kdbench.methods.ofd import Connector, margins, partial_loss
+from tests.support import golden, pairs
 
 
 def connectors(inputs, student, teacher, dtype):

@@ -1,12 +1,10 @@
 from math import log
 
-import golden
-import naive
-import pairs
 import pytest
 import torch
 
 from kdbench.methods.pkt import EPS, neighbours, pkt_loss
+from tests.support import golden, naive, pairs
 
 
 @golden.each("pkt")

@@ -1,11 +1,9 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 from torch import nn
 
 from kdbench.methods.reviewkd import Fusion, hierarchical_loss
+from tests.support import golden, naive, pairs
 
 
 def pyramid(inputs, case, dtype):

@@ -1,12 +1,10 @@
 from math import sqrt
 
-import golden
-import naive
-import pairs
 import pytest
 import torch
 
 from kdbench.methods.rkd import angles, distances
+from tests.support import golden, naive, pairs
 
 
 @golden.each("rkd")

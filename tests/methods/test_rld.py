@@ -1,10 +1,9 @@
-import golden
-import naive
 import pytest
 import torch
-from standins import logits, step, with_totals
 
 from kdbench.methods.rld import confidence_kl, masked_kl
+from tests.support import golden, naive
+from tests.support.standins import logits, step, with_totals
 
 TARGET = [0, 3, 1, 1, 2]
 

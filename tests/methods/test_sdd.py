@@ -1,13 +1,12 @@
-import golden
-import naive
 import pytest
 import torch
-from standins import batch, context, facts, views, with_totals
-from standins import step as step_of
 from torch.nn.functional import adaptive_avg_pool2d
 
 from kdbench.methods.sdd import cell_logits, cell_weight, pool
 from kdbench.registry import create
+from tests.support import golden, naive
+from tests.support.standins import batch, context, facts, views, with_totals
+from tests.support.standins import step as step_of
 
 TARGET = [0, 3, 1, 1, 2]
 

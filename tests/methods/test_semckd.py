@@ -1,14 +1,13 @@
 from math import exp
 
-import naive
-import pairs
 import pytest
 import torch
-from standins import batch
 from torch import nn
 
 from kdbench.method import StageFacts, Views
 from kdbench.methods.semckd import CrossAttention, Embed, attended_error, similarities
+from tests.support import naive, pairs
+from tests.support.standins import batch
 
 
 def net(student=((2, 4), (3, 2)), teacher=((4, 4), (2, 4), (3, 2)), batch_size=8):

@@ -1,11 +1,9 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 from torch.nn.functional import linear
 
 from kdbench.registry import create
+from tests.support import golden, naive, pairs
 
 
 def build(student, teacher, head, factor):

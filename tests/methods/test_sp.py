@@ -1,10 +1,8 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 
 from kdbench.methods.sp import sp_loss
+from tests.support import golden, naive, pairs
 
 
 @golden.each("sp")

@@ -1,12 +1,10 @@
-import golden
-import naive
-import pairs
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import linear
 
 from kdbench.registry import create
+from tests.support import golden, naive, pairs
 
 
 def step(inputs, modules, weight, **params):

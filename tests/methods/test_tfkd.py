@@ -1,11 +1,11 @@
 from math import log
 
-import naive
 import pytest
 import torch
-from standins import logits, step
 
 from kdbench.methods.tfkd import virtual_teacher
+from tests.support import naive
+from tests.support.standins import logits, step
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -1,11 +1,10 @@
-import golden
-import naive
 import pytest
 import torch
-from standins import logits, step, with_totals
 
 from kdbench.methods.ttm import ttm_kl
 from kdbench.methods.wttm import power_sum
+from tests.support import golden, naive
+from tests.support.standins import logits, step, with_totals
 
 TARGET = [0, 3, 1, 1, 2]
 

@@ -2,9 +2,10 @@
 
 import itertools
 
-import naive
 import pytest
-from standins import logits, step
+
+from tests.support import naive
+from tests.support.standins import logits, step
 
 TARGET = [0, 3, 1, 1, 2]
 

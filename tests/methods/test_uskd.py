@@ -1,13 +1,12 @@
 from math import log
 
-import golden
-import naive
 import pytest
 import torch
-from standins import batch, context, facts, logits, views, with_totals
 
 from kdbench.method import StageFacts
 from kdbench.registry import create
+from tests.support import golden, naive
+from tests.support.standins import batch, context, facts, logits, views, with_totals
 
 TARGET = [0, 3, 1, 1, 2]
 

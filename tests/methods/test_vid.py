@@ -1,13 +1,11 @@
 from math import exp, log
 
-import golden
-import naive
-import pairs
 import pytest
 import torch
 from torch import nn
 
 from kdbench.methods.vid import Predictor
+from tests.support import golden, naive, pairs
 
 
 @golden.each("vid")

@@ -1,12 +1,12 @@
 from math import cos, exp, log, pi
 
-import naive
 import pytest
 import torch
-from standins import batch, context, logits, step, views
 
 from kdbench.methods.wkd import ClassCosts, class_costs, late_decay, sinkhorn
 from kdbench.registry import create
+from tests.support import naive
+from tests.support.standins import batch, context, logits, step, views
 
 TARGET = [0, 3, 1, 1, 2]
 

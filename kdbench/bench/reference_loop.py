@@ -1,0 +1,173 @@
+"""The loop that the field copies, to compare with: what RepDistiller and mdistiller do, in our own words.
+
+PIL images through torchvision's transforms in a DataLoader; fp32 (cuDNN in TF32 where it can, as torch has it); default
+memory format; cuDNN chooses by trial; torch's default SGD; one method a run; the teacher recomputed and loss and
+accuracy read back in every step.
+Networks, initial weights and the method's formula are kdbench's, so that both sides do the same work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from kdbench import models
+from kdbench.bench.timing import Seconds, now, watched
+from kdbench.data.dataset import ImageSet
+from kdbench.data.loading import load_split
+from kdbench.errors import KdbenchError
+from kdbench.method import Batch, Context, Views, overrides
+from kdbench.models.wrapper import Net
+from kdbench.plan.cells import Cell
+from kdbench.suites import DataSpec
+from kdbench.suites.schema import View
+from kdbench.teachers.weights import Teacher
+from kdbench.train.cell_trainer import build_net
+from kdbench.train.job import Job
+from kdbench.utils.timer import Stopwatch
+
+
+def workers() -> int:
+    """Loading processes: 2 as in mdistiller, or 1 where there is one core."""
+    return min(2, len(os.sched_getaffinity(0)))
+
+
+class Images(Dataset):
+    """uint8 images as PIL images through ``transform``: (image, target, index)."""
+
+    def __init__(self, images: ImageSet, transform: transforms.Compose) -> None:
+        self.images, self.targets, self.transform = images.images.numpy(), images.targets, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.targets[index], index
+
+
+def transform(view: View, data: DataSpec) -> transforms.Compose:
+    """Crop and flip of ``view``, then the normalisation. Raises KdbenchError for a view that does more."""
+    if view.ops or view.cutout:
+        raise KdbenchError(
+            "the plain loop crops and flips alone; give the suite's weak view no ops and no cutout"
+        )
+    steps: list = []
+    if view.scale:
+        steps.append(transforms.RandomResizedCrop(data.size, view.scale, view.ratio))
+    if view.pad:
+        steps.append(transforms.RandomCrop(data.size, padding=view.pad))
+    if view.flip:
+        steps.append(transforms.RandomHorizontalFlip())
+    return transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
+
+
+def batches(job: Job) -> Iterator[list[Tensor]]:
+    """Shuffled batches without end."""
+    cell = job.cells[0]
+    train = load_split(cell.dataset, cell.split, job.data_dir).train
+    images = Images(train, transform(cell.views["weak"], cell.dataset))
+    loader = DataLoader(
+        images, cell.recipe.batch_size, shuffle=True, num_workers=workers(), persistent_workers=True
+    )
+    while True:
+        yield from loader
+
+
+class Normalised(Net):
+    """A network that gets its images normalised."""
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return images
+
+
+def _bare(model: nn.Module, device: torch.device) -> Net:
+    return Normalised(model, (0.0,) * 3, (1.0,) * 3).to(device)
+
+
+class Plain:
+    """One method's run. Raises KdbenchError for a method that this loop has no place for."""
+
+    def __init__(self, cell: Cell, teacher: Teacher | None, train: ImageSet, device: torch.device) -> None:
+        self.method, self.device = cell.build_method(), device
+        if self.method.needs.views != ("weak",) or overrides(self.method, "prepare"):
+            raise KdbenchError(
+                f"the plain loop has one view a sample and no pass before training; leave out {cell.method}"
+            )
+        spec, data, recipe = cell.student_model, cell.dataset, cell.recipe
+        student = models.create(spec.arch, data.classes, **spec.args)
+        student.load_state_dict(build_net(cell, torch.device("cpu")).model.state_dict())
+        self.student, self.teacher = _bare(student, device), None
+        if teacher is not None and cell.teacher:
+            self.teacher = _bare(teacher.net(data).model, device).eval()
+        context = Context(
+            num_classes=data.classes,
+            train_size=len(train),
+            train_targets=train.targets.to(device),
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            student=self.student.facts(data.size),
+            teacher=self.teacher.facts(data.size) if self.teacher else None,
+        )
+        self.modules = self.method.build(context).to(device)
+        self.optimizer = torch.optim.SGD(
+            [*self.student.parameters(), *self.modules.parameters()],
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        self.student_watch, self.teacher_watch, self.loss_watch = (Stopwatch(device) for _ in range(3))
+        watched(self.method, "loss", self.loss_watch)
+        if self.teacher:
+            watched(self.teacher, "forward", self.teacher_watch)
+        self.generator = torch.Generator(device).manual_seed(0)
+        self.epoch = recipe.reference_epochs / recipe.epochs
+        self.log: list[tuple[float, float, float]] = []
+
+    def block(self, loader: Iterator[list[Tensor]], steps: int) -> Seconds:
+        """Train for ``steps`` steps."""
+        before = self._read()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            for _ in range(steps):
+                self._step(*next(loader))
+        return Seconds(*(after - start for after, start in zip(self._read(), before, strict=True)))
+
+    def _read(self) -> tuple[float, float, float, float]:
+        watches = self.teacher_watch, self.student_watch, self.loss_watch
+        return now(self.device), *(watch.seconds for watch in watches)  # type: ignore[return-value]
+
+    def _step(self, images: Tensor, target: Tensor, index: Tensor) -> None:
+        images, target = images.to(self.device), target.to(self.device)
+        needs, teacher = self.method.needs, None
+        if self.teacher:
+            asked = needs.of("teacher")
+            with torch.no_grad():
+                teacher = Views({"weak": self.teacher(images, asked)}, asked)
+        batch = Batch(
+            target=target,
+            epoch=self.epoch,
+            last=False,
+            progress=torch.tensor(0.0, device=self.device),
+            generator=self.generator,
+            sample_index=index.to(self.device) if needs.index else None,
+        )
+        with self.student_watch.running():
+            asked = needs.of("student")
+            student = Views({"weak": self.student(images, asked)}, asked)
+            terms = self.method.loss(batch, student, teacher, self.modules)
+            loss = torch.stack([value for name, value in terms.items() if not name.startswith("_")]).sum()
+            self.optimizer.zero_grad()
+            loss.backward()
+            if overrides(self.method, "update"):
+                with torch.no_grad():
+                    detached = {name: value.detach() for name, value in terms.items()}
+                    self.method.update(batch, student, teacher, self.modules, detached)
+            self.optimizer.step()
+        right = student.logits.topk(min(5, student.logits.shape[1])).indices == target[:, None]
+        self.log.append((loss.item(), right[:, 0].float().mean().item(), right.any(1).float().mean().item()))

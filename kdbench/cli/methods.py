@@ -1,0 +1,121 @@
+"""The methods as a table, one by one, and as BibTeX. What it tells of a paper is read from the docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdbench import registry
+from kdbench.bench import method_cost
+from kdbench.method import Method, Needs, field_types
+from kdbench.utils.text import grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Paper:
+    """What a docstring's first paragraph says: "Title (Authors, Venue 2022, arXiv:2203.08679, eq. 7)."."""
+
+    title: str
+    authors: str
+    venue: str
+    year: str
+    arxiv: str
+
+
+def paper(cls: type[Method]) -> Paper:
+    """The reference of a method; what is not said is empty."""
+    first = " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
+    found = re.match(r"(?P<title>[^(]*?)\s*\((?P<reference>.*)\)", first)
+    title, reference = (found["title"], found["reference"]) if found else (first, "")
+    authors, _, rest = reference.partition(",")
+    year = re.search(r"\b(?:19|20)\d\d\b", rest)
+    arxiv = re.search(r"arXiv:(\d{4}\.\d{4,5})", rest)
+    venue = rest[: year.start()].strip(" ,") if year else ""
+    return Paper(title, authors, venue, year.group() if year else "", arxiv.group(1) if arxiv else "")
+
+
+def fidelity(cls: type[Method]) -> str:
+    """The docstring's word after ``fidelity:``."""
+    found = re.search(r"fidelity:\s*(\w+)", inspect.getdoc(cls) or "")
+    return found.group(1) if found else ""
+
+
+def kind(cls: type[Method]) -> str:
+    """By what is read: plain (no teacher), feature (maps), embedding, or logit."""
+    needs = cls.needs
+    if not needs.teacher:
+        return "plain"
+    if needs.features or needs.stages or needs.preact:
+        return "feature"
+    return "embedding" if needs.embedding else "logit"
+
+
+def describe_needs(needs: Needs) -> str:
+    """What a method needs beyond one view's logits of student and teacher."""
+    words = [] if needs.teacher else ["no teacher"]
+    if needs.views != ("weak",):
+        words.append("+".join(needs.views) + " views")
+    flags = (f.name for f in dataclasses.fields(needs) if f.name not in ("views", "teacher"))
+    asked = ((name, getattr(needs, name)) for name in flags)
+    words += [name if value is True else f"{name} of the {value}" for name, value in asked if value]
+    return ", ".join(words) or "logits"
+
+
+def methods(plugins: Path | None, reports: Path) -> str:
+    """A line a method, and one for each file that fails at import. Extra parameters and cost: see `checks.cost`."""
+    registry.load(plugins)
+    costs = method_cost.known(reports)
+    rows: list[Sequence[Any]] = [("name", "year", "kind", "fidelity", "extra", "x kd", "needs")]
+    broken = []
+    for entry in registry.entries():
+        if entry.cls is None:
+            broken.append(f"{entry.name} ({entry.origin}) fails at import: {entry.error}")
+            continue
+        cls = entry.cls
+        extra, ratio = costs.get(entry.name, (None, float("nan")))
+        measured = ("–" if extra is None else f"{extra:,}", "–" if ratio != ratio else f"{ratio:.2f}")
+        facts = (paper(cls).year or "–", kind(cls), fidelity(cls) or "–")
+        rows.append((entry.name, *facts, *measured, describe_needs(cls.needs)))
+    hint = "" if costs else "extra parameters and cost x kd: measured by `kdbench check --cost`"
+    return "\n".join(filter(None, [grid(rows), *broken, hint]))
+
+
+def method(name: str, plugins: Path | None) -> str:
+    """One method: docstring, parameters with type and default, needs, file."""
+    registry.load(plugins)
+    cls = registry.get(name)
+    defaults = cls()
+    parameters: list[Sequence[Any]] = [("parameter", "type", "default")]
+    for key, annotation in field_types(cls).items():
+        label = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
+        parameters.append((key, label.replace("typing.", ""), json.dumps(getattr(defaults, key))))
+    table = grid(parameters) if len(parameters) > 1 else "no parameters"
+    facts = f"needs: {describe_needs(cls.needs)}\nfile: {registry.entry(name).origin}"
+    return "\n\n".join([inspect.getdoc(cls) or "", table, facts])
+
+
+def bibtex(name: str | None, plugins: Path | None) -> str:
+    """The entry of one method or of all that cite a paper, built from the docstrings."""
+    registry.load(plugins)
+    chosen = [registry.get(name)] if name else [registry.get(n) for n in registry.names()]
+    return "\n\n".join(_entry(cls) for cls in chosen)
+
+
+def _entry(cls: type[Method]) -> str:
+    cited = paper(cls)
+    fields = {
+        "title": cited.title,
+        "author": re.sub(r"\s*et al\.?$", " and others", cited.authors).replace(" & ", " and "),
+        "booktitle": cited.venue,
+        "year": cited.year,
+        "eprint": cited.arxiv,
+        "archiveprefix": "arXiv" if cited.arxiv else "",
+    }
+    lines = [f"  {key} = {{{value}}}" for key, value in fields.items() if value]
+    body = ",\n".join(lines)
+    return f"@{'inproceedings' if cited.venue else 'misc'}{{{cls.name}{cited.year},\n{body}\n}}"

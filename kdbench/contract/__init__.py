@@ -1,0 +1,123 @@
+"""The contract that every registered method passes, as a command and as tests: methods x checks.
+
+A check is a function of a `Subject` that raises when the method breaks it; its docstring is the fact that it states.
+There are no excuses beside the tags of `kdbench.method.Method`, and those are checked in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kdbench import registry
+from kdbench.contract import (
+    distinct_checks,
+    loss_checks,
+    static_checks,
+    table,
+    tag_checks,
+    training_checks,
+    usage_checks,
+)
+from kdbench.contract.core import CheckFailed, Subject, run
+from kdbench.contract.training_checks import Lab
+from kdbench.errors import KdbenchError
+
+__all__ = ["CHECKS", "CheckFailed", "Subject", "report", "run", "subjects"]
+
+Check = Callable[[Subject], None]
+GROUPS: dict[str, tuple[Check, ...]] = {
+    "static": (
+        static_checks.check_name,
+        static_checks.check_docstring,
+        static_checks.check_params,
+        static_checks.check_tags,
+        static_checks.check_banned,
+        static_checks.check_no_sync,
+    ),
+    "tensors": (
+        loss_checks.check_terms,
+        loss_checks.check_layout,
+        loss_checks.check_gradient,
+        loss_checks.check_teacher_gradient,
+        loss_checks.check_pure,
+        loss_checks.check_extremes,
+        loss_checks.check_gradcheck,
+    ),
+    "tags": (
+        tag_checks.check_zero_at_match,
+        tag_checks.check_shift,
+        tag_checks.check_sample_order,
+        tag_checks.check_class_order,
+        tag_checks.check_coupled,
+        usage_checks.check_needs,
+        usage_checks.check_weights,
+        tag_checks.check_minima,
+        usage_checks.check_predict,
+        distinct_checks.check_distinct,
+    ),
+    "loop": (
+        training_checks.check_teacher_untouched,
+        training_checks.check_alone,
+        training_checks.check_resumes,
+        training_checks.check_phases,
+        training_checks.check_learns,
+        training_checks.check_exports,
+        training_checks.check_row,
+    ),
+}
+BY_GROUP = {
+    title: {check.__name__.removeprefix("check_"): check for check in group}
+    for title, group in GROUPS.items()
+}
+CHECKS: dict[str, Check] = {name: check for group in BY_GROUP.values() for name, check in group.items()}
+
+
+def subjects(name: str | None = None, plugins: Path | None = None) -> list[Subject]:
+    """What is to be judged: all methods (None), one by name, or those of a file of the user's.
+
+    Raises KdbenchError for an unknown name, and for a file that is not there or registers nothing.
+    """
+    registry.load(plugins)
+    if name is None:
+        found = registry.entries()
+    elif name.endswith(".py"):
+        found = _of_file(Path(name))
+    else:
+        known = [entry for entry in registry.entries() if entry.name == name]
+        if not known:
+            registry.get(name)  # says what was meant
+        found = known
+    lab = Lab([entry.name for entry in found if entry.cls])
+    return [Subject(entry.name, entry.origin, lab) for entry in found]
+
+
+def _of_file(file: Path) -> list[registry.Entry]:
+    if not file.is_file():
+        raise KdbenchError(f"there is no file {file}; check takes a method's name or a .py file")
+
+    registry.load(file)  # a shipped one is there already, and stays
+    found = [entry for entry in registry.entries() if entry.origin == file.resolve()]
+    if not found:
+        raise KdbenchError(f"{file} registers no method; decorate its class with @register")
+    return found
+
+
+def report(name: str | None = None, plugins: Path | None = None) -> tuple[str, bool]:
+    """(what `kdbench check` prints, whether all passed). One method: a line a check; several: a table."""
+    judged = subjects(name, plugins)
+    results = {subject.name: judge(subject) for subject in judged}
+    passed = all(reason is None for found in results.values() for reason in found.values())
+    if len(judged) == 1:
+        facts = {name: check.__doc__ or "" for name, check in CHECKS.items()}
+        return table.lines(judged[0], results[judged[0].name], facts), passed
+    return table.table(results, {title: list(group) for title, group in BY_GROUP.items()}), passed
+
+
+def judge(subject: Subject) -> dict[str, str | None]:
+    """Check -> None, or why not. A file that fails at import has the one result "imports"."""
+    try:
+        registry.get(subject.name)
+    except KdbenchError as error:
+        return {"imports": str(error)}
+    return {key: run(check, subject) for key, check in CHECKS.items()}

@@ -1,0 +1,224 @@
+"""Method x pair: what runs on the pairs of a suite, found by trying one step of each on random images.
+
+B images, C classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import string
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+from kdbench import models, registry, suites
+from kdbench.errors import KdbenchError
+from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
+from kdbench.models.flops import sample
+from kdbench.models.wrapper import Net
+from kdbench.suites import Pair, Suite
+from kdbench.train.cell_trainer import check_terms, skip_reason
+
+IMAGES = 2
+LARGE = 50_000_000  # modules of more numbers are tried on shapes alone (semckd from resnet50: 850 million)
+RUNS, SKIPS, FAILS = ".", "n", "X"
+WIDTH = 80
+SUITES = ("cifar100", "cifar100-timm")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of one method on one pair; ``reason`` is empty where it runs."""
+
+    mark: str
+    reason: str = ""
+
+
+Cells = Mapping[tuple[str, str], Found]  # by method and pair
+
+
+def report(names: Sequence[str] | None, plugins: Path | None, method: str | None = None) -> tuple[str, bool]:
+    """(the matrices of the suites ``names`` for one method or all, whether nothing failed)."""
+    registry.load(plugins)
+    methods = [registry.get(method).name] if method else registry.names()
+    texts, sound = [], True
+    for name in names or SUITES:
+        suite = suites.load(name)
+        found = cells(suite, methods)
+        texts.append(table(suite, methods, found))
+        sound &= all(cell.mark != FAILS for cell in found.values())
+    return "\n\n".join(texts), sound
+
+
+def cells(suite: Suite, methods: Sequence[str]) -> Cells:
+    """Every method on every pair of the suite: its skip, or one step with fresh networks.
+
+    Raises KdbenchError for a suite that leaves classes or size to be measured on its data.
+    """
+    data = suite.dataset
+    if not (data.classes and data.size):
+        raise KdbenchError(f"suite {suite.name} does not say its classes and size: add them to its file")
+
+    @functools.cache
+    def net(name: str) -> Net:
+        spec = suite.model(name)
+        model = models.create(spec.arch, data.classes, **spec.args)
+        return Net(model, data.mean or (0.5,) * 3, data.std or (0.25,) * 3)
+
+    @functools.cache
+    def facts(name: str) -> ModelFacts:
+        return net(name).facts(data.size)
+
+    found = {}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        for pair in suite.pairs:
+            outcome = Trial(suite, pair, net, facts).outcomes(methods)
+            found.update({(name, str(pair)): outcome[name] for name in methods})
+    return found
+
+
+class Trial:
+    """One pair: its networks run once, for all methods."""
+
+    def __init__(
+        self, suite: Suite, pair: Pair, net: Callable[[str], Net], facts: Callable[[str], ModelFacts]
+    ) -> None:
+        self.suite, self.pair, self.net = suite, pair, net
+        classes = suite.dataset.classes
+        images = max(10 * classes, suite.recipe.batch_size)
+        self.context = Context(
+            num_classes=classes,
+            train_size=images,
+            train_targets=torch.arange(images) % classes,
+            batch_size=suite.recipe.batch_size,
+            epochs=suite.recipe.epochs,
+            student=facts(pair.student),
+            teacher=facts(pair.teacher),
+        )
+
+    def outcomes(self, names: Sequence[str]) -> dict[str, Found]:
+        """Try the methods ``names``."""
+        found, runnable = {}, []
+        for name in names:
+            params = {**self.suite.params.get(name, {}), **self.pair.params.get(name, {})}
+            method = registry.create(name, params)
+            reason = self._missing_view(method.needs) or skip_reason(method, self._context(method))
+            if reason:
+                found[name] = Found(SKIPS, reason)
+            else:
+                runnable.append(method)
+        if not runnable:
+            return found
+        needs = union(method.needs for method in runnable)
+        student, teacher = self._outputs("student", needs), self._outputs("teacher", needs)
+        for method in runnable:
+            try:
+                large = self._numbers(method) > LARGE
+                with shapes() if large else contextlib.nullcontext():
+                    self._step(method, leaves(student), teacher, values=not large)
+                found[method.name] = Found(RUNS)
+            except Exception as error:  # whatever a method raises is its result here
+                found[method.name] = Found(FAILS, f"{type(error).__name__}: {error}")
+        return found
+
+    def _missing_view(self, needs: Needs) -> str | None:
+        lacking = [view for view in needs.views if view not in self.suite.views]
+        return f"the suite has no view {lacking[0]!r}" if lacking else None
+
+    def _context(self, method: Method) -> Context:
+        return self.context if method.needs.teacher else replace(self.context, teacher=None)
+
+    @torch.no_grad()
+    def _outputs(self, role: Role, needs: Needs) -> Outputs:
+        net = self.net(getattr(self.pair, role)).train(role == "student")
+        return net(sample(net, IMAGES, self.suite.dataset.size), needs.of(role))
+
+    def _numbers(self, method: Method) -> int:
+        """How many the modules hold; 0 where they cannot be built without values."""
+        try:
+            with shapes():
+                modules = method.build(self._context(method))
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            return 0
+        return sum(t.numel() for t in [*modules.parameters(), *modules.buffers()])
+
+    def _step(self, method: Method, student: Outputs, teacher: Outputs, values: bool) -> None:
+        """Build, prepare, then loss, gradients and update in the first and the last epoch, and predict."""
+        needs, context = method.needs, self._context(method)
+        own = Views(dict.fromkeys(needs.views, student), needs.of("student"))
+        other = Views(dict.fromkeys(needs.views, teacher), needs.of("teacher")) if needs.teacher else None
+        modules = method.build(context)
+        if overrides(method, "prepare"):
+            with torch.no_grad():
+                method.prepare(context, [(self._batch(needs, 0.0), other)], modules)  # type: ignore[list-item]
+        for epoch in (1.0, float(self.suite.recipe.reference_epochs)):
+            batch = self._batch(needs, epoch)
+            returned = method.loss(batch, own, other, modules)
+            total = torch.stack(list(check_terms(method.name, returned).values())).sum()
+            total.backward()
+            if values and not torch.isfinite(total):
+                raise ValueError(f"the loss is {total.item()} in epoch {epoch:g}")
+            with torch.no_grad():
+                method.update(batch, own, other, modules, {k: v.detach() for k, v in returned.items()})
+        if overrides(method, "predict"):
+            with torch.no_grad():
+                method.predict(own, modules.eval())
+
+    def _batch(self, needs: Needs, epoch: float) -> Batch:
+        index = torch.arange(IMAGES)
+        return Batch(
+            target=self.context.train_targets[index],
+            epoch=epoch,
+            last=True,
+            progress=torch.tensor(0.0),
+            generator=torch.Generator().manual_seed(0),
+            sample_index=index if needs.index else None,
+        )
+
+
+def shapes() -> FakeTensorMode:
+    """Inside, tensors have shapes but no values."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def leaves(outputs: Outputs) -> Outputs:
+    """The same values as leaves of a new graph."""
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(leaf, value))
+        return value.detach().clone().requires_grad_() if isinstance(value, Tensor) else value
+
+    return replace(outputs, **{name: leaf(value) for name, value in vars(outputs).items()})
+
+
+def table(suite: Suite, methods: Sequence[str], found: Cells) -> str:
+    """A row a method, a letter a pair, then the reasons; no line is wider than 80 columns."""
+    letters = dict(zip(map(str, suite.pairs), string.ascii_letters, strict=False))
+    width = max(map(len, ("method", *methods)))
+    lines = [f"{suite.name}: {RUNS} runs, {SKIPS} skips, {FAILS} fails"]
+    lines += textwrap.wrap(", ".join(f"{letter}={pair}" for pair, letter in letters.items()), WIDTH)
+    lines += ["", f"{'method':<{width}}  {''.join(letters.values())}"]
+    reasons: dict[tuple[str, str], str] = {}
+    for name in methods:
+        row = {pair: found[name, pair] for pair in letters}
+        lines.append(f"{name:<{width}}  {''.join(cell.mark for cell in row.values())}")
+        for pair, cell in row.items():
+            if cell.reason:
+                reasons[name, cell.reason] = reasons.get((name, cell.reason), "") + letters[pair]
+    lines.append("")
+    for (name, reason), where in reasons.items():
+        lines += textwrap.wrap(f"{name} {where}: {reason}", WIDTH, subsequent_indent="    ")
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,1 @@
+"""Made-up batches, models and modules for the contract checks."""

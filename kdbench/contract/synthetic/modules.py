@@ -1,0 +1,96 @@
+"""What a method builds: at the start, and after a few steps."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from kdbench.contract.synthetic.models import Side, make_side
+from kdbench.contract.synthetic.problem import Problem
+from kdbench.method import Batch, Views, overrides
+
+
+class TeacherBatches:
+    """The made-up train set with the teacher's outputs, for `Method.prepare`; can be iterated again."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def __iter__(self) -> Iterator[tuple[Batch, Views]]:
+        problem, needs = self.problem, self.problem.method.needs.of("teacher")
+        assert problem.teacher is not None
+        context, view = problem.context, needs.views[0]
+        channels = tuple(m.shape[1] for m in problem.teacher.maps[view])
+        everything = torch.arange(context.train_size)
+        for number, chosen in enumerate(everything.split(64)):
+            target = context.train_targets[chosen]
+            made = make_side(
+                "teacher",
+                channels,
+                needs,
+                target,
+                context.num_classes,
+                1000 + number,
+                problem.dtype,
+                problem.tied,
+            )
+            side = Side(made.maps, made.scores, problem.teacher.head)
+            batch = Batch(
+                target=target,
+                epoch=0.0,
+                last=bool(chosen[-1] == everything[-1]),
+                progress=torch.tensor(0.0),
+                generator=torch.Generator(),
+                sample_index=chosen if needs.index else None,
+            )
+            outputs = {view: side.outputs(needs)[view]}
+            yield problem.watch_batch(batch), problem.watch("teacher", Views(outputs, needs))
+
+
+def fresh(problem: Problem) -> nn.Module:
+    """What `build` and `prepare` make of the problem, always from the same random state."""
+    with seeded():
+        modules = problem.method.build(problem.context)
+        if not isinstance(modules, nn.Module):
+            raise TypeError(f"build must return a torch.nn.Module, got {type(modules).__name__}")
+        modules.to(problem.dtype)
+        if overrides(problem.method, "prepare"):
+            with torch.no_grad():
+                problem.method.prepare(problem.context, TeacherBatches(problem), modules)
+    return modules.train()
+
+
+def warmed(problem: Problem, modules: nn.Module | None = None) -> nn.Module:
+    """``modules`` (fresh ones) after three steps of training on other samples."""
+    modules = fresh(problem) if modules is None else copy.deepcopy(modules)
+    parameters = list(modules.parameters())
+    with seeded():
+        for step in range(3):
+            other = problem.again(100 + step)
+            run = other.run(modules, last=step == 2)
+            slopes = torch.autograd.grad(run.total, parameters, allow_unused=True) if parameters else ()
+            other.update(run, modules)
+            with torch.no_grad():
+                for parameter, slope in zip(parameters, slopes, strict=True):
+                    if slope is not None:
+                        parameter.sub_(0.01 * slope / slope.abs().max().clamp(min=1e-12))
+    return modules
+
+
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """torch's global generator at a fixed state inside, as it was outside."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        yield
+
+
+def states(problem: Problem) -> Iterator[nn.Module]:
+    """The modules at the start and after some steps."""
+    modules = fresh(problem)
+    yield modules
+    yield warmed(problem, modules)

@@ -1,0 +1,146 @@
+"""What a method uses of what it declares: needs, weights, the modules in predict."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench import registry
+from kdbench.contract.core import Subject, require
+from kdbench.contract.loss_checks import gradients
+from kdbench.contract.static_checks import variants
+from kdbench.contract.synthetic import problem as problems
+from kdbench.contract.synthetic.modules import fresh, warmed
+from kdbench.contract.synthetic.problem import MIDDLE, PHASES
+from kdbench.method import Batch, Method, Needs, Role, Views, overrides
+
+
+def check_needs(subject: Subject) -> None:
+    """All that is read is declared in needs, and all that is declared is read."""
+    read: set[str] = set()
+    for method in variants(subject.method):
+        problem = problems.make(method, max(7, method.min_batch))
+        spied = dataclasses.replace(
+            problem,
+            watch=lambda role, views: Spy(views._outputs, views._needs, role, read),
+            watch_batch=lambda batch: SpyBatch(
+                **{f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+            ).on(read),
+        )
+        modules = fresh(spied)
+        for epoch in PHASES:
+            run = spied.run(modules, epoch, last=True)
+            if overrides(method, "update"):
+                spied.update(run, modules)
+        if overrides(method, "predict"):
+            own = method.needs.of("student")
+            method.predict(Spy(problem.student.outputs(own), own, "student", read), modules)
+    needs = functools.reduce(operator.or_, (method.needs for method in variants(subject.method)))
+    flags = [f.name for f in dataclasses.fields(Needs) if f.name not in ("views", "teacher", "preact")]
+    unread = [flag for flag in flags if getattr(needs, flag) and flag not in read]
+    roles: tuple[Role, ...] = ("student", "teacher")
+    unread += [f"the {r}'s preact" for r in roles if needs.of(r).preact and f"{r}'s preact" not in read]
+    unread += [f"the view {view!r}" for view in needs.views if f"student {view}" not in read]
+    unread += ["teacher"] if needs.teacher and not any(what.startswith("teacher ") for what in read) else []
+    require(not unread, f"needs declares what is never read: {', '.join(unread)}")
+
+
+class Spy(Views):
+    """Notes what is read: a need's name and "<role> <view>"."""
+
+    def __init__(
+        self, outputs: Any, needs: Needs, role: str, read: set[str], view: str | None = None
+    ) -> None:
+        super().__init__(outputs, needs, view)
+        self._role, self._seen = role, read
+
+    def __getitem__(self, view: str) -> Spy:
+        chosen = super().__getitem__(view)
+        return Spy(chosen._outputs, self._needs, self._role, self._seen, chosen._view)
+
+    def _read(self, field: str, need: str) -> Any:
+        value = super()._read(field, need)
+        self._seen |= {need, f"{self._role}'s {need}", f"{self._role} {self._view}"}
+        return value
+
+    @property
+    def logits(self) -> Tensor:
+        self._seen.add(f"{self._role} {self._view}")
+        return super().logits
+
+
+@dataclasses.dataclass(frozen=True)
+class SpyBatch(Batch):
+    """Notes that the index is read."""
+
+    def on(self, read: set[str]) -> SpyBatch:
+        object.__setattr__(self, "_seen", read)
+        return self
+
+    @property
+    def index(self) -> Tensor:
+        value = super().index
+        self._seen.add("index")  # type: ignore[attr-defined]
+        return value
+
+
+def check_weights(subject: Subject) -> None:
+    """Each field of weights at 0 switches off exactly its terms."""
+    method = subject.method
+    problem = problems.make(method, max(8, method.min_batch), dtype=torch.float64)
+    modules = warmed(problem)
+    full = {epoch: problem.run(copy.deepcopy(modules), epoch).detached for epoch in PHASES}
+    for field, names in method.weights.items():
+        named = (names,) if isinstance(names, str) else tuple(names)
+        strange = [name for name in named if name not in full[MIDDLE]]
+        require(
+            not strange,
+            f"weights[{field!r}] names {', '.join(strange)}; the terms are {', '.join(full[MIDDLE])}",
+        )
+        off = dataclasses.replace(problem, method=registry.create(method.name, {**_values(method), field: 0}))
+        for epoch, terms in full.items():
+            left = off.run(copy.deepcopy(modules), epoch).terms
+            for name, value in left.items():
+                if name in named:
+                    slopes = gradients(value, off.leaves)
+                    dead = float(value.detach()) == 0 and not any(bool(s.any()) for s in slopes)
+                    require(dead, f"{field}=0 leaves {name!r} at {float(value.detach()):.3g}")
+                else:
+                    require(torch.equal(value, terms[name]), f"{field}=0 changes {name!r} too")
+        for name in named:
+            awake = any(float(terms[name]) != 0 for terms in full.values())
+            require(awake, f"{name!r} is 0 in every phase by default, so {field} switches nothing off")
+
+
+def _values(method: Method) -> dict[str, Any]:
+    return {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+
+
+def check_predict(subject: Subject) -> None:
+    """predict gives [B, C] and uses the modules exactly where keeps_modules says so."""
+    method = subject.method
+    if not overrides(method, "predict"):
+        require(not method.keeps_modules, "keeps_modules is declared without a predict of its own")
+        return
+    problem = problems.make(method, 7)
+    modules = fresh(problem).eval()
+    needs = method.needs.of("student")
+    outputs = problem.student.outputs(needs)
+    views = Views({needs.views[0]: outputs[needs.views[0]]}, needs)
+    with torch.no_grad():
+        logits = method.predict(views, modules)
+        shape = (7, problem.context.num_classes)
+        require(tuple(logits.shape) == shape, f"predict gives {tuple(logits.shape)} instead of {shape}")
+        for parameter in modules.parameters():
+            parameter.add_(1.0)
+        used = not torch.equal(logits, method.predict(views, modules))
+    require(
+        used or not method.keeps_modules, "keeps_modules is declared, but predict does not use the modules"
+    )
+    require(method.keeps_modules or not used, "predict uses the modules: declare keeps_modules")

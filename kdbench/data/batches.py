@@ -1,0 +1,89 @@
+"""Feeds: an image set batch by batch, as the cohort loop takes it, whether it lies in memory or streams from disk.
+
+B samples in a batch, N in the set, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from kdbench.data.augment import Draws, draw, plain, render
+from kdbench.data.dataset import ImageSet
+from kdbench.suites.schema import View
+from kdbench.utils.rng import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Fed:
+    """One batch of a training epoch.
+
+    rows: [B] int64 on the CPU, the samples' places in the set.  index: the same on the device.  target: [B] int64.
+    images: view -> float32 [B, 3, H, W] in 0..1, channels_last.  draws: view -> the choices behind these images.
+    """
+
+    rows: Tensor
+    index: Tensor
+    target: Tensor
+    images: Mapping[str, Tensor]
+    draws: Mapping[str, Draws]
+
+
+class Feed(Protocol):
+    """What the loop asks of a set. ``targets``: [N] int64 on the device."""
+
+    targets: Tensor
+
+    def __len__(self) -> int: ...
+
+    def epoch(
+        self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
+    ) -> Iterator[Fed]:
+        """The batches of the epoch ``where`` (split id, seed, epoch) from step ``first_step`` on."""
+
+    def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Index [B], target [B] and unaugmented images (as `Fed`'s) of the whole set in its order."""
+
+
+def choices(
+    views: Mapping[str, View], where: Sequence[Any], count: int, size: tuple[int, int]
+) -> tuple[Tensor, dict[str, Draws]]:
+    """All random choices of an epoch: the order [N] and each view's draws, from a stream of its own each."""
+    draws = {name: draw(view, count, size, generator(f"view:{name}", *where)) for name, view in views.items()}
+    return torch.randperm(count, generator=generator("order", *where)), draws
+
+
+def taken(draws: Mapping[str, Draws], rows: Tensor) -> dict[str, Draws]:
+    """The draws of the samples ``rows``."""
+    return {name: {key: values[rows] for key, values in draw.items()} for name, draw in draws.items()}
+
+
+class Resident:
+    """A feed whose images lie on the device."""
+
+    def __init__(self, samples: ImageSet, device: torch.device) -> None:
+        self.images, self.targets = samples.images.to(device), samples.targets.to(device)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def epoch(
+        self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
+    ) -> Iterator[Fed]:
+        height, width = self.images.shape[1:3]
+        order, draws = choices(views, where, len(self), (height, width))
+        for rows in order.split(batch_size)[first_step:]:
+            index = rows.to(self.targets.device, non_blocking=True)
+            pixels, drawn = self.images[index], taken(draws, rows)
+            images = {name: render(view, pixels, drawn[name]) for name, view in views.items()}
+            yield Fed(rows, index, self.targets[index], images, drawn)
+
+    def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        index = torch.arange(len(self), device=self.targets.device)
+        parts = (each.split(batch_size) for each in (index, self.targets, self.images))
+        for rows, target, images in zip(*parts, strict=True):
+            yield rows, target, plain(images)

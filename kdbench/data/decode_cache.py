@@ -1,0 +1,139 @@
+"""Decoded images on disk: a folder of many image files is read once, and from then on as one mapped file.
+
+The cache is a safetensors file a data set under ~/.cache/kdbench/decoded (KDBENCH_CACHE replaces ~/.cache/kdbench),
+in canonical order with the data set's id, so that nothing is decoded, hashed, sorted or copied again. Any of its files
+may be deleted at any time. It is an aid only: where it cannot be written, images stay in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import PIL
+from PIL import features
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from kdbench.data.dataset import Dataset, ImageSet
+from kdbench.data.folders import Listing, reached
+from kdbench.data.images import decode
+from kdbench.data.validation import dataset
+from kdbench.errors import KdbenchError
+from kdbench.utils import locks
+
+FORMAT = 2  # of the cache's files
+KEY = "kdbench"  # of their header
+WHOLE = 1 << 16  # bytes of a file that are read to know it again
+PIECE = 1 << 14  # bytes read at the start, in the middle and at the end of a longer one
+
+
+def home() -> Path:
+    """Where downloads and decoded images are kept."""
+    return Path(os.environ.get("KDBENCH_CACHE") or "~/.cache/kdbench").expanduser()
+
+
+def read_listing(name: str, listing: Listing, size: int = 0) -> Dataset:
+    """The listed images as a data set, from the cache or decoded (and kept there). ``size`` as for `decode`."""
+    return replace(_cached(name, listing, size), notes=listing.notes)
+
+
+def _cached(name: str, listing: Listing, size: int) -> Dataset:
+    path = home() / "decoded" / f"{stamp(listing, size)}.safetensors"
+    if found := _open(path, name):
+        return found
+    with contextlib.ExitStack() as stack:
+        try:  # one process decodes, others wait for its file
+            stack.enter_context(locks.held(path.parent, [path.stem], wait=True))
+        except KdbenchError as error:
+            _warn(path, error.__cause__)
+            return dataset(name, decode(listing, size), str(listing.root))
+        if found := _open(path, name):
+            return found
+        made = dataset(name, decode(listing, size), str(listing.root))
+        try:
+            _write(path, made)
+        except (OSError, SafetensorError) as error:
+            _warn(path, error)
+        return _open(path, name) or made
+
+
+def stamp(listing: Listing, size: int) -> str:
+    """Names a listing's content: each file's place, label, length, times and bytes, and what decodes it.
+
+    Of files above 64 KiB three pieces are read, so that large images cost little; an edit between them shows in the
+    times: a program can set back that of the last change (archives do), but not that of the inode's. And where the
+    folder is counts too, for equal archives have equal times. Raises KdbenchError for a file that cannot be read.
+    """
+    hashed = hashlib.sha256()
+    decoder = [PIL.__version__, *(features.version(codec) for codec in ("jpg", "webp", "libtiff", "zlib"))]
+    where = os.fsencode(listing.root.resolve()).hex()
+    hashed.update(json.dumps([FORMAT, decoder, size, listing.class_names, where]).encode())
+    skip = len(str(listing.root))
+    for part in (listing.train, listing.test):
+        hashed.update(f"\n{len(part)}".encode())
+        for file, label in part:
+            status = reached(file)
+            line = (file[skip:], label, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            hashed.update(repr(line).encode() + _sample(file, status.st_size))
+    return hashed.hexdigest()[:32]
+
+
+def _sample(file: str, length: int) -> bytes:
+    """The hash of a file's bytes, or of three pieces of a long one."""
+    starts = [0] if length <= WHOLE else [0, (length - PIECE) // 2, length - PIECE]
+    hashed = hashlib.blake2b(digest_size=16)
+    try:
+        with open(file, "rb", buffering=0) as content:
+            for start in starts:
+                content.seek(start)
+                hashed.update(content.read(WHOLE if length <= WHOLE else PIECE))
+    except OSError as error:
+        raise KdbenchError(f"{file} cannot be read ({error.strerror}); replace or remove it") from error
+    return hashed.digest()
+
+
+def _open(path: Path, name: str) -> Dataset | None:
+    """The cached data set, its images mapped (changes of theirs stay in memory); None where there is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads(file.metadata()[KEY])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (OSError, SafetensorError):
+        return None
+    train, test = (ImageSet(tensors[f"x_{part}"], tensors[f"y_{part}"]) for part in ("train", "test"))
+    names, found = tuple(told["class_names"]), told["test_in_train"]
+    return Dataset(name, train, test, names, told["id"], test_in_train=found)
+
+
+def _write(path: Path, made: Dataset) -> None:
+    """Leaves the whole file or none, whenever the process dies. Raises OSError or SafetensorError."""
+    tensors = {
+        "x_train": made.train.images,
+        "y_train": made.train.targets,
+        "x_test": made.test.images,
+        "y_test": made.test.targets,
+    }
+    told = {"id": made.id, "class_names": made.class_names, "test_in_train": made.test_in_train}
+    temporary = path.with_suffix(".tmp")  # the lock is held
+    try:
+        save_file(tensors, temporary, {KEY: json.dumps(told)})
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _warn(path: Path, error: object) -> None:
+    print(
+        f"WARNING: the decoded images cannot be kept in {path.parent} ({error}), so they stay in memory and are "
+        "decoded again next time; KDBENCH_CACHE names another place",
+        file=sys.stderr,
+    )

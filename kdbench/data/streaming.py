@@ -1,0 +1,273 @@
+"""Image sets too large for memory: class folders that are listed once, then decoded batch by batch in workers.
+
+Files are listed as for sets in memory; timm's loader factory batches them, makes the evaluation transform (resize,
+centre crop) and moves uint8 batches to the device ahead of their use. Our own is what it hands its workers: a sample
+is decoded once and every view made from it, from draws that were made beforehand and are looked up by the sample's
+place. So a view depends neither on workers nor on batch mates, and a resumed epoch decodes nothing that it skips.
+And timm's own dataset would silently put its neighbour in a corrupt file's place; here that is an error.
+
+B = batch, N = samples of a set, S = pixels a side, V = views.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as TF
+from PIL import Image
+from timm.data import create_loader
+from torch import Tensor
+
+from kdbench.data.augment import Draws, augment, part_of
+from kdbench.data.batches import Fed, Feed, Resident, choices, taken
+from kdbench.data.dataset import Dataset, ImageSet, Split, duplicates, first, repeated
+from kdbench.data.decode_cache import home
+from kdbench.data.folders import TRAIN, Files, nfc, part, reached
+from kdbench.data.images import read_image
+from kdbench.data.sources import list_files
+from kdbench.errors import KdbenchError
+from kdbench.suites.schema import View
+
+WORKERS = 8  # at most, unless a suite says otherwise
+READ_AT_MOST = 1 << 28  # bytes of files that are compared
+
+
+@dataclass(frozen=True, eq=False)
+class FileSet:
+    """``files`` (bytes [N], seen from ``root``) with ``targets`` int64 [N], shown at ``size`` pixels a side.
+
+    ``lengths``: the files', int64 [N], in bytes.
+    ``resize``: what the shorter side is brought to before the centre crop of evaluation.  ``workers``: processes
+    that decode; 0 decodes in this one.
+    """
+
+    root: Path
+    files: np.ndarray
+    lengths: np.ndarray
+    targets: Tensor
+    size: int
+    resize: int
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def keep(self, mask: Tensor) -> FileSet:
+        """The samples where ``mask`` (bool [N]) is true, in the same order."""
+        kept = mask.numpy()
+        return replace(self, files=self.files[kept], lengths=self.lengths[kept], targets=self.targets[mask])
+
+    def path(self, row: int) -> Path:
+        """Where sample ``row`` lies."""
+        return self.root / os.fsdecode(self.files[row])
+
+
+def image_folder(name: str, data_dir: Path | None) -> Path:
+    """Where the class folders of ``name`` are: ``data_dir`` (None: KDBENCH_DATA, else the cache) or ``name`` in it."""
+    base = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
+    for folder in (base / name, base):
+        if part(folder, TRAIN):
+            return folder
+    raise KdbenchError(
+        f"no images of {name} in {base}: looked for train/<class>/*.JPEG beside val/, there and in {name}/; put them "
+        "there, or name their folder with --data-dir"
+    )
+
+
+def list_images(
+    name: str,
+    root: Path,
+    size: int,
+    resize: int = 0,
+    per_class: tuple[int | None, int | None] = (None, None),
+    workers: int | None = None,
+) -> Dataset[FileSet]:
+    """The image files below ``root`` (see `list_files`) as a data set of files.
+
+    ``resize`` 0: ``size``.  ``per_class``: keep only so many train and test images of each class.  Order and id come
+    from each file's place below its part and its length in bytes, and from ``size`` and ``resize``: reading the
+    pixels of 140 GB to name them would take hours. Raises KdbenchError for folders that are missing, empty or strange.
+    """
+    listing = list_files(name, root)
+    workers = min(WORKERS, _processors()) if workers is None else workers
+    identity, whole = (hashlib.sha256(f"{size} {resize or size}".encode()) for _ in range(2))
+    parts = []
+    for folder, files, limit in zip(listing.parts, (listing.train, listing.test), per_class, strict=True):
+        keys, lengths = _keys(folder, files, listing.folder_names)
+        order = np.lexsort((keys[:, 1], keys[:, 0]))
+        places, targets = _placed(folder, files)
+        samples = FileSet(
+            folder, places[order], lengths[order], targets[order], size, resize or size, workers
+        )
+        keys = keys[order]
+        whole.update(f"\n{len(keys)}\n".encode() + keys.tobytes())
+        if limit is not None:
+            few = first(samples.targets, torch.full((len(listing.class_names),), limit))
+            samples, keys = samples.keep(few), keys[few.numpy()]
+        parts.append(samples)
+        identity.update(f"\n{len(keys)}\n".encode() + keys.tobytes())
+    found, limited = (made.hexdigest()[:12] for made in (identity, whole))
+    return Dataset(name, parts[0], parts[1], listing.class_names, found, listing.notes, limited=limited)
+
+
+def _placed(folder: Path, files: Files) -> tuple[np.ndarray, Tensor]:
+    """Where each file is, seen from its part's folder, and its target."""
+    below = len(str(folder)) + 1
+    places = np.array([os.fsencode(path[below:]) for path, _ in files])
+    return places, torch.tensor([label for _, label in files])
+
+
+def _keys(folder: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """What a file is known by: the hash of its place and length (2 numbers of 8 bytes each); and the length.
+
+    The place is spelled in NFC and starts with the class's folder, even where the label comes from annotations.
+    """
+    below = len(str(folder)) + 1
+    lengths = [reached(path).st_size for path, _ in files]
+    hashed = []
+    for (path, label), length in zip(files, lengths, strict=True):
+        place, top = nfc(path[below:]), f"{names[label]}/"
+        place = place if place.startswith(top) else top + place
+        hashed.append(hashlib.blake2b(b"%b\n%d" % (os.fsencode(place), length), digest_size=16).digest())
+    return np.frombuffer(b"".join(hashed), ">u8").reshape(-1, 2), np.array(lengths, np.int64)
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count_duplicates(dataset: Dataset, parts: Split) -> int | None:
+    """How many of the images that are measured on are in the training images too; None where it would take long.
+
+    In memory pixel for pixel; of files byte for byte, for decoding them all would take hours: those that have the
+    length of one of the other part are read, up to 256 MiB of them.
+    """
+    if not isinstance(parts.train, FileSet):
+        known = dataset.test_in_train if parts.name == "test" else None
+        return duplicates(parts.train, parts.evaluation) if known is None else known
+    train, test = parts.train, parts.evaluation
+    common = np.intersect1d(train.lengths, test.lengths)
+    candidates = [(part, np.flatnonzero(np.isin(part.lengths, common))) for part in (train, test)]
+    if sum(int(part.lengths[rows].sum()) for part, rows in candidates) > READ_AT_MOST:
+        return None
+    return repeated(*([_content(part.path(row)) for row in rows.tolist()] for part, rows in candidates))
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    except OSError as error:
+        raise KdbenchError(f"{file} cannot be read ({error.strerror}); replace or remove it") from error
+
+
+class Streamed:
+    """A feed whose images are decoded while it is read."""
+
+    def __init__(self, samples: FileSet, device: torch.device) -> None:
+        self.samples, self.device = samples, device
+        self.targets = samples.targets.to(device)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def epoch(
+        self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
+    ) -> Iterator[Fed]:
+        order, draws = choices(views, where, len(self), (self.samples.size,) * 2)
+        rest = order[first_step * batch_size :]
+        batches = self._batches(Pictures(self.samples, rest, views, draws), batch_size)
+        for rows, (index, images) in zip(order.split(batch_size)[first_step:], batches, strict=True):
+            yield Fed(rows, index, self.targets[index], images, taken(draws, rows))
+
+    def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        pictures = Pictures(self.samples, torch.arange(len(self)), {"plain": View()}, {"plain": {}})
+        for index, images in self._batches(pictures, batch_size):
+            yield index, self.targets[index], images["plain"]
+
+    def _batches(self, pictures: Pictures, batch_size: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Index [B] and images by view. Raises KdbenchError naming a file that cannot be decoded."""
+        size, resize = self.samples.size, self.samples.resize
+        loader = create_loader(
+            pictures,  # type: ignore[arg-type]
+            size,
+            batch_size,
+            is_training=False,  # keep our order and the last batch; `Pictures` makes the random views
+            crop_pct=size / (resize + 0.5),  # timm resizes to floor(size / crop_pct)
+            mean=(0.0,) * 3,  # to 0..1 on the device: a Net normalises
+            std=(1.0,) * 3,
+            num_workers=self.samples.workers,
+            collate_fn=_collate,
+            pin_memory=self.device.type == "cuda",
+            device=self.device,
+            persistent_workers=False,
+            worker_seeding=_deaf,  # type: ignore[arg-type]
+        )
+        try:
+            for images, index in loader:
+                yield index, dict(zip(pictures.views, images.unbind(), strict=True))
+        except KdbenchError as error:  # from a worker it comes with the worker's traceback before it
+            raise KdbenchError(str(error).strip().splitlines()[-1].removeprefix(f"{_NAME}: ")) from None
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise KdbenchError(
+                f"{str(error).splitlines()[0]}: a process that decodes images died, mostly for want of memory or of"
+                " space in /dev/shm; free some, or give the suite's dataset fewer workers"
+            ) from error
+
+
+_NAME = f"{KdbenchError.__module__}.{KdbenchError.__qualname__}"
+
+
+class Pictures(torch.utils.data.Dataset):
+    """What workers run: (uint8 [V, S, S, 3], place in the set) of the samples ``order`` [N], decoded once each."""
+
+    def __init__(
+        self, samples: FileSet, order: Tensor, views: Mapping[str, View], draws: Mapping[str, Draws]
+    ) -> None:
+        self.samples, self.order, self.views, self.draws = samples, order, views, draws
+        self.transform: Any = None  # PIL image -> uint8 [3, S, S]; the loader factory sets it
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        row = int(self.order[number])
+        picture = Image.fromarray(read_image(self.samples.path(row)))
+        drawn = taken(self.draws, torch.tensor([row]))
+        return torch.cat([self._shown(picture, view, drawn[name]) for name, view in self.views.items()]), row
+
+    def _shown(self, picture: Image.Image, view: View, draws: Draws) -> Tensor:
+        """uint8 [1, S, S, 3]."""
+        if view.scale:
+            part = part_of(view, draws["part"][0].tolist(), picture.height, picture.width)
+            pixels = TF.pil_to_tensor(TF.resized_crop(picture, *part, [self.samples.size] * 2))
+        else:
+            pixels = self.transform(picture)
+        return augment(view, pixels.permute(1, 2, 0)[None].contiguous(), draws)
+
+
+def _collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    """uint8 [V, B, 3, S, S], each view channels_last, and places [B]."""
+    pictures, rows = zip(*samples, strict=True)
+    return torch.stack(pictures, dim=1).permute(0, 1, 4, 2, 3), torch.tensor(rows)
+
+
+def _deaf(worker: Any) -> int:
+    """Ctrl-C is for the main process to hear: it finishes its step and saves. Returns the worker's seed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return worker.seed
+
+
+def open_feed(samples: ImageSet | FileSet, device: torch.device) -> Feed:
+    """The feed of a set on ``device``."""
+    return Streamed(samples, device) if isinstance(samples, FileSet) else Resident(samples, device)

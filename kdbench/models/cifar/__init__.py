@@ -1,0 +1,1 @@
+"""The KD literature's networks for 32 x 32 images."""

@@ -1,0 +1,101 @@
+"""ShuffleNetV2 of width 1 (Ma et al., ECCV 2018, arXiv:1807.11164), as the KD literature has it for 32 px.
+
+A 1x1 stem of 24 channels without stride or pooling; three stages of 116, 232, 464 channels, each one
+halving block and 3, 7, 3 basic ones; a 1x1 convolution to 1024; global pooling. Parameter names are those
+of the RepDistiller and mdistiller checkpoints. ``preact`` is shuffled like ``stages`` here (mdistiller's
+is not), so that relu(preact) == stages channel by channel.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.models.cifar.base import CifarNet, Maps, info, register, run_stage
+from kdbench.models.cifar.shufflenetv1 import shuffle
+
+STEM, WIDTHS, LAST, COUNTS = 24, (116, 232, 464), 1024, (3, 7, 3)
+
+
+class BasicUnit(nn.Module):
+    """Half of the channels pass, the other half is convolved: [B, channels, H, W] -> the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.conv1 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(half)
+        self.conv2 = nn.Conv2d(half, half, 3, 1, 1, groups=half, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(half)
+
+    def preact(self, x: Tensor) -> Tensor:
+        """Before the last ReLU, which the passing half, never negative, may share."""
+        kept, y = x.chunk(2, 1)
+        y = F.relu(self.bn1(self.conv1(y)), inplace=True)
+        y = self.bn3(self.conv3(self.bn2(self.conv2(y))))
+        return shuffle(torch.cat([kept, y], 1), 2)
+
+
+class DownUnit(nn.Module):
+    """Both branches see all channels: [B, inputs, H, W] -> [B, outputs, H/2, W/2]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        half = outputs // 2
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, 2, 1, groups=inputs, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv2 = nn.Conv2d(inputs, half, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(inputs, half, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(half)
+        self.conv4 = nn.Conv2d(half, half, 3, 2, 1, groups=half, bias=False)
+        self.bn4 = nn.BatchNorm2d(half)
+        self.conv5 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn5 = nn.BatchNorm2d(half)
+
+    def preact(self, x: Tensor) -> Tensor:
+        """Both branches before their last ReLU."""
+        left = self.bn2(self.conv2(self.bn1(self.conv1(x))))
+        right = F.relu(self.bn3(self.conv3(x)), inplace=True)
+        right = self.bn5(self.conv5(self.bn4(self.conv4(right))))
+        return shuffle(torch.cat([left, right], 1), 2)
+
+
+class ShuffleNetV2(CifarNet):
+    """Initialised as torch has it, like the literature's."""
+
+    classifier_name = "linear"
+
+    def __init__(self, num_classes: int = 100, in_chans: int = 3) -> None:
+        places = [info(f"layer{i + 1}", width, 2 ** (i + 1)) for i, width in enumerate(WIDTHS)]
+        super().__init__(num_classes, LAST, places)
+        self.conv1 = nn.Conv2d(in_chans, STEM, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM)
+        self.layer1 = _stage(STEM, WIDTHS[0], COUNTS[0])
+        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], COUNTS[1])
+        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], COUNTS[2])
+        self.conv2 = nn.Conv2d(WIDTHS[2], LAST, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(LAST)
+        self.linear = nn.Linear(LAST, num_classes)
+
+    def forward_stages(self, x: Tensor) -> tuple[Maps, Maps]:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        one, before_one = run_stage(self.layer1, x)
+        two, before_two = run_stage(self.layer2, one)
+        three, before_three = run_stage(self.layer3, two)
+        return (one, two, three), (before_one, before_two, before_three)
+
+    def final_map(self, stages: Maps, preacts: Maps) -> Tensor:
+        return F.relu(self.bn2(self.conv2(stages[-1])))
+
+    def stage_norms(self) -> tuple[None, ...]:
+        """The last BatchNorm of a stage spans half of its channels."""
+        return None, None, None
+
+
+def _stage(inputs: int, outputs: int, count: int) -> nn.Sequential:
+    return nn.Sequential(DownUnit(inputs, outputs), *(BasicUnit(outputs) for _ in range(count)))
+
+
+register("shufflenetv2", ShuffleNetV2, "linear")

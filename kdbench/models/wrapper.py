@@ -1,0 +1,168 @@
+"""Net: a timm model that normalises its images and hands out what methods ask for, in one forward.
+
+B images, C classes, D embedding size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.errors import KdbenchError
+from kdbench.method import ModelFacts, Needs, Outputs, StageFacts
+from kdbench.models.cifar.base import CifarNet
+from kdbench.models.flops import looking, sample
+from kdbench.models.stages import as_map, stage_indices
+
+# How far the logits of two orders of the same fp32 arithmetic may lie apart, relative to the largest.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Maps:
+    """All that one forward yields, in the precision it was computed in. ``before`` is None where unknown."""
+
+    stages: tuple[Tensor, ...]
+    before: tuple[Tensor, ...] | None
+    final: Tensor
+
+
+class Net(nn.Module):
+    """``model`` behind the normalisation of images in 0..1 by ``mean`` and ``std``. State dict: ``model.*``.
+
+    Raises KdbenchError for a model that lacks timm's interface or whose classifier is not one linear layer.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.name = _name(model)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        for part in ("forward_intermediates", "forward_head", "get_classifier", "feature_info"):
+            if not hasattr(model, part):
+                raise KdbenchError(f"model {self.name!r} cannot be used: it has no timm {part}")
+        classifier = model.get_classifier()  # type: ignore[operator]
+        if not isinstance(classifier, nn.Linear | nn.Conv2d):
+            raise KdbenchError(f"model {self.name!r} cannot be used: its classifier is not one linear layer")
+        self._indices = [] if isinstance(model, CifarNet) else stage_indices(model)
+        self._signed: bool | None = None  # measured on first use: no stage of this model ends in a ReLU
+
+    def forward(self, images: Tensor, needs: Needs = Needs()) -> Outputs:  # noqa: B008 (frozen)
+        """Images [B, 3, H, W] in 0..1 -> Outputs in fp32; the logits are the same bits whatever is asked.
+
+        Raises KdbenchError when ``needs.preact`` is asked of a model that cannot give it.
+        """
+        if needs.preact and not self._has_preact(images.shape[-1]):
+            raise KdbenchError(
+                f"model {self.name!r} cannot give maps before their last ReLU: choose one of kdbench's own"
+                " networks or a method without `preact`"
+            )
+        maps = self._maps(images)
+        embedding = self._embed(maps.final)
+        before = maps.stages if maps.before is None else maps.before
+        return Outputs(
+            logits=self.classify(embedding),
+            embedding=embedding if needs.embedding else None,
+            features=self._features(maps).float() if needs.features else None,
+            stages=tuple(stage.float() for stage in maps.stages) if needs.stages else None,
+            preact=tuple(stage.float() for stage in before) if needs.preact else None,
+            classify=self.classify if needs.classifier else None,
+        )
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """The model's own last layer, in fp32 also under autocast: [B, D] -> [B, C]."""
+        layer = self.model.get_classifier()  # type: ignore[operator]
+        with torch.autocast(embedding.device.type, enabled=False):
+            if isinstance(layer, nn.Conv2d):  # 1x1, as in timm's resnetv2
+                return layer(embedding.float()[:, :, None, None]).flatten(1)
+            return layer(embedding.float())
+
+    def facts(self, size: int) -> ModelFacts:
+        """What methods may know of this model at ``size`` px, measured by one forward in evaluation mode.
+
+        The model, its mode and the global random state stay as they were. The BatchNorm terms are copies.
+        Raises KdbenchError naming the model when it cannot take the size, or its parts do not add up to it.
+        """
+        with looking(self):
+            images = sample(self, 2, size)
+            try:
+                maps = self._maps(images)
+                embedding = self._embed(maps.final)
+                features = self._features(maps).float()
+                logits, whole = self.classify(embedding), self.model(self._normalise(images))
+            except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, IndexError) as error:
+                reason = str(error).strip().split("\n")[0] or type(error).__name__
+                raise KdbenchError(
+                    f"model {self.name!r} does not work on {size} px images: {reason}"
+                ) from error
+        if not _close(logits, whole):
+            raise KdbenchError(
+                f"model {self.name!r} cannot be used: its logits are not its classifier on its embedding"
+            )
+        norms = self.model.stage_norms() if isinstance(self.model, CifarNet) else (None,) * len(maps.stages)
+        return ModelFacts(
+            stages=tuple(map(_stage_facts, maps.stages, norms)),
+            feature_channels=features.shape[1],
+            feature_size=(features.shape[2], features.shape[3]),
+            embedding_size=embedding.shape[1],
+            classify=self.classify,
+            # on the embedding, not the logits: a head that starts at zero would agree with anything
+            linear_head=_close(embedding, features.mean((2, 3))),
+            has_preact=self._has_preact(size),
+        )
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+    def _maps(self, images: Tensor) -> Maps:
+        x = self._normalise(images)
+        if isinstance(self.model, CifarNet):
+            stages, before = self.model.forward_stages(x)
+            return Maps(stages, before, self.model.final_map(stages, before))
+        final, taken = self.model.forward_intermediates(x, indices=self._indices, output_fmt="NCHW")  # type: ignore
+        return Maps(tuple(taken), None, final)
+
+    def _embed(self, final: Tensor) -> Tensor:
+        """What the last layer sees, [B, D] in fp32."""
+        return self.model.forward_head(final, pre_logits=True).flatten(1).float()  # type: ignore[operator]
+
+    def _features(self, maps: Maps) -> Tensor:
+        return as_map(maps.final, maps.stages[-1], self.model.num_features)  # type: ignore[arg-type]
+
+    def _has_preact(self, size: int) -> bool:
+        """Ours tell; of others every stage must hold negative values: then none ends in a ReLU."""
+        if isinstance(self.model, CifarNet):
+            return True
+        if self._signed is None:
+            with looking(self):
+                stages = self._maps(sample(self, 2, size)).stages
+            self._signed = all(bool((stage < 0).any()) for stage in stages)
+        return self._signed
+
+
+def _stage_facts(stage: Tensor, norm: nn.BatchNorm2d | None) -> StageFacts:
+    channels, size = stage.shape[1], (stage.shape[2], stage.shape[3])
+    if norm is None:
+        return StageFacts(channels, size)
+    return StageFacts(channels, size, norm.weight.detach().clone(), norm.bias.detach().clone())
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal up to rounding."""
+    return a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * b.abs().max())
+
+
+def _name(model: nn.Module) -> str:
+    """The model's name in timm's registry, or its class."""
+    return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
+
+
+def place(net: Net, device: torch.device) -> Net:
+    """The net on ``device``, its weights stored channels_last."""
+    net.to(device)
+    return net.to(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Selection -> cells -> cohorts."""

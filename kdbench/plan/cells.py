@@ -1,0 +1,162 @@
+"""Selection -> cells -> cohorts. A cell is one training run; its id hashes all that can change its number."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kdbench import method as method_module
+from kdbench import registry
+from kdbench.errors import KdbenchError
+from kdbench.method import Method, Needs
+from kdbench.plan.selection import Sets
+from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite, replace_recipe
+from kdbench.suites.schema import View
+from kdbench.teachers.logit_cache import STORAGE, outcomes
+from kdbench.utils.hashing import canonical, digest
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run, as plain data. ``teacher`` and ``teacher_id`` are None where the method needs no teacher."""
+
+    suite: str
+    dataset: DataSpec
+    split: str
+    split_id: str
+    views: Mapping[str, View]
+    recipe: Recipe
+    recipe_id: str
+    teacher: str | None
+    teacher_id: str | None
+    student: str
+    student_model: ModelSpec
+    method: str
+    params: Mapping[str, Any]
+    seed: int
+    variant: str = ""
+    teacher_cache: str | None = None  # how the teacher's logits were stored, where they come from its cache
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.variant}".strip()
+
+    def build_method(self) -> Method:
+        """The method with this cell's parameters."""
+        return registry.create(self.method, self.params)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that can change the number, and nothing else."""
+        method = self.build_method()
+        cache = {"teacher_cache": self.teacher_cache} if self.teacher_cache else {}
+        return {
+            **self._conditions(method.needs),
+            "teacher": [self.teacher, self.teacher_id],
+            "method": [self.method, method.version, method.params],
+            "seed": self.seed,
+            **cache,
+        }
+
+    def _conditions(self, needs: Needs) -> dict[str, Any]:
+        views = self.recipe.views(needs.views)
+        return {
+            "split": self.split_id,
+            "normalise": [self.dataset.mean, self.dataset.std],
+            "views": {name: self.views[name].identity() for name in views},
+            "recipe": self.recipe.identity(),
+            "student": [self.student, self.student_model.arch, dict(self.student_model.args)],
+        }
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The setting (see `kdbench.results.setting`): the identity less method, parameters, teacher and seed.
+
+        ``teacher_logits``: computed or from the cache; only where the method could be trained from the cache.
+        """
+        needs = self.build_method().needs
+        facts = self._conditions(needs)
+        if cacheable(needs, self.recipe, self.views):
+            facts["teacher_logits"] = self.teacher_cache or "computed"
+        return facts
+
+    def setting(self) -> dict[str, str]:
+        """The columns of a row that say the setting."""
+        return {"setting": digest(self.facts), "facts": canonical(self.facts)}
+
+    @cached_property
+    def id(self) -> str:
+        return digest(self.identity())
+
+
+def recipe_id(recipe: Recipe) -> str:
+    """The suite's recipe, before pairs change parts of it: rows of different ids never share a table."""
+    return digest(recipe.identity())
+
+
+def plan_cells(
+    suite: Suite,
+    methods: Sequence[str],
+    pairs: Sequence[Pair],
+    seeds: Sequence[int],
+    sets: Sets,
+    split: str,
+    split_id: str,
+    teacher_ids: Mapping[str, str | None],
+    teacher_cache: bool = False,
+) -> list[Cell]:
+    """The whole matrix, seeds outermost, each id once.
+
+    Parameters are, in rising order of say: the method's defaults, the suite's, the pair's, the user's ``sets``.
+    """
+    base_id = recipe_id(suite.recipe)
+    matrix: dict[str, Cell] = {}
+    for seed, pair, name in itertools.product(seeds, pairs, methods):
+        recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
+        standard = {**suite.params.get(name, {}), **pair.params.get(name, {})}
+        choices = sets.get(name, {})
+        for values in itertools.product(*choices.values()):
+            method = registry.create(name, {**standard, **dict(zip(choices, values, strict=True))})
+            usual = registry.create(name, standard)
+            set_here = {k: getattr(method, k) for k in choices if getattr(method, k) != getattr(usual, k)}
+            cell = Cell(
+                suite=suite.name,
+                dataset=suite.dataset,
+                split=split,
+                split_id=split_id,
+                views=suite.views,
+                recipe=recipe,
+                recipe_id=base_id,
+                teacher=pair.teacher if method.needs.teacher else None,
+                teacher_id=teacher_ids[pair.teacher] if method.needs.teacher else None,
+                student=pair.student,
+                student_model=suite.model(pair.student),
+                method=name,
+                params={key: getattr(method, key) for key in method_module.field_types(type(method))},
+                seed=seed,
+                variant=" ".join(f"{key}={_show(value)}" for key, value in set_here.items()),
+                teacher_cache=STORAGE
+                if teacher_cache and cacheable(method.needs, recipe, suite.views)
+                else None,
+            )
+            for view in method.needs.views:
+                if view not in suite.views:
+                    raise KdbenchError(
+                        f"{name} needs the view {view!r}; add [views.{view}] to suite {suite.name}"
+                    )
+            matrix.setdefault(cell.id, cell)
+    return list(matrix.values())
+
+
+def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:
+    """Whether a method's teacher outputs are logits alone, of at least one view that has a finite table."""
+    if not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
+        return False
+    return any(outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else canonical(value)

@@ -1,0 +1,49 @@
+"""Which cells train side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from kdbench.plan.cells import Cell
+from kdbench.utils.hashing import canonical
+
+Position = tuple[int, int]  # (epoch, step) already done
+
+
+def form_cohorts(missing: Iterable[Cell], positions: Mapping[str, Position]) -> list[list[Cell]]:
+    """Cells that train side by side: equal data, views, batch size, epochs, precision, teacher, seed and position.
+
+    Cells without a teacher join a cohort that has one, where there is one.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for cell in missing:
+        key = canonical(
+            [
+                cell.split_id,
+                [cell.dataset.mean, cell.dataset.std],
+                {name: view.identity() for name, view in cell.views.items()},
+                [
+                    cell.recipe.batch_size,
+                    cell.recipe.epochs,
+                    cell.recipe.reference_epochs,
+                    cell.recipe.precision,
+                ],
+                [cell.seed, positions.get(cell.id, (0, 0))],
+            ]
+        )
+        groups.setdefault(key, []).append(cell)
+    result: list[list[Cell]] = []
+    for group in groups.values():
+        by_teacher: dict[tuple[str, str] | None, list[Cell]] = {}
+        for cell in group:
+            by_teacher.setdefault((cell.teacher, cell.teacher_id or "") if cell.teacher else None, []).append(
+                cell
+            )
+        alone = by_teacher.pop(None, [])
+        with_teacher = list(by_teacher.values())
+        if with_teacher:
+            with_teacher[0][:0] = alone
+        elif alone:
+            with_teacher = [alone]
+        result += with_teacher
+    return result

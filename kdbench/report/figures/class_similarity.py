@@ -1,0 +1,188 @@
+"""Class by class, how alike student and teacher predict: cosines of their mean probability vectors, beside kd's.
+
+C classes; P [C, C] holds in row c a model's mean probability vector over the samples of class c. A student that keeps
+classes apart as its teacher does has a bright diagonal and, off it, no more than the teacher's own matrix shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kdbench.report import predictions
+from kdbench.report.figures import style
+from kdbench.report.leaderboard import Board
+from kdbench.report.render import markdown as pipes
+from kdbench.results.statistics import summary
+
+TEACHER = "(teacher)"
+SCALARS = ["same", "other", "mass"]
+MOST = 200  # classes that a figure can show
+COLUMNS = ["table", "label", "pair", "measure", "mean", "std", "n", "delta", "low", "high"]
+DIGITS = 4  # of the cosines that are kept
+
+
+class Measured(NamedTuple):
+    """What the details of runs say, for all tables.
+
+    runs: table, label, pair, seed and the `scalars`; the teacher's own stand under TEACHER. matrices: table, label,
+    class and one column a class: the cosines of student (line) with teacher (column), mean over seeds, then over
+    the common pairs; the teacher's with itself under TEACHER.
+    """
+
+    runs: pd.DataFrame
+    matrices: pd.DataFrame
+
+
+def cosines(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    """P of the student, P of the teacher -> [C, C] cosine of student class c with teacher class d.
+
+    NaN in the lines and columns of a class without samples.
+    """
+    with np.errstate(invalid="ignore"):
+        rows, columns = (p / np.linalg.norm(p, axis=1, keepdims=True) for p in (student, teacher))
+    return rows @ columns.T
+
+
+def scalars(student: np.ndarray, cosine: np.ndarray) -> dict[str, float]:
+    """P of the student and its cosines with the teacher's -> how far it keeps the classes apart.
+
+    same: mean cosine of a class with itself; other: with the other classes, the mean off the diagonal; mass: the mean
+    probability, in percent, that the student gives to wrong classes, 1 - the mean of P's diagonal.
+    """
+    seen = student.sum(axis=1) > 0
+    off = ~np.eye(len(cosine), dtype=bool)
+    return {
+        "same": float(np.nanmean(np.diag(cosine))),
+        "other": float(np.nanmean(cosine[off])),
+        "mass": float(100 * (1 - np.diag(student)[seen].mean())),
+    }
+
+
+def measure(boards: Sequence[Board], folders: Sequence[Path]) -> Measured:
+    """All runs whose details hold the student's class means, against the teacher of their pair.
+
+    Matrices are over the leaderboard's common pairs, so of methods (`style.main`) that have them all, and for at
+    most MOST classes.
+    """
+    runs, matrices = [], []
+    for board in boards:
+        done, shown = board.table.finished, set(style.main(board.labels))
+        teachers = {
+            str(pair): p for pair, rows in done.groupby("pair") if (p := _teacher(rows, folders)) is not None
+        }
+        found = {(TEACHER, pair): [cosines(p, p)] for pair, p in teachers.items() if len(p) <= MOST}
+        known = {"table": board.table.heading}
+        runs += [
+            {**known, "label": TEACHER, "pair": pair, **scalars(p, cosines(p, p))}
+            for pair, p in teachers.items()
+        ]
+        readable = done[done["pair"].isin(list(teachers))]
+        for run, (student,) in predictions.read(readable, folders, "student_class_means"):
+            label, pair = str(run["label"]), str(run["pair"])
+            cosine = cosines(student, teachers[pair])
+            runs.append(
+                {**known, "label": label, "pair": pair, "seed": run["seed"], **scalars(student, cosine)}
+            )
+            if label in shown and len(cosine) <= MOST:
+                found.setdefault((label, pair), []).append(cosine)
+        matrices += _matrices(board, found)
+    whole = (
+        pd.concat(matrices, ignore_index=True)
+        if matrices
+        else pd.DataFrame(columns=["table", "label", "class"])
+    )
+    return Measured(pd.DataFrame(runs, columns=["table", "label", "pair", "seed", *SCALARS]), whole)
+
+
+def _teacher(rows: pd.DataFrame, folders: Sequence[Path]) -> np.ndarray | None:
+    """P of the one teacher of these runs; methods without a teacher are compared with it as well."""
+    found = next(predictions.read(rows, folders, "teacher_class_means"), None)
+    return None if found is None else found[1][0]
+
+
+def _matrices(board: Board, found: Mapping[tuple[str, str], Sequence[np.ndarray]]) -> list[pd.DataFrame]:
+    """label and pair -> cosines of each seed; mean over seeds, then over the common pairs, where all are there."""
+    common = [pair for pair in board.common if (TEACHER, pair) in found]
+    parts = []
+    for label in sorted({label for label, _ in found}) if common else []:
+        if all((label, pair) in found for pair in common):
+            mean = np.mean([np.mean(found[label, pair], axis=0) for pair in common], axis=0)
+            one = pd.DataFrame(mean.round(DIGITS), columns=[str(c) for c in range(len(mean))])
+            one.insert(0, "class", range(len(mean)))
+            parts.append(one.assign(table=board.table.heading, label=label))
+    return [part[["table", "label", *part.columns[:-2]]] for part in parts]
+
+
+def frame(runs: pd.DataFrame, boards: Sequence[Board]) -> pd.DataFrame:
+    """Runs -> mean, std (ddof 1) and n of each scalar over the seeds of a pair, and the paired difference to the
+    baseline with its 95 % interval; where ``pair`` is empty, over the common pairs, or the seeds of the one pair.
+    """
+    parts = []
+    for board in boards:
+        own = runs[runs["table"] == board.table.heading]
+        for scalar in SCALARS if len(own) else []:
+            parts += [
+                part.assign(table=board.table.heading, measure=scalar) for part in _parts(own, scalar, board)
+            ]
+    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _parts(runs: pd.DataFrame, scalar: str, board: Board) -> list[pd.DataFrame]:
+    filled = runs.fillna({"seed": -1})
+    scores = filled.pivot(index=["pair", "seed"], columns="label", values=scalar)
+    differences = summary.paired(scores, board.baseline) if board.baseline in scores else scores * np.nan
+    found = sorted(set(runs["pair"]))
+    parts = {pair: _summary(scores.loc[pair], differences.loc[pair]) for pair in found}
+    common = [pair for pair in board.common if pair in parts]
+    if len(common) == 1:
+        parts[""] = parts[common[0]]
+    elif common:
+        means = [values.groupby("pair").mean().loc[common] for values in (scores, differences)]
+        parts[""] = _summary(*(values.where(values.notna().all()) for values in means))
+    return [part.assign(pair=pair) for pair, part in parts.items()]
+
+
+def _summary(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """[match x label] each -> one line a label."""
+    half = summary.half_width(differences.std(), differences.count())
+    delta = differences.mean()
+    columns = {"mean": scores.mean(), "std": scores.std(), "n": scores.count()}
+    columns |= {"delta": delta, "low": delta - half, "high": delta + half}
+    return pd.DataFrame(columns).rename_axis("label").reset_index()
+
+
+def markdown(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> str:
+    """A table a table of results: each method's scalars over the common pairs, and the differences to the baseline."""
+    gap = f"Δ vs {baseline} [95%]"
+    header = ["method", "same class", "other classes", gap, "off-diagonal mass (%)", gap]
+    parts = []
+    for table, rows in data[data["pair"] == ""].groupby("table", sort=False):
+        other = rows[rows["measure"] == "other"].sort_values(["mean", "label"])["label"]
+        order = [TEACHER, *(label for label in other if label != TEACHER)]
+        cells = {(str(row["label"]), str(row["measure"])): row for row in rows.to_dict("records")}
+        lines = [_line(label, cells, compared=label not in (baseline, TEACHER)) for label in order]
+        parts += [f"## {table}", pipes.pipes(header, lines)]
+    parts.append(
+        "P: a model's mean probability vector over the samples of each class. Same class: mean cosine of the "
+        "student's and the teacher's vector of a class. Other classes: mean cosine of the student's vector of one "
+        "class with the teacher's of another (smaller: classes are kept further apart). Off-diagonal mass: mean "
+        "probability that the student gives to wrong classes. Mean ± std (n) over the common pairs, or over the "
+        "seeds of the one pair."
+    )
+    return pipes.page("Student and teacher, class by class", parts, footer)
+
+
+def _line(label: str, cells: Mapping[tuple[str, str], Mapping], compared: bool) -> list[str]:
+    texts = [label]
+    for scalar, form in zip(SCALARS, (".4f", ".4f", ".2f"), strict=True):
+        cell = cells[label, scalar]
+        texts.append(pipes.spread(cell["mean"], cell["std"], cell["n"], form))
+        if scalar != "same":
+            gap = pipes.interval(cell["delta"], cell["low"], cell["high"], f"+{form}")
+            texts.append(gap if compared else "")
+    return texts

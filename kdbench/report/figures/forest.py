@@ -1,0 +1,170 @@
+"""The main figure: paired differences against the baseline, every seed a dot, with mean and 95 % interval."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdbench.report.figures import style
+from kdbench.report.leaderboard import Board, level
+from kdbench.results.statistics import summary as stats
+
+COLUMNS = ["table", "panel", "label", "dot", "delta", "low", "high", "n", "note"]
+WIDTH = 1.6  # least inches of a panel
+LINE, THIN = 0.22, 0.11  # inches of a method in it, and the least
+READING = (
+    "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). Diamond: their mean. "
+    "Bar: 95% interval (pooled error); an arrow head where it leaves the panel, and the mean if beyond too."
+)
+
+
+def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
+    """What `draw` draws: for each panel and label a mean (low, high, n; a note where there is none) and dots.
+
+    A panel is one pair with its seeds, or the means of all pairs that a method shares with the baseline: ``dot`` names
+    the seed or the pair, and is empty in a mean. Panels without any interval are left out. ``shown``: the labels, else
+    those of `style.main`.
+    """
+    if not board.has_baseline:
+        return pd.DataFrame(columns=COLUMNS)
+    shown = style.main(board.labels) if shown is None else shown
+    others = [label for label in board.labels if label != board.baseline and label in shown]
+    differences = stats.paired(board.table.wide(), board.baseline)
+    parts = []
+    if board.over_pairs():
+        name = f"mean over {len(board.table.pairs)} pairs"
+        dots = board.cells["delta"].unstack("label").loc[board.table.pairs, others]
+        means = board.summary.loc[others, ["delta", "low", "high", "delta_n"]].copy()
+        means["note"] = np.where(means["delta"].isna(), "–", "")
+        parts.append(_panel(name, dots[means.index[means["delta"].notna()]], means))
+    for pair in board.table.pairs:
+        cells = level(board.cells, "pair", pair).loc[others]
+        means = cells.assign(delta=cells["delta"].where(cells["diverged"] == 0))
+        note = np.where(cells["diverged"] > 0, "diverged", np.where(cells["skipped"] != "", "n/a", "–"))
+        means["note"] = np.where(means["delta"].isna(), note, "")
+        seeds = level(differences, "pair", pair)
+        parts.append(_panel(pair, seeds.reindex(columns=others), means))
+    parts = [part for part in parts if part["low"].notna().any()]
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    return whole.assign(table=board.table.heading)[COLUMNS]
+
+
+def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
+    """dots [seed or pair x label], means [label] -> long rows."""
+    summary = means[["delta", "low", "high", "delta_n", "note"]].rename(columns={"delta_n": "n"})
+    summary = summary.rename_axis("label").reset_index().assign(dot="")
+    single = dots.rename_axis(index="dot", columns="label").melt(value_name="delta", ignore_index=False)
+    single = single.dropna(subset=["delta"]).reset_index().astype({"dot": str})
+    return pd.concat([summary, single.assign(note="")]).assign(panel=name)
+
+
+def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+    """One panel a pair, one line a method, as many as fit: the first panel and the best methods are always there."""
+    names, labels = list(data["panel"].unique()), list(data["label"].unique())
+    space = style.room([READING, *footer]) - 0.65
+    labels = labels[: max(1, int((space - 1.0) / THIN))]
+    left = 0.2 + 0.062 * max(len(line) for label in labels for line in _lines(label))
+    across = min(len(names), max(1, int((style.WIDE - left) / WIDTH)))
+    titles = {name: style.title(name, int((style.WIDE - left) / across / 0.066)) for name in names}
+    top = 0.25 + 0.14 * max(title.count("\n") + 1 for title in titles.values())
+    places = _places(labels)
+    line = min(LINE, (space - top) / _end(places))
+    tall = top + line * _end(places)
+    down = min(-(-len(names) // across), max(1, int(space / tall)))
+    shown = names[: across * down]
+    said = style.left_out(len(labels), data["label"].nunique(), "methods")
+    said += style.left_out(len(shown), len(names), "panels", "the heat map and ")
+    figure, (part,) = style.canvas(style.WIDE, [0.5 + tall * down], [READING, *said, *footer])
+    style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
+    grid = style.grid(part, (down, across), (left, 0.15, top + 0.2, 0.3), top, sharex=True, sharey=True)
+    block = data[data["panel"].isin(shown) & data["label"].isin(labels)]
+    panels = [(titles[name], block[block["panel"] == name]) for name in shown]
+    _panels(grid, panels, places, _limits(block))
+    size = min(7.5, 72 * line * 0.72)
+    grid[0, 0].set_yticks(
+        list(places.values()), ["\n".join(_lines(label)) for label in places], fontsize=size
+    )
+    grid[0, 0].set_ylim(_end(places), 0)
+    return figure
+
+
+def _lines(label: str) -> list[str]:
+    return textwrap.wrap(label, 28)
+
+
+def _places(labels: Sequence[str]) -> dict[str, float]:
+    """label -> its height on the axis, in methods; a label of two lines has more room."""
+    sizes = np.array([0.13 + 0.87 * len(_lines(label)) for label in labels])
+    return dict(zip(labels, np.cumsum(sizes) - sizes / 2, strict=True))
+
+
+def _end(places: dict[str, float]) -> float:
+    label, place = list(places.items())[-1]
+    return place + 0.065 + 0.435 * len(_lines(label))
+
+
+def _panels(
+    grid: np.ndarray,
+    panels: Sequence[tuple[str, pd.DataFrame]],
+    places: dict[str, float],
+    limits: tuple[float, float],
+) -> None:
+    across = grid.shape[1]
+    for i, ax in enumerate(grid.flat):
+        ax.set_visible(i < len(panels))
+        ax.tick_params(axis="x", labelbottom=i + across >= len(panels), length=2)
+        ax.tick_params(axis="y", length=0, pad=5)
+    for ax, (title, rows) in zip(grid.flat, panels, strict=False):
+        _draw_panel(ax, rows.assign(place=rows["label"].map(places)), limits)
+        ax.set_title(title)
+
+
+def _limits(block: pd.DataFrame) -> tuple[float, float]:
+    """0 and the means within `style.reach`, and the intervals as far as they do not shrink these to a third."""
+    most = style.reach(block.loc[block["dot"] == "", "delta"])
+    inside = block["delta"].clip(-most, most)
+    low, high = min(inside.min(), 0.0), max(inside.max(), 0.0)
+    room = (high - low) or 1.0
+    wanted_low, wanted_high = np.nanmin([low, block["low"].min()]), np.nanmax([high, block["high"].max()])
+    return max(wanted_low, low - room / 2) - 0.08 * room, min(wanted_high, high + room / 2) + 0.08 * room
+
+
+def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> None:
+    left, right = limits
+    ax.set_xlim(left, right)
+    ax.axvline(0, color=style.GREY, linewidth=0.8, zorder=0)
+    ax.grid(axis="y", color="#EEEEEE", linewidth=0.6)
+    ax.set_axisbelow(True)
+    rows = rows.assign(colour=rows["label"].map(style.colour))
+    dots, means = rows[rows["dot"] != ""], rows[(rows["dot"] == "") & rows["delta"].notna()]
+    ax.scatter(dots["delta"], dots["place"] + 0.22, s=6, c=dots["colour"], alpha=0.65, linewidths=0)
+    spans = means.dropna(subset=["low"])
+    ends = spans["low"].clip(left, right), spans["high"].clip(left, right)
+    ax.hlines(spans["place"] - 0.08, *ends, colors=list(spans["colour"]), linewidth=1.3)
+    for end, mark, side, sign in [(left, "<", "left", 1), (right, ">", "right", -1)]:
+        far = means[["low", "delta", "high"]].mul(sign).min(axis=1) < sign * end
+        ax.scatter(
+            [end] * far.sum(),
+            means["place"][far] - 0.08,
+            s=16,
+            c=means["colour"][far],
+            marker=mark,
+            clip_on=False,
+        )
+        for row in means[sign * means["delta"] < sign * end].to_dict("records"):
+            _say(ax, end, row["place"], f"  {row['delta']:+.1f}  ", ha=side)
+    looks: dict[str, Any] = {"s": 18, "marker": "D", "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
+    shown = means[means["delta"].between(left, right)]
+    ax.scatter(shown["delta"], shown["place"] - 0.08, c=shown["colour"], **looks)
+    for row in rows[rows["note"] != ""].to_dict("records"):
+        _say(ax, 0, row["place"], f" {row['note']}")
+
+
+def _say(ax: Axes, x: float, y: float, text: str, **more: Any) -> None:
+    ax.text(x, y, text, color=style.GREY, fontsize=7, va="center", **more)

@@ -1,0 +1,167 @@
+"""Boards -> markdown, CSV and the text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kdbench.report import order, reproducibility
+from kdbench.report.columns import columns, said_below
+from kdbench.report.figures.files import Picture
+from kdbench.report.leaderboard import Board
+from kdbench.report.notes import legend, notes
+from kdbench.report.render.markdown import escape, pipes
+
+CELL = [
+    "mean",
+    "std",
+    "n",
+    "bold",
+    "diverged",
+    "skipped",
+    "delta",
+    "low",
+    "high",
+    "p_family",
+    "error",
+    "state",
+]  # what the CSV gives of a cell
+SHOWN = ("forest", "curves")
+Texts = Sequence[str]  # a heading and one text a method
+
+
+def markdown(
+    suite: str, boards: Sequence[Board], footer: Texts, runs: pd.DataFrame, shown: Sequence[Picture] = ()
+) -> str:
+    """leaderboard.md: the main table, its notes, how to read it, its figures; an appendix of the others; provenance.
+
+    runs: the frame of `reproducibility`; its section is there only where a cell was trained more than once. shown: the
+    figures beside it; the main table's that are named in SHOWN are shown, the others linked.
+    """
+    first, *others = boards
+    parts = [f"# {suite}: leaderboard", *_section(first, "##")]
+    parts += ["## How to read it", _bullets(legend(first.baseline))]
+    if len(runs):
+        parts += ["## Reproducibility", escape(reproducibility.sentence(runs))]
+    if runs["differs"].any():
+        parts.append(pipes(reproducibility.HEADER, reproducibility.differing(runs)))
+    own = [picture for picture in shown if picture.table == 0]
+    parts += [f"![{picture.text}]({picture.name}.png)" for picture in own if picture.name in SHOWN]
+    parts += _links("Further figures", [picture for picture in own if picture.name not in SHOWN])
+    parts += [f"## {order.APPENDIX}"] if others else []
+    for i, board in enumerate(others, 1):
+        parts += _section(board, "###")
+        parts += _links("Figures", [picture for picture in shown if picture.table == i])
+    return "\n\n".join([*parts, "---", *footer]) + "\n"
+
+
+def _section(board: Board, mark: str) -> list[str]:
+    """Heading, table and notes."""
+    table = columns(board)
+    rows = zip(*([cell.marked("**{}**".format) for cell in column.cells] for column in table), strict=True)
+    return [f"{mark} {board.table.heading}", pipes([c.heading for c in table], rows), _bullets(notes(board))]
+
+
+def _links(title: str, shown: Sequence[Picture]) -> list[str]:
+    links = "\n".join(f"- [{picture.text}]({picture.name}.png)" for picture in shown)
+    return [f"{title}:", links] if links else []
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {escape(line)}" for line in lines)
+
+
+def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False, width: int = 80) -> str:
+    """The same for a terminal or a log file: no line is wider than ``width``; wide tables continue below.
+
+    The main table alone, with a line for each of the others; ``whole``: all of them in full.
+    """
+    full, named = (boards, ()) if whole else (boards[:1], boards[1:])
+    parts = [f"{suite}: leaderboard", *(part for board in full for part in _plain(board, width))]
+    parts.append("\n".join(_wrap(line, width) for line in legend(boards[0].baseline)))
+    if named:
+        lines = [f"{order.APPENDIX}, in leaderboard.md"]
+        lines += [f"  {board.table.heading}: {order.size(board.table)}" for board in named]
+        parts.append("\n".join(textwrap.fill(line, width, subsequent_indent="    ") for line in lines))
+    return "\n\n".join([*parts, *(_wrap(line, width) for line in footer)]) + "\n"
+
+
+def _plain(board: Board, width: int) -> list[str]:
+    """Heading, table and notes, as lines of at most ``width``."""
+    said = said_below(board)
+    shown = [column for column in columns(board) if column.heading not in said]
+    table = [[c.heading, *(cell.marked("{}*".format) for cell in c.cells)] for c in shown]
+    heading = _wrap(board.table.heading, width)
+    below = "\n".join(_wrap(line, width) for line in notes(board))
+    return [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width), below]
+
+
+def _wrap(line: str, width: int) -> str:
+    return textwrap.fill(line, width, subsequent_indent="  ")
+
+
+def _blocks(table: Sequence[Texts], width: int) -> list[str]:
+    """Columns side by side while they fit; the first one, the methods, begins every block."""
+    first, *rest = [_fold(column, 28 if i == 0 else 26) for i, column in enumerate(table)]
+    blocks = [[first]]
+    for column in rest:
+        if sum(_size(c) + 2 for c in blocks[-1]) + _size(column) > width:
+            blocks.append([first])
+        blocks[-1].append(column)
+    return [_grid(block) for block in blocks]
+
+
+Folded = list[list[str]]  # heading, then one cell a method, each as lines
+
+
+def _fold(column: Texts, most: int) -> Folded:
+    heading = column[0]
+    cells = [textwrap.wrap(cell, most, subsequent_indent="  ") or [""] for cell in column[1:]]
+    words = (min(len(word), 40) for word in heading.split())
+    size = max(*words, *(len(line) for lines in cells for line in lines))
+    return [textwrap.wrap(heading, size), *cells]
+
+
+def _size(column: Folded) -> int:
+    return max(len(line) for lines in column for line in lines)
+
+
+def _grid(block: Sequence[Folded]) -> str:
+    sizes = [_size(column) for column in block]
+    lines = []
+    for row in zip(*block, strict=True):
+        for i in range(max(map(len, row))):
+            texts = [cell[i] if i < len(cell) else "" for cell in row]
+            first, *rest = zip(texts, sizes, strict=True)
+            cells = [first[0].ljust(first[1]), *(text.rjust(size) for text, size in rest)]
+            lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
+    """leaderboard.csv: one line a table and method, full digits; the provenance in the last column."""
+    frames: list[pd.DataFrame] = []
+    for board in boards:
+        frame = board.summary.copy()
+        record = [r if isinstance(r, tuple) else (None,) * 3 for r in frame.pop("record")]
+        frame[["wins", "ties", "losses"]] = pd.DataFrame(record, index=frame.index, dtype="Int64")
+        frame["delta_n"] = frame["delta_n"].astype("Int64")
+        frame["detectable"], frame["detectable_over"] = board.power.detectable, board.power.unit
+        frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
+        places = [(name, pair) for pair in board.table.pairs for name in CELL]
+        cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[places]
+        cells.columns = pd.Index([f"{pair}: {name}" for name, pair in places])
+        t, frame = board.table, frame.join(cells).reset_index()
+        keys = {
+            "suite": suite,
+            "table": "appendix" if frames else "main",
+            "dataset": t.dataset,
+            "split": t.split,
+            "recipe_id": t.recipe_id,
+        }
+        keys |= {"epochs": t.epochs, "rule": f"top-1 on {t.split}, last epoch", "baseline": board.baseline}
+        frames.append(pd.concat([pd.DataFrame(keys, index=frame.index), frame], axis=1))
+    whole = pd.concat(frames, ignore_index=True)
+    return whole.assign(provenance=" ".join(footer)).to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,170 @@
+"""reproduction.md and .csv, the paper tables and the scatter: writes what `reproduction` finds, in words."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kdbench.report import reproduction
+from kdbench.report.figures import published as scatter
+from kdbench.report.figures import style
+from kdbench.report.render import paper_tables
+from kdbench.report.render.markdown import escape
+from kdbench.report.tables import Table
+from kdbench.results import published
+
+TITLE = "published numbers beside ours"
+LEGEND = [
+    "Ours: mean ± std (ddof 1) of the last epoch over (n) seeds. Δ: ours - published, by the published number's own "
+    "rule: where it is a best epoch, the best of our evaluated epochs (`best - last` higher; ranked nowhere), else our "
+    "last. Of several published numbers the nearest counts.",
+    "Verdict: differs, where the published number is outside the interval that our runs predict for it, with its own "
+    "error (its std where printed, else the error of our runs, over its runs, one where it is not said of how many), "
+    "by Holm over the table; agrees, where the true difference is shown to be within 0.5 points (two one-sided tests); "
+    "else undecided. The error is pooled over the methods of a table. Between two published numbers ours differs from "
+    "neither. A best epoch has a verdict where every epoch of ours after the last milestone was evaluated (else: no "
+    "best epoch); an unknown or only probable rule is bracketed by our last and our best epoch.",
+    "Rule: the epoch that is published: last, best (chosen on the test set) or unknown. "
+    "A range: sources contradict each other. Only numbers of this suite's protocol stand here. Papers often tune "
+    "parameters by pair; ours are the suite's.",
+]
+WEAK = "† {}: another teacher than the literature's."
+
+
+def write(
+    folder: Path,
+    suite: str,
+    tables: Sequence[Table],
+    footer: Sequence[str],
+    curves: pd.DataFrame | None = None,
+) -> str:
+    """Write reproduction.md and .csv, paper_*.md, .csv and .tex, published.png, .svg and .csv into ``folder``.
+
+    Returns the reproduction as text, at most 80 columns wide. Paper tables and the figure are written where something
+    is published of the suite's data; reproduction.md says why, where they are not.
+    """
+    data = reproduction.frame(suite, tables, curves)
+    points = scatter.frame(data)
+    found = paper_tables.layouts(data)
+    names = _sources(data)
+    (folder / "reproduction.md").write_text(
+        markdown(suite, data, names, found, len(points) > 0, footer), "utf-8"
+    )
+    whole = data.assign(suite=suite, provenance=" ".join(footer))
+    (folder / "reproduction.csv").write_text(whole.to_csv(index=False, lineterminator="\n"), "utf-8")
+    for name, kind in itertools.product(paper_tables.FILES, ("md", "tex", "csv")):
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)  # an earlier report's
+    for layout in found:
+        notes = [
+            *reproduction.headline(layout.lines),
+            *LEGEND,
+            *_notes(layout.lines),
+            *_cited(layout.lines, names),
+        ]
+        (folder / f"{layout.name}.md").write_text(
+            paper_tables.markdown(suite, layout, notes, footer), "utf-8"
+        )
+        (folder / f"{layout.name}.tex").write_text(paper_tables.tex(suite, layout, notes, footer), "utf-8")
+        (folder / f"{layout.name}.csv").write_text(paper_tables.csv(suite, layout, footer), "utf-8")
+    if len(points):
+        style.save(scatter.draw(points, footer), points, folder / "published")
+    return text(suite, data)
+
+
+def markdown(
+    suite: str,
+    data: pd.DataFrame,
+    names: Mapping[str, str],
+    layouts: Sequence[paper_tables.Layout],
+    drawn: bool,
+    footer: Sequence[str],
+) -> str:
+    """The headline, a table for each set of conditions, how to read it, reruns by others and sources."""
+    parts = [f"# {suite}: {TITLE}", "\n".join(f"- {line}" for line in reproduction.headline(data))]
+    header = "| pair | method | ours | best - last | published | rule | runs | Δ | verdict |"
+    for heading, lines in _beside(data).groupby("table", sort=False):
+        rows = [header, "|---|---|---:|---:|---:|---|---:|---:|---|"]
+        for cell in lines.to_dict("records"):
+            shown = [cell["pair"], cell["label"], paper_tables.ours(cell), _number(cell["inflation"], "+.2f")]
+            shown += [f"{cell['printed']} [{cell['keys']}]", cell["rule"], _number(cell["runs"], "g")]
+            shown += [
+                _number(cell["delta"], "+.2f") if cell["verdict"] else paper_tables.NONE,
+                _verdict(cell),
+            ]
+            rows.append("| " + " | ".join(escape(text) for text in shown) + " |")
+        parts += [f"## {heading}", "\n".join(rows)]
+    notes = [*_notes(data), *_cited(_beside(data), names)]
+    if len(_beside(data)):
+        parts += ["## How to read it", "\n".join(f"- {escape(line)}" for line in [*LEGEND, *notes])]
+    if layouts:
+        parts.append("As papers print it: " + ", ".join(f"[{x.title}]({x.name}.md)" for x in layouts) + ".")
+    figure = "No figure: there is no pair of a published number and ours to draw."
+    parts.append("![ours against published](published.png)" if drawn else figure)
+    return "\n\n".join([*parts, "---", *footer]) + "\n"
+
+
+def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
+    """The same for a terminal: for each pair and method ours, published, difference and verdict."""
+    parts = [f"{suite}: {TITLE}", "\n".join(_wrap(line, width) for line in reproduction.headline(data))]
+    for heading, lines in _beside(data).groupby("table", sort=False):
+        head = _wrap(str(heading), width)
+        parts.append(head + "\n" + "-" * max(map(len, head.split("\n"))))
+        parts += [
+            _wrap(str(pair), width) + "\n" + "\n".join(map(_line, own.to_dict("records")))
+            for pair, own in lines.groupby("pair")
+        ]
+    weak = [line for line in _notes(data) if line.startswith("†")]
+    return "\n\n".join([*parts, *(_wrap(line, width) for line in weak)]) + "\n"
+
+
+def _line(cell: dict) -> str:
+    """At most 80 columns; a long label stands on lines of its own."""
+    *above, label = textwrap.wrap(cell["label"], 18, subsequent_indent="  ")
+    delta = _number(cell["delta"], "+.2f") if cell["verdict"] else paper_tables.NONE
+    verdict = "not tested" if cell["why"] else _verdict(cell).replace(": no verdict", "")
+    line = f"  {label:<18}  {paper_tables.ours(cell):>18}  {cell['printed']:>11}  {delta:>6}  {verdict}"
+    return "\n".join([*(f"  {part}" for part in above), line.rstrip()])
+
+
+def _beside(data: pd.DataFrame) -> pd.DataFrame:
+    """The lines where ours and a published number stand side by side, or ours was tried."""
+    tried = (data["n"] + data["diverged"] > 0) | (data["skipped"] > 0)
+    return data[tried & (data["printed"] != "") & (data["metric"] == "top1") & (data["method"] != "teacher")]
+
+
+def _verdict(cell: dict) -> str:
+    if cell["why"]:
+        return "not comparable"
+    return (cell["verdict"] or paper_tables.NONE) + (" †" if cell["note"] else "")
+
+
+def _notes(data: pd.DataFrame) -> list[str]:
+    """Teachers below the expected accuracy, remarks on published numbers, and reruns that others have told of."""
+    lines = [WEAK.format(note) for note in sorted(set(data["note"]) - {""})]
+    noted = _beside(data)[_beside(data)["remarks"] != ""].groupby("remarks")["printed"]
+    lines += [f"{', '.join(values.unique())} {remark}." for remark, values in noted]
+    again = data[(data["reruns"] != "") & (data["metric"] == "top1")].drop_duplicates(["pair", "label"])
+    told = [f"{row['label']} on {row['pair']}: {row['reruns']}" for row in again.to_dict("records")]
+    return [*lines, *(["Reruns told by users, not published: " + "; ".join(told) + "."] if told else [])]
+
+
+def _sources(data: pd.DataFrame) -> dict[str, str]:
+    """key -> full name of all sources in the frame."""
+    return published.sources(published.load(), {key for found in data["keys"] for key in found.split()})
+
+
+def _cited(data: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    keys = {key for found in data["keys"] for key in found.split()}
+    return [f"[{key}] {name}" for key, name in names.items() if key in keys]
+
+
+def _number(value: float, form: str) -> str:
+    return paper_tables.NONE if pd.isna(value) else format(value, form)
+
+
+def _wrap(line: str, width: int) -> str:
+    return textwrap.fill(line, width, subsequent_indent="  ")

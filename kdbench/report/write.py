@@ -1,0 +1,92 @@
+"""Write the report of one suite: files to files, the same bytes for the same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+from kdbench.report import figures, reproducibility
+from kdbench.report.figures import files, style
+from kdbench.report.figures.files import Caption
+from kdbench.report.leaderboard import board
+from kdbench.report.load import Results, merge, places
+from kdbench.report.notes import provenance
+from kdbench.report.order import main_first
+from kdbench.report.render import html, latex, leaderboard, reproduction
+from kdbench.report.tables import tables
+
+BASELINE = "kd"
+
+
+def write_report(
+    suite: str, results: Results = "results", out: str | Path = "reports", baseline: str = BASELINE
+) -> str:
+    """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
+
+    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex
+    (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained
+    more than once, what `figures` draws (differences are against the method ``baseline``) and what `render.reproduction` writes.
+    Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged or ``out``
+    cannot be written.
+    """
+    merged = merge(suite, results)
+    if merged.attempts.empty:
+        where = ", ".join(map(str, places(results)))
+        raise KdbenchError(
+            f"no results for suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
+        )
+    found = main_first(tables(merged.records), suite)
+    boards = [board(table, baseline) for table in found]
+    compared = sorted({label for each in boards for label in each.labels})
+    if baseline not in [BASELINE, *compared]:
+        raise KdbenchError(
+            f"suite {suite!r} has no run of {baseline!r}; --baseline takes one of {', '.join(compared)}, or --suite "
+            "leaves this suite out"
+        )
+    footer = provenance(suite, found)
+    runs = reproducibility.frame(merged.attempts, merged.records)
+    kept = [
+        p.with_name(f"{p.stem}.details") if p.is_file() else p / f"{suite}.details" for p in places(results)
+    ]
+    folder = Path(out) / suite
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "leaderboard.csv").write_text(leaderboard.csv(suite, boards, footer), "utf-8")
+        (folder / "leaderboard.tex").write_text(latex.leaderboard(suite, boards, footer), "utf-8")
+        _write_or_remove(folder / "leaderboard-appendix.tex", latex.appendix(suite, boards, footer))
+        reproducibility.save(runs, folder / "reproducibility.csv")
+        files.clear(folder)
+        captions = figures.write(boards, merged.curves, kept, baseline, footer, folder)
+        with matplotlib.rc_context(style.RC):
+            reproduced = reproduction.write(folder, suite, found, footer, merged.curves)
+        shown = files.pictures(
+            folder, captions | {"published": Caption("Ours against published accuracies.")}
+        )
+        words = leaderboard.markdown(suite, boards, footer, runs, shown)
+        (folder / "leaderboard.md").write_text(words, "utf-8")
+        page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
+        (folder / "index.html").write_text(page, "utf-8")
+    except OSError as error:
+        raise KdbenchError(
+            f"cannot write {folder} ({error.strerror or error}); choose another --out"
+        ) from error
+    said = [reproducibility.sentence(runs)] if len(runs) else []
+    return leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced
+
+
+def _write_or_remove(file: Path, text: str) -> None:
+    """The file, or none where there is no text: an earlier report's would stay."""
+    if text:
+        file.write_text(text, "utf-8")
+    else:
+        file.unlink(missing_ok=True)
+
+
+def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELINE) -> str:
+    """All tables of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
+    found = main_first(tables(attempts), suite)
+    boards = [board(table, baseline) for table in found]
+    return leaderboard.text(suite, boards, provenance(suite, found), whole=True)

@@ -1,0 +1,1 @@
+"""Results files: columns, reading, writing, statistics, published numbers."""

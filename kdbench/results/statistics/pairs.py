@@ -1,0 +1,103 @@
+"""Differences to the baseline over several pairs, in two scopes.
+
+*These pairs*: the mean over exactly these, with the error of the seeds. *Pairs like these*: what to expect on another
+pair, with the error from pair to pair (methods x pairs, additive), which is larger. Pairs that share a teacher are not
+independent: there the unit is the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats as distributions
+
+from kdbench.results.statistics import flips
+from kdbench.results.statistics.baseline import against, with_limits
+from kdbench.results.statistics.blocks import POOLED, Pool
+from kdbench.results.statistics.fit import additive
+
+DOUBTFUL = 0.01  # level at which the residuals are held not to be normal
+
+
+class Alike(NamedTuple):
+    """cells: index method; delta, se, df, n = shared units, error, low, high, p, p_family (Dunnett), p_flip (largest
+    t; NaN below flips.fewest_units() units), decided = the one of the two to use. units: how many. normal: p of the
+    residuals' normality (Shapiro-Wilk). pool: the error behind them."""
+
+    cells: pd.DataFrame
+    units: int
+    normal: float
+    pool: Pool
+
+
+def these_pairs(cells: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Mean over pairs of each method's differences, the pairs held fixed.
+
+    ``cells``: index (method, pair), columns delta, se, df of baseline.against for each pair. Result: index method;
+    delta, se, df (Satterthwaite), pairs = how many have an interval and are in the mean, low, high, p, p_family.
+    """
+    known = cells[cells["se"].notna()]
+    methods = known.index.get_level_values(0)
+    k = known.groupby(methods, sort=False)["delta"].count()
+    squares = known["se"] ** 2
+    total = squares.groupby(methods, sort=False).sum()
+    parts = (squares**2 / known["df"]).groupby(methods, sort=False).sum()
+    smallest = known["df"].groupby(methods, sort=False).min()
+    mean = known["delta"].groupby(methods, sort=False).mean()
+    df = (total**2 / parts.where(parts > 0)).fillna(smallest)  # without spread any number serves
+    result = pd.DataFrame({"delta": mean, "se": np.sqrt(total) / k, "df": df, "pairs": k})
+    order = cells.index.get_level_values(0).unique()
+    result = with_limits(result.reindex(order), level)
+    return result.assign(pairs=result["pairs"].fillna(0).astype(int))
+
+
+def pairs_alike(
+    means: pd.DataFrame,
+    baseline: str,
+    teachers: pd.Series | None = None,
+    aside: Collection[str] = (),
+    level: float = 0.95,
+) -> Alike:
+    """Each method minus ``baseline`` over the pairs that both have; means [pair x method], NaN where none.
+
+    ``teachers``: pair -> teacher; where given, the unit is the teacher. KeyError where the baseline is no column.
+    """
+    units = means if teachers is None else by_teacher(means, teachers)
+    found = against(units, baseline, aside, None, level, suspect=(0, 0))
+    apart = units.drop(columns=baseline).sub(units[baseline], axis=0)
+    p_flip = flips.largest_t(apart).where(found.cells["n"] >= flips.fewest_units())
+    normal = _normality(found.pool)
+    exact = normal < DOUBTFUL and p_flip.notna().any()
+    decided = p_flip if exact else found.cells["p_family"]
+    cells = found.cells.assign(p_flip=p_flip, decided=decided)
+    return Alike(cells, int(apart.notna().any(axis=1).sum()), normal, found.pool)
+
+
+def by_teacher(means: pd.DataFrame, teachers: pd.Series) -> pd.DataFrame:
+    """[pair x method] -> [teacher x method]: means over a teacher's pairs of what the pairs themselves do not explain.
+
+    Each pair's own level, common to all methods, is taken off first, so that a method that lacks one of a teacher's
+    pairs is not credited with how easy the others are.
+    """
+    levels = _pair_levels(means)
+    return means.sub(levels, axis=0).groupby(teachers.reindex(means.index).to_numpy()).mean()
+
+
+def _pair_levels(means: pd.DataFrame) -> pd.Series:
+    """Additive least squares of method + pair over all cells -> the pairs' levels."""
+    values = means.to_numpy(float)
+    kept = (~np.isnan(values)).sum(0) > 0
+    return pd.Series(additive(values, kept).blocks, means.index)
+
+
+def _normality(error: Pool) -> float:
+    """Shapiro-Wilk's p of the residuals of the pooled methods; NaN for fewer than 8 or without spread."""
+    if not error.sd > 0:
+        return np.nan
+    kept = (error.methods["state"] == POOLED).to_numpy()
+    left = error.values[:, kept] - error.error.fit.blocks[:, None] - error.error.fit.means[kept]
+    left = left[~np.isnan(left)]
+    return float(distributions.shapiro(left).pvalue) if len(left) >= 8 else np.nan

@@ -1,0 +1,270 @@
+"""results/<suite>.csv: one row an attempt, append-only, crash-safe; and the curves beside it.
+
+A record is one physical line. Appending takes a lock, cuts a torn last line (the mark of a writer that died), completes
+one that only lacks its line end, writes once and syncs. A file with another header is refused, never rewritten; for a
+report, `load` reads what an earlier version or another tool has left out or ordered otherwise. Every value is checked
+on reading (`values`).
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+from kdbench.results import lines, values
+from kdbench.results.schema import (
+    AIDS,
+    COLUMNS,
+    COST,
+    CURVE_COLUMNS,
+    DONE,
+    IDENTITY,
+    NEEDED,
+    OUTCOME,
+    PROVENANCE,
+    SCHEMA,
+    TEXT,
+)
+
+__all__ = [
+    "AIDS", "COLUMNS", "COST", "CURVE_COLUMNS", "DONE", "IDENTITY", "NEEDED", "OUTCOME", "PROVENANCE", "SCHEMA", "TEXT",
+    "append", "check_folder", "check_writable", "curves_of", "encode", "file_of", "load", "read", "records",
+    "schema_of", "suites",
+]  # fmt: skip
+
+Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
+UPGRADES: dict[int, Upgrade] = {  # schema n -> what makes its rows those of schema n + 1
+    1: lambda rows: rows.assign(schema=2, split_id="", precision=""),  # schema 1 did not say
+    2: lambda rows: rows.assign(schema=3, setting="", facts=""),
+}
+
+
+class _Foreign(KdbenchError):
+    """The columns are none of kdbench's."""
+
+
+def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], end: str = "\n") -> bytes:
+    """Rows as CSV lines: floats by repr, None as empty, line breaks inside a value as \\n."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator=end)
+    for row in rows:
+        writer.writerow({key: _text(row[key]) for key in columns})
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(float(value))
+    return str(value).replace("\r", "\\r").replace("\n", "\\n")
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = COLUMNS) -> None:
+    """Add rows to the file at ``path``, which is made if it is not there; its line ends are kept.
+
+    Raises KdbenchError when the header is another one or the file cannot be written (a full disk, no permission);
+    nothing is lost then: the cells' checkpoints stay and the same command writes the rows again.
+    """
+    rows = list(rows)
+    encode(rows, columns)  # a row that lacks a column leaves no empty file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path) as file:
+            file.seek(0)
+            content = file.read()
+            names = _own_header(path, content, columns)
+            kept = lines.keep(content, names) if names else 0
+            file.truncate(kept)
+            addition = _addition(content[:kept], rows, columns)
+            try:
+                if file.write(addition) < len(addition):
+                    raise OSError("the disk is full")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(kept)
+                raise
+    except OSError as error:
+        raise KdbenchError(
+            f"cannot write {path} ({error.strerror or error}); free or fix it and type the same command again: "
+            "what is saved stays"
+        ) from error
+
+
+def _addition(before: bytes, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
+    """The bytes that add ``rows`` to a file that holds ``before``: a header, or the last line's missing end, too."""
+    end = lines.line_end(before)
+    text = encode(rows, columns, end.decode())
+    if not before:
+        return ",".join(columns).encode() + end + text
+    return (b"" if lines.last_start(before) == len(before) else end) + text
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file, open to append and locked; the one that is there now, should `upgrade` have replaced it meanwhile."""
+    while True:
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115 (the caller closes it)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_ino == os.stat(path).st_ino:
+            return file
+        file.close()
+
+
+def check_writable(path: Path) -> None:
+    """Raises KdbenchError when rows could not be added at ``path`` or files made beside it: asked before training."""
+    for place in (path, path.parent):
+        while not place.exists():
+            place = place.parent
+        if not os.access(place, os.W_OK):
+            raise KdbenchError(
+                f"cannot write {place} (Permission denied); fix it or choose another --results folder"
+            )
+
+
+def check_folder(results: Path) -> None:
+    """Raises KdbenchError where ``results`` is a file or named like one."""
+    if not results.is_dir() and (results.exists() or results.suffix.lower() == ".csv"):
+        raise KdbenchError(
+            f"--results takes a folder here, and {results} is a file or named like one; name the folder "
+            f"(one file alone: `kdbench report --results {results}`)"
+        )
+
+
+def _own_header(path: Path, content: bytes, columns: list[str]) -> list[str]:
+    """The names in the first line, which are ``columns``, or none in an empty file. Raises KdbenchError otherwise."""
+    names = lines.header(path, content, columns)
+    if names in ([], columns):
+        return names
+    unknown = sorted(set(names) - set(columns))
+    remedy = f"delete {', '.join(unknown[:5])}, " if unknown and set(columns) < set(names) else ""
+    try:
+        if columns == COLUMNS:
+            _loaded(path, content)
+            remedy = f"type `kdbench results upgrade {path}`, "
+    except _Foreign:
+        pass
+    raise KdbenchError(
+        f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); {remedy}"
+        "move it aside or choose another --results folder"
+    )
+
+
+def read(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """All whole rows of one file (a torn last line is left out); an absent file has none.
+
+    Raises KdbenchError for a foreign header, a row with the wrong number of values, or a wrong value.
+    """
+    if not path.exists() and not path.is_symlink():
+        return pd.DataFrame(columns=columns)
+    content = lines.content(path)
+    _own_header(path, content, columns)
+    found = lines.read(path, content, columns)
+    return _known_schema(path, found) if found.header else pd.DataFrame(columns=columns)
+
+
+def load(path: Path) -> pd.DataFrame:
+    """The whole rows of a results file that another version, tool or person may have written, as today's columns.
+
+    Older schemas are upgraded; columns may be in another order, and those that no table needs may lack (their
+    values are then empty). A torn last line is left out and named on stderr. Raises KdbenchError for a newer schema,
+    for other columns, for a damaged file and for a wrong value.
+    """
+    if not path.exists() and not path.is_symlink():
+        return pd.DataFrame(columns=COLUMNS)
+    return _loaded(path, lines.content(path))
+
+
+def _loaded(path: Path, content: bytes) -> pd.DataFrame:
+    found = lines.read(path, content, COLUMNS)
+    if not found.header:
+        return pd.DataFrame(columns=COLUMNS)
+    if found.torn:
+        print(f"{path}: line {found.torn}, the last one, is cut short and left out", file=sys.stderr)
+    rows = _known_schema(path, found)
+    unknown = sorted(set(rows.columns) - set(COLUMNS))
+    lacking = [f"no {column}" for column in NEEDED if column not in rows.columns]
+    if lacking:
+        raise _Foreign(
+            f"{path} is no results file of kdbench (columns: {', '.join((unknown + lacking)[:5])}); move it aside or "
+            "name another"
+        )
+    if unknown:
+        raise _Foreign(
+            f"{path} has columns that kdbench does not know ({', '.join(unknown[:5])}); delete them"
+        )
+    absent = {column: object for column in TEXT if column not in rows.columns}
+    return rows.reindex(columns=COLUMNS).astype(absent)
+
+
+def schema_of(path: Path, found: lines.Lines) -> int:
+    """The schema of all rows of a file; today's where it has none. Raises KdbenchError where two rows differ."""
+    texts = [row[found.header.index("schema")] for row in found.rows] if "schema" in found.header else []
+    known = [(int(float(t)), n) for n, t in zip(found.at, texts, strict=False) if values.WHOLE.fullmatch(t)]
+    first = known[0][0] if known else SCHEMA
+    other = next((pair for pair in known if pair[0] != first), None)
+    if other and max(known)[0] <= SCHEMA:
+        raise KdbenchError(
+            f"{path}, line {other[1]}, column schema: {other[0]} below rows of schema {first}; files of different "
+            "versions were joined: give each with a --results of its own"
+        )
+    return max(known)[0] if known else SCHEMA
+
+
+def _known_schema(path: Path, found: lines.Lines) -> pd.DataFrame:
+    """The checked rows of a file, which are all of one schema, as rows of today's; curves have none and stay."""
+    schema = schema_of(path, found)
+    if schema > SCHEMA:
+        raise KdbenchError(
+            f"{path} was written by a newer kdbench (schema {schema}, this one knows {SCHEMA}); update kdbench"
+        )
+    rows = values.frame(path, found.header, found.rows, found.at)
+    while schema < SCHEMA:
+        if schema not in UPGRADES:
+            raise KdbenchError(f"{path} has schema {schema}, which no kdbench has written; move it aside")
+        rows, schema = UPGRADES[schema](rows), schema + 1
+    return rows
+
+
+def suites(results: Path) -> list[str]:
+    """The suites that have a file of rows under ``results``."""
+    return sorted(_files(results))
+
+
+def file_of(results: Path, suite: str) -> Path:
+    """The file of a suite's rows: <suite>.csv, also where its suffix is in capitals."""
+    return _files(results).get(suite, results / f"{suite}.csv")
+
+
+def curves_of(file: Path) -> Path:
+    """The file of the curves beside a file of rows; its suffix may be in capitals as theirs."""
+    here = [file.with_name(f"{file.stem}.curves{suffix}") for suffix in (".csv", file.suffix)]
+    return next((path for path in here if path.exists()), here[0])
+
+
+def _files(results: Path) -> dict[str, Path]:
+    """Suite -> its file. Curves, hidden files and the lock files of office programs are left out."""
+    found = {
+        file.stem: file
+        for file in sorted(results.iterdir() if results.is_dir() else ())
+        if file.suffix.lower() == ".csv"
+        and not file.stem.lower().endswith(".curves")
+        and not file.name.startswith((".", "~"))
+    }  # of .CSV and .csv the last one counts, the one that kdbench writes
+    return found
+
+
+def records(attempts: pd.DataFrame) -> pd.DataFrame:
+    """Attempts -> one record a cell: its last done row, or its last row where none is done."""
+    done = attempts["status"].isin(DONE)
+    order = attempts.assign(_done=done).reset_index(drop=True)
+    order = order.sort_values("_done", kind="stable")  # done rows last, file order kept within
+    return order.drop_duplicates("cell_id", keep="last").drop(columns="_done").sort_index()

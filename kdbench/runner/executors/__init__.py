@@ -1,0 +1,1 @@
+"""Where cohorts are trained."""

@@ -1,0 +1,154 @@
+"""Teachers from the literature's files: what network it is, what it reaches, and where it is kept.
+
+A checkpoint says nothing of its architecture but the names and shapes of its tensors. These are compared with those of
+networks built without memory (torch's meta device): the suite's teachers first, then its students, kdbench's own
+networks, and of timm's those whose first and last layer are named as in the file.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from kdbench import models
+from kdbench.errors import KdbenchError
+from kdbench.models.cifar.base import ENTRIES
+from kdbench.runner.session import Say, Session, prepare
+from kdbench.suites import ModelSpec, Suite
+from kdbench.teachers import catalog
+from kdbench.teachers.fitting import Part, Problems, in_words, nearest, parts, size
+from kdbench.teachers.weights import SUFFIXES, assess, open_teacher, verdict
+from kdbench.utils.files import save_weights, state_dicts
+
+
+def import_teachers(
+    files: Iterable[Path], say: Say, name: str | None = None, suite: str = "cifar100", **selection: object
+) -> list[str]:
+    """Recognise, measure and keep every teacher of ``files`` (and of tar archives among them), telling each.
+
+    ``name``: the suite's name of the one teacher that is given, instead of recognising it. ``selection``: data_dir,
+    results and device, as for `run`. Returns what went wrong, a sentence a file: the other files are kept none the
+    less. Raises KdbenchError when the suite or its data cannot be had.
+    """
+    files = list(files)
+    if name is not None and len(files) > 1:
+        raise KdbenchError("--name is the name of one teacher; import the files one by one")
+    session = prepare(suite, ["ce"], **selection)  # type: ignore[arg-type]
+    failures = []
+    for path in files:
+        try:
+            for file in _unpacked(path):
+                try:
+                    _bring(session, file, name, say)
+                except KdbenchError as error:
+                    failures.append(str(error))
+        except KdbenchError as error:
+            failures.append(str(error))
+    return failures
+
+
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The file itself, or the weights in an archive of them, which are there until the next is asked for."""
+    if not path.is_file() or not tarfile.is_tarfile(path):
+        yield path
+        return
+    try:
+        with tarfile.open(path) as archive, tempfile.TemporaryDirectory() as place:
+            members = [
+                m
+                for m in archive.getmembers()
+                if m.isfile() and m.name.endswith(SUFFIXES) and not Path(m.name).name.startswith("._")
+            ]
+            for member in members:
+                archive.extract(member, place, filter="data")
+                yield Path(place) / member.name
+                (Path(place) / member.name).unlink()
+    except (OSError, tarfile.TarError) as error:
+        raise KdbenchError(f"the archive {path} cannot be unpacked ({error})") from error
+    if not members:
+        raise KdbenchError(f"the archive {path} holds no {' or '.join(SUFFIXES)} file")
+
+
+def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
+    suite, work = session.suite, session.paths.work
+    data = suite.dataset
+    name = name or recognise(parts(state_dicts(file)), suite, file)
+    model = suite.model(name)
+    expected = suite.teachers[name].top1 if name in suite.teachers else None
+    source = open_teacher(name, model, file, data, expected)
+    if source.remark:
+        session.say(source.remark)
+    kept = catalog.folder(work) / f"{name}-{source.id}.safetensors"
+    if not kept.is_file():
+        try:
+            save_weights(kept, source.net(data).model.state_dict())
+        except OSError as error:
+            raise KdbenchError(f"cannot write {kept} ({error.strerror}); nothing was imported") from error
+    teacher = open_teacher(name, model, kept, data, expected)
+    if teacher.id != source.id:
+        raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
+    top1, doubts = assess(teacher, data, session.split, work, torch.device(session.device))
+    catalog.choose(work, data.name, name, model, kept, session.data_id)
+    for line in (*verdict(teacher, top1, session.split_name, data.classes), *doubts):
+        say(line)
+
+
+def recognise(found: Sequence[Part], suite: Suite, file: Path) -> str:
+    """The name of the network that a part of a file is the weights of.
+
+    Raises KdbenchError where several fit equally well, and where none does, naming the nearest and what differs.
+    """
+    classes, seen = suite.dataset.classes, dict[str, Problems]()
+    for names in _circles(found, suite):
+        fresh = [name for name in names if name not in seen]
+        seen.update({name: nearest(_skeleton(suite.model(name), classes), found) for name in fresh})
+        fitting = [name for name in fresh if not seen[name]]
+        if len(fitting) > 1:
+            raise KdbenchError(
+                f"{file} fits {', '.join(fitting[:-1])} and {fitting[-1]}; say which with --name {fitting[0]}"
+            )
+        if fitting:
+            return fitting[0]
+    best = min(seen, key=lambda name: size(seen[name]))
+    raise KdbenchError(
+        f"{file} fits no network that kdbench knows with {classes} classes; the nearest is {best}, but the file "
+        f"{in_words(seen[best])}"
+    )
+
+
+def _circles(found: Sequence[Part], suite: Suite) -> Iterator[list[str]]:
+    """Names in rising distance from the suite; an outer circle is looked at only where no inner one fits."""
+    yield list(dict.fromkeys(pair.teacher for pair in suite.pairs))
+    yield list(dict.fromkeys(pair.student for pair in suite.pairs))
+    yield list(ENTRIES)
+    yield [
+        name
+        for name in models.names()
+        if name not in ENTRIES and _ends_fit(name.removeprefix("timm/"), found)
+    ]
+
+
+def _ends_fit(name: str, found: Sequence[Part]) -> bool:
+    """Whether the file has the first and last layers that timm's registry tells of the network, without building it."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        return False
+    layers: list[str] = []
+    for part in (config.first_conv, config.classifier):
+        layers += part if isinstance(part, list | tuple) else [part] if part else []
+    return any(all(f"{layer}.weight" in part.state for layer in layers) for part in found)
+
+
+def _skeleton(spec: ModelSpec, classes: int) -> Mapping[str, Tensor]:
+    """Names and shapes of a network's state dict, without its memory; empty where it cannot be built so."""
+    try:
+        with torch.device("meta"):
+            return models.create(spec.arch, classes, **spec.args).state_dict()
+    except KdbenchError:
+        return {}

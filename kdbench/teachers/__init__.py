@@ -1,0 +1,1 @@
+"""Teachers: their weights, which file a name stands for, their logits."""

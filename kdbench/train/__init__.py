@@ -1,0 +1,1 @@
+"""Training of one cohort, from a job to results."""

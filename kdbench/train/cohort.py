@@ -1,0 +1,313 @@
+"""The cohort loop: batches and views once, the teacher once, then each student's own step.
+
+`train_cohort(job)` is one self-contained, picklable unit of work: it reads data and teacher itself, holds no globals
+and returns what is to be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench import registry
+from kdbench.data.batches import Fed
+from kdbench.data.dataset import Split
+from kdbench.data.loading import load_split
+from kdbench.data.streaming import open_feed
+from kdbench.errors import KdbenchError
+from kdbench.method import Batch, Context, Needs, Views, union
+from kdbench.metrics import top_k
+from kdbench.models.wrapper import Net, place
+from kdbench.plan.cells import Cell
+from kdbench.suites import Recipe
+from kdbench.teachers.weights import teacher_logits
+from kdbench.train.callbacks import Progress
+from kdbench.train.cell_trainer import Trainee, build_net
+from kdbench.train.checkpoint import checkpoint_path, resumable
+from kdbench.train.cuda_graphs import RecordedStep
+from kdbench.train.job import Job, Result
+from kdbench.train.result import result_of
+from kdbench.train.teacher_outputs import SharedTeacher, open_cache
+from kdbench.utils.files import save_state, write_atomic
+from kdbench.utils.precision import tensor_cores
+from kdbench.utils.timer import Stopwatch
+
+
+def train_cohort(
+    job: Job, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
+) -> tuple[list[Result], bool]:
+    """Train the cells of ``job`` side by side from their common checkpoint position.
+
+    Returns a result a cell, and whether ``stop`` ended it early (the state is saved then and the results say
+    "interrupted"). Raises torch.OutOfMemoryError for the caller to split the cohort.
+    """
+    return Cohort(job, progress or Progress()).run(stop)
+
+
+def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
+    """The rate of step ``step`` (from 0) of ``steps`` in epoch ``epoch`` (from 0).
+
+    step: lr * decay^(milestones passed), milestones in reference epochs.  onecycle: linear from 0 to lr over the share
+    ``peak`` of training, then linear to 0.
+    """
+    if recipe.schedule == "step":
+        reference = epoch * recipe.reference_epochs / recipe.epochs
+        return recipe.lr * recipe.decay ** sum(reference >= milestone for milestone in recipe.milestones)
+    done = (epoch + (step + 0.5) / steps) / recipe.epochs
+    return recipe.lr * min(done / recipe.peak, (1 - done) / (1 - recipe.peak))
+
+
+def evaluates(recipe: Recipe, epoch: int) -> bool:
+    """Whether curves have the accuracy after epoch ``epoch`` (from 0): each ``eval_every``, and all at the last rate.
+
+    The literature's best epoch is one of those after the last milestone; with all of them ours can stand beside it.
+    """
+    late = recipe.schedule == "step" and recipe.milestones
+    reference = epoch * recipe.reference_epochs / recipe.epochs
+    return (epoch + 1) % recipe.eval_every == 0 or bool(late and reference >= recipe.milestones[-1])
+
+
+class Cohort:
+    """The live state of one job."""
+
+    def __init__(self, job: Job, progress: Progress) -> None:
+        registry.load(job.plugins)
+        self.job, self.progress = job, progress
+        self.device = torch.device(job.device)
+        self.first = job.cells[0]
+        self.recipe = self.first.recipe  # in what cells of a cohort share: epochs, batch size, precision
+        split = load_split(self.first.dataset, self.first.split, job.data_dir)
+        self.train = open_feed(split.train, self.device)
+        self.evaluation = open_feed(split.evaluation, self.device)
+        self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
+        self.teacher, self.teacher_eval = self._teacher(split)
+        self.shared = self._shared()
+        self.data_watch = Stopwatch(self.device)
+        self.students_eval: dict[str, Tensor] = {}
+        self.failures: dict[str, str] = {}  # of cells that could not even be built
+        self.seconds_before: dict[str, dict[str, float]] = {}  # shared seconds before a resume
+        self.save_failed = False
+        self.trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
+        self.step_of = {t.cell.id: RecordedStep(t).step if job.graphs else t.step for t in self._live()}
+
+    def _teacher(self, split: Split) -> tuple[Net | None, Tensor | None]:
+        teacher = self.job.teacher
+        if teacher is None:
+            return None, None
+        net = place(teacher.net(self.first.dataset), self.device)
+        return net, teacher_logits(teacher, net, split, self.job.work, self.device)
+
+    def _shared(self) -> SharedTeacher | None:
+        if self.teacher is None:
+            return None
+        cache = None
+        if cell := next((c for c in self.job.cells if c.teacher_cache), None):
+            assert self.job.teacher_cache, "a cell of the teacher cache, and a job without its folder"
+            folder = self.job.teacher_cache
+            cache = open_cache(folder, cell, len(self.train), self.device, self.progress.warn)
+        return SharedTeacher(self.teacher, self.first, self.device, cache, self.job.graphs)
+
+    def _trainee(self, cell: Cell) -> Trainee | None:
+        size = self.first.dataset.size
+        try:
+            net = build_net(cell, self.device)
+            context = Context(
+                num_classes=self.first.dataset.classes,
+                train_size=len(self.train),
+                train_targets=self.train.targets,
+                batch_size=cell.recipe.batch_size,
+                epochs=cell.recipe.epochs,
+                student=net.facts(size),
+                teacher=self.teacher.facts(size) if self.teacher is not None and cell.teacher else None,
+            )
+            trainee = Trainee(cell, context, net, self.device)
+            if trainee.outcome is None:
+                state = resumable(self.job.work, cell)
+                if state:
+                    trainee.load(state)
+                    self.seconds_before[cell.id] = state.get("shared_seconds", {})
+                else:
+                    trainee.prepare(TeacherPass(self, trainee.needs))
+            return trainee
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self.failures[cell.id] = self._explain(cell, "build", error)
+            return None
+
+    # --- the loop ---
+
+    def run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
+        """Train to the end or to ``stop``."""
+        with tensor_cores(self.recipe.precision):
+            return self._run(stop)
+
+    def _run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
+        live = self._live()
+        start = (live[0].epoch, live[0].step_in_epoch) if live else (self.recipe.epochs, 0)
+        self.progress.begin(len(live), self.recipe.epochs, self.steps, start[0] * self.steps + start[1])
+        stopped = False
+        for epoch in range(start[0], self.recipe.epochs):
+            stopped = self._epoch(epoch, start[1] if epoch == start[0] else 0, stop)
+            if not stopped:
+                self._end_epoch(epoch)
+                stopped = stop() and epoch + 1 < self.recipe.epochs
+            if stopped or not self._live():
+                break
+        self.progress.end()
+        for trainee in self._live():  # one whose process died between its last checkpoint and its row
+            if trainee.epoch == self.recipe.epochs and trainee.cell.id not in self.students_eval:
+                with self._closing(trainee, "evaluation"):
+                    self.students_eval[trainee.cell.id] = trainee.evaluate(self.evaluation)
+        return [self._result(cell) for cell in self.job.cells], stopped
+
+    def _live(self) -> list[Trainee]:
+        return [t for t in self.trainees if t.outcome is None]
+
+    def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
+        """One pass over the train set from step ``first_step``; True when ``stop`` cut it short (and it is saved)."""
+        views = {
+            name: self.first.views[name] for name in union(trainee.needs for trainee in self._live()).views
+        }
+        where = (self.first.split_id, self.first.seed, epoch)
+        batches = self.data_watch.timed(self.train.epoch(views, where, self.recipe.batch_size, first_step))
+        try:
+            for step, fed in enumerate(batches, start=first_step):
+                live = self._live()
+                if not live:
+                    break
+                if stop():
+                    self._save(live)
+                    return True
+                if takers := [t for t in live if len(fed.index) >= t.min_batch]:
+                    self._step(epoch, step, fed, takers)
+                for trainee in live:
+                    trainee.step_in_epoch = step + 1
+                self.progress.step(len(fed.index))
+        except KdbenchError:  # a file of the next batch cannot be read: what is trained until here is kept
+            self._save(self._live())
+            raise
+        return False
+
+    def _step(self, epoch: int, step: int, fed: Fed, takers: list[Trainee]) -> None:
+        shown = self.shared.outputs(fed, takers) if self.shared else lambda taker: {}
+        progress = torch.full((), (epoch + step / self.steps) / self.recipe.epochs, device=self.device)
+        tail = len(self.train) % self.recipe.batch_size
+        for trainee in takers:
+            drops_tail = 0 < tail < trainee.min_batch
+            batch = Batch(
+                target=fed.target,
+                epoch=(epoch + 1) * self.recipe.reference_epochs / self.recipe.epochs,
+                last=step == self.steps - 1 - drops_tail,
+                progress=progress,
+                generator=trainee.streams.generator,
+                sample_index=fed.index if trainee.needs.index else None,
+            )
+            rate = learning_rate(trainee.cell.recipe, epoch, step, self.steps)
+            with self._closing(trainee, "a training step"):
+                self.step_of[trainee.cell.id](batch, fed.images, shown(trainee), rate)
+
+    def _end_epoch(self, epoch: int) -> None:
+        last = epoch + 1 == self.recipe.epochs
+        accuracy: dict[str, float] = {}
+        one_student = len({cell.student for cell in self.job.cells}) == 1
+        for trainee in self._live():
+            trainee.end_epoch()
+        for trainee in self._live():
+            if last or evaluates(trainee.cell.recipe, epoch):
+                with self._closing(trainee, "evaluation"):
+                    self._measure(trainee)
+            latest = {name: value for _, name, value in trainee.curves}
+            label = str(trainee.cell) if one_student else f"{trainee.cell} {trainee.cell.student}"
+            accuracy[label] = latest.get("top1", latest.get("train_top1", math.nan))
+        self._save(self._live())
+        self.progress.epoch(epoch + 1, accuracy)
+
+    def _measure(self, trainee: Trainee) -> None:
+        logits = trainee.evaluate(self.evaluation)
+        top1 = top_k(logits, self.evaluation.targets, 1)
+        trainee.best = max(trainee.best, top1)
+        trainee.curves.append((trainee.epoch, "top1", top1))
+        self.students_eval[trainee.cell.id] = logits
+
+    # --- what can go wrong, and what is kept ---
+
+    @contextlib.contextmanager
+    def _closing(self, trainee: Trainee, what: str) -> Iterator[None]:
+        """A cell that raises is closed with the reason; its neighbours go on."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            trainee.outcome = ("error", self._explain(trainee.cell, what, error))
+
+    def _explain(self, cell: Cell, what: str, error: Exception) -> str:
+        if isinstance(error, KdbenchError):
+            return f"{cell.method}: {error}"
+        log = self.job.work / "errors" / f"{cell.id}.txt"
+        with contextlib.suppress(OSError):
+            write_atomic(log, traceback.format_exc().encode())
+        return f"{cell.method} failed in {what}: {type(error).__name__}: {error} (traceback in {log})"
+
+    def _save(self, trainees: list[Trainee]) -> None:
+        """All checkpoints of one position; a full disk costs the safety net, not the training."""
+        try:
+            for trainee in trainees:
+                state = {**trainee.state(), "shared_seconds": self._shared_seconds(trainee)}
+                save_state(checkpoint_path(self.job.work, trainee.cell.id), state)
+        except OSError as error:
+            if not self.save_failed:
+                self.progress.warn(
+                    f"cannot save a checkpoint in {self.job.work} ({error.strerror}); training goes on, but a crash "
+                    "would lose it: free some space"
+                )
+            self.save_failed = True
+
+    def _result(self, cell: Cell) -> Result:
+        trainee = next((t for t in self.trainees if t.cell is cell), None)
+        cohort: dict[str, Any] = {"cohort_size": len(self.job.cells)}
+        if trainee is None:
+            return Result(cell, {"status": "error", "error": self.failures[cell.id], **cohort})
+        if trainee.outcome is None or trainee.outcome[0] != "skipped":
+            cohort |= self._shared_seconds(trainee)
+        logits = self.students_eval.get(cell.id)
+        return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)
+
+    def _shared_seconds(self, trainee: Trainee) -> dict[str, float]:
+        """teacher_s, of the views that the cell reads, and data_s: what it would pay for if it trained alone."""
+        seconds = {"data_s": self.data_watch.seconds}
+        if self.shared and trainee.needs.teacher:
+            seconds["teacher_s"] = self.shared.seconds(trainee.needs.views)
+        before = self.seconds_before.get(trainee.cell.id, {})
+        return {name: value + before.get(name, 0.0) for name, value in seconds.items()}
+
+
+class TeacherPass:
+    """The unaugmented train set with teacher outputs, batch by batch in canonical order; can be iterated again."""
+
+    def __init__(self, cohort: Cohort, needs: Needs) -> None:
+        self.cohort, self.needs = cohort, needs.of("teacher")
+
+    def __iter__(self) -> Iterator[tuple[Batch, Views]]:
+        cohort = self.cohort
+        if cohort.teacher is None:
+            raise KdbenchError("prepare reads teacher batches, but `needs` declares teacher=False")
+        seen = 0
+        for index, target, images in cohort.train.plain(cohort.recipe.batch_size):
+            seen += len(index)
+            batch = Batch(
+                target=target,
+                epoch=0.0,
+                last=seen == len(cohort.train),
+                progress=torch.tensor(0.0, device=cohort.device),
+                generator=torch.Generator(cohort.device),
+                sample_index=index if self.needs.index else None,
+            )
+            yield batch, Views({self.needs.views[0]: cohort.teacher(images, self.needs)}, self.needs)

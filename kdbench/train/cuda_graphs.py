@@ -1,0 +1,136 @@
+"""A CUDA device's fast path: steps recorded as CUDA graphs and replayed on each batch.
+
+A recorded step launches as one, so a small network no longer waits for Python. It computes what the eager step does
+from the same random streams, up to the rounding of a learning rate that lies on the device in fp32. Off unless asked
+for: `kdbench run --graphs`. A recorded step knows one `batch.epoch`, so each epoch records anew; the first steps of an
+epoch, its last and smaller batches run eagerly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench.method import Batch, Outputs
+from kdbench.train.cell_trainer import Trainee
+
+EAGER = 2  # runs before a recording: they make the sums and the libraries' workspaces
+
+# Takes what is to be recorded and the generators that it draws from; returns what replays it.
+Recorder = Callable[[Callable[[], None], tuple[torch.Generator, ...]], Callable[[], None]]
+
+
+def cuda_graph(function: Callable[[], None], generators: tuple[torch.Generator, ...]) -> Callable[[], None]:
+    """Record ``function``, without running it, as a CUDA graph."""
+    graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
+
+
+class Recorded:
+    """``function(*inputs)`` on fixed buffers. A call copies its inputs into them and replays."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: tuple,
+        record: Recorder,
+        generators: tuple[torch.Generator, ...] = (),
+    ) -> None:
+        self.inputs = _cloned(inputs)
+
+        def run() -> None:
+            self.result = function(*self.inputs)
+
+        self.replay = record(run, generators)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The result; the next call overwrites its tensors."""
+        for buffer, value in zip(_tensors(self.inputs), _tensors(inputs), strict=True):
+            buffer.copy_(value)
+        self.replay()
+        return self.result
+
+
+class RecordedStep:
+    """`Trainee.step`, recorded once an epoch."""
+
+    def __init__(self, trainee: Trainee, record: Recorder = cuda_graph) -> None:
+        self.trainee, self.record = trainee, record
+        self.recorded: Recorded | None = None
+        self.eager, self.epoch = 0, -1
+        for group in trainee.optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=trainee.device)
+
+    def step(
+        self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
+    ) -> None:
+        """The counterpart of `Trainee.step`."""
+        trainee, inputs = self.trainee, (batch, images, teacher)
+        if trainee.epoch != self.epoch:
+            self.epoch, self.eager, self.recorded = trainee.epoch, 0, None
+        if self.eager < EAGER or batch.last or len(batch.target) < trainee.context.batch_size:
+            self.eager += 1
+            trainee.step(*inputs, lr)
+            return
+        trainee.set_rate(lr)
+        with trainee.watch.running(), trainee.streams.active():
+            if self.recorded is None:
+                generators = (trainee.streams.generator,)
+                self.recorded = Recorded(trainee.compute, inputs, self.record, generators)
+            self.recorded(*inputs)
+        trainee.seen += len(batch.target)
+
+
+class RecordedForward:
+    """A frozen network's forward, recorded once for each shape and each set of needs."""
+
+    def __init__(self, forward: Callable[[Tensor, Any], Outputs], record: Recorder = cuda_graph) -> None:
+        self.forward, self.record = forward, record
+        self.runs: dict[Any, int] = {}
+        self.recorded: dict[Any, Recorded] = {}
+
+    def __call__(self, images: Tensor, needs: Any) -> Outputs:
+        key = (tuple(images.shape), needs)
+        self.runs[key] = self.runs.get(key, 0) + 1
+        if self.runs[key] <= EAGER:
+            return self.forward(images, needs)
+        if key not in self.recorded:
+            self.recorded[key] = Recorded(lambda x: self.forward(x, needs), (images,), self.record)
+        return self.recorded[key](images)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a nest of dataclasses, mappings and tuples, in a fixed order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for key in sorted(value):
+            yield from _tensors(value[key])
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _tensors(getattr(value, field.name))
+
+
+def _cloned(value: Any) -> Any:
+    """The same nest with buffers in place of its tensors; all else is kept."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return {key: _cloned(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_cloned(item) for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **{name: _cloned(item) for name, item in fields.items()})
+    return value

@@ -1,0 +1,38 @@
+"""A cohort as one unit of work: what goes in, what comes out, and what is told meanwhile. Plain, picklable data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from kdbench.plan.cells import Cell
+from kdbench.teachers.weights import Teacher
+
+
+@dataclass(frozen=True)
+class Job:
+    """The cells of one cohort and where its inputs lie. ``teacher`` is None when no cell needs one."""
+
+    cells: tuple[Cell, ...]
+    teacher: Teacher | None
+    data_dir: Path | None
+    work: Path  # checkpoints
+    device: str
+    plugins: Path | None = None
+    teacher_cache: Path | None = None  # for cells that say so
+    graphs: bool = False  # record steps as CUDA graphs
+
+
+@dataclass
+class Result:
+    """What one cell came to: a row without provenance, its curves, and (status ok) details and student weights."""
+
+    cell: Cell
+    row: dict[str, Any]
+    curves: list[tuple[int, str, float]] = field(default_factory=list)
+    details: dict[str, np.ndarray] = field(default_factory=dict)
+    student: dict[str, Tensor] = field(default_factory=dict)

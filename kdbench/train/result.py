@@ -1,0 +1,85 @@
+"""A trainee at its end -> the outcome and cost columns of its row, its details and its student."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdbench import models
+from kdbench.data.batches import Feed
+from kdbench.metrics import details, fidelity, quality
+from kdbench.models.flops import looking
+from kdbench.train.cell_trainer import Trainee
+from kdbench.train.job import Result
+
+
+def result_of(
+    trainee: Trainee,
+    logits: Tensor | None,
+    teacher_logits: Tensor | None,
+    evaluation: Feed,
+    cohort: Mapping[str, Any],
+) -> Result:
+    """The result of one cell, finished or not.
+
+    logits [N, C]: the student's on ``evaluation`` after the last epoch, None where it did not finish.
+    teacher_logits [N, C]: None where the cohort has no teacher.
+    cohort: the columns that all its cells share.
+    """
+    cell = trainee.cell
+    finished = trainee.outcome is None and trainee.epoch == cell.recipe.epochs
+    status, reason = trainee.outcome or ("ok" if finished else "interrupted", "")
+    row: dict[str, Any] = {
+        "status": status,
+        "error": reason or None,
+        "epochs_done": trainee.epoch,
+        **cohort,
+    }
+    result = Result(cell, row, trainee.curves)
+    if status == "skipped":
+        return result
+    latest = {name: value for _, name, value in trainee.curves}
+    row.update(_cost(trainee), train_top1=latest.get("train_top1"), final_loss=latest.get("loss"))
+    if status != "error":  # a faulty method's `predict` is not run again
+        with looking(trainee.modules):
+            row["macs"] = models.macs(trainee.net, cell.dataset.size, trainee.predict)
+    if not finished or logits is None:
+        return result
+    if not torch.isfinite(logits).all():
+        row.update(status="diverged", error="the student's logits are not finite after training")
+        return result
+    teacher = teacher_logits if trainee.needs.teacher else None
+    row.update(quality(logits, evaluation.targets), top1_best=trainee.best, tested=len(evaluation))
+    if teacher is not None:
+        row.update(fidelity(logits, teacher))
+    result.details = details(logits, evaluation.targets, teacher)
+    result.student = {k: v.detach().cpu() for k, v in trainee.net.model.state_dict().items()}
+    return result
+
+
+def _cost(trainee: Trainee) -> dict[str, Any]:
+    """train_s is the cell's own steps alone, without the batches and the teacher that a cohort shares."""
+    seconds = trainee.watch.seconds
+    images = trainee.epoch * trainee.context.train_size + trainee.seen
+    extra = models.count_parameters(trainee.modules)
+    deployed = models.count_parameters(trainee.net.model)
+    keeps = trainee.method.keeps_modules
+    return {
+        "train_s": seconds,
+        "eval_s": trainee.eval_s,
+        "img_per_s": images / seconds if seconds else None,
+        "peak_mem_mb": _peak_memory(trainee.device),
+        "student_params": deployed + (extra if keeps else 0),
+        "extra_params": 0 if keeps else extra,
+    }
+
+
+def _peak_memory(device: torch.device) -> float:
+    """MiB: of the device's allocations on a GPU, else of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,81 @@
+"""Where and with what a row was made: columns for the reader, never part of a run's identity."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+import kdbench
+from kdbench.errors import KdbenchError
+
+
+def _git(*args: str) -> str | None:
+    root = Path(kdbench.__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # installed into an environment that may lie inside another repository
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(root), *args],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def collect(device: str) -> dict[str, Any]:
+    """kdbench, git_commit, git_dirty, torch, timm, cuda, device, threads, deterministic.
+
+    deterministic: a repetition gives the same bits where device, torch and threads are the same, as it does on a CPU
+    (README says what may differ elsewhere).
+    """
+    cuda = device.startswith("cuda")
+    status = _git("status", "--porcelain", "--", "kdbench", "methods")  # results change with every run
+    return {
+        "kdbench": kdbench.__version__,
+        "git_commit": _git("rev-parse", "--short=12", "HEAD"),
+        "git_dirty": None if status is None else bool(status),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "device": torch.cuda.get_device_name(device) if cuda else f"{processor()} (cpu)",
+        "threads": torch.get_num_threads(),
+        "deterministic": not cuda or torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def choose_device(text: str) -> str:
+    """``auto`` -> cuda:0 where there is one, else cpu. Raises KdbenchError for a device that is not there."""
+    if text == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(text)
+    except RuntimeError:
+        raise KdbenchError(f"unknown device {text!r}; use auto, cpu or cuda:0") from None
+    if kind.type == "cuda" and (
+        not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()
+    ):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise KdbenchError(
+            f"there is no device {text}: torch sees {count} CUDA devices; use --device cpu or auto"
+        )
+    if kind.type not in ("cpu", "cuda"):
+        raise KdbenchError(f"unknown device {text!r}; use auto, cpu or cuda:0")
+    return text

@@ -1,0 +1,29 @@
+"""Text for a terminal: columns and folded lines."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+WIDTH = 80
+
+
+def grid(rows: Iterable[Sequence[Any]], width: int | None = None) -> str:
+    """Rows as left-aligned columns two spaces apart; the last column is folded to keep lines within ``width``."""
+    texts = [[str(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = []
+    for row in texts:
+        head = "".join(t.ljust(w + 2) for t, w in zip(row[:-1], widths, strict=False))
+        lines.append(fold(head + row[-1], width, len(head)) if width else (head + row[-1]).rstrip())
+    return "\n".join(lines)
+
+
+def fold(text: str, width: int | None = WIDTH, indent: int = 2) -> str:
+    """One line of text on lines of at most ``width`` columns, the later ones indented; long words stay whole."""
+    if width is None or len(text) <= width:
+        return text.rstrip()
+    head, rest = text[:indent], text[indent:]
+    parts = textwrap.wrap(rest, max(width - indent, 20), break_long_words=False, break_on_hyphens=False)
+    return "\n".join([head + parts[0], *(" " * indent + part for part in parts[1:])])

@@ -1,0 +1,316 @@
+"""Figures: heat map and cost, what is drawn and written, and that little or nothing to draw is no error."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from kdbench.report import figures
+from kdbench.report.figures import cost_accuracy, curves, forest, heatmap, label_placement, style
+from kdbench.report.tables import tables
+from kdbench.results import store
+from tests.support.figures import FOOTER, keep, tau, texts
+from tests.support.scenarios import COLUMN, PAIRS, A, boards, grid, hex12, run, runs
+
+
+def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
+    rows = [*grid([A, PAIRS[0]], dkd=1.0), *runs("late", 71.0, 72.0)]
+    rows += [run("late", None, seed=2, status="diverged")]
+    rows += [
+        run("fitnet", None, status="skipped", error="stages differ"),
+        run("other", 70.0, PAIRS[0], seed=9),
+    ]
+    (one,) = boards(tmp_path, rows)
+    frame = heatmap.frame(one)
+    notes = frame.set_index(["label", "column"])["note"]
+    assert notes["kd", COLUMN] == "baseline"
+    assert notes["late", COLUMN] == "diverged 1 of 3"
+    assert notes["fitnet", COLUMN] == "n/a"
+    assert notes["fitnet", "wrn_40_2 -> wrn_16_2"] == "–"
+    assert notes["other", "wrn_40_2 -> wrn_16_2"] == "no seed shared"
+    assert notes["late", "mean over 2 pairs"] == ""  # of the seeds that are there
+    assert notes["dkd", COLUMN] == ""
+    shown = frame[(frame["label"] == "dkd") & (frame["column"] == COLUMN)].iloc[0]
+    assert shown["delta"] == pytest.approx(1.01)  # the mean of 1, 1.01 and 1.02
+    assert (shown["n"], shown["top1"]) == (3, pytest.approx(71.06333333))
+    drawn = texts(heatmap.draw(frame, "kd", FOOTER))
+    assert {"+1.01", "71.06 (3)", "✗ 1 of 3", "n/a", "–", "baseline"} <= drawn
+
+
+def test_the_heat_map_is_in_the_order_of_the_leaderboard(tmp_path):
+    (one,) = boards(tmp_path, grid([A, PAIRS[0]], low=-1.0, high=2.0, middle=1.0))
+    assert heatmap.frame(one)["label"].drop_duplicates().tolist() == ["high", "middle", "kd", "low"]
+
+
+def test_one_pair_has_no_heat_map_and_one_seed_no_forest(tmp_path):
+    (one,) = boards(tmp_path / "a", grid([A], dkd=1.0))
+    assert heatmap.frame(one).empty
+    assert not forest.frame(one).empty
+    (one,) = boards(tmp_path / "b", [*runs("kd", 70.0), *runs("dkd", 71.0)])
+    assert forest.frame(one).empty
+
+
+def test_the_front_is_what_nothing_beats_at_its_price():
+    seconds = [1.0, 2.0, 2.0, 3.0, 0.5, 1.0]
+    scores = [70.0, 72.0, 71.0, 72.0, 60.0, 70.0]  # 71 at 2 and 72 at 3 are beaten; equals share the front
+    assert cost_accuracy.front(seconds, scores).tolist() == [True, True, False, False, True, True]
+
+
+def test_cost_is_drawn_of_what_was_timed_and_compared(tmp_path):
+    rows = [
+        *runs("kd", 70.0, 71.0),
+        *runs("dkd", 72.0, 73.5, train_s=480.0),
+        *runs("untimed", 75.0, 75.0, train_s=None),
+    ]
+    rows += [*runs("broken", 70.0), run("broken", None, seed=1, status="diverged")]
+    (one,) = boards(tmp_path, rows)
+    frame = cost_accuracy.frame(one).set_index("label")
+    assert set(frame["kind"]) == {"step"}  # these rows do not hold what teacher and data took
+    assert frame["cost"].to_dict() == {"kd": 1.0, "dkd": 2.0}
+    assert frame["top1"].to_dict() == {"kd": 70.5, "dkd": 72.75}
+    assert frame["delta"]["dkd"] == 2.25
+    assert frame["front"].all()
+    (other,) = boards(tmp_path / "b", runs("dkd", 70.0))
+    assert cost_accuracy.frame(other).empty
+    gap = [
+        row
+        for row in grid([A, PAIRS[0]], dkd=1.0, dist=2.0)
+        if (row["method"], row["teacher"]) != ("dist", A[0])
+    ]
+    (other,) = boards(tmp_path / "c", gap)
+    assert sorted(cost_accuracy.frame(other)["label"]) == ["dkd", "kd"]  # no mean over the same pairs
+
+
+def boxes(found):
+    return np.array([text.get_window_extent().extents for text in found])
+
+
+def overlaps(rectangles, slack=0.5):
+    low = np.maximum(rectangles[:, None, :2], rectangles[None, :, :2])
+    high = np.minimum(rectangles[:, None, 2:], rectangles[None, :, 2:])
+    shared = ((high - low) > slack).all(axis=2)
+    np.fill_diagonal(shared, False)
+    return int(shared.sum() // 2)
+
+
+def crowd(count):
+    """Methods on three pairs with names, gains and costs that crowd a figure."""
+    rng = np.random.default_rng(0)
+    rows = grid([A, *PAIRS[:2]], **{f"method_{i:02d}": float(rng.normal(0.5, 0.4)) for i in range(count - 1)})
+    seconds = {row["method"]: float(240 * rng.uniform(1.0, 2.0)) for row in rows}
+    return [{**row, "train_s": 240.0 if row["method"] == "kd" else seconds[row["method"]]} for row in rows]
+
+
+@pytest.mark.parametrize("count", [25, 45])
+def test_the_forests_labels_do_not_overlap(tmp_path, count):
+    rows = [
+        *crowd(count),
+        *runs(
+            "dkd",
+            71.0,
+            72.0,
+            variant="alpha=0.5 beta=2 temperature=4 warmup_epochs=20",
+            params='{"alpha":0.5}',
+        ),
+    ]
+    (one,) = boards(tmp_path, rows)
+    with matplotlib.rc_context(style.RC):
+        figure = forest.draw(forest.frame(one), "kd", FOOTER)
+        axes = figure.findobj(matplotlib.axes.Axes)
+        named = boxes([text for text in axes[0].get_yticklabels() if text.get_text()])
+    assert len(named) == count
+    assert overlaps(named) == 0
+    assert named[:, 0].min() >= 0
+
+
+def test_the_costs_names_do_not_overlap(tmp_path):
+    (one,) = boards(tmp_path, crowd(25))
+    frame = cost_accuracy.frame(one)
+    with matplotlib.rc_context(style.RC):
+        figure = cost_accuracy.draw(frame, "kd", FOOTER)
+        named = [text for text in figure.findobj(Text) if text.get_text() in set(frame["label"])]
+        assert len(named) == 25
+        assert overlaps(boxes(named)) == 0
+
+
+def test_a_far_failure_does_not_shrink_the_others(tmp_path):
+    rows = grid([A], **{f"m{i}": 0.1 * i for i in range(12)}, broken=-40.0)
+    (one,) = boards(tmp_path, rows)
+    figure = forest.draw(forest.frame(one), "kd", FOOTER)
+    (ax,) = figure.findobj(matplotlib.axes.Axes)
+    assert ax.get_xlim()[0] > -5
+    assert any("-40.0" in text for text in texts(figure))  # said where it is cut
+
+
+def test_many_curves_name_the_baseline_and_the_best(tmp_path):
+    gains = {f"m{i:02d}": float(i) for i in range(12)}
+    rows = grid([A], **gains, bad=-9.0)
+    store.append(tmp_path / "s.csv", rows)
+    lines = pd.DataFrame(
+        [
+            {"cell_id": r["cell_id"], "epoch": e, "term": "top1", "value": r["top1"] * e / 2}
+            for r in rows
+            for e in (1, 2)
+        ]
+    )
+    (table,) = tables(store.read(tmp_path / "s.csv"))
+    frame = curves.frame(table, lines)
+    assert curves.named(frame, "kd") == ["kd", *(f"m{i:02d}" for i in range(4, 12))]
+    assert "5 others" in texts(curves.draw(frame, "kd", FOOTER))
+    few = frame[frame["label"].isin(["m01", "bad", "kd"])]
+    assert curves.named(few, "kd") == ["bad", "kd", "m01"]
+
+
+def test_a_method_that_was_swept_stands_once_where_all_methods_stand():
+    swept = [f"bickd tau={i}" for i in range(4)]
+    assert style.main([*swept, "bickd", "kd", "dkd a=1", "dkd"]) == ["bickd", "dkd", "kd"]
+    assert style.main([*swept, "kd"]) == [*swept, "kd"]  # never run as the suite sets it
+    assert style.main([*swept, "bickd tau=9", "kd"]) == ["kd"]  # nor so, and too many others
+
+
+def test_ink_reads_on_its_background():
+    assert style.ink((1.0, 1.0, 1.0)) == style.ink((0.9, 0.9, 0.2)) == "black"
+    assert style.ink((0.0, 0.0, 0.0)) == style.ink((0.0, 0.0, 0.6)) == "white"
+
+
+def everything(path):
+    """A suite with a sweep, an ablation, curves and details, a diverged and a skipped cell."""
+    rows = [
+        *grid([A, PAIRS[0]], dkd=0.5),
+        *tau(4.0, 71.0, 71.5),
+        *tau(1.0, 70.0, 70.5),
+        *tau(2.0, 70.4, 71.0),
+    ]
+    rows += [*tau(4.0, 70.0, 70.1, beta=0.0), *runs("ce", 66.0, 67.0, pair=(None, A[1]))]
+    rows += [
+        run("crd", None, status="diverged"),
+        run("fitnet", None, status="skipped", error="stages differ"),
+    ]
+    rng = np.random.default_rng(0)
+    for row in rows:
+        if row["status"] == "ok":
+            p, q = (m / m.sum(axis=1, keepdims=True) for m in (rng.random((2, 4, 4)) + 3 * np.eye(4)))
+            bins = np.column_stack([np.full(15, 20.0), np.linspace(1, 19, 15), np.linspace(0, 20, 15)])
+            arrays = {"calibration": bins, "student_class_means": p} | (
+                {"teacher_class_means": q} if row["teacher"] else {}
+            )
+            keep(path / "s.details", row, **arrays)
+    found = boards(path, rows)
+    lines = [
+        {"cell_id": row["cell_id"], "epoch": e, "term": term, "value": 1.0 + e}
+        for row in rows for e in (1, 2) for term in ("top1", "loss")
+    ]  # fmt: skip
+    return found, pd.DataFrame(lines), [path / "s.details"]
+
+
+FIGURES = {
+    "ablation-bickd", "calibration", "cost", "curves", "forest", "heatmap", "similarity", "sweep-bickd-tau",
+}  # fmt: skip
+
+
+DEVICES = "; ".join(f"NVIDIA H100 80GB HBM3 number {i}" for i in range(60))
+
+
+@pytest.fixture(scope="module")
+def all_written(tmp_path_factory):
+    """(what is shown, the folder, the folder of a second time, the figures by name)"""
+    path, drawn = tmp_path_factory.mktemp("all"), {}
+    inputs = everything(path)
+    save = style.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            style, "save", lambda f, frame, stem: (drawn.update({stem.name: f}), save(f, frame, stem))
+        )
+        for folder in (path / "first", path / "second"):
+            folder.mkdir()
+            (folder / "sweep-gone-k.md").write_text("of rows that are no more")
+            told = figures.write(*inputs, "kd", [*FOOTER, DEVICES], folder)
+    return told, path / "first", path / "second", drawn
+
+
+def test_every_figure_has_its_data_beside_it(all_written):
+    told, folder, _, _ = all_written
+    assert set(told) == FIGURES
+    pages = {"ablation-bickd.md", "similarity.md", "similarity-scores.csv", "sweep-bickd-tau.md"}
+    names = {f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png", "svg")}
+    assert {path.name for path in folder.iterdir()} == names | pages
+    for name in FIGURES:
+        assert len(pd.read_csv(folder / f"{name}.csv")), name
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (folder / f"{name}.svg").read_text()[:500]
+
+
+def test_same_rows_same_figures(all_written):
+    _, first, second, _ = all_written
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+
+
+def test_every_figure_ends_with_the_whole_footer_below_all_else(all_written):
+    for name, figure in all_written[3].items():
+        (footer,) = [text for text in figure.findobj(Text) if "number 59" in text.get_text()]
+        assert " ".join([*FOOTER, DEVICES]) in " ".join(footer.get_text().split()), name
+        left, bottom, right, top = footer.get_window_extent().extents
+        assert left >= 0, name
+        assert bottom >= 0, name
+        assert right <= figure.bbox.width, name
+        shown = [ax for ax in figure.findobj(matplotlib.axes.Axes) if ax.get_visible()]
+        assert min(ax.get_tightbbox().y0 for ax in shown) >= top, name
+
+
+@pytest.mark.parametrize("left", ["one run", "no baseline", "only failures", "no teacher", "foreign params"])
+def test_little_to_draw_is_no_error(tmp_path, left):
+    rows = {
+        "one run": [run("kd")],
+        "no baseline": [*runs("dkd", 70.0, 71.0), *runs("ce", 60.0, 61.0)],
+        "only failures": [run("kd", None, status="error", epochs_done=None, train_s=None)],
+        "no teacher": runs("ce", 60.0, 61.0, pair=(None, "resnet20")),
+        "foreign params": [
+            run("kd", params=text, variant=str(i))
+            for i, text in enumerate(('{"a":null}', '{"a":{"b":1}}', '{"a":[1]}'))
+        ],
+    }[left]
+    found = boards(tmp_path, rows)
+    none = pd.DataFrame(columns=store.CURVE_COLUMNS)
+    (tmp_path / "without").mkdir()
+    assert figures.write(found, none, [tmp_path / "none"], "kd", FOOTER, tmp_path / "without") == {}
+    assert list((tmp_path / "without").iterdir()) == []
+    lines = pd.DataFrame(
+        [{"cell_id": row["cell_id"], "epoch": 1, "term": "top1", "value": 1.0} for row in rows]
+    )
+    (tmp_path / "with").mkdir()
+    told = figures.write(found, lines, [tmp_path / "none"], "kd", FOOTER, tmp_path / "with")
+    assert set(told) == ({"curves"} if left != "only failures" else set())
+    files = {f"{name}.{kind}" for name in told for kind in ("png", "svg", "csv")}
+    assert {path.name for path in (tmp_path / "with").iterdir() if path.stat().st_size} == files
+
+
+def test_each_table_has_its_own_figures(tmp_path):
+    rows = grid([A, PAIRS[0]], dkd=0.5)
+    rows += [run(r["method"], r["top1"], A, r["seed"], split="holdout") for r in rows[:6]]
+    found = boards(tmp_path, rows)
+    assert [b.table.split for b in found] == ["test", "holdout"]
+    none = pd.DataFrame(columns=store.CURVE_COLUMNS)
+    told = figures.write(found, none, [], "kd", FOOTER, tmp_path)
+    slug = f"holdout-240ep-{hex12('r1')[:8]}"  # the holdout has one pair: no heat map
+    assert {name: caption.table for name, caption in told.items()} == {
+        "forest": 0, "heatmap": 0, "cost": 0, f"forest-{slug}": 1, f"cost-{slug}": 1,
+    }  # fmt: skip
+    headings = [b.table.heading for b in found]
+    for name, caption in told.items():
+        assert set(pd.read_csv(tmp_path / f"{name}.csv")["table"]) == {headings[caption.table]}
+
+
+def test_names_keep_clear_of_lines_and_points():
+    _, (part,) = style.canvas(4, [3.0], FOOTER)
+    ax = style.grid(part, (1, 1), (0.5, 0.1, 0.1, 0.5), 0.0)[0, 0]
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    x, y = [0.5, 0.5, 0.52, 0.5], [0.5, 0.52, 0.5, 0.48]
+    label_placement.place(ax, x, y, ["one", "two", "three", "four"], np.array([[0.5, 0.0, 0.5, 1.0]]))
+    named = boxes(ax.texts)
+    assert overlaps(named) == 0
+    at = ax.transData.transform(np.column_stack([x, y]))
+    inside = (named[:, None, :2] < at) & (at < named[:, None, 2:])
+    assert not inside.all(axis=2).any()
+    assert not ((named[:, 0] < at[0, 0] - 1) & (at[0, 0] + 1 < named[:, 2])).any()  # the vertical line

@@ -1,0 +1,47 @@
+"""The committed rows stay findable: today's code gives their settings the ids that stand in results/."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from kdbench import registry, suites
+from kdbench.plan.cells import plan_cells
+from kdbench.results import store
+
+RESULTS = Path(__file__).parents[2] / "results"
+SPLITS = {  # hashes of the real images of each split
+    ("digits", "test"): "a2315f757854",
+    ("digits", "holdout"): "f4306f8e2164",
+    ("cifar100", "test"): "f592eea6211a",
+    ("cifar100", "holdout"): "804c8cbed60e",
+}
+
+
+@pytest.mark.parametrize("name", store.suites(RESULTS))
+def test_committed_rows_keep_their_ids(name):
+    """Whoever types the same command finds them done."""
+    registry.load(None)
+    suite = suites.load(name)
+    rows = store.records(store.read(RESULTS / f"{name}.csv")).fillna({"teacher": "", "teacher_id": ""})
+    rows = rows[rows["status"] == "ok"]
+    assert len(rows)
+    for row in rows.to_dict("records"):
+        assert row["split_id"] == SPLITS[row["dataset"], row["split"]]
+        pair = next(
+            p for p in suite.pairs if p.student == row["student"] and row["teacher"] in ("", p.teacher)
+        )
+        recipe = dataclasses.replace(suite.recipe, epochs=row["epochs_done"], precision=row["precision"])
+        values = {key: [value] for key, value in json.loads(row["params"]).items()}
+        (cell,) = plan_cells(
+            dataclasses.replace(suite, recipe=recipe),
+            [row["method"]],
+            [pair],
+            [row["seed"]],
+            {row["method"]: values},
+            row["split"],
+            row["split_id"],
+            {pair.teacher: row["teacher_id"] or None},
+        )
+        assert cell.id == row["cell_id"], row["method"]

@@ -1,0 +1,96 @@
+"""`kdbench ablate`: what is planned, and that it is trained on the holdout split and not twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pandas as pd
+import pytest
+
+from kdbench import registry
+from kdbench.errors import KdbenchError
+from kdbench.method import Method
+from kdbench.runner import ablation
+from tests.support.cli_process import kdbench, refused
+from tests.support.tiny import make
+
+
+@dataclass(frozen=True)
+class Made(Method):
+    """Three terms, one of them off, and a switch."""
+
+    name = "made"
+    weights: ClassVar = {"ce_weight": "ce", "a": "near", "b": ("far", "wide"), "off": "kd"}
+    ablate: ClassVar = {"form": ("paper",), "a": (2.0,)}
+
+    ce_weight: float = 1.0
+    a: float = 1.0
+    b: int = 3
+    off: float = 0.0
+    form: Literal["code", "paper"] = "code"
+
+
+def test_without_each_term_each_alone_with_the_task_and_the_switches():
+    assert ablation.changes(Made()) == [
+        {"ce_weight": 0.0},
+        {"a": 0.0},
+        {"b": 0},
+        {"a": 0.0, "b": 0},  # ce alone
+        {"form": "paper"},
+        {"a": 2.0},
+    ]
+
+
+def test_alone_is_told_from_without_where_there_are_three_terms():
+    found = ablation.changes(Made(off=0.5))
+    assert found[:4] == [{"ce_weight": 0.0}, {"a": 0.0}, {"b": 0}, {"off": 0.0}]
+    assert found[4] == {"a": 0.0, "b": 0, "off": 0.0}
+    assert found[5:8] == [{"b": 0, "off": 0.0}, {"a": 0.0, "off": 0.0}, {"a": 0.0, "b": 0}]
+
+
+def test_sweeps_are_one_at_a_time_and_leave_out_the_default_and_what_is_there():
+    found = ablation.changes(Made(), {"a": [0.0, 1.0, 2.0, 4.0], "b": [3, 9]})
+    assert found == [*ablation.changes(Made()), {"a": 4.0}, {"b": 9}]
+
+
+def test_a_method_without_anything_to_ablate_says_how(scratch_registry):
+    @registry.register
+    class Plain(Method):
+        """One knob."""
+
+        knob: float = 1.0
+
+    with pytest.raises(KdbenchError, match=r"plain declares neither `weights` nor `ablate`.*--set"):
+        ablation.selection("plain", "digits")
+    assert ablation.selection("plain", "digits", ["plain.knob=2"])["also"] == [{"plain": {"knob": [2.0]}}]
+
+
+def test_the_command_trains_the_plan_on_the_holdout_split_once(tmp_path):
+    place = make(tmp_path / "place")
+    options = ["--suite", "tiny.toml", "--data-dir", "data", "--teacher-weights", "teachers", "--epochs", "1"]
+    command = ["ablate", "rkd", *options, "--set", "rkd.squared=true,false"]
+    planned = kdbench(*command, "--dry-run", cwd=place)
+    assert "split holdout" in planned.out
+    # full; without ce, distance, angle; ce, distance, angle alone (two of them are there already); squared; ce, kd
+    assert "8 cells = 0 done + 8 missing" in planned.out
+    done = kdbench(*command, cwd=place)
+    assert done.code == 0, done.err
+    assert "Δ vs rkd" in done.out
+    rows = pd.read_csv(place / "results" / "tiny.csv")
+    assert set(rows["split"]) == {"holdout"}
+    assert set(rows["status"]) == {"ok"}
+    assert sorted(rows["variant"].dropna()) == [
+        "angle_weight=0",
+        "ce_weight=0",
+        "distance_weight=0",
+        "distance_weight=0 angle_weight=0",
+        "squared=true",
+    ]
+    alone = rows[rows["variant"] == "distance_weight=0 angle_weight=0"].iloc[0]
+    assert json.loads(alone["params"])["ce_weight"] == 1.0
+    assert alone["top1"] == rows[rows["method"] == "ce"]["top1"].item()
+    again = kdbench(*command, "--dry-run", cwd=place)
+    assert "8 cells = 8 done + 0 missing" in again.out
+    refused(kdbench("ablate", "dkdd", cwd=place), "did you mean 'dkd'")

@@ -1,0 +1,310 @@
+"""Checkpoints of other projects: recognised by their tensors, measured, kept, and what `run` takes from then on."""
+
+import argparse
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from kdbench import models
+from kdbench.errors import KdbenchError
+from kdbench.runner import import_teachers as importing
+from kdbench.runner.import_teachers import import_teachers, recognise
+from kdbench.runner.session import prepare, trained_path
+from kdbench.runner.teachers import listing
+from kdbench.suites import load
+from kdbench.teachers.fitting import parts
+from kdbench.teachers.weights import open_teacher
+from kdbench.utils.files import load_weights, save_weights
+from tests.support.cli_process import kdbench
+from tests.support.pictures import write_images
+
+
+@pytest.fixture
+def state(lab):
+    return lab.teacher.net(lab.suite.dataset).model.state_dict()
+
+
+def fresh(lab, name="teacher", seed=1):
+    torch.manual_seed(seed)
+    spec = lab.suite.model(name)
+    return models.create(spec.arch, 4, **spec.args).state_dict()
+
+
+def saved(path, content):
+    torch.save(content, path)
+    return path
+
+
+def bring(lab, *files, replaced=(), **options):
+    """What was said and what went wrong."""
+    said = []
+    usual = {"suite": str(lab.suite_file(*replaced)), "data_dir": lab.data, "results": lab.folder / "results"}
+    failures = import_teachers(files, said.append, **{**usual, "device": "cpu", **options})
+    return said, failures
+
+
+def shelf_of(lab):
+    folder = lab.folder / "results" / ".work" / "teachers"
+    return {path.name for path in folder.glob("*.safetensors") if ".logits." not in path.name}
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("this code ran",))
+
+
+# --- the file ---
+
+
+def test_every_form_that_the_literature_saves_is_the_same_teacher(lab, tmp_path, state):
+    """RepDistiller saves its arguments, mdistiller a numpy accuracy or its distiller, DataParallel prefixes."""
+    extra = {"opt": argparse.Namespace(lr=0.05, model="resnet8"), "epoch": 240, "optimizer": {"state": {}}}
+    wrapped, vanilla = (
+        {f"{prefix}{k}": v for k, v in state.items()} for prefix in ("module.", "module.student.")
+    )
+    old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    files = [
+        saved(tmp_path / "plain.pth", state),
+        saved(tmp_path / "ckpt_epoch_240.pth", {"model": state, "best_acc": torch.tensor(72.3), **extra}),
+        saved(tmp_path / "latest", {"model": wrapped, "best_acc": np.float64(72.3), "acc": np.float32(1)}),
+        saved(tmp_path / "best", {"model": vanilla, "epoch": 240}),
+        saved(tmp_path / "model_best.pth.tar", {"state_dict": old, "arch": "resnet8"}),
+        tmp_path / "t.safetensors",
+    ]
+    save_weights(files[-1], state)
+    said, failures = bring(lab, *files)
+    assert failures == []
+    assert {line.split(" reaches ")[0] for line in said} == {f"teacher teacher ({lab.teacher.id})"}
+    assert len(said) == len(files)
+    assert shelf_of(lab) == {f"teacher-{lab.teacher.id}.safetensors"}
+
+
+def test_a_file_that_carries_code_is_refused_and_the_code_does_not_run(lab, tmp_path, state, capfd):
+    files = [
+        saved(tmp_path / "a.pth", {"model": state, "opt": Evil()}),
+        saved(tmp_path / "b.pth", {"model": state, "opt": argparse.Namespace(x=Evil())}),
+    ]
+    said, failures = bring(lab, *files)
+    assert (said, len(failures)) == ([], 2)
+    assert all("holds more than tensors" in failure for failure in failures)
+    assert "this code ran" not in capfd.readouterr().out
+
+
+def test_an_archive_brings_all_that_it_holds(lab, tmp_path, state):
+    one, two = (
+        saved(tmp_path / "one.pth", {"model": state}),
+        saved(tmp_path / "two.pth", fresh(lab, "student")),
+    )
+    (tmp_path / "readme.txt").write_text("weights")
+    with tarfile.open(tmp_path / "all.tar", "w:gz") as archive:
+        for path in (one, tmp_path / "readme.txt", two):
+            archive.add(path, f"models/{path.stem}_vanilla/{path.name}")
+    said, failures = bring(lab, tmp_path / "all.tar")
+    assert failures == []
+    assert [line.split()[1] for line in said] == ["teacher", "student"]
+
+
+def test_an_archive_without_weights_and_a_missing_file_are_told(lab, tmp_path):
+    with tarfile.open(tmp_path / "none.tar", "w"):
+        pass
+    said, failures = bring(lab, tmp_path / "none.tar", tmp_path / "gone.pth")
+    assert said == []
+    assert failures == [
+        f"the archive {tmp_path / 'none.tar'} holds no .pth or .pt or .safetensors file",
+        f"there is no weights file {tmp_path / 'gone.pth'}",
+    ]
+
+
+def test_one_bad_file_does_not_cost_the_others(lab, tmp_path, state):
+    (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04 torn")
+    said, failures = bring(lab, tmp_path / "torn.pth", saved(tmp_path / "t.pth", state))
+    assert len(failures) == 1
+    assert "torn.pth" in failures[0]
+    assert said[0].startswith(f"teacher teacher ({lab.teacher.id})")
+
+
+# --- which network it is ---
+
+
+def known(lab, state, *replaced, arch=None):
+    state = state if arch is None else models.create(arch, 4).state_dict()
+    return recognise(parts({(): state}), load(str(lab.suite_file(*replaced))), "f.pth")
+
+
+def test_the_suites_names_go_before_those_of_architectures(lab):
+    assert known(lab, fresh(lab, "teacher")) == "teacher"
+    assert known(lab, fresh(lab, "student")) == "student"
+    own = ("teacher = { arch", 'resnet14 = { arch = "wrn_16_1" }\nteacher = { arch')
+    assert (
+        known(lab, None, own, ('teacher = "teacher"', 'teacher = "resnet14"'), arch="wrn_16_1") == "resnet14"
+    )
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Fewer networks of kdbench's own to be compared with: these are enough for a test."""
+    names = ("resnet20", "vgg8", "wrn_16_2", "mobilenetv2", "mobilenetv2_stride1")
+    monkeypatch.setattr(importing, "ENTRIES", {name: importing.ENTRIES[name] for name in names})
+
+
+def test_kdbenchs_own_networks_are_recognised_where_the_suite_has_none(lab, few):
+    """MobileNetV2 of two strides has one set of tensors: nobody can tell them apart."""
+    assert known(lab, None, arch="wrn_16_2") == "wrn_16_2"
+    with pytest.raises(KdbenchError, match="fits mobilenetv2 and mobilenetv2_stride1; say which with --name"):
+        known(lab, None, arch="mobilenetv2")
+
+
+def test_timms_networks_are_recognised_without_building_all_of_them(lab, few, monkeypatch):
+    with torch.device("meta"):
+        state = models.create("selecsls60b", 4).state_dict()
+    built, create = [], models.create
+    monkeypatch.setattr(models, "create", lambda name, *a, **k: built.append(name) or create(name, *a, **k))
+    assert known(lab, state) == "selecsls60b"
+    timms = [name for name in built if name not in models.ENTRIES]
+    assert 0 < len(timms) < 10
+    assert all("selecsls" in name for name in timms)
+
+
+def test_a_file_that_fits_two_asks_for_the_name(lab, tmp_path, state):
+    twin = (
+        ("teacher = { arch", 'twin = { arch = "resnet8", args = { widths = [8, 8, 8, 16] } }\nteacher = { arch'),
+        ('student = "student"', 'student = "student"\n[[pairs]]\nteacher = "twin"\nstudent = "student"'),
+    )  # fmt: skip
+    file = saved(tmp_path / "t.pth", state)
+    said, failures = bring(lab, file, replaced=twin)
+    assert (said, failures) == ([], [f"{file} fits teacher and twin; say which with --name teacher"])
+    said, failures = bring(lab, file, replaced=twin, name="twin")
+    assert said[0].startswith(f"teacher twin ({lab.teacher.id}) reaches")
+
+
+def test_a_file_that_fits_nothing_names_the_nearest_and_the_first_keys_that_differ(lab, few):
+    vgg = ('arch = "resnet8", args = { widths = [8, 8, 8, 16] }', 'arch = "vgg8"')
+    state = models.create("vgg8", 4).state_dict()
+    del state["classifier.bias"]
+    with pytest.raises(KdbenchError) as caught:
+        known(lab, {**state, "classifier.weight": torch.ones(100, 512), "extra": torch.ones(1)}, vgg)
+    assert str(caught.value) == (
+        "f.pth fits no network that kdbench knows with 4 classes; the nearest is teacher, but the file lacks "
+        "classifier.bias, has the unknown extra, differs in shape: classifier.weight is (100, 512) instead of (4, 512)"
+    )
+
+
+def test_a_name_that_does_not_fit_or_is_for_two_files_is_told(lab, tmp_path, state):
+    file = saved(tmp_path / "t.pth", state)
+    _, (failure,) = bring(lab, file, name="student")
+    assert "t.pth does not fit student" in failure
+    _, (failure,) = bring(lab, file, name="resnet57")
+    assert "unknown model 'resnet57' (neither kdbench's nor timm's); did you mean 'resnet56'?" in failure
+    with pytest.raises(KdbenchError, match="--name is the name of one teacher"):
+        bring(lab, file, file, name="teacher")
+
+
+# --- what becomes of it ---
+
+
+def test_an_imported_teacher_is_what_a_run_takes(lab, tmp_path, state):
+    trained = trained_path(lab.prepare(), "teacher")
+    save_weights(trained, fresh(lab, seed=7))
+    before = lab.prepare().teachers["teacher"]
+    assert before.path == trained
+    bring(lab, saved(tmp_path / "a.pth", state))
+    first = lab.prepare().teachers["teacher"]
+    assert (first.id, first.path.name) == (lab.teacher.id, f"teacher-{lab.teacher.id}.safetensors")
+    bring(lab, saved(tmp_path / "b.pth", fresh(lab, seed=2)))
+    second = lab.prepare().teachers["teacher"]
+    assert second.id not in (first.id, before.id)
+    bring(lab, saved(tmp_path / "a.pth", state))  # the older one again
+    assert lab.prepare().teachers["teacher"].id == first.id
+    bring(lab, trained)  # and the one trained here
+    assert lab.prepare().teachers["teacher"].id == before.id
+    assert trained.is_file()
+    given = tmp_path / "given"
+    given.mkdir()
+    saved(given / "teacher.pth", fresh(lab, seed=9))
+    assert lab.prepare(teacher_weights=given).teachers["teacher"].path == given / "teacher.pth"
+
+
+def test_an_imported_teacher_serves_every_suite_of_its_data_set_that_builds_it_so(lab, tmp_path, state):
+    bring(lab, saved(tmp_path / "a.pth", state))
+    assert lab.prepare(name="another").teachers["teacher"].id == lab.teacher.id
+    wider = ("widths = [8, 8, 8, 16]", "widths = [8, 8, 8, 12]")
+    assert lab.prepare(wider, name="wider").teachers == {}
+
+
+def own(lab, where, stream, **options):
+    """The session of a suite over the folder images that is in ``where``, and what was said."""
+    said, file = [], lab.folder / where / "own.toml"
+    data = 'folder = "images"\nholdout = 0.25' + ("\nstream = true\nworkers = 0" if stream else "")
+    file.write_text(lab.suite_file(('name = "tiny"\nclasses = 4', data)).read_text())
+    usual = {"results": lab.folder / "results", "device": "cpu", "say": said.append}
+    return prepare(str(file), **usual, **options), said
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_folders_of_one_name_do_not_share_a_teacher(lab, tmp_path, stream):
+    """Parts of the same data go on with it; other images under that name get a warning and their own."""
+    cats, dogs = (write_images(lab.folder / where / "images") for where in ("cats", "dogs"))
+    next(dogs.glob("train/*/*")).unlink()
+    session, _ = own(lab, "cats", stream)
+    assert session.suite.dataset.classes == 3
+    file = saved(tmp_path / "a.pth", models.create("resnet8", 3, widths=[8, 8, 8, 16]).state_dict())
+    where = {"suite": str(cats.parent / "own.toml"), "results": lab.folder / "results", "device": "cpu"}
+    assert import_teachers([file], print, **where) == []
+    for options in ({}, {"per_class": 2}, {"split": "holdout"}):
+        session, said = own(lab, "cats", stream, **options)
+        assert list(session.teachers) == ["teacher"]
+        assert not [text for text in said if "imported" in text]
+    session, said = own(lab, "dogs", stream)
+    assert session.teachers == {}
+    (warning,) = (text for text in said if "imported" in text)
+    assert warning.startswith("WARNING: the imported teacher teacher is not used: it was imported for other")
+    listed = [(name, used) for name, used, _ in listing(session)]
+    assert listed == [("teacher", None)]
+    assert import_teachers([file], print, **{**where, "suite": str(dogs.parent / "own.toml")}) == []
+    assert list(own(lab, "dogs", stream)[0].teachers) == list(own(lab, "cats", stream)[0].teachers)
+
+
+def test_what_is_kept_is_never_overwritten(lab, tmp_path, state):
+    file = saved(tmp_path / "a.pth", state)
+    bring(lab, file)
+    kept = lab.folder / "results" / ".work" / "teachers" / f"teacher-{lab.teacher.id}.safetensors"
+    inode = kept.stat().st_ino
+    bring(lab, file)
+    assert kept.stat().st_ino == inode
+    save_weights(kept, fresh(lab, seed=3))
+    content = kept.read_bytes()
+    _, (failure,) = bring(lab, file)
+    assert "holds other weights than its name says" in failure
+    assert kept.read_bytes() == content
+
+
+def test_half_precision_is_kept_as_it_is_used(lab, tmp_path, state):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    bring(lab, saved(tmp_path / "a.pth", half))
+    (kept,) = shelf_of(lab)
+    stored = load_weights(lab.folder / "results" / ".work" / "teachers" / kept)
+    assert stored["fc.weight"].dtype == torch.float32
+    opened = open_teacher("teacher", lab.suite.model("teacher"), tmp_path / "a.pth", lab.suite.dataset, None)
+    assert lab.prepare().teachers["teacher"].id == opened.id != lab.teacher.id
+
+
+def test_the_command_tells_accuracy_expectation_and_failures(lab, tmp_path, state):
+    claim = ("[[pairs]]", "[teachers.teacher]\ntop1 = 99.5\n[[pairs]]")
+    lab.suite_file(claim)
+    saved(lab.folder / "t.pth", state)
+    (lab.folder / "bad.pth").write_text("no weights")
+    where = ["--suite", "tiny.toml", "--data-dir", "data", "--device", "cpu"]
+    done = kdbench("teachers", "import", "bad.pth", "t.pth", *where, cwd=lab.folder)
+    assert done.code == 1
+    first, warning = done.out.splitlines()
+    assert first.startswith(f"teacher teacher ({lab.teacher.id}) reaches ")
+    assert first.endswith("% top-1 on test (expected 99.50)")
+    assert warning.startswith("WARNING: the suite expects 99.50 % of teacher")
+    assert done.err.startswith("kdbench: bad.pth is not a plain weights file")
+    listed = kdbench("teachers", "list", *where, cwd=lab.folder)
+    assert [line.split()[:3] for line in listed.out.splitlines()[1:2]] == [["*", "teacher", lab.teacher.id]]
+    plan = kdbench("run", *where, "--dry-run", cwd=lab.folder)
+    assert f"teacher teacher: {lab.teacher.id}, results/.work/teachers/teacher-{lab.teacher.id}" in plan.out
+    assert kdbench("teachers", "import", "t.pth", *where, cwd=lab.folder).code == 0

@@ -1,0 +1,353 @@
+"""The cohort loop on 64 images: against a plain loop, and each cell alone and in company."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from kdbench import models, registry, suites
+from kdbench.method import Method, Needs
+from kdbench.suites import Recipe
+from kdbench.suites.schema import View
+from kdbench.train.cohort import evaluates, learning_rate, train_cohort
+from kdbench.utils.rng import generator as generator_
+from kdbench.utils.rng import stream
+from tests.support.loops import same, state_of
+
+# --- the learning rate ---
+
+
+def recipe(**changes):
+    known = {
+        "epochs": 240, "reference_epochs": 240, "batch_size": 64, "lr": 0.05, "momentum": 0.9, "nesterov": False,
+        "weight_decay": 5e-4, "schedule": "step", "precision": "fp32", "eval_every": 1,
+        "milestones": (150, 180, 210),
+    }  # fmt: skip
+    return Recipe(**(known | changes))
+
+
+def test_step_decay_is_torchs_multisteplr_over_240_epochs():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.05)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [150, 180, 210], gamma=0.1)
+    for epoch in range(240):
+        expected = scheduler.get_last_lr()[0]
+        for step in (0, 781):
+            assert learning_rate(recipe(), epoch, step, 782) == pytest.approx(expected, rel=1e-12), epoch
+        optimizer.step()
+        scheduler.step()
+
+
+def test_step_decay_by_hand():
+    """CRD's code: the rate falls in the epochs 151, 181 and 211, counted from 1."""
+    rates = [learning_rate(recipe(), epoch - 1, 0, 782) for epoch in (1, 150, 151, 180, 181, 210, 211, 240)]
+    assert rates == pytest.approx([0.05, 0.05, 0.005, 0.005, 5e-4, 5e-4, 5e-5, 5e-5])
+
+
+@pytest.mark.parametrize("epochs", [8, 16, 48, 480])
+def test_milestones_keep_their_share_when_epochs_change(epochs):
+    rates = [learning_rate(recipe(epochs=epochs), epoch, 0, 1) for epoch in range(epochs)]
+    falls = [e / epochs for e in range(1, epochs) if rates[e] < rates[e - 1]]
+    assert falls == [150 / 240, 180 / 240, 210 / 240]
+
+
+def test_one_cycle_by_hand():
+    """10 epochs of 2 steps, the peak at 0.3: up through 0.025/0.3, down through 0.7 to 0.025/0.7."""
+    cycle = recipe(schedule="onecycle", epochs=10, lr=0.1)
+    assert learning_rate(cycle, 0, 0, 2) == pytest.approx(0.1 * 0.025 / 0.3)
+    assert learning_rate(cycle, 2, 1, 2) == pytest.approx(0.1 * 0.275 / 0.3)
+    assert learning_rate(cycle, 3, 0, 2) == pytest.approx(0.1 * 0.675 / 0.7)
+    assert learning_rate(cycle, 9, 1, 2) == pytest.approx(0.1 * 0.025 / 0.7)
+    rates = [learning_rate(cycle, epoch, step, 2) for epoch in range(10) for step in range(2)]
+    rise, fall = np.diff(rates[:6]), np.diff(rates[6:])
+    assert rise == pytest.approx(0.1 * 0.05 / 0.3)
+    assert fall == pytest.approx(-0.1 * 0.05 / 0.7)
+    assert 0 < min(rates) < max(rates) < 0.1
+
+
+# --- the oracle: a plain loop ---
+
+
+def plain_loop(lab, cell, loss):
+    """The student's state dict after the cell's recipe, by a loop that shares no training code with kdbench.
+
+    SGD by its definition: g += wd w; v = momentum v + g; w -= lr v.
+    """
+    split, recipe = lab.split, cell.recipe
+    torch.manual_seed(stream("init", split.id, cell.seed, cell.student))
+    net = models.create(cell.student_model.arch, 4, **cell.student_model.args)
+    teacher = lab.teacher.net(lab.suite.dataset).model
+    pixels = (split.train.images.permute(0, 3, 1, 2).float() / 255 - 0.4) / 0.3
+    velocity = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    net.train()
+    for epoch in range(recipe.epochs):
+        order = torch.randperm(64, generator=generator_("order", split.id, cell.seed, epoch))
+        rate = recipe.lr * 0.1 ** sum(epoch * 240 / recipe.epochs >= m for m in recipe.milestones)
+        for start in range(0, 64, recipe.batch_size):
+            rows = order[start : start + recipe.batch_size]
+            with torch.no_grad():
+                wanted = teacher(pixels[rows])
+            net.zero_grad()
+            loss(net(pixels[rows]), wanted, split.train.targets[rows]).backward()
+            with torch.no_grad():
+                for name, p in net.named_parameters():
+                    velocity[name].mul_(recipe.momentum).add_(p.grad + recipe.weight_decay * p)
+                    p -= rate * velocity[name]
+    return net.state_dict()
+
+
+def hinton(student, teacher, target):
+    p = (teacher / 4).softmax(1)
+    divergence = (p * (p.log() - (student / 4).log_softmax(1))).sum(1).mean()
+    return 0.1 * cross_entropy(student, target) + 0.9 * 16 * divergence
+
+
+@pytest.mark.parametrize(("method", "loss"), [("ce", lambda s, t, y: cross_entropy(s, y)), ("kd", hinton)])
+def test_training_is_a_plain_sgd_loop(lab, method, loss):
+    """Two epochs at 0.05 and two at a tenth, the last batch a smaller one; weights and BatchNorm alike."""
+    lab = lab.using(epochs=4, batch_size=24, milestones=(120,), weight_decay=5e-3)
+    lab.suite = dataclasses.replace(lab.suite, views={"weak": View()})
+    (cell,) = lab.cells(method)
+    expected = plain_loop(lab, cell, loss)
+    found = lab.run([cell])[method].student
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name].float(), value.float(), rtol=0, atol=1e-6), name
+
+
+def test_one_training_step_shows_in_the_weights(lab):
+    """That the oracle's tolerance is no blanket: another seed, rate or decay is far outside of it."""
+    base = lab.train("ce")["ce"].student["fc.weight"]
+    for number, change in enumerate(
+        ({"lr": 0.051}, {"weight_decay": 5e-3}, {"momentum": 0.8}, {"nesterov": True})
+    ):
+        other = lab.using(work=f"w{number}", **change).train("ce")["ce"].student["fc.weight"]
+        assert (other - base).abs().max() > 1e-5, change
+
+
+# --- what a method is handed ---
+
+
+@pytest.fixture
+def diary(lab):
+    """Methods that write down what they see; ``diary[name]`` is a list of a dict a step."""
+    seen = {}
+
+    class Scribe(Method):
+        needs: ClassVar[Needs] = Needs(teacher=False, index=True)
+
+        def loss(self, batch, student, teacher, modules):
+            seen.setdefault(self.name, []).append(
+                {
+                    "index": batch.index.clone(), "target": batch.target.clone(), "epoch": batch.epoch,
+                    "last": batch.last, "progress": batch.progress.item(), "logits": student.logits.detach().clone(),
+                    "draw": torch.rand(2, generator=batch.generator), "global": torch.rand(2),
+                    "teacher": None if teacher is None else teacher.logits.clone(),
+                }
+            )  # fmt: skip
+            return {"ce": cross_entropy(student.logits, batch.target)}
+
+    registry.register(Scribe)
+
+    class Pupil(Scribe):
+        needs: ClassVar[Needs] = Needs(index=True)
+
+    class Squint(Scribe):
+        needs: ClassVar[Needs] = Needs(views=("strong",), index=True)
+
+    class Crowd(Scribe):
+        min_batch: ClassVar[int] = 5
+
+    for cls in (Pupil, Squint, Crowd):
+        registry.register(cls)
+    return seen
+
+
+def test_batches_are_the_order_stream_and_every_sample_once_an_epoch(lab, diary):
+    lab.train("scribe")
+    split, steps = lab.split, diary["scribe"]
+    for epoch in range(2):
+        rows = torch.cat([s["index"] for s in steps[4 * epoch : 4 * epoch + 4]])
+        generator = generator_("order", split.id, 0, epoch)
+        assert rows.tolist() == torch.randperm(64, generator=generator).tolist()
+    for step in steps:
+        assert torch.equal(step["target"], split.train.targets[step["index"]])
+
+
+def test_epoch_progress_and_last_by_hand(lab, diary):
+    """2 epochs of 4 steps, 240 reference epochs."""
+    lab.train("scribe")
+    assert [s["epoch"] for s in diary["scribe"]] == [120.0] * 4 + [240.0] * 4
+    assert [s["progress"] for s in diary["scribe"]] == [k / 8 for k in range(8)]
+    assert [s["last"] for s in diary["scribe"]] == [False, False, False, True] * 2
+
+
+@pytest.mark.parametrize(
+    "company", [("pupil",), ("pupil", "mlkd"), ("squint", "pupil"), ("ce", "dkd", "pupil")]
+)
+def test_what_a_cell_sees_does_not_depend_on_its_company(lab, diary, company):
+    """Batches, initial weights, outputs of student and teacher, both random streams: to the last bit."""
+    lab.train("pupil")
+    alone = diary.pop("pupil")
+    lab.using(work="crowd").train(*company)
+    assert same(diary["pupil"], alone)
+
+
+def test_a_method_sees_its_first_view_whoever_is_beside_it(lab, diary):
+    """The teacher's forward serves the union of all views: whose first is another method's."""
+    lab.train("squint")
+    alone = diary.pop("squint")
+    lab.using(work="crowd").train("pupil", "squint")
+    assert same(diary["squint"], alone)
+    strong, weak = diary["squint"][0], diary["pupil"][0]
+    assert torch.equal(strong["index"], weak["index"])
+    assert not torch.equal(strong["teacher"], weak["teacher"])
+    assert not torch.equal(strong["logits"], weak["logits"])
+
+
+def test_all_methods_start_from_the_same_weights_on_the_same_batches(lab, diary):
+    lab.train("scribe", "pupil", "crowd")
+    first = [diary[name][0] for name in ("scribe", "pupil", "crowd")]
+    for key in ("index", "logits", "draw", "global"):
+        assert torch.equal(first[0][key], first[1][key])
+        assert torch.equal(first[0][key], first[2][key])
+
+
+@pytest.mark.parametrize("what", ["seed", "data"])
+def test_another_seed_and_other_data_are_other_streams(lab, diary, what):
+    (cell,) = lab.cells("scribe")
+    lab.run([cell])
+    before = diary.pop("scribe")
+    if what == "seed":
+        lab.run([dataclasses.replace(cell, seed=1)])
+    else:
+        lab.run([dataclasses.replace(cell, split_id="other")])
+    after = diary["scribe"]
+    for key in ("index", "logits", "draw", "global"):
+        assert not torch.equal(before[0][key], after[0][key])
+
+
+def test_views_change_with_the_epoch(lab, diary):
+    """lr so small that the student stands still: only the crop can change its logits."""
+    lab.using(lr=1e-30, weight_decay=0.0, batch_size=64).train("pupil")
+    one, two = diary["pupil"]
+    back = two["index"].argsort()[one["index"]]
+    assert torch.equal(two["index"][back], one["index"])
+    assert not torch.allclose(two["teacher"][back], one["teacher"])
+
+
+def test_the_ambient_random_state_has_no_part(lab, diary):
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        lab.using(work=f"w{seed}").train("scribe", student="dropper")
+    assert same(diary["scribe"][:8], diary["scribe"][8:])
+
+
+@pytest.mark.parametrize(("batch_size", "tail", "sizes"), [(20, 4, [20, 20, 20]), (19, 7, [19, 19, 19, 7])])
+def test_a_last_batch_below_min_batch_is_dropped(lab, diary, batch_size, tail, sizes):
+    """For the method that says so alone; its ``last`` comes one batch earlier then."""
+    results = lab.using(batch_size=batch_size, epochs=1).train("scribe", "crowd")
+    assert [len(s["index"]) for s in diary["crowd"]] == sizes
+    assert [s["last"] for s in diary["crowd"]] == [False] * (len(sizes) - 1) + [True]
+    assert [len(s["index"]) for s in diary["scribe"]] == [batch_size] * 3 + [tail]
+    assert [s["last"] for s in diary["scribe"]] == [False] * 3 + [True]
+    for name in ("scribe", "crowd"):  # means are over what was seen
+        losses = [cross_entropy(s["logits"], s["target"], reduction="sum").item() for s in diary[name]]
+        count = sum(len(s["index"]) for s in diary[name])
+        curve = {term: value for _, term, value in results[name].curves}
+        assert curve["loss"] == pytest.approx(sum(losses) / count, rel=1e-5)
+        hits = sum((s["logits"].argmax(1) == s["target"]).sum().item() for s in diary[name])
+        assert curve["train_top1"] == pytest.approx(100 * hits / count, rel=1e-6)
+
+
+def test_a_single_last_sample_is_dropped_for_everyone(lab, diary):
+    """BatchNorm cannot train on one."""
+    lab.using(batch_size=21, epochs=1).train("scribe")
+    assert [len(s["index"]) for s in diary["scribe"]] == [21, 21, 21]
+    assert [s["last"] for s in diary["scribe"]] == [False, False, True]
+
+
+# --- alone and in company ---
+
+
+@pytest.mark.parametrize("student", ["student", "dropper"])
+def test_a_cell_alone_is_the_cell_in_a_cohort_bit_for_bit(lab, student):
+    """The second student drops units: each cell has a random stream of its own."""
+    names = ("ce", "kd", "mlkd")
+    cells = lab.cells(*names, student=student)
+    together = lab.run(cells)
+    for cell, name in zip(cells, names, strict=True):
+        apart = lab.using(work=name)
+        alone = apart.run([cell])[name]
+        assert same(alone.student, together[name].student), name
+        assert same(alone.curves, together[name].curves)
+        assert alone.row["top1"] == together[name].row["top1"]
+        assert same(state_of(apart, cell), state_of(lab, cell))
+
+
+def test_the_dropper_drops(lab, diary):
+    """Else the test above would show less than it says."""
+    spec = lab.suite.models["dropper"]
+    lab.train("scribe", student="dropper")
+    dropping = diary.pop("scribe")[0]["logits"]
+    still = dataclasses.replace(spec, args={**spec.args, "drop_rate": 0.0})
+    lab.suite = dataclasses.replace(lab.suite, models={**lab.suite.models, "dropper": still})
+    lab.train("scribe", student="dropper")
+    assert not torch.equal(dropping, diary["scribe"][0]["logits"])
+
+
+def test_two_students_and_two_rates_side_by_side(lab):
+    cells = lab.cells("kd", recipe={"lr": 0.01}) + lab.cells("kd", student="resnet8", recipe={"lr": 0.1})
+    together, _ = train_cohort(lab.job(cells))
+    for number, cell in enumerate(cells):
+        (alone,), _ = train_cohort(lab.using(work=f"alone{number}").job([cell]))
+        assert same(alone.student, together[number].student)
+    (slow,) = lab.using(work="slow").cells("kd", recipe={"lr": 0.01})
+    assert slow.id == cells[0].id
+
+
+def test_the_order_of_a_cohort_does_not_matter(lab):
+    cells = lab.cells("kd", "ce", "dkd")
+    forth, back = lab.run(cells), lab.using(work="back").run(cells[::-1])
+    for name in ("kd", "ce", "dkd"):
+        assert same(forth[name].student, back[name].student)
+
+
+def test_how_often_is_measured_changes_nothing(lab):
+    """eval_every is not in the id. The frozen part stands for any module that is in eval mode on purpose."""
+
+    class Frozen(Method):
+        def build(self, context):
+            modules = nn.ModuleDict({"norm": nn.BatchNorm1d(4), "drop": nn.Dropout(0.5)})
+            modules["norm"].eval()
+            modules["norm"].requires_grad_(False)
+            return modules
+
+        def loss(self, batch, student, teacher, modules):
+            return {"ce": cross_entropy(modules["drop"](modules["norm"](student.logits)), batch.target)}
+
+    registry.register(Frozen)
+    often, once = (lab.using(work=f"w{n}", eval_every=n).train("frozen", "kd") for n in (1, 2))
+    for name in ("kd", "frozen"):
+        assert same(often[name].student, once[name].student), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "evaluated"),
+    [
+        ({}, [10, *range(20, 241, 10)]),
+        ({"milestones": (150, 180, 210)}, [*range(10, 211, 10), *range(211, 241)]),
+        (
+            {"milestones": (150, 180, 210), "epochs": 24},
+            [10, 20, 22, 23, 24],
+        ),  # 21 of 24 stand for 210 of 240
+        ({"milestones": (150, 180, 210), "schedule": "onecycle"}, list(range(10, 241, 10))),
+    ],
+)
+def test_every_epoch_after_the_last_milestone_is_evaluated(changes, evaluated):
+    recipe = suites.load("cifar100").recipe
+    recipe = dataclasses.replace(recipe, **{"eval_every": 10, "milestones": (), **changes})
+    assert [e + 1 for e in range(recipe.epochs) if evaluates(recipe, e)] == evaluated
