@@ -46,8 +46,8 @@ class Board:
     """The numbers of one leaderboard.
 
     cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or ''; bold;
-    state of the method in the pair's pool (see `statistics.blocks`); DIFFERENCE to the baseline over shared seeds, delta_n
-    of them, error = which error its interval has.
+    state of the method in the pair's pool (see `statistics.blocks`); DIFFERENCE to the baseline over shared seeds,
+    delta_n of them, error = which error its interval has.
     summary: index label, best first; covered = pairs with a result; rank over ``common``; DIFFERENCE over the pairs
     that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one pair
     or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for one
@@ -55,7 +55,8 @@ class Board:
     common: the largest complete block of pairs, behind the ranks. baseline: the method asked for; has_baseline: whether
     a finished run of it, with the suite's own settings, is there.
     best: pair -> who is bold and why. alike: the method x pair analysis, None for one pair. failed: label -> what
-    failed runs change (`statistics.incomplete.with_failed`), of methods that have some. power: what the table could show.
+    failed runs change (`statistics.incomplete.with_failed`), of methods that have some.
+    power: what the table could show.
     """
 
     table: Table

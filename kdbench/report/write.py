@@ -28,7 +28,8 @@ def write_report(
 
     results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex
     (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained
-    more than once, what `figures` draws (differences are against the method ``baseline``) and what `render.reproduction` writes.
+    more than once, what `figures` draws (differences are against the method ``baseline``) and what
+    `render.reproduction` writes.
     Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged or ``out``
     cannot be written.
     """

@@ -23,7 +23,7 @@ import torch
 
 @contextlib.contextmanager
 def crew(jobs: int, request: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[None]:
-    """Have ``jobs`` - 1 helpers train by ``request``, the arguments of `kdbench.runner.run.help_out`, beside what the block does.
+    """Have ``jobs`` - 1 helpers train by ``request``, the arguments of `run.help_out`, beside what the block does.
 
     Leaves when all have ended, which ``stop`` hastens. This process has its share of the threads meanwhile.
     """
