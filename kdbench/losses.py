@@ -85,3 +85,28 @@ class _ScaleGradient(torch.autograd.Function):
 def scale_gradient(value: Tensor, scale: float) -> Tensor:
     """``value`` itself, its gradient times ``scale``; a negative scale is a gradient reversal."""
     return _ScaleGradient.apply(value, scale)
+
+
+def swap_top(logits: Tensor, target: Tensor) -> Tensor:
+    """``logits`` [B, C] with the values of each row's top class and target exchanged (SLD, arXiv:2504.20108).
+
+    A row whose top class is the target stays as it is. Differentiable.
+    """
+    top = logits.argmax(dim=1, keepdim=True)
+    places = torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    source = torch.where(places == top, target[:, None], torch.where(places == target[:, None], top, places))
+    return logits.gather(1, source)
+
+
+def sort_to_target(logits: Tensor, target: Tensor) -> Tensor:
+    """``logits`` [B, C] with the largest value at the target, the next ones at the other classes in their old order.
+
+    Parameter-free correction of a teacher that is wrong (Sort-KD, arXiv:2508.16544). Differentiable.
+    """
+    values, order = logits.sort(dim=1, descending=True, stable=True)
+    is_target = order == target[:, None]
+    # each class's new rank: the target goes first, those that were before it move down by one
+    rank = torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    place = is_target.to(torch.int64).argmax(dim=1, keepdim=True)
+    moved = torch.where(is_target, 0, torch.where(rank < place, rank + 1, rank))
+    return torch.empty_like(logits).scatter(1, order, values.gather(1, moved))
