@@ -24,9 +24,16 @@ def names(name: str, metavar: str, help: str, default: str, callback: Any = comm
     return click.option(name, metavar=metavar, callback=callback, help=help, show_default=default)
 
 
+PATHS = {
+    "DIR": click.Path(path_type=Path, file_okay=False),
+    "FILE": click.Path(path_type=Path, dir_okay=False),
+    "PATH": click.Path(path_type=Path),
+}
+
+
 def path(name: str, metavar: str, help: str, **settings: Any) -> Decorator:
-    """An option that names a file or a folder."""
-    return click.option(name, metavar=metavar, type=click.Path(path_type=Path), help=help, **settings)
+    """An option that names a folder (metavar DIR), a file (FILE) or either (PATH)."""
+    return click.option(name, metavar=metavar, **{"type": PATHS[metavar], "help": help, **settings})
 
 
 def _method_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -90,9 +97,16 @@ def _folder(context: click.Context, parameter: click.Parameter, value: Path) -> 
     return value
 
 
-results = path("--results", "DIR", "Folder of the results files.", default="results", callback=_folder)
+results = path(
+    "--results",
+    "DIR",
+    "Folder of the results files.",
+    default="results",
+    type=PATHS["PATH"],  # `_folder` explains what a file is good for
+    callback=_folder,
+)
 reports = path("--out", "DIR", "Folder of the reports.", default="reports")
-plugins = path("--plugins", "DIR", "Folder with method files of your own.", show_default="none")
+plugins = path("--plugins", "PATH", "Method file of your own, or a folder of them.", show_default="none")
 pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", SUITE_DEFAULT)
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"

@@ -78,13 +78,13 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _data(spec: DataSpec, data_dir: Path | None) -> tuple[DataSpec, str]:
-    """The data set, measured if it is at hand (nothing is downloaded), and a sentence that describes it."""
+    """The data set, measured if it is here (nothing is downloaded), and a sentence that describes it."""
     from kdbench.data.dataset import split_dataset
     from kdbench.data.loading import load_data
     from kdbench.data.streaming import count_duplicates
 
-    state = "data not at hand (--data-dir)"
-    if _at_hand(spec, data_dir):
+    state = "data not found (--data-dir)"
+    if _is_here(spec, data_dir):
         dataset, spec = load_data(spec, data_dir)
         state = f"{len(dataset.train):,} train and {len(dataset.test):,} test images"
         duplicates = count_duplicates(dataset, split_dataset(dataset, "test", spec.holdout))
@@ -96,7 +96,7 @@ def _data(spec: DataSpec, data_dir: Path | None) -> tuple[DataSpec, str]:
     return spec, f"{spec.name}: {classes} classes, {size} px, holdout {spec.holdout:g} of train; {state}"
 
 
-def _at_hand(spec: DataSpec, data_dir: Path | None) -> bool:
+def _is_here(spec: DataSpec, data_dir: Path | None) -> bool:
     from kdbench.data.decode_cache import home
     from kdbench.data.folders import TRAIN, part
     from kdbench.data.sources import CIFAR, TINY

@@ -55,7 +55,9 @@ def teachers_cache(**chosen: Any) -> None:
 
 
 @teachers_group.command("import", short_help="Import checkpoints of other code bases and measure them.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)
+)
 @options.suite("cifar100", "Suite with the teachers' data set: a name or a .toml file.")
 @click.option(
     "--name",
@@ -95,7 +97,7 @@ def teachers(options: Mapping[str, Any]) -> str:
         expected = f"{session.suite.teachers[name].top1:.2f}" if name in session.suite.teachers else "–"
         if teacher is None:
             rows.append(("", name, "–", "–", expected))
-            files.append("not here yet: kdbench teachers train, or import FILE")
+            files.append("missing: type `kdbench teachers train` or `kdbench teachers import FILE`")
         else:
             rows.append(
                 ("*" if used else "", name, teacher.id, f"{accuracy(session, teacher):.2f}", expected)

@@ -16,15 +16,24 @@ from kdbench.errors import KdbenchError, unknown
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
-class Verb(click.Command):
-    """A command. ``moved`` maps a flag of an older kdbench to the command that replaces it."""
+class _Renamed(click.Command):
+    """A command that has lost flags. ``moved`` maps each to the verb that replaces it."""
 
     def __init__(self, *args: Any, moved: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.moved = moved or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        check_moved(self.moved, args)
+        for flag, command in self.moved.items():
+            if flag in args:
+                raise KdbenchError(f"{flag} has become a verb: type `{command}`")
+        return super().parse_args(ctx, args)
+
+
+class Verb(_Renamed):
+    """A command that explains an argument too many."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_extra_args = True
         extra = super().parse_args(ctx, list(args))
         if extra and not ctx.resilient_parsing:
@@ -32,17 +41,12 @@ class Verb(click.Command):
         return extra
 
 
-class Verbs(click.Group):
+class Verbs(_Renamed, click.Group):
     """A group of verbs: shows its help where none is given, and names the nearest right one for a wrong one."""
 
     command_class = Verb
 
-    def __init__(self, *args: Any, moved: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.moved = moved or {}
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        check_moved(self.moved, args)
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help())
             ctx.exit()
@@ -95,13 +99,6 @@ class Main(Verbs):
 
 verb = functools.partial(click.command, cls=Verb, context_settings=SETTINGS)
 verbs = functools.partial(click.group, cls=Verbs, context_settings=SETTINGS)
-
-
-def check_moved(moved: Mapping[str, str], args: list[str]) -> None:
-    """Raises KdbenchError where ``args`` hold a flag that has become a verb of its own."""
-    for flag, command in moved.items():
-        if flag in args:
-            raise KdbenchError(f"{flag} has become a verb: type `{command}`")
 
 
 def walk(command: click.Command, path: str = "kdbench") -> Iterator[tuple[str, click.Command]]:

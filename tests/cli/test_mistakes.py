@@ -41,6 +41,9 @@ TYPED = {
     "export abc": ["`kdbench export` needs FILE; `kdbench export --help`"],
     "teachers cache": ["`kdbench teachers cache` needs --teacher-cache"],
     "new": ["`kdbench new` needs NAME"],
+    "teachers import nowhere.pth": ["nowhere.pth", "does not exist"],
+    "run --teacher-weights teacher.pth": ["'--teacher-weights'", "is a file"],
+    "bench step --out folder": ["'--out'", "is a directory"],
     "results upgrade nowhere.csv": ["nowhere.csv", "does not exist"],
 }
 MOVED = [
@@ -55,6 +58,8 @@ MOVED = [
 
 @pytest.mark.parametrize("typed", TYPED)
 def test_a_mistyped_command_is_one_sentence_with_the_remedy(tmp_path, typed):
+    (tmp_path / "teacher.pth").touch()
+    (tmp_path / "folder").mkdir()
     refused(kdbench(*typed.split(), cwd=tmp_path), *TYPED[typed])
 
 

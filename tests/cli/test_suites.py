@@ -41,7 +41,7 @@ def test_one_suite_shows_recipe_models_and_pairs(lab):
     assert student[4:] == ["–", "resnet8", "widths=[4,", "4,", "8,", "8]"]
     pair = "resnet56:student"
     assert line_of(text, pair).split() == [pair, "dkd.beta=2.0"]
-    assert "data tiny: 100 classes, 32 px, holdout 0.1 of train; data not at hand" in " ".join(text.split())
+    assert "data tiny: 100 classes, 32 px, holdout 0.1 of train; data not found" in " ".join(text.split())
 
 
 def test_a_suite_file_is_shown_with_its_pairs_own_recipe(lab):
@@ -94,4 +94,4 @@ def test_no_data_is_fetched_for_a_look_at_a_suite(monkeypatch, tmp_path, name):
     monkeypatch.setattr("kdbench.models.create", without_memory)
     text = shown.suite(name, tmp_path)
     assert max(map(len, text.splitlines())) <= 80
-    assert ("data not at hand" in " ".join(text.split())) == (name != "digits")
+    assert ("data not found" in " ".join(text.split())) == (name != "digits")

@@ -22,7 +22,7 @@ def test_teachers_lists_hash_accuracy_and_file(lab):
     head, line, way, _ = teachers.teachers(options).splitlines()
     assert head.split() == ["teacher", "hash", "top-1", "expected"]
     assert line.split() == ["teacher", "–", "–", "60.00"]
-    assert way.strip() == "not here yet: kdbench teachers train, or import FILE"
+    assert way.strip() == "missing: type `kdbench teachers train` or `kdbench teachers import FILE`"
     _, line, file, last = teachers.teachers({**options, "teacher_weights": given}).splitlines()
     star, name, hashed, top1, expected = line.split()
     assert (star, name, hashed, expected) == ("*", "teacher", lab.teacher.id, "60.00")
