@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdbench.utils.status import Status
+
 SCHEMA = 3
-STATUSES = ("ok", "diverged", "skipped", "error", "oom", "interrupted")
-DONE = STATUSES[:3]  # error, oom and interrupted are tried again
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ ROWS = (
     Column("setting", "aids", "id", "hash of facts"),
     Column("facts", "aids", "json", "everything but method, teacher and seed that the run depends on"),
     _amount("test_in_train", "aids", "test images that are in train too", "whole"),
-    Column("status", "outcome", "status", ", ".join(STATUSES), needed=True, filled=True),
+    Column("status", "outcome", "status", ", ".join(Status), needed=True, filled=True),
     _percent("top1", "outcome", "top-1 accuracy of the student", needed=True),
     _percent("top5", "outcome", "top-5 accuracy of the student"),
     _amount("nll", "outcome", "negative log-likelihood, nats"),

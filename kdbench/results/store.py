@@ -26,7 +26,6 @@ from kdbench.results.schema import (
     COLUMNS,
     COST,
     CURVE_COLUMNS,
-    DONE,
     IDENTITY,
     NEEDED,
     OUTCOME,
@@ -34,9 +33,10 @@ from kdbench.results.schema import (
     SCHEMA,
     TEXT,
 )
+from kdbench.utils.status import DONE
 
 __all__ = [
-    "AIDS", "COLUMNS", "COST", "CURVE_COLUMNS", "DONE", "IDENTITY", "NEEDED", "OUTCOME", "PROVENANCE", "SCHEMA", "TEXT",
+    "AIDS", "COLUMNS", "COST", "CURVE_COLUMNS", "IDENTITY", "NEEDED", "OUTCOME", "PROVENANCE", "SCHEMA", "TEXT",
     "append", "check_folder", "check_writable", "curves_of", "encode", "file_of", "load", "read", "records",
     "schema_of", "suites",
 ]  # fmt: skip
