@@ -37,7 +37,7 @@ from kdbench.metrics import top_k
 from kdbench.models import Net, count_parameters
 from kdbench.models.cifar import base
 from kdbench.plan.cells import Cell
-from kdbench.results import store
+from kdbench.results.schema import members
 from kdbench.suites import Pair
 from kdbench.train.cohort import Cohort
 from kdbench.train.job import Result
@@ -229,7 +229,7 @@ def check_row(subject: Subject) -> None:
     row, method = result.row, subject.method
     absent = [] if method.needs.teacher else ["agree_teacher", "kl_teacher", "teacher_s"]
     absent += ["train_top1"] if overrides(method, "predict") else []  # the own head is not what is deployed
-    empty = [c for c in store.OUTCOME + store.COST if (row.get(c) is None) != (c in absent)]
+    empty = [c for c in members("outcome") + members("cost") if (row.get(c) is None) != (c in absent)]
     require(not empty, f"wrongly filled or empty: {', '.join(empty)}")
     require(row["epochs_done"] == EPOCHS, f"epochs_done is {row['epochs_done']} of {EPOCHS}")
     bare = count_parameters(
