@@ -21,8 +21,8 @@ from kdbench.models.wrapper import Net, place
 from kdbench.suites import DataSpec, ModelSpec
 from kdbench.teachers.class_order import like_chance, permuted
 from kdbench.teachers.fitting import Part, choose, parts
-from kdbench.utils.files import load_weights, save_weights, state_dicts, weights_digest
 from kdbench.utils.hashing import digest
+from kdbench.utils.state_dicts import load_weights, save_weights, state_dicts, weights_digest
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 TOLERANCE = 0.05  # points that a teacher may be below the expected accuracy, which is told with two digits

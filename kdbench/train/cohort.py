@@ -34,8 +34,9 @@ from kdbench.train.cuda_graphs import RecordedStep
 from kdbench.train.job import Job, Result
 from kdbench.train.result import result_of
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
-from kdbench.utils.files import save_state, write_atomic
+from kdbench.utils.files import write_atomic
 from kdbench.utils.precision import tensor_cores
+from kdbench.utils.state_dicts import save_state
 from kdbench.utils.timer import Stopwatch
 
 
