@@ -23,7 +23,7 @@ from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Needs, Views, union
 from kdbench.metrics import top_k
-from kdbench.models.wrapper import Net, place
+from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.teachers.weights import teacher_logits
@@ -101,7 +101,7 @@ class Cohort:
         teacher = self.job.teacher
         if teacher is None:
             return None, None
-        net = place(teacher.net(self.first.dataset), self.device)
+        net = to_device(teacher.net(self.first.dataset), self.device)
         return net, teacher_logits(teacher, net, split, self.job.work, self.device)
 
     def _shared(self) -> SharedTeacher | None:
