@@ -21,7 +21,8 @@ from kdbench.teachers.weights import open_teacher
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.environment import collect
-from kdbench.utils.files import save_weights, write_atomic
+from kdbench.utils.files import write_atomic
+from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import Status
 
 CLASSES, SIZE, BATCH, STEPS, ROUNDS = 100, 32, 64, 15, 3

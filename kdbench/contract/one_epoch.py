@@ -27,7 +27,8 @@ from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.environment import collect
-from kdbench.utils.files import save_weights, write_atomic
+from kdbench.utils.files import write_atomic
+from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import Status
 
 SUITE, MODELS = "cifar100-quick", "cifar100-timm"  # the second one's networks may be named too

@@ -18,7 +18,7 @@ from kdbench.teachers.weights import Teacher, open_teacher
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job, Result
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import Status
 
 CLASSES, SIZE, TRAIN, TEST = 4, 8, 64, 32

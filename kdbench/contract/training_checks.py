@@ -41,7 +41,7 @@ from kdbench.results.schema import members
 from kdbench.suites import Pair
 from kdbench.train.cohort import Cohort
 from kdbench.train.job import Result
-from kdbench.utils.files import weights_digest
+from kdbench.utils.state_dicts import weights_digest
 from kdbench.utils.status import Status
 
 CHANCE = 100 / CLASSES

@@ -17,7 +17,8 @@ from kdbench.plan.cells import Cell
 from kdbench.results import store
 from kdbench.suites import DataSpec, ModelSpec
 from kdbench.teachers.weights import fill
-from kdbench.utils.files import load_weights, save_weights, write_atomic
+from kdbench.utils.files import write_atomic
+from kdbench.utils.state_dicts import load_weights, save_weights
 from kdbench.utils.status import Status
 
 FORMATS = (".safetensors", ".pth")

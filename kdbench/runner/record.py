@@ -18,8 +18,9 @@ from kdbench.runner.export import description
 from kdbench.runner.session import Session
 from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.job import Result
-from kdbench.utils.files import save_weights, write_atomic
+from kdbench.utils.files import write_atomic
 from kdbench.utils.hashing import canonical
+from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import DONE, Status
 
 

@@ -17,7 +17,7 @@ from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils import locks
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import Status
 
 

@@ -29,8 +29,8 @@ from kdbench.method import (
     union,
 )
 from kdbench.metrics import predictions
-from kdbench.models.flops import looking
-from kdbench.models.wrapper import Net, place
+from kdbench.models.flops import probing
+from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.utils.precision import autocast
@@ -45,7 +45,7 @@ def build_net(cell: Cell, device: torch.device) -> Net:
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
         model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return place(Net(model, data.mean, data.std), device)
+    return to_device(Net(model, data.mean, data.std), device)
 
 
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
@@ -199,7 +199,7 @@ class Trainee:
     def evaluate(self, evaluation: Feed) -> Tensor:
         """Logits of the deployed student, eval mode, fp32; training state is left as it was."""
         begin = time.perf_counter()
-        with looking(self.net), looking(self.modules):
+        with probing(self.net), probing(self.modules):
             logits = predictions(self.predict, evaluation)
         expected = (len(evaluation), self.context.num_classes)
         if tuple(logits.shape) != expected:

@@ -23,7 +23,7 @@ from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Needs, Views, union
 from kdbench.metrics import top_k
-from kdbench.models.wrapper import Net, place
+from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.teachers.weights import teacher_logits
@@ -34,8 +34,9 @@ from kdbench.train.cuda_graphs import RecordedStep
 from kdbench.train.job import Job, Result
 from kdbench.train.result import result_of
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
-from kdbench.utils.files import save_state, write_atomic
+from kdbench.utils.files import write_atomic
 from kdbench.utils.precision import tensor_cores
+from kdbench.utils.state_dicts import save_state
 from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
@@ -101,7 +102,7 @@ class Cohort:
         teacher = self.job.teacher
         if teacher is None:
             return None, None
-        net = place(teacher.net(self.first.dataset), self.device)
+        net = to_device(teacher.net(self.first.dataset), self.device)
         return net, teacher_logits(teacher, net, split, self.job.work, self.device)
 
     def _shared(self) -> SharedTeacher | None:

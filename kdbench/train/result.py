@@ -12,7 +12,7 @@ from torch import Tensor
 from kdbench import models
 from kdbench.data.batches import Feed
 from kdbench.metrics import details, fidelity, quality
-from kdbench.models.flops import looking
+from kdbench.models.flops import probing
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.job import Result
 from kdbench.utils.status import Status
@@ -46,7 +46,7 @@ def result_of(
     latest = {name: value for _, name, value in trainee.curves}
     row.update(_cost(trainee), train_top1=latest.get("train_top1"), final_loss=latest.get("loss"))
     if status != Status.ERROR:  # a faulty method's `predict` is not run again
-        with looking(trainee.modules):
+        with probing(trainee.modules):
             row["macs"] = models.macs(trainee.net, cell.dataset.size, trainee.predict)
     if not finished or logits is None:
         return result
