@@ -90,11 +90,6 @@ class Cell:
         return digest(self.identity())
 
 
-def recipe_id(recipe: Recipe) -> str:
-    """The suite's recipe, before pairs change parts of it: rows of different ids never share a table."""
-    return digest(recipe.identity())
-
-
 def plan_cells(
     suite: Suite,
     methods: Sequence[str],
@@ -110,7 +105,6 @@ def plan_cells(
 
     Parameters are, in rising order of say: the method's defaults, the suite's, the pair's, the user's ``sets``.
     """
-    base_id = recipe_id(suite.recipe)
     matrix: dict[str, Cell] = {}
     for seed, pair, name in itertools.product(seeds, pairs, methods):
         recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
@@ -127,7 +121,7 @@ def plan_cells(
                 split_id=split_id,
                 views=suite.views,
                 recipe=recipe,
-                recipe_id=base_id,
+                recipe_id=suite.recipe.id,
                 teacher=pair.teacher if method.needs.teacher else None,
                 teacher_id=teacher_ids[pair.teacher] if method.needs.teacher else None,
                 student=pair.student,

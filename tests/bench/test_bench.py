@@ -24,7 +24,7 @@ from kdbench.cli.main import main
 from kdbench.data.augment import render
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
-from kdbench.plan.cells import Pair, recipe_id
+from kdbench.plan.cells import Pair
 from kdbench.results import store
 from kdbench.suites.schema import View
 from kdbench.utils import fresh_process
@@ -378,7 +378,7 @@ def attempts(changes, seeds=range(3)):
                 "teacher_id": "x",
                 "seed": seed,
             }
-            | {"recipe_id": recipe_id(recipe), "epochs_done": recipe.epochs, "method_version": 1}
+            | {"recipe_id": recipe.id, "epochs_done": recipe.epochs, "method_version": 1}
             | {"precision": kind}
             | {
                 "params": "{}",
@@ -428,7 +428,7 @@ def test_the_study_takes_the_longest_recipe_in_both_precisions_and_says_what_to_
     longer, shorter = ({"epochs_done": n, "cell_id": rows["cell_id"] + f"/{n}"} for n in (99, 2))
     for change, kept in ((longer, "bf16"), (shorter, "fp32|bf16")):
         recipe = {
-            kind: recipe_id(dataclasses.replace(suite.recipe, precision=kind, epochs=change["epochs_done"]))
+            kind: dataclasses.replace(suite.recipe, precision=kind, epochs=change["epochs_done"]).id
             for kind in precision.PRECISIONS
         }
         ids = [recipe["bf16" if "bf16" in cell else "fp32"] for cell in rows["cell_id"]]

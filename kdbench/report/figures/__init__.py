@@ -14,7 +14,6 @@ from kdbench.report import order
 from kdbench.report.figures import (
     ablation,
     calibration,
-    class_matrices,
     class_similarity,
     cost_accuracy,
     curves,
@@ -112,7 +111,9 @@ def _drawings(
         scores = class_similarity.frame(found.runs, [board])
         page = class_similarity.markdown(scores, baseline, footer)
         said = "How alike student and teacher predict, class by class"
-        yield Drawing("similarity", said, found.matrices, class_matrices.draw, baseline, aside, page, scores)
+        yield Drawing(
+            "similarity", said, found.matrices, class_similarity.draw, baseline, aside, page, scores
+        )
 
 
 def _others(board: Board) -> list[str]:
