@@ -119,11 +119,19 @@ def report(suite: list[str] | None, results: tuple[Path, ...], out: Path, baseli
     if not found:
         where = ", ".join(map(str, results))
         raise KdbenchError(f"there are no results in {where}; type `kdbench run` first")
+    failures: list[KdbenchError] = []
     for name in found:
-        text = write.write_report(name, results, out, baseline)
+        try:
+            text = write.write_report(name, results, out, baseline)
+        except KdbenchError as failure:
+            failures.append(failure)
+            continue
         if show:
             click.echo(text)
         click.echo(f"wrote {out / name}", err=True)
+    for failure in failures:
+        click.echo(f"kdbench: {failure}", err=True)
+    sys.exit(1 if failures else 0)
 
 
 @main.command()

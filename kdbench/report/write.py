@@ -12,7 +12,7 @@ from kdbench.report import figures, reproducibility
 from kdbench.report.figures import files, style
 from kdbench.report.figures.files import Caption
 from kdbench.report.leaderboard import board
-from kdbench.report.load import Results, merge, places
+from kdbench.report.load import Results, merge, places, rows_of
 from kdbench.report.notes import provenance
 from kdbench.report.order import main_first
 from kdbench.report.render import html, latex, leaderboard, reproduction
@@ -35,9 +35,9 @@ def write_report(
     """
     merged = merge(suite, results)
     if merged.attempts.empty:
-        where = ", ".join(map(str, places(results)))
+        where = ", ".join(str(rows_of(suite, place)) for place in places(results))
         raise KdbenchError(
-            f"no results for suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
+            f"there are no rows of suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
         )
     found = main_first(tables(merged.records), suite)
     boards = [board(table, baseline) for table in found]
