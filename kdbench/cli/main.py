@@ -109,12 +109,29 @@ def run(
 @click.option(
     "--baseline", default="kd", show_default=True, help="The method that differences are taken against."
 )
+@click.option(
+    "--format",
+    "formats",
+    default="png",
+    show_default=True,
+    callback=options.comma,
+    help="Formats of the figures, comma-separated: png, svg, pdf.",
+)
 @click.option("--print", "show", is_flag=True, help="Print the leaderboard too.")
-def report(suite: list[str] | None, results: tuple[Path, ...], out: Path, baseline: str, show: bool) -> None:
+def report(
+    suite: list[str] | None,
+    results: tuple[Path, ...],
+    out: Path,
+    baseline: str,
+    formats: list[str],
+    show: bool,
+) -> None:
     """Turn results/<suite>.csv into leaderboard and figures under reports/<suite>/."""
     from kdbench.report import write
+    from kdbench.report.figures import files
     from kdbench.report.load import suites as suites_with_results
 
+    files.checked(formats)
     found = suite if suite is not None else suites_with_results(results)
     if not found:
         where = ", ".join(map(str, results))
@@ -122,7 +139,7 @@ def report(suite: list[str] | None, results: tuple[Path, ...], out: Path, baseli
     failures: list[KdbenchError] = []
     for name in found:
         try:
-            text = write.write_report(name, results, out, baseline)
+            text = write.write_report(name, results, out, baseline, formats)
         except KdbenchError as failure:
             failures.append(failure)
             continue

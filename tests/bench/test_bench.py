@@ -326,7 +326,7 @@ def test_scale_writes_curves_for_its_points(lab, here, tmp_path, monkeypatch):
     np.testing.assert_allclose(found["img_per_s"], 8000 / found["ms"])
     np.testing.assert_allclose(found["tflop_per_s"], found["gflop_step"] / found["ms_step"])
     np.testing.assert_allclose(found["share_of_peak"], found["tflop_per_s"] / found["peak_tflop_per_s"])
-    assert (tmp_path / "scale-cpu.svg").stat().st_size > 0
+    assert (tmp_path / "scale-cpu.png").stat().st_size > 0
     assert list(pd.read_csv(tmp_path / "startup.csv")["seconds"]) == [0.1]
 
 

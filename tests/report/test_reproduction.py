@@ -548,7 +548,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
         with rc_context(style.RC):
             beside.write(folder, "cifar100", found, provenance("cifar100", found))
     ours = [f"{name}.{kind}" for name in NAMES for kind in ("csv", "md", "tex")]
-    ours += ["published.csv", "published.png", "published.svg", "reproduction.csv", "reproduction.md"]
+    ours += ["published.csv", "published.png", "reproduction.csv", "reproduction.md"]
     assert sorted(path.name for path in folders[0].iterdir()) == sorted(ours)
     for name in ours:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
