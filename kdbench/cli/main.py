@@ -140,8 +140,8 @@ def report(
     for name in found:
         try:
             text = write.write_report(name, results, out, baseline, formats)
-        except KdbenchError as failure:
-            failures.append(failure)
+        except KdbenchError as error:
+            failures.append(error)
             continue
         if show:
             click.echo(text)
