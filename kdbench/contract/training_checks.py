@@ -14,6 +14,7 @@ from kdbench.method import overrides
 from kdbench.metrics import top_k
 from kdbench.models import Net, count_parameters
 from kdbench.models.cifar import base
+from kdbench.results.schema import members
 from kdbench.train.job import Result
 from kdbench.utils.status import Status
 
