@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs.generate import commands, methods, packages, results, suites
+from docs.generate import checks, commands, methods, packages, results, suites
 from docs.generate.markdown import Block, fill
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +16,7 @@ BLOCKS: dict[str, Block] = {
     "methods": methods.sections,
     "commands": commands.verbs,
     "packages": packages.drawing,
+    "checks": checks.listed,
     "columns": results.columns,
     "curves": results.curves,
     "published-sources": results.sources,

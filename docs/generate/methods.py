@@ -61,7 +61,7 @@ def overview() -> str:
         cost = costs().get(cls.name, {})
         link = f"[{cls.name}](#{cls.name})"
         facts = (described.kind(cls), described.paper(cls).year, described.fidelity(cls))
-        rows.append([link, *facts, described.describe_needs(cls.needs), cost.get("cost_x_kd") or "–"])
+        rows.append([link, *facts, described.describe_needs(cls.needs), _ratio(cost)])
     return table(["method", "family", "year", "fidelity", "needs", "step × kd"], rows, right=[5])
 
 
@@ -96,9 +96,13 @@ def _reference(cls: type[Method]) -> str:
 def _cost(cost: dict[str, str]) -> list[str]:
     if not cost:
         return []
-    ratio = f"{cost['cost_x_kd']} × kd per step" if cost["cost_x_kd"] else "no cost on that pair"
+    ratio = f"{_ratio(cost)} × kd per step" if cost["cost_x_kd"] else "no cost on that pair"
     extra = f"{int(cost['extra_params']):,}" if cost["extra_params"] else "no"
     return [f"- Measured: {ratio}; {extra} extra parameters in training"]
+
+
+def _ratio(cost: dict[str, str]) -> str:
+    return f"{float(cost['cost_x_kd']):.2f}" if cost.get("cost_x_kd") else "–"
 
 
 def _tags(cls: type[Method]) -> list[str]:

@@ -12,7 +12,9 @@ import pytest
 
 from docs.generate.__main__ import BLOCKS, outdated
 from docs.generate.markdown import MARKED, fill
+from kdbench import registry
 from kdbench.cli.main import main
+from kdbench.contract import CHECKS
 from tests.support.cli_process import kdbench
 from tests.support.pages import PAGES, ROOT, block, commands
 from tests.support.tiny import RUN, make
@@ -61,6 +63,16 @@ def test_a_changed_part_is_noticed(tmp_path):
 def test_a_part_that_nothing_generates_is_an_error():
     with pytest.raises(KeyError, match="nothing"):
         fill("<!-- generated: nothing -->\n<!-- end generated -->", BLOCKS)
+
+
+def test_the_table_of_the_contract_has_every_method():
+    """It is pasted from `kdbench check`, which takes minutes; tests/contract runs the checks."""
+    registry.load(None)
+    printed = block("docs/contract.md", "", "checks passed")
+    methods = re.findall(r"^(\w+) +[.X]+ ", printed, re.M)
+    count = len(registry.names()) * len(CHECKS)
+    assert methods == registry.names()
+    assert f"{count} of {count} checks passed" in printed
 
 
 # --- commands and files ---
