@@ -15,7 +15,7 @@ BLOCKS: dict[str, Block] = {
     "methods-overview": methods.overview,
     "methods": methods.sections,
     "commands": commands.verbs,
-    "packages": packages.drawing,
+    "package-order": packages.order,
     "checks": checks.listed,
     "columns": results.columns,
     "curves": results.curves,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-from itertools import pairwise, product
 from pathlib import Path
 
 from docs.generate.markdown import fence
@@ -11,17 +10,11 @@ from docs.generate.markdown import fence
 CONTRACT = Path(__file__).parents[2] / ".importlinter"
 
 
-def drawing() -> str:
-    """The levels as a Mermaid graph, each package above all of the next level."""
+def order() -> str:
+    """The levels from the lowest to the highest; those of one level between commas."""
     contract = configparser.ConfigParser()
     contract.read(CONTRACT, "utf-8")
-    levels = [
-        line.split(" | ") for line in contract["importlinter:contract:rooms"]["layers"].split("\n") if line
-    ]
-    named = [level for level in levels if level != ["__main__"]]
-    arrows = [
-        f"    {above} --> {below}"
-        for upper, lower in pairwise(named)
-        for above, below in product(upper, lower)
-    ]
-    return fence("\n".join(["graph TD", *arrows]), "mermaid")
+    lines = contract["importlinter:contract:rooms"]["layers"].split("\n")
+    levels = [line.replace(" | ", ", ") for line in reversed(lines) if line and line != "__main__"]
+    middle = len(levels) // 2
+    return fence(f"{' < '.join(levels[:middle])}\n< {' < '.join(levels[middle:])}")

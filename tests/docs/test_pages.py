@@ -119,6 +119,14 @@ def test_files_that_a_page_names_exist(page):
     assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
 
 
+def test_architecture_explains_every_package():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    packages = {file.parent.name for file in (ROOT / "kdbench").glob("*/__init__.py")}
+    assert {
+        name for name in packages if f"`{name}`" not in text.partition("## The way of one cell")[0]
+    } == set()
+
+
 def test_notice_names_every_source_of_golden_values():
     notice = (ROOT / "NOTICE").read_text("utf-8")
     listed = set(re.findall(r"^  (github\.com/\S+)$", notice.partition("Golden values")[2], re.M))
