@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import (
 from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
-from kdbench.models.flops import sample
+from kdbench.models.flops import random_images
 from kdbench.models.wrapper import Net
 from kdbench.suites import Pair, Suite
 from kdbench.train.cell_trainer import check_terms, skip_reason
@@ -143,7 +143,7 @@ class Trial:
     @torch.no_grad()
     def _outputs(self, role: Role, needs: Needs) -> Outputs:
         net = self.net(getattr(self.pair, role)).train(role == "student")
-        return net(sample(net, IMAGES, self.suite.dataset.size), needs.of(role))
+        return net(random_images(net, IMAGES, self.suite.dataset.size), needs.of(role))
 
     def _numbers(self, method: Method) -> int:
         """How many the modules hold; 0 where they cannot be built without values."""

@@ -29,12 +29,13 @@ from kdbench.method import (
     union,
 )
 from kdbench.metrics import predictions
-from kdbench.models.flops import looking
-from kdbench.models.wrapper import Net, place
+from kdbench.models.flops import probing
+from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
+from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
@@ -44,7 +45,7 @@ def build_net(cell: Cell, device: torch.device) -> Net:
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
         model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return place(Net(model, data.mean, data.std), device)
+    return to_device(Net(model, data.mean, data.std), device)
 
 
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
@@ -85,7 +86,7 @@ class Trainee:
         self.passes = passes(self.method.needs, cell.recipe)
         self.needs = union(self.passes)  # the passes' views, in their order
         self.min_batch = max(2, self.method.min_batch)  # BatchNorm cannot train on a single sample
-        self.outcome: tuple[str, str] | None = None
+        self.outcome: tuple[Status, str] | None = None
         self.epoch, self.step_in_epoch, self.seen = 0, 0, 0
         self.sums: dict[str, Tensor] = {}
         self.curves: list[tuple[int, str, float]] = []
@@ -95,7 +96,7 @@ class Trainee:
         self.streams = Streams(stream("cell", cell.split_id, cell.seed, cell.student), device)
         self.net = net
         if reason := skip_reason(self.method, context):
-            self.outcome = ("skipped", reason)
+            self.outcome = (Status.SKIPPED, reason)
             return
         with self.streams.active():
             self.modules = self.method.build(context)
@@ -186,7 +187,7 @@ class Trainee:
         self.sums, self.seen = {}, 0
         loss = means.get("loss", float("nan"))
         if not torch.isfinite(torch.tensor(loss)):
-            self.outcome = ("diverged", f"the training loss became {loss} in epoch {self.epoch}")
+            self.outcome = (Status.DIVERGED, f"the training loss became {loss} in epoch {self.epoch}")
 
     def predict(self, images: Tensor) -> Tensor:
         """The deployed student's logits on ``images`` in 0..1."""
@@ -198,7 +199,7 @@ class Trainee:
     def evaluate(self, evaluation: Feed) -> Tensor:
         """Logits of the deployed student, eval mode, fp32; training state is left as it was."""
         begin = time.perf_counter()
-        with looking(self.net), looking(self.modules):
+        with probing(self.net), probing(self.modules):
             logits = predictions(self.predict, evaluation)
         expected = (len(evaluation), self.context.num_classes)
         if tuple(logits.shape) != expected:

@@ -10,7 +10,7 @@ from torch import nn
 from kdbench.train import cell_trainer
 from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.cohort import train_cohort
-from kdbench.utils.files import load_state
+from kdbench.utils.state_dicts import load_state
 from tests.support.cli_process import kdbench
 from tests.support.loops import After, same, state_of
 from tests.support.tiny import RUN, make
