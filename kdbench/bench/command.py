@@ -69,7 +69,7 @@ def measure_scale(
     which: Sequence[scaling.Point] | None = None,
     graphs: bool = False,
 ) -> str:
-    """Write scale curves (scale-<cpu, cuda, cuda-graphs>.csv, .png, .svg) and start-up times (startup.csv) to ``out``.
+    """Write scale curves (scale-<cpu, cuda, cuda-graphs>.csv, .png) and start-up times (startup.csv) to ``out``.
 
     ``which``: the points to measure; default: all.
     """
@@ -79,13 +79,11 @@ def measure_scale(
     stem = out / f"scale-{torch.device(place).type}{'-graphs' if graphs else ''}"
     _save(figures.draw, (curves,), curves, stem)
     _write(out / "startup.csv", startup.to_csv(index=False, lineterminator="\n"))
-    return (
-        f"{curves.to_string(index=False)}\n\n{startup.to_string(index=False)}\n\nwrote {stem}.csv, .png, .svg"
-    )
+    return f"{curves.to_string(index=False)}\n\n{startup.to_string(index=False)}\n\nwrote {stem}.csv, .png"
 
 
 def study_precision(suite: str, results: Path, out: Path) -> str:
-    """Write precision-<suite>.md, .csv, .png and .svg to ``out``, from the suite's rows in both precisions.
+    """Write precision-<suite>.md, .csv and .png to ``out``, from the suite's rows in both precisions.
 
     Returns the Markdown. Raises KdbenchError where no run exists in both.
     """

@@ -32,7 +32,7 @@ timed_precision = click.option(
 
 @bench_group.command("step", short_help="Compare step time with a conventional KD training loop.")
 @options.suite("cifar100-quick")
-@options.names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to time.", "the suite's first")
+@options.names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to time.", show_default="the suite's first")
 @options.methods("ce,kd,dkd,ctkd,bickd")
 @click.option(
     "--steps", metavar="N", type=click.IntRange(1), default=20, help="Timed steps of each of the two loops."
@@ -114,7 +114,7 @@ def bench_methods(name: str | None, out: Path, plugins: Path | None) -> None:
     "--pairs",
     "TEACHER:STUDENT[,...]",
     "Pairs to train.",
-    "resnet56:resnet20,vgg13:vgg8,resnet56:vit_tiny_d6",
+    show_default="resnet56:resnet20,vgg13:vgg8,resnet56:vit_tiny_d6",
 )
 @click.option(
     "--images", metavar="N", type=int, default=1000, help="Training images, the same number per class."

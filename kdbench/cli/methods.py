@@ -74,7 +74,7 @@ def methods_show(name: str, plugins: Path | None) -> None:
 
 @methods_group.command("pairs", short_help="Show which method runs on which pair.")
 @options.method_name(required=False)
-@options.several_suites("Suites whose pairs are tried.", "cifar100,cifar100-timm")
+@options.several_suites("Suites whose pairs are tried.", show_default="cifar100,cifar100-timm")
 @options.plugins
 def methods_pairs(name: str | None, suite: list[str] | None, plugins: Path | None) -> None:
     """Try one step of every method, or of method NAME, on every pair of suites.

@@ -19,9 +19,9 @@ def comma(context: click.Context, parameter: click.Parameter, value: str | None)
     return [part.strip() for part in value.split(",") if part.strip()] if value is not None else None
 
 
-def names(name: str, metavar: str, help: str, default: str, callback: Any = comma) -> Decorator:
-    """An option that takes a comma-separated list; ``default`` says what holds without it."""
-    return click.option(name, metavar=metavar, callback=callback, help=help, show_default=default)
+def names(name: str, metavar: str, help: str, **settings: Any) -> Decorator:
+    """An option that takes a comma-separated list."""
+    return click.option(name, metavar=metavar, help=help, **{"callback": comma, **settings})
 
 
 PATHS = {
@@ -57,7 +57,13 @@ def method_name(name: str = "name", required: bool = True) -> Decorator:
 
 def methods(default: str = SUITE_DEFAULT) -> Decorator:
     """Names of methods."""
-    return names("--methods", "NAME[,NAME]", "Methods: names, globs or 'all'.", default, _method_names)
+    return names(
+        "--methods",
+        "NAME[,NAME]",
+        "Methods: names, globs or 'all'.",
+        show_default=default,
+        callback=_method_names,
+    )
 
 
 def together(*options: Decorator) -> Decorator:
@@ -84,9 +90,9 @@ def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file
     )
 
 
-def several_suites(help: str, default: str) -> Decorator:
+def several_suites(help: str, show_default: str) -> Decorator:
     """Several suites, comma-separated."""
-    return names("--suite", "SUITE[,SUITE]", help, default)
+    return names("--suite", "SUITE[,SUITE]", help, show_default=show_default)
 
 
 def _folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
@@ -107,7 +113,7 @@ results = path(
 )
 reports = path("--out", "DIR", "Folder of the reports.", default="reports")
 plugins = path("--plugins", "PATH", "Method file of your own, or a folder of them.", show_default="none")
-pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", SUITE_DEFAULT)
+pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", show_default=SUITE_DEFAULT)
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
 )

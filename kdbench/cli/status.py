@@ -14,9 +14,9 @@ from kdbench import suites
 from kdbench.cli import options
 from kdbench.cli.verbs import verb
 from kdbench.errors import KdbenchError
-from kdbench.results.schema import DONE
 from kdbench.suites import Suite
 from kdbench.utils import locks
+from kdbench.utils.status import DONE, Status
 from kdbench.utils.text import fold
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _of_suite(name: str, records: pd.DataFrame) -> list[str]:
     if name in suites.names():
         total, done = own_cells(suites.load(name), records)
         lines.append(f"  of the suite's own {total} cells: {done} done, {total - done} missing")
-    for _, row in records[~records["status"].isin(["ok", "skipped"])].iterrows():
+    for _, row in records[~records["status"].isin([Status.OK, Status.SKIPPED])].iterrows():
         pair = f"{row['teacher']} -> {row['student']}" if isinstance(row["teacher"], str) else row["student"]
         reason = f": {row['error']}" if isinstance(row["error"], str) else ""
         lines.append(f"  {row['status']}  {row['method']}, {pair}, seed {row['seed']}{reason}")
@@ -74,7 +74,6 @@ def _of_suite(name: str, records: pd.DataFrame) -> list[str]:
 def own_cells(suite: Suite, records: pd.DataFrame) -> tuple[int, int]:
     """How many cells the suite as it is written has on the test split, and how many of them are done."""
     from kdbench import registry
-    from kdbench.plan.cells import recipe_id
     from kdbench.plan.selection import select_methods
 
     registry.load()
@@ -86,7 +85,7 @@ def own_cells(suite: Suite, records: pd.DataFrame) -> tuple[int, int]:
     }
     rows = records[
         records["status"].isin(DONE)
-        & (records["recipe_id"] == recipe_id(suite.recipe))
+        & (records["recipe_id"] == suite.recipe.id)
         & (records["split"] == "test")
         & (records["default"].astype(str) == "True")
     ]

@@ -8,7 +8,7 @@ from kdbench import models
 from kdbench.cli import teachers
 from kdbench.runner.session import trained_path
 from kdbench.teachers import catalog
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
 
 
 def test_teachers_lists_hash_accuracy_and_file(lab):
