@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError, unknown
+from kdbench.utils.papers import Family, Fidelity, Paper
 
 Terms = dict[str, Tensor]
 Role = Literal["student", "teacher"]
@@ -205,6 +206,11 @@ class Method:
     version: ClassVar[int] = 1  # bump when the same hyperparameters give different numbers
     needs: ClassVar[Needs] = Needs()
 
+    # Where it comes from; each method says all three itself, and none of them counts for its code's hash.
+    paper: ClassVar[Paper | None] = None  # None: it is in no paper
+    family: ClassVar[Family | None] = None
+    fidelity: ClassVar[Fidelity | None] = None
+
     # Honest tags; `kdbench check` tests each in both directions.
     coupled: ClassVar[bool] = False  # a sample's loss depends on its batch mates
     order_dependent: ClassVar[bool] = False  # ... and on their order
@@ -247,23 +253,19 @@ class Method:
         """Everything that learns or remembers. All parameters are optimised; frozen tensors must be buffers."""
         return nn.Module()
 
-    def prepare(
-        self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: nn.Module
-    ) -> None:
+    def prepare(self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: Any) -> None:
         """One pass, no gradient, over the unaugmented train set with teacher outputs; ``teacher_batches`` can be
         iterated again. Called once after `build`, only where overridden."""
 
-    def loss(self, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module) -> Terms:
+    def loss(self, batch: Batch, student: Views, teacher: Any, modules: Any) -> Terms:
         """name -> scalar tensor, already weighted; the harness sums and back-propagates them. The same names in every
         phase. Names that begin with ``_`` are not summed: they are detached and handed to `update`. Pure."""
         raise NotImplementedError(f"{type(self).__name__} must define loss(batch, student, teacher, modules)")
 
-    def update(
-        self, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module, terms: Terms
-    ) -> None:
+    def update(self, batch: Batch, student: Views, teacher: Any, modules: Any, terms: Terms) -> None:
         """After the gradients, before the optimiser's step, no gradient: memory banks, running means, priors."""
 
-    def predict(self, student: Views, modules: nn.Module) -> Tensor:
+    def predict(self, student: Views, modules: Any) -> Tensor:
         """The logits [B, C] that are evaluated."""
         return student.logits
 

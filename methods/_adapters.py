@@ -31,7 +31,7 @@ class PlusKD(Method):
         scores = map(standardize, pair) if self.standardize else pair
         return {
             "ce": self.ce_weight * F.cross_entropy(logits, batch.target),
-            "kd": self.kd_weight * soft_kl(*scores, self.kd_temperature),
+            "kd": self.kd_weight * soft_kl(*scores, self.kd_temperature),  # type: ignore[call-arg]
         }
 
 
@@ -61,7 +61,7 @@ def pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def pool_to_smaller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both maps at the size of the one with fewer rows (the second's where they are equal)."""
     size = tuple((first if first.shape[2] < second.shape[2] else second).shape[2:])
-    return pool(first, size), pool(second, size)
+    return pool(first, size), pool(second, size)  # type: ignore[arg-type]
 
 
 def paired(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, Any]]:

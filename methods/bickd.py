@@ -7,11 +7,11 @@ a column is a class's pattern over the batch; both are compared by cosine.
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from kdbench.losses import soft_kl
-from kdbench.method import Method
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
@@ -76,19 +76,35 @@ def bickd_terms(
 
 @register
 class BicKD(Method):
-    """Bilateral contrastive knowledge distillation (Zhu et al., 2026, arXiv:2602.01265).
+    """Bilateral contrastive distillation: contrast the predictions by sample and by class.
 
     Equation: L = ce_weight CE + kd_weight T^2 mean_i KL(p^t_i || p^s_i)
     + beta_sample L_sample + beta_class L_class, with e(a, b) = exp(cos(a, b)/k) and
     L_sample = -mean_i log [e(p^s_i, p^t_i) / (e(p^s_i, p^t_i) + sum_{j: y_j != y_i} e(p^s_i, p^t_j))],
     L_class = -mean_c log [e(q^s_c, q^t_c) / sum_d e(q^s_c, q^t_d)] over the classes present in the batch;
     p rows, q columns of the B x C probabilities at tau_c.
-    fidelity: reconstruction.
     Deviations: written from the paper's abstract alone; its equations, weights and numbers were not at hand
     and no code is released. Do not quote its results as the paper's. form="identity" pulls the cosine matrix
     to the identity (off-diagonal weight lam); positives="label" takes all teacher rows of the sample's label
     as positives.
     """
+
+    paper = Paper(
+        title="BicKD: Bilateral Contrastive Knowledge Distillation",
+        authors=(
+            "Jiangnan Zhu",
+            "Yukai Xu",
+            "Li Xiong",
+            "Yixuan Liu",
+            "Junxu Liu",
+            "Hong kyu Lee",
+            "Yujie Gu",
+        ),
+        year=2026,
+        arxiv="2602.01265",
+    )
+    family = "logit"
+    fidelity = "reconstruction"
 
     coupled: ClassVar[bool] = True
     weights: ClassVar = {
@@ -118,7 +134,7 @@ class BicKD(Method):
     positives: Literal["instance", "label"] = "instance"
     lam: float = 1.0  # form="identity" only
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         switches = (self.tau_c, self.k, self.form, self.positives, self.lam)
         sample, classes = bickd_terms(student.logits, teacher.logits, batch.target, *switches)
         return {

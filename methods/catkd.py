@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdbench.method import Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, needs_linear_head, pool, unit
@@ -33,15 +33,25 @@ def cat_loss(
 
 @register
 class CATKD(PlusKD):
-    """Class attention transfer, CAT-KD (Guo et al., CVPR 2023, arXiv:2304.12777, eq. 3 and 4).
+    """Class attention transfer: match where in the image each class is seen.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + cat_weight mean (N(pool A^s) - N(pool A^t))^2, A_c(x, y) =
     w_c F(x, y) + b_c the class activation maps, pooled to resolution x resolution; N the identity, or the
     division by a map's norm with normalize=True.
-    fidelity: code.
     Deviations: models are not rebuilt: a linear head at every place gives the maps that the release's 1x1
     convolution gives. The paper always normalises; the release does between unlike architectures.
     """
+
+    paper = Paper(
+        title="Class Attention Transfer Based Knowledge Distillation",
+        authors=("Ziyao Guo", "Haonan Yan", "Hui Li", "Xiaodong Lin"),
+        venue="CVPR",
+        year=2023,
+        arxiv="2304.12777",
+        equation="3 and 4",
+    )
+    family = "feature"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(features=True, classifier=True)
     shift_invariant: ClassVar[bool] = False  # maps are compared as they are
@@ -55,10 +65,10 @@ class CATKD(PlusKD):
     resolution: int = 2
     normalize: bool = False
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         return needs_linear_head("catkd", student=context.student, teacher=context.teacher)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         maps = (class_maps(m.features, m.classify) for m in (student, teacher))
-        cat = cat_loss(*maps, self.resolution, self.normalize)
+        cat = cat_loss(*maps, self.resolution, self.normalize)  # type: ignore[arg-type, call-arg]
         return {**self.task_terms(batch, student.logits, teacher.logits), "cat": self.cat_weight * cat}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from kdbench.losses import gram
-from kdbench.method import Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -32,15 +32,33 @@ def kernel_matrix(embedding: Tensor, gamma: float, order: int) -> Tensor:
 
 @register
 class CC(PlusKD):
-    """Correlation congruence (Peng et al., ICCV 2019, arXiv:1904.01802).
+    """Correlation congruence: match how the samples of a batch relate to each other.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + cc_weight l, with form="code" l = mean_i sum_d
     |D_i|_d |D_i+1|_d, D = W_s f^s - W_t f^t (both learned, i in the order of the batch); with form="paper"
     l = mean_ij (K^s_ij - K^t_ij)^2, K the Taylor sum of a Gaussian kernel on unit embeddings.
-    fidelity: code.
     Deviations: the default is the released form (RepDistiller, from the authors), another loss than the
     paper's.
     """
+
+    paper = Paper(
+        title="Correlation Congruence for Knowledge Distillation",
+        authors=(
+            "Baoyun Peng",
+            "Xiao Jin",
+            "Jiaheng Liu",
+            "Dongsheng Li",
+            "Yichao Wu",
+            "Yu Liu",
+            "Shunfeng Zhou",
+            "Zhaoning Zhang",
+        ),
+        venue="ICCV",
+        year=2019,
+        arxiv="1904.01802",
+    )
+    family = "relation"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True
@@ -55,18 +73,18 @@ class CC(PlusKD):
     gamma: float = 0.4  # form="paper"
     order: int = 2  # form="paper"
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.ModuleDict:
         embeds = nn.ModuleDict()
         if self.form == "code":
             embeds["student"] = nn.Linear(context.student.embedding_size, self.size)
             embeds["teacher"] = nn.Linear(context.teacher.embedding_size, self.size)
         return embeds
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.ModuleDict) -> Terms:
         if self.form == "code":
             pair = (modules["student"](student.embedding), modules["teacher"](teacher.embedding))
             relation = neighbour_loss(*pair)
         else:
-            pair = (kernel_matrix(m.embedding, self.gamma, self.order) for m in (student, teacher))
+            pair = (kernel_matrix(m.embedding, self.gamma, self.order) for m in (student, teacher))  # type: ignore[assignment]
             relation = mse_loss(*pair)
         return {**self.task_terms(batch, student.logits, teacher.logits), "cc": self.cc_weight * relation}

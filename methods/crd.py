@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Context, Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -58,6 +58,11 @@ class Banks(nn.Module):
     ``normaliser`` holds Z of student and teacher anchors; 0 until the first batch has set it.
     """
 
+    student_memory: Tensor
+    teacher_memory: Tensor
+    labels: Tensor
+    normaliser: Tensor
+
     def __init__(self, context: Context, size: int, negatives: int) -> None:
         super().__init__()
         self.student = nn.Linear(context.student.embedding_size, size)
@@ -94,16 +99,26 @@ class Banks(nn.Module):
 
 @register
 class CRD(PlusKD):
-    """Contrastive representation distillation (Tian et al., ICLR 2020, arXiv:1910.10699, eq. 17 and 18).
+    """Contrastive representation distillation: tell a sample's teacher embedding from those of other samples.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL - crd_weight / B sum_i [log h(i, i) + sum_k log(1 - h(i,
     k))], once with anchors of the student and the teacher's memory, once the other way round; h = P / (P +
     K/N + eps), P = exp(<e_i, m_k>/temperature) / Z, e learned embeddings of unit length, m their moving
     averages, k over K train samples of other classes, Z = N times the mean score of the first batch.
-    fidelity: code.
     Deviations: none known. As released, negatives are drawn without replacement, but with it where the
     train set has fewer than K samples of other classes; and the teacher's embedding learns too.
     """
+
+    paper = Paper(
+        title="Contrastive Representation Distillation",
+        authors=("Yonglong Tian", "Dilip Krishnan", "Phillip Isola"),
+        venue="ICLR",
+        year=2020,
+        arxiv="1910.10699",
+        equation="17 and 18",
+    )
+    family = "relation"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(embedding=True, index=True)
     coupled: ClassVar[bool] = True  # Z, in the first batch
@@ -118,10 +133,10 @@ class CRD(PlusKD):
     size: int = 128
     momentum: float = 0.5
 
-    def build(self, context):
+    def build(self, context: Context) -> Banks:
         return Banks(context, self.size, self.negatives)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: Banks) -> Terms:
         own, other = modules.embed(student.embedding, teacher.embedding)
         negatives = draw_negatives(
             batch.index, modules.labels, self.negatives, modules.distinct, batch.generator
@@ -132,6 +147,6 @@ class CRD(PlusKD):
         kept = {"_student": own, "_teacher": other, "_z": z}
         return {**self.task_terms(batch, student.logits, teacher.logits), "crd": crd, **kept}
 
-    def update(self, batch, student, teacher, modules, terms):
+    def update(self, batch: Batch, student: Views, teacher: Views, modules: Banks, terms: Terms) -> None:
         modules.normaliser.copy_(terms["_z"])
         modules.renew(batch.index, terms["_student"], terms["_teacher"], self.momentum)

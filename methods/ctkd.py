@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import scale_gradient, soft_kl, standardize
-from kdbench.method import Method
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
@@ -34,15 +34,33 @@ class GlobalTemperature(nn.Module):
 
 @register
 class CTKD(Method):
-    """Curriculum temperature for knowledge distillation (Li et al., AAAI 2023, arXiv:2211.16231).
+    """Curriculum temperature: learn the temperature against the student, from easy to hard.
 
     Equation: L = ce_weight CE + kd_weight T^2 mean_i KL(softmax(t_i/T) || softmax(s_i/T)),
     T = t_start + t_span sigmoid(theta), d/dtheta multiplied by -lambda(epoch), lambda a cosine from 0 to 1.
-    fidelity: paper.
     Deviations: the global temperature only (the per-instance network was not released). T^2 is inside the
     gradient of theta, and theta has the student's optimiser settings, weight decay too, as released.
     `standardize` is LSKD's (arXiv:2403.01427).
     """
+
+    paper = Paper(
+        title="Curriculum Temperature for Knowledge Distillation",
+        authors=(
+            "Zheng Li",
+            "Xiang Li",
+            "Lingfeng Yang",
+            "Borui Zhao",
+            "Renjie Song",
+            "Lei Luo",
+            "Jun Li",
+            "Jian Yang",
+        ),
+        venue="AAAI",
+        year=2023,
+        arxiv="2211.16231",
+    )
+    family = "logit"
+    fidelity = "paper"
 
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd"}
     zero_at_match: ClassVar = ("kd",)
@@ -58,15 +76,15 @@ class CTKD(Method):
     kd_weight: float = 0.9
     standardize: bool = field(default=False, metadata={"neutral": False})
 
-    def build(self, context):
+    def build(self, context: Context) -> GlobalTemperature:
         return GlobalTemperature()
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: GlobalTemperature) -> Terms:
         factor = adversary(batch.epoch, self.lambda_epochs)
         temperature = learned_temperature(modules.theta, factor, self.t_start, self.t_span)
         logits = (student.logits, teacher.logits)
         pair = map(standardize, logits) if self.standardize else logits
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),
-            "kd": self.kd_weight * soft_kl(*pair, temperature),
+            "kd": self.kd_weight * soft_kl(*pair, temperature),  # type: ignore[call-arg]
         }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_cross_entropy, warmup
-from kdbench.method import Method
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
@@ -34,6 +34,10 @@ def soft_term(student_logits: Tensor, teacher_logits: Tensor, temperature: float
 class ClassPrior(nn.Module):
     """Per class the teacher's mean probabilities over the last full epoch; uniform in the first."""
 
+    prior: Tensor
+    total: Tensor
+    count: Tensor
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.register_buffer("prior", torch.full((num_classes, num_classes), 1 / num_classes))
@@ -54,17 +58,26 @@ class ClassPrior(nn.Module):
 
 @register
 class DKL(Method):
-    """Decoupled KL divergence, improved (Cui et al., NeurIPS 2024, arXiv:2305.13948).
+    """Decoupled KL, improved: a weighted error of logit differences plus a soft cross-entropy.
 
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1)
     [beta/(4B) sum_i sum_jk w_j w_k (D^t_jk - D^s_jk)^2 - alpha/B sum_i sum_c p^t_c log p^s_c],
     D_jk = z_j - z_k of the raw logits, p = softmax(z/T), no T^2; w = the class prior of y_i:
     the teacher's mean softmax(t/weight_temperature) over class y_i in the epoch before.
-    fidelity: code.
     Deviations: the double sum is taken in O(C). A class without a sample in an epoch keeps its prior (0/0 in
     the released code). class_prior=False weights by the sample's own softmax(t/weight_temperature) instead,
     the released default; at weight_temperature 100 both are nearly uniform.
     """
+
+    paper = Paper(
+        title="Decoupled Kullback-Leibler Divergence Loss",
+        authors=("Jiequan Cui", "Zhuotao Tian", "Zhisheng Zhong", "Xiaojuan Qi", "Bei Yu", "Hanwang Zhang"),
+        venue="NeurIPS",
+        year=2024,
+        arxiv="2305.13948",
+    )
+    family = "logit"
+    fidelity = "code"
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "soft", "beta": "wmse"}
     zero_at_match: ClassVar = ("wmse",)
@@ -79,10 +92,10 @@ class DKL(Method):
     warmup_epochs: int = 20
     ce_weight: float = 1.0
 
-    def build(self, context):
+    def build(self, context: Context) -> ClassPrior:
         return ClassPrior(context.num_classes)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: ClassPrior) -> Terms:
         own = (teacher.logits / self.weight_temperature).softmax(dim=1)
         weight = modules.prior[batch.target] if self.class_prior else own
         error = difference_error(student.logits, teacher.logits, weight)
@@ -93,5 +106,5 @@ class DKL(Method):
             "soft": ramp * self.alpha * soft_term(student.logits, teacher.logits, self.temperature),
         }
 
-    def update(self, batch, student, teacher, modules, terms):
+    def update(self, batch: Batch, student: Views, teacher: Views, modules: ClassPrior, terms: Terms) -> None:
         modules.add((teacher.logits / self.weight_temperature).softmax(dim=1), batch.target, batch.last)

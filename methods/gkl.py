@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import warmup
-from kdbench.method import Method
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 from .dkl import ClassPrior, difference_error, soft_term
@@ -19,16 +19,35 @@ def normalised_error(student_logits: Tensor, teacher_logits: Tensor, weight: Ten
 
 @register
 class GKL(Method):
-    """Generalised KL divergence (Cui et al., TPAMI 2026, arXiv:2503.08038).
+    """Generalised KL: dkl with flattened weights, normalised over the batch.
 
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1) [beta/4 sum_i sum_jk w_j w_k (D^t_jk - D^s_jk)^2
     / sum_i sum_jk w_j w_k - alpha/B sum_i sum_c p^t_c log p^s_c],
     D_jk = z_j - z_k of the raw logits, p = softmax(z/T), no T^2; w = (class prior of y_i)^gamma, see dkl.
-    fidelity: code.
     Deviations: the double sum is taken in O(C). A class without a sample in an epoch keeps its prior (0/0 in
     the released code). class_prior=False weights by the sample's own softmax(t/weight_temperature)^gamma
     instead.
     """
+
+    paper = Paper(
+        title="Generalized Kullback-Leibler Divergence Loss",
+        authors=(
+            "Jiequan Cui",
+            "Beier Zhu",
+            "Qingshan Xu",
+            "Zhuotao Tian",
+            "Xiaojuan Qi",
+            "Bei Yu",
+            "Hanwang Zhang",
+            "Richang Hong",
+        ),
+        venue="TPAMI",
+        year=2026,
+        arxiv="2503.08038",
+        journal=True,
+    )
+    family = "logit"
+    fidelity = "code"
 
     coupled: ClassVar[bool] = True  # the weights are normalised over the batch
     alias_of: ClassVar[str] = (
@@ -48,10 +67,10 @@ class GKL(Method):
     warmup_epochs: int = 20
     ce_weight: float = 1.0
 
-    def build(self, context):
+    def build(self, context: Context) -> ClassPrior:
         return ClassPrior(context.num_classes)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: ClassPrior) -> Terms:
         if self.class_prior:
             weight = modules.prior[batch.target] ** self.gamma
         else:
@@ -63,5 +82,5 @@ class GKL(Method):
             "soft": ramp * self.alpha * soft_term(student.logits, teacher.logits, self.temperature),
         }
 
-    def update(self, batch, student, teacher, modules, terms):
+    def update(self, batch: Batch, student: Views, teacher: Views, modules: ClassPrior, terms: Terms) -> None:
         modules.add((teacher.logits / self.weight_temperature).softmax(dim=1), batch.target, batch.last)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.losses import gram
-from kdbench.method import Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -43,15 +43,24 @@ def mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 @register
 class ITRD(PlusKD):
-    """Information theoretic representation distillation (Miles et al., BMVC 2022, arXiv:2112.00459).
+    """Information-theoretic distillation: match correlations per dimension and similarities per pair of samples.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + correlation_weight log2 sum_d |c_d - 1|^(2 alpha) +
     mutual_weight sum_ij [(G^s_ij)^2 - (G^s_ij G^t_ij)^2], c_d the correlation of dimension d of W f^s and f^t
     over the batch, G cosines between samples, G^s and G^s G^t divided by their traces.
-    fidelity: code.
     Deviations: a dimension that is constant in the batch has correlation 0 (0/0 in the released code). As
     released, G^s is of W f^s where the sizes differ and of f^s itself where they agree.
     """
+
+    paper = Paper(
+        title="Information Theoretic Representation Distillation",
+        authors=("Roy Miles", "Adrian Lopez Rodriguez", "Krystian Mikolajczyk"),
+        venue="BMVC",
+        year=2022,
+        arxiv="2112.00459",
+    )
+    family = "relation"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True
@@ -69,10 +78,10 @@ class ITRD(PlusKD):
     mutual_weight: float = 1.0
     alpha: float = 1.01
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.Linear:
         return nn.Linear(context.student.embedding_size, context.teacher.embedding_size)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Linear) -> Terms:
         own, other = student.embedding, teacher.embedding
         projected = modules(own)
         similar = own if own.shape[1] == other.shape[1] else projected

@@ -6,11 +6,11 @@ B samples, C classes, T temperature; logits are [B, C].
 from dataclasses import field
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import gram, soft_kl, standardize
-from kdbench.method import Method, Needs
+from kdbench.method import Batch, Method, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 POOL = (3.0, 5.0, 2.0, 6.0)  # the temperatures beside the base one
@@ -33,11 +33,11 @@ def mlkd_paper(views: tuple[View, ...], temperature: float, z_score: bool = Fals
     instance, batch, classes = [], [], []
     for t in dict.fromkeys((temperature, *POOL)):
         for view in views:
-            instance.append(soft_kl(*(map(standardize, view) if z_score else view), t))
+            instance.append(soft_kl(*(map(standardize, view) if z_score else view), t))  # type: ignore[call-arg]
             gaps = level_gaps(*view, t)
             batch.append(gaps[0])
             classes.append(gaps[1])
-    return sum(instance), sum(batch), sum(classes)
+    return sum(instance), sum(batch), sum(classes)  # type: ignore[return-value]
 
 
 def mask_fractions(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,29 +60,37 @@ def mlkd_code(weak: View, strong: View, temperature: float, z_score: bool = Fals
     weak_z, strong_z = (tuple(map(standardize, v)) if z_score else v for v in (weak, strong))
     instance, batch, classes = [], [], []
     for place, t in enumerate((temperature, *POOL)):
-        weak_kl = soft_kl(*weak_z, t)
+        weak_kl = soft_kl(*weak_z, t)  # type: ignore[call-arg]
         slipped = place > 0 and t in SLIPPED
-        instance.append(of_samples * weak_kl + (weak_kl if slipped else soft_kl(*strong_z, t)))
+        instance.append(of_samples * weak_kl + (weak_kl if slipped else soft_kl(*strong_z, t)))  # type: ignore[call-arg]
         gaps = level_gaps(*weak, t)
         batch.append(of_samples * gaps[0])
         classes.append(of_classes * gaps[1])
-    return sum(instance), sum(batch), sum(classes)
+    return sum(instance), sum(batch), sum(classes)  # type: ignore[return-value]
 
 
 @register
 class MLKD(Method):
-    """Multi-level logit distillation (Jin et al., CVPR 2023, no arXiv id found).
+    """Multi-level logit distillation: match instances, batch and classes at several temperatures on two views.
 
     Equation: L = ce_weight (CE(weak) + CE(strong)) + kd_weight sum over both views and T in {temperature, 3,
     5, 2, 6} of T^2 mean_i KL(p^t_i || p^s_i) + ||P^t P^tT - P^s P^sT||_F^2 / B + ||P^tT P^t - P^sT P^s||_F^2
     / C.
-    fidelity: paper.
     Deviations: form="paper" has every term on both views and no mask. form="code" is the released code: its
     confidence masks multiply scalars, so they only scale the weak terms by the masked fraction (in the
     logits' dtype: float32 in training, as there); the strong instance term has the weak logits at T = 2 and
     6; the strong batch and class terms are left out; a base temperature of 2, 3, 5 or 6 counts twice.
     `standardize` is LSKD's (arXiv:2403.01427): instance term only.
     """
+
+    paper = Paper(
+        title="Multi-Level Logit Distillation",
+        authors=("Ying Jin", "Jiaqi Wang", "Dahua Lin"),
+        venue="CVPR",
+        year=2023,
+    )
+    family = "logit"
+    fidelity = "paper"
 
     needs: ClassVar[Needs] = Needs(views=("weak", "strong"))
     coupled: ClassVar[bool] = True
@@ -97,7 +105,7 @@ class MLKD(Method):
     form: Literal["paper", "code"] = "paper"
     standardize: bool = field(default=False, metadata={"neutral": False})
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         weak, strong = ((student[v].logits, teacher[v].logits) for v in self.needs.views)
         if self.form == "code":
             levels = mlkd_code(weak, strong, self.temperature, self.standardize)

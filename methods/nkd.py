@@ -5,11 +5,11 @@ B samples, C classes, T temperature; logits are [B, C].
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import drop_target, soft_cross_entropy
-from kdbench.method import Method
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
@@ -40,13 +40,23 @@ def nkd_terms(
 
 @register
 class NKD(Method):
-    """Normalised knowledge distillation (Yang et al., ICCV 2023, arXiv:2303.13005).
+    """Normalised distillation: a soft target term plus the other classes, renormalised.
 
     Equation: L = ce_weight CE - mean_i p^t_y log p^s_y - gamma T^2 mean_i sum_{c != y} q^t_c log q^s_c,
     p at temperature 1, q = softmax of the C - 1 other logits / T.
-    fidelity: paper.
     Deviations: none. Both terms are cross-entropies, so they do not vanish where student equals teacher.
     """
+
+    paper = Paper(
+        title="From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss "
+        "and Customized Soft Labels",
+        authors=("Zhendong Yang", "Ailing Zeng", "Zhe Li", "Tianke Zhang", "Chun Yuan", "Yu Li"),
+        venue="ICCV",
+        year=2023,
+        arxiv="2303.13005",
+    )
+    family = "logit"
+    fidelity = "paper"
 
     weights: ClassVar = {"ce_weight": "ce", "gamma": "rest"}
     positive: ClassVar = ("temperature",)
@@ -56,7 +66,7 @@ class NKD(Method):
     gamma: float = 3.5
     ce_weight: float = 1.0
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         target, rest = nkd_terms(student.logits, teacher.logits, batch.target, self.temperature)
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from kdbench.method import ModelFacts, Needs
+from kdbench.method import Batch, Context, ModelFacts, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD
@@ -108,16 +108,26 @@ def initialise(modules: nn.Module) -> nn.Module:
 
 @register
 class OFA(PlusKD):
-    """One-for-all distillation, OFA-KD (Hao et al., NeurIPS 2023, arXiv:2310.19444, eq. 3 to 6).
+    """One-for-all distillation: every stage of the student predicts the classes through its own projector.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + logit_weight l(s) + stage_weight sum_l l(P_l(F_l)),
     l(z) = -mean_i sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log softmax(z/T)_c, F_l the student's stages, P_l
     projectors to class space.
-    fidelity: code.
     Deviations: a projector halves the map once for every stage that is left, where the release counts four.
     Tokens go without the class token, so blocks end in their mean, the release's form for networks
     without one. eps and T are the same at all stages.
     """
+
+    paper = Paper(
+        title="One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge Distillation",
+        authors=("Zhiwei Hao", "Jianyuan Guo", "Kai Han", "Yehui Tang", "Han Hu", "Yunhe Wang", "Chang Xu"),
+        venue="NeurIPS",
+        year=2023,
+        arxiv="2310.19444",
+        equation="3 to 6",
+    )
+    family = "feature"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the projectors of pyramids
@@ -130,7 +140,7 @@ class OFA(PlusKD):
     stage_weight: float = 1.0
     logit_weight: float = 1.0
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         channels = context.student.stages[0].channels
         if isotropic(context.student) and channels % HEADS:
             return (
@@ -138,13 +148,13 @@ class OFA(PlusKD):
             )
         return None
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.Module:
         width = max(context.student.embedding_size, context.teacher.embedding_size)
         places = range(len(context.student.stages))
         made = (projector(context.student, stage, width, context.num_classes) for stage in places)
         return initialise(nn.ModuleList(made))
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.ModuleList) -> Terms:
         def distance(logits: Tensor) -> Tensor:
             return ofa_loss(logits, teacher.logits, batch.target, self.eps, self.temperature)
 

@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.losses import gram
-from kdbench.method import Needs
+from kdbench.method import Batch, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD
@@ -31,14 +31,24 @@ def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
 
 @register
 class PKT(PlusKD):
-    """Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018, arXiv:1803.10837, eq. 7).
+    """Probabilistic knowledge transfer: match each sample's distribution of neighbours in the batch.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + pkt_weight / B^2 sum_ij P^t_ij log(P^t_ij / P^s_ij),
     P = (1 + cosine of embeddings) / 2, rows divided by their sum.
-    fidelity: code.
     Deviations: a mean over B^2, where the paper sums, as in all released code; hence the weight. The diagonal
     is in. A zero embedding has no gradient (NaN in released code).
     """
+
+    paper = Paper(
+        title="Learning Deep Representations with Probabilistic Knowledge Transfer",
+        authors=("Nikolaos Passalis", "Anastasios Tefas"),
+        venue="ECCV",
+        year=2018,
+        arxiv="1803.10837",
+        equation="7",
+    )
+    family = "relation"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True
@@ -48,6 +58,6 @@ class PKT(PlusKD):
 
     pkt_weight: float = 30000.0  # RepDistiller and mdistiller, CIFAR-100
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         near = pkt_loss(student.embedding, teacher.embedding)
         return {**self.task_terms(batch, student.logits, teacher.logits), "pkt": self.pkt_weight * near}

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl, warmup
-from kdbench.method import Method, Needs
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import needs_linear_head
@@ -48,17 +48,26 @@ def cell_weight(teacher_cells: Tensor, target: Tensor, complement: float) -> Ten
 
 @register
 class SDD(Method):
-    """Scale decoupled distillation (Wei et al., CVPR 2024, arXiv:2403.13512).
+    """Scale-decoupled distillation: a logit loss on every cell of a pyramid over the last map.
 
     Equation: L = ce_weight CE + kd_weight r(epoch)/(N B) sum over cells n, samples i of w_ni l(s_ni, t_ni);
     s, t the head's logits of the last map's mean over a cell of the 1 x 1, 2 x 2, 4 x 4 grids; l the loss of
     kd, dkd or nkd; w = complement where the teacher is right in the cell or overall but not both, else 1;
     r = 1 for kd, else min(epoch/warmup_epochs, 1).
-    fidelity: paper.
     Deviations: form="code" keeps the target among nkd's other classes, a slip of the released copy. Its
     silent replacement of a NaN loss by a constant is left out. Models are not rebuilt: cells are pooled from
     `features`.
     """
+
+    paper = Paper(
+        title="Scale Decoupled Distillation",
+        authors=("Shicai Wei", "Chunbo Luo", "Yang Luo"),
+        venue="CVPR",
+        year=2024,
+        arxiv="2403.13512",
+    )
+    family = "logit"
+    fidelity = "paper"
 
     needs: ClassVar[Needs] = Needs(features=True, classifier=True)
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "sdd"}
@@ -78,7 +87,7 @@ class SDD(Method):
     warmup_epochs: int = 20  # base dkd and nkd
     form: Literal["paper", "code"] = "paper"
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         return needs_linear_head("sdd", student=context.student, teacher=context.teacher)
 
     def cell_loss(self, student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
@@ -92,7 +101,7 @@ class SDD(Method):
         hit, rest = nkd_terms(student, teacher, target, self.temperature, self.form == "code")
         return hit + self.gamma * rest
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         scales = tuple(map(int, self.scales.split("-")))
         cells, guide = (cell_logits(m.features, m.classify, scales) for m in (student, teacher))
         weight = cell_weight(guide, batch.target, self.complement)

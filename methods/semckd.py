@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from kdbench.losses import gram
-from kdbench.method import Needs, StageFacts
+from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, conv3x3, pool_to_smaller, unit
@@ -70,7 +70,7 @@ class CrossAttention(nn.Module):
         """[B, S, T]: mean squared error of every pair of stages, the larger map pooled."""
         rows = []
         for modules, own in zip(self.regressors, student, strict=True):
-            for module, other in zip(modules, teacher, strict=True):
+            for module, other in zip(modules, teacher, strict=True):  # type: ignore[call-overload]
                 source, target = pool_to_smaller(own, other)
                 rows.append((module(source) - target).square().flatten(1).mean(dim=1))
         return torch.stack(rows, dim=1).unflatten(1, (len(student), len(teacher)))
@@ -83,17 +83,34 @@ def attended_error(attention: Tensor, errors: Tensor) -> Tensor:
 
 @register
 class SemCKD(PlusKD):
-    """Cross-layer distillation with semantic calibration (Chen et al., AAAI 2021, arXiv:2012.03236).
+    """Semantic calibration: attention chooses which teacher stages each student stage learns from.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + sem_weight mean_is sum_t a_ist e_ist, e_ist = the mean
     squared error of R_st(F^s_s) to F^t_t on sample i, a = softmax_t <q_s(G^s_s), k_t(G^t_t)>, G the stages'
     inner products between the samples of the batch, q and k two layers of unit length, R three convolutions.
-    fidelity: code.
     Deviations: rows of G in a batch below the full size are filled with zeros (the released layers take no
     other size); embeddings have two numbers at least. As published, every pair of stages has a regressor twice as wide
     as the teacher's stage: 18 million parameters between networks of 512 channels, hundreds of millions from
     resnet50.
     """
+
+    paper = Paper(
+        title="Cross-Layer Distillation with Semantic Calibration",
+        authors=(
+            "Defang Chen",
+            "Jian-Ping Mei",
+            "Yuan Zhang",
+            "Can Wang",
+            "Zhe Wang",
+            "Yan Feng",
+            "Chun Chen",
+        ),
+        venue="AAAI",
+        year=2021,
+        arxiv="2012.03236",
+    )
+    family = "feature"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True
@@ -106,10 +123,10 @@ class SemCKD(PlusKD):
     sem_weight: float = 400.0
     kd_weight: float = 1.0
 
-    def build(self, context):
+    def build(self, context: Context) -> CrossAttention:
         return CrossAttention(context.student.stages, context.teacher.stages, context.batch_size)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: CrossAttention) -> Terms:
         stages = (student.stages, teacher.stages)
         error = attended_error(modules.attention(*stages), modules.errors(*stages))
         terms = self.task_terms(batch, student.logits, teacher.logits)

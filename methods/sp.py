@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.losses import gram
-from kdbench.method import Needs
+from kdbench.method import Batch, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -23,14 +23,24 @@ def sp_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
 @register
 class SP(PlusKD):
-    """Similarity-preserving distillation (Tung and Mori, ICCV 2019, arXiv:1907.09682, eq. 4).
+    """Similarity preservation: match which samples of a batch activate the last stage alike.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + sp_weight ||G_s - G_t||_F^2 / B^2, G = F F^T of the
     flattened last stage [B, channels x H x W], each row divided by its L2 norm.
-    fidelity: paper.
     Deviations: one pair of layers, the last, as in all released code. A sample without activation has a row
     of zeros and no gradient.
     """
+
+    paper = Paper(
+        title="Similarity-Preserving Knowledge Distillation",
+        authors=("Frederick Tung", "Greg Mori"),
+        venue="ICCV",
+        year=2019,
+        arxiv="1907.09682",
+        equation="4",
+    )
+    family = "relation"
+    fidelity = "paper"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True
@@ -40,6 +50,6 @@ class SP(PlusKD):
 
     sp_weight: float = 3000.0  # RepDistiller and mdistiller, CIFAR-100
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         similar = sp_loss(student.stages[-1], teacher.stages[-1])
         return {**self.task_terms(batch, student.logits, teacher.logits), "sp": self.sp_weight * similar}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import drop_target
-from kdbench.method import Method, Needs
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 
@@ -31,7 +31,7 @@ def zipf_labels(logits: Tensor, weak_logits: Tensor, target: Tensor, logs: bool)
         value / (1 - value.gather(1, target[:, None]) + 1e-6)
         for value in (weak_logits.softmax(dim=1), score if logs else score.exp())
     )
-    rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # type: ignore[union-attr]
     zipf = drop_target(1 / (rank + 1).to(logits.dtype), target)
     return zipf / zipf.sum(dim=1, keepdim=True)
 
@@ -44,16 +44,26 @@ def self_rest(logits: Tensor, weak_logits: Tensor, target: Tensor, logs: bool = 
 
 @register
 class USKD(Method):
-    """Universal self-knowledge distillation (Yang et al., ICCV 2023, arXiv:2303.13005).
+    """Universal self-distillation: soft labels from the student itself, without a teacher.
 
     Equation: L = ce_weight CE - alpha mean_i w_i log p_y - beta mean_i sum_{c != y} zipf_c log q_c
     + mu CE(weak head, 0.9 onehot + 0.1/C), w = p_y^2 + 1 - mean_i p_y^2, zipf_c ~ 1/rank(c), q = p without
     class y.
-    fidelity: code.
     Deviations: form="code" ranks by the weak head's probabilities and the student's LOG-probabilities, a slip
     of the released code; form="paper" takes probabilities of both. Labels are class numbers, so the release's
     mixup branch is left out. The weak head reads the last stage but one, the released choice for resnet18.
     """
+
+    paper = Paper(
+        title="From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss "
+        "and Customized Soft Labels",
+        authors=("Zhendong Yang", "Ailing Zeng", "Zhe Li", "Tianke Zhang", "Chun Yuan", "Yu Li"),
+        venue="ICCV",
+        year=2023,
+        arxiv="2303.13005",
+    )
+    family = "self"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(teacher=False, stages=True)
     coupled: ClassVar[bool] = True  # w has a batch mean
@@ -67,13 +77,13 @@ class USKD(Method):
     ce_weight: float = 1.0
     form: Literal["code", "paper"] = "code"
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         return None if len(context.student.stages) > 1 else "uskd's weak head needs a student of two stages"
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.Linear:
         return nn.Linear(context.student.stages[-2].channels, context.num_classes)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: None, modules: nn.Linear) -> Terms:
         weak = modules(student.stages[-2].mean(dim=(2, 3)))
         rest = self_rest(student.logits, weak, batch.target, self.form == "code")
         return {

@@ -3,6 +3,7 @@
 B samples, C classes, D size of the teacher's embedding, T temperature; logits are [B, C].
 """
 
+from collections.abc import Iterable
 from math import cos, pi
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Method, Needs
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from .nkd import soft_target
@@ -53,6 +54,8 @@ def late_decay(epoch: float, start: int, end: int) -> float:
 class ClassCosts(nn.Module):
     """The cost matrix [C, C]; every two classes are equally far until `WKD.prepare` has measured them."""
 
+    cost: Tensor
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.register_buffer("cost", 1 - torch.eye(num_classes))
@@ -60,17 +63,26 @@ class ClassCosts(nn.Module):
 
 @register
 class WKD(Method):
-    """Wasserstein distance distillation of logits, WKD-L (Lv et al., NeurIPS 2024, arXiv:2412.08139).
+    """Wasserstein distillation of logits: moving probability between similar classes costs less.
 
     Equation: L = ce_weight CE - mean_i p^t_y log p^s_y + decay(epoch) kd_weight mean_i W(q^s_i, q^t_i),
     q = softmax of the C - 1 other logits / T, W entropic transport (Sinkhorn) with cost
     1 - exp(-sharpen (1 - CKA(c, d))), decay a cosine from decay_start to 0 at decay_end.
-    fidelity: code.
     Deviations: CKA compares the teacher's D x D feature kernels of two classes (features centred, linear
     kernel, unaugmented train set), so that classes of unequal size compare; the released matrix was stored,
     not computed, and how is not certain: low confidence. `prepare` holds C D^2 numbers. The student is not
     run in half precision.
     """
+
+    paper = Paper(
+        title="Wasserstein Distance Rivals Kullback-Leibler Divergence for Knowledge Distillation",
+        authors=("Jiaming Lv", "Haoyuan Yang", "Peihua Li"),
+        venue="NeurIPS",
+        year=2024,
+        arxiv="2412.08139",
+    )
+    family = "logit"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "wasserstein"}
@@ -86,10 +98,12 @@ class WKD(Method):
     sinkhorn_reg: float = 0.05
     sinkhorn_rounds: int = 10
 
-    def build(self, context):
+    def build(self, context: Context) -> ClassCosts:
         return ClassCosts(context.num_classes)
 
-    def prepare(self, context, teacher_batches, modules):
+    def prepare(
+        self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: ClassCosts
+    ) -> None:
         kernels, classes = None, torch.arange(context.num_classes, device=modules.cost.device)
         for batch, teacher in teacher_batches:
             features = teacher.embedding - teacher.embedding.mean(dim=1, keepdim=True)
@@ -99,9 +113,9 @@ class WKD(Method):
             kernels += torch.einsum("bc,bd,be->cde", hits, features, features)
         modules.cost.copy_(class_costs(kernels, self.sharpen))
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: ClassCosts) -> Terms:
         pair = (without_target(z.logits / self.temperature, batch.target) for z in (student, teacher))
-        distance = sinkhorn(*pair, modules.cost, self.sinkhorn_reg, self.sinkhorn_rounds)
+        distance = sinkhorn(*pair, modules.cost, self.sinkhorn_reg, self.sinkhorn_rounds)  # type: ignore[arg-type, call-arg]
         decay = late_decay(batch.epoch, self.decay_start, self.decay_end)
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Method
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 from .ttm import ttm_kl
@@ -18,13 +18,22 @@ def power_sum(teacher_logits: Tensor, gamma: float) -> Tensor:
 
 @register
 class WTTM(Method):
-    """Weighted transformed teacher matching (Zheng & Yang, ICLR 2024, arXiv:2402.11148).
+    """Weighted transformed teacher matching: ttm with more weight where the teacher is less certain.
 
     Equation: L = ce_weight CE + beta mean_i U_i KL(q_i || p^s_i), U = sum_c (p^t_c)^gamma, q = (p^t)^gamma /
     U, p^s at T = 1.
-    fidelity: paper.
     Deviations: q and U are computed from logits: same value, no loss of digits at large logits.
     """
+
+    paper = Paper(
+        title="Knowledge Distillation Based on Transformed Teacher Matching",
+        authors=("Kaixiang Zheng", "En-Hui Yang"),
+        venue="ICLR",
+        year=2024,
+        arxiv="2402.11148",
+    )
+    family = "logit"
+    fidelity = "paper"
 
     weights: ClassVar = {"ce_weight": "ce", "beta": "wttm"}
     positive: ClassVar = ("gamma",)
@@ -35,7 +44,7 @@ class WTTM(Method):
     beta: float = 4.0
     ce_weight: float = 1.0
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         divergence = ttm_kl(student.logits, teacher.logits, self.gamma)
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),

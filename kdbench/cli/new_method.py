@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl
-from kdbench.method import Method
+from kdbench.method import Method, Paper
 from kdbench.registry import register
 
 
@@ -29,12 +29,15 @@ def {name}_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
 
 @register
 class {title}(Method):
-    """Sharpened distillation (Your Name, Venue {year}, arXiv:0000.00000, eq. 1).
+    """Sharpened distillation: match the teacher's softened probabilities after scaling its logits.
 
     Equation: L = CE + weight T^2 mean_i KL(softmax(sharpen t_i/T) || softmax(s_i/T)).
-    fidelity: paper.
     Deviations: none.
     """
+
+    paper = Paper(title="The Title", authors=("Your Name",), venue="Venue", year={year}, arxiv="0000.00000")
+    family = "logit"
+    fidelity = "paper"
 
     weights: ClassVar = {{"weight": "{name}"}}
     positive: ClassVar = ("temperature", "sharpen")

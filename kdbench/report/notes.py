@@ -9,8 +9,9 @@ from kdbench.report.leaderboard import Board
 from kdbench.report.tables import ARROW, Table
 from kdbench.results.statistics import summary as stats
 from kdbench.results.statistics.power import MOST, needed
+from kdbench.utils.method_facts import shipped
+from kdbench.utils.papers import FIDELITIES
 
-BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
 UNKNOWN = "the rows do not hold the seconds of the teacher and of the data, or the teacher's outputs came from a cache."
 ERRORS = {  # whose intervals do not have the pooled error, and why
     "shrunk": "Variances differ between methods (Bartlett), so each interval has its own, averaged with the pooled one",
@@ -45,7 +46,6 @@ def notes(board: Board) -> list[str]:
     """What is to be said under one table."""
     table = board.table
     rule = f"Accuracy: top-1 on the {table.split} split, last epoch."
-    honesty = [BICKD] if (table.rows["method"] == "bickd").any() else []
     sampled = sampling.notes(table.finished)
     return [
         rule,
@@ -56,7 +56,7 @@ def notes(board: Board) -> list[str]:
         *_records(table),
         *sampled,
         *_teachers(table),
-        *honesty,
+        *_reconstructed(table),
     ]
 
 
@@ -301,6 +301,16 @@ def weak_teachers(table: Table) -> dict[str, str]:
 
 def _teachers(table: Table) -> list[str]:
     return sorted(set(weak_teachers(table).values()))
+
+
+def _reconstructed(table: Table) -> list[str]:
+    """A warning for each method that was written without its paper's equations."""
+    fidelities = {name: facts.fidelity for name, facts in shipped().items()}
+    return [
+        f"{name} is a reconstruction, {FIDELITIES['reconstruction']}: do not quote its numbers as the paper's."
+        for name in sorted(set(table.rows["method"]))
+        if fidelities.get(name) == "reconstruction"
+    ]
 
 
 def provenance(suite: str, tables: list[Table]) -> list[str]:
