@@ -36,7 +36,12 @@ class PlusKD(Method):
 
 
 def unit(vectors: Tensor, dim: int = 1) -> Tensor:
-    """Divided by the L2 norm along ``dim``; a zero vector stays zero and gets no gradient."""
+    """Divided by the L2 norm along ``dim``; a zero vector stays zero and gets no gradient.
+
+    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
     squares = vectors.square().sum(dim=dim, keepdim=True)
     zero = squares == 0
     return torch.where(zero, 0.0, vectors / torch.where(zero, 1.0, squares).sqrt())
@@ -46,6 +51,10 @@ def pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Adaptive average pooling to ``size`` = (height, width), as two products; the identity at equal size.
 
     (torch's own has no deterministic gradient on CUDA.)
+
+    >>> pool(torch.arange(16.0).view(1, 1, 4, 4), (2, 2))
+    tensor([[[[ 2.5000,  4.5000],
+              [10.5000, 12.5000]]]])
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
@@ -59,13 +68,21 @@ def pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pool_to_smaller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps at the size of the one with fewer rows (the second's where they are equal)."""
+    """Both maps at the size of the one with fewer rows (the second's where they are equal).
+
+    >>> [maps.shape for maps in pool_to_smaller(torch.zeros(1, 3, 8, 8), torch.zeros(1, 5, 4, 4))]
+    [torch.Size([1, 3, 4, 4]), torch.Size([1, 5, 4, 4])]
+    """
     size = tuple((first if first.shape[2] < second.shape[2] else second).shape[2:])
     return pool(first, size), pool(second, size)  # type: ignore[arg-type]
 
 
 def paired(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Stage by stage from the deepest; the longer one's first stages have no partner."""
+    """Stage by stage from the deepest; the longer one's first stages have no partner.
+
+    >>> paired("abc", "xy")
+    [('b', 'x'), ('c', 'y')]
+    """
     count = min(len(student), len(teacher))
     return list(zip(student[-count:], teacher[-count:], strict=True))
 

@@ -12,7 +12,11 @@ from ._adapters import ConvReg, PlusKD, paired, pool
 
 
 def boundary_loss(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """Maps before their ReLU: squared distance of s to the margin on the side of t's sign; summed, over B."""
+    """Maps before their ReLU: squared distance of s to the margin on the side of t's sign; summed, over B.
+
+    >>> boundary_loss(torch.tensor([[0.5, -2.0]]), torch.tensor([[-1.0, 1.0]]), margin=1.0)
+    tensor(11.2500)
+    """
     off = torch.where((teacher <= 0) & (student > -margin), student + margin, 0.0)
     on = torch.where((teacher > 0) & (student <= margin), student - margin, 0.0)
     return (off.square() + on.square()).sum() / len(student)

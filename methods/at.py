@@ -11,12 +11,21 @@ from ._adapters import PlusKD, paired, pool_to_smaller, unit
 
 
 def attention(maps: Tensor, power: int) -> Tensor:
-    """[B, H W]: the channels' mean of f^power, of unit length; an odd power keeps the signs."""
+    """[B, H W]: the channels' mean of f^power, of unit length; an odd power keeps the signs.
+
+    >>> attention(torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), power=1)
+    tensor([[0.6000, 0.8000]])
+    """
     return unit(maps.pow(power).mean(dim=1).flatten(1))
 
 
 def at_loss(student_map: Tensor, teacher_map: Tensor, power: int = 2) -> Tensor:
-    """Mean over samples and places of the squared difference; the larger map is pooled first."""
+    """Mean over samples and places of the squared difference; the larger map is pooled first.
+
+    >>> maps = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
+    >>> at_loss(maps, maps.flip(3), power=1)
+    tensor(0.0400)
+    """
     student, teacher = (attention(m, power) for m in pool_to_smaller(student_map, teacher_map))
     return (student - teacher).square().mean()
 

@@ -19,6 +19,9 @@ def cosines(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
     """Cosine of every student row with every teacher row: [n, m] log-probabilities -> [n, n].
 
     Each row is scaled to a largest entry of 1 in log space, so vanishing probabilities keep their direction.
+
+    >>> cosines(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.5, 0.5], [1.0, 0.0]]).log())
+    tensor([[1.0000, 0.7071]])
     """
     pair = (student_log_probs, teacher_log_probs)
     student, teacher = (normalize((x - x.detach().amax(1, keepdim=True)).exp(), dim=1) for x in pair)
@@ -26,7 +29,11 @@ def cosines(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of ``values`` where ``mask``, 0 where it is empty."""
+    """Mean of ``values`` where ``mask``, 0 where it is empty.
+
+    >>> masked_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([True, True, False]))
+    tensor(1.5000)
+    """
     total = torch.where(mask, values, 0.0).sum(dim)
     return total / mask.sum(dim).clamp(min=1)
 
@@ -35,6 +42,10 @@ def infonce(cosine: Tensor, positive: Tensor, negative: Tensor, k: float) -> Ten
     """-log [exp(cos_ij/k) / sum over i's positives and negatives], mean over i's positives j, then over i.
 
     A row without positives takes no part.
+
+    >>> itself = torch.eye(2, dtype=torch.bool)
+    >>> infonce(torch.eye(2), itself, ~itself, k=1.0)
+    tensor(0.3133)
     """
     scores = cosine / k
     itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)  # no row may be empty: log 0
@@ -43,7 +54,12 @@ def infonce(cosine: Tensor, positive: Tensor, negative: Tensor, k: float) -> Ten
 
 
 def identity(cosine: Tensor, positive: Tensor, negative: Tensor, lam: float) -> Tensor:
-    """mean over positives (1 - cos)^2 + lam mean over negatives cos^2."""
+    """mean over positives (1 - cos)^2 + lam mean over negatives cos^2.
+
+    >>> itself = torch.eye(2, dtype=torch.bool)
+    >>> identity(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), itself, ~itself, lam=2.0)
+    tensor(0.3750)
+    """
     return masked_mean((1 - cosine).square(), positive) + lam * masked_mean(cosine.square(), negative)
 
 
@@ -60,6 +76,9 @@ def bickd_terms(
     """The sample-wise and the class-wise contrast. The whole reconstruction: mend it here.
 
     Samples of the same label are no negatives; classes without a sample in the batch take no part.
+
+    >>> bickd_terms(4 * torch.eye(2), 4 * torch.eye(2), torch.tensor([0, 1]))
+    (tensor(0.0292), tensor(0.0292))
     """
     student = (student_logits / tau_c).log_softmax(dim=1)
     teacher = (teacher_logits / tau_c).log_softmax(dim=1)

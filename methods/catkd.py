@@ -12,7 +12,11 @@ from ._adapters import PlusKD, needs_linear_head, pool, unit
 
 
 def class_maps(features: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
-    """[B, D, H, W] -> [B, C, H, W]: the head at every place; its mean over space is the logits."""
+    """[B, D, H, W] -> [B, C, H, W]: the head at every place; its mean over space is the logits.
+
+    >>> class_maps(torch.arange(4.0).view(1, 2, 1, 2), lambda rows: rows.sum(dim=1, keepdim=True))
+    tensor([[[[2., 4.]]]])
+    """
     rows = features.permute(0, 2, 3, 1).flatten(0, 2)
     size = (len(features), *features.shape[2:])
     return classify(rows).unflatten(0, size).permute(0, 3, 1, 2)
@@ -24,6 +28,9 @@ def cat_loss(
     """Mean squared difference of class maps pooled to size x size, each of unit length if ``normalize``.
 
     ``mask`` [B, C] picks the maps that count; None takes all.
+
+    >>> cat_loss(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 4, 4), size=1, normalize=False)
+    tensor(1.)
     """
     cells = [pool(maps, (size, size)).flatten(2) for maps in (student, teacher)]
     s, t = (unit(c, 2) for c in cells) if normalize else cells

@@ -18,13 +18,22 @@ from ._adapters import PlusKD, unit
 
 
 def neighbour_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over neighbours i, i+1 of the batch of sum_d |s - t|_id |s - t|_i+1,d."""
+    """Mean over neighbours i, i+1 of the batch of sum_d |s - t|_id |s - t|_i+1,d.
+
+    >>> neighbour_loss(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 2))
+    tensor(11.)
+    """
     gap = (student - teacher).abs()
     return (gap[:-1] * gap[1:]).sum(dim=1).mean()
 
 
 def kernel_matrix(embedding: Tensor, gamma: float, order: int) -> Tensor:
-    """[B, B]: exp(-gamma |x - y|^2) of unit vectors, as its Taylor sum in <x, y> up to ``order``."""
+    """[B, B]: exp(-gamma |x - y|^2) of unit vectors, as its Taylor sum in <x, y> up to ``order``.
+
+    >>> kernel_matrix(torch.eye(2), gamma=0.4, order=2)
+    tensor([[0.9526, 0.4493],
+            [0.4493, 0.9526]])
+    """
     cosine = gram(unit(embedding))
     powers = (exp(-2 * gamma) * (2 * gamma) ** p / factorial(p) * cosine**p for p in range(order + 1))
     return torch.stack(list(powers)).sum(dim=0)

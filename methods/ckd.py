@@ -11,7 +11,11 @@ from kdbench.registry import register
 
 
 def logit_infonce(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """-mean_i log [exp(cos(t_i, s_i)/T) / sum_j exp(cos(t_i, s_j)/T)]."""
+    """-mean_i log [exp(cos(t_i, s_i)/T) / sum_j exp(cos(t_i, s_j)/T)].
+
+    >>> logit_infonce(torch.eye(2), torch.eye(2), temperature=1.0)
+    tensor(0.3133)
+    """
     cosine = normalize(teacher_logits, dim=1) @ normalize(student_logits, dim=1).T
     return cross_entropy(cosine / temperature, torch.arange(len(cosine), device=cosine.device))
 

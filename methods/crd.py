@@ -22,6 +22,9 @@ def scores(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) -
     """exp(<anchor, row> / T) -> [B, 1 + K]; ``anchors`` [B, D], ``memory`` [N, D], ``index`` [B, 1 + K].
 
     All N products of a few anchors at a time: K rows of D numbers an anchor would be far more to hold.
+
+    >>> scores(torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor([[0, 1]]), temperature=1.0)
+    tensor([[2.7183, 1.0000]])
     """
     rows = max(1, CELLS // len(memory))
     parts = zip(anchors.split(rows), index.split(rows), strict=True)
@@ -29,7 +32,11 @@ def scores(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) -
 
 
 def contrast_loss(found: Tensor, normaliser: Tensor, count: int) -> Tensor:
-    """Noise-contrastive loss of `scores` [B, 1 + K], the positive first; K uniform draws of N = ``count``."""
+    """Noise-contrastive loss of `scores` [B, 1 + K], the positive first; K uniform draws of N = ``count``.
+
+    >>> contrast_loss(torch.tensor([[1.0, 1.0]]), torch.tensor(1.0), count=1)
+    tensor(1.3863)
+    """
     noise = (found.shape[1] - 1) / count
     probs = found / normaliser
     positive = (probs[:, 0] / (probs[:, 0] + noise + EPS)).log()
@@ -40,7 +47,11 @@ def contrast_loss(found: Tensor, normaliser: Tensor, count: int) -> Tensor:
 def draw_negatives(
     index: Tensor, labels: Tensor, count: int, distinct: bool, generator: torch.Generator
 ) -> Tensor:
-    """[B, count] places in the train set with another label than ``index`` [B] has; ``labels`` [N]."""
+    """[B, count] places in the train set with another label than ``index`` [B] has; ``labels`` [N].
+
+    >>> draw_negatives(torch.tensor([0]), torch.tensor([0, 0, 1]), 1, True, torch.Generator())
+    tensor([[2]])
+    """
     parts = []
     for rows in index.split(max(1, CELLS // len(labels))):
         others = labels != labels[rows][:, None]  # [B, N]

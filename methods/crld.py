@@ -11,12 +11,20 @@ from kdbench.registry import register
 
 
 def confident(teacher_logits: Tensor, threshold: float) -> Tensor:
-    """[B]: 1 where the teacher's largest probability reaches ``threshold``, else 0."""
+    """[B]: 1 where the teacher's largest probability reaches ``threshold``, else 0.
+
+    >>> confident(torch.tensor([[9.0, 0.0], [0.1, 0.0]]), threshold=0.9)
+    tensor([1., 0.])
+    """
     return (teacher_logits.softmax(dim=1).amax(dim=1) >= threshold).to(teacher_logits.dtype)
 
 
 def scaled_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(t/T) || softmax(s/T)), per sample -> [B]."""
+    """T^2 KL(softmax(t/T) || softmax(s/T)), per sample -> [B].
+
+    >>> scaled_kl(torch.tensor([[0.0, 0.0]]), torch.tensor([[4.0, 0.0]]), 4.0)
+    tensor([1.7751])
+    """
     pair = ((z / temperature).log_softmax(dim=1) for z in (student_logits, teacher_logits))
     return temperature**2 * kl(*pair)
 

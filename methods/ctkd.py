@@ -14,13 +14,21 @@ from kdbench.registry import register
 
 
 def adversary(epoch: float, epochs: int) -> float:
-    """The factor of theta's gradient: a cosine from 0 to -1 at ``epochs``, then -1; epoch counts from 1."""
+    """The factor of theta's gradient: a cosine from 0 to -1 at ``epochs``, then -1; epoch counts from 1.
+
+    >>> [round(adversary(epoch, 10), 3) for epoch in (1, 5, 10, 20)]
+    [-0.024, -0.5, -1.0, -1.0]
+    """
     share = min(epoch / epochs, 1.0) if epochs else 1.0
     return (math.cos(math.pi * share) - 1) / 2
 
 
 def learned_temperature(theta: Tensor, factor: float, start: float, span: float) -> Tensor:
-    """start + span sigmoid(theta), theta's gradient times ``factor`` (negative: theta climbs the loss)."""
+    """start + span sigmoid(theta), theta's gradient times ``factor`` (negative: theta climbs the loss).
+
+    >>> learned_temperature(torch.tensor(1.0), factor=-1.0, start=1.0, span=20.0)
+    tensor(15.6212)
+    """
     return start + span * scale_gradient(theta, factor).sigmoid()
 
 

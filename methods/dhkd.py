@@ -18,6 +18,9 @@ def binary_kl(
     """T^2 sum_c KL(Bern(1/2) || Bern(sigmoid((s_c - t_c)/T))), mean over the batch; 0 where s = t.
 
     ``clamp`` bounds (s - t)/T, and so ends the gradient there, as the released code does.
+
+    >>> binary_kl(torch.tensor([[2.0]]), torch.tensor([[0.0]]), temperature=2.0)
+    tensor(0.4805)
     """
     gap = (student_logits - teacher_logits) / temperature
     gap = gap.clamp(-CLAMP, CLAMP) if clamp else gap

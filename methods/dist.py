@@ -10,13 +10,21 @@ from kdbench.registry import register
 
 
 def pearson(a: Tensor, b: Tensor, dim: int, eps: float = 1e-8) -> Tensor:
-    """Correlation of ``a`` and ``b`` along ``dim``: <a, b> / (|a| |b| + eps) of the centred values."""
+    """Correlation of ``a`` and ``b`` along ``dim``: <a, b> / (|a| |b| + eps) of the centred values.
+
+    >>> pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0]), dim=0).round(decimals=4)
+    tensor(1.)
+    """
     a, b = (x - x.mean(dim, keepdim=True) for x in (a, b))
     return (a * b).sum(dim) / (a.norm(dim=dim) * b.norm(dim=dim) + eps)
 
 
 def dist_terms(student_logits: Tensor, teacher_logits: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """(inter, intra): tau^2 (1 - mean correlation) of the rows and of the columns of softmax(z/tau)."""
+    """(inter, intra): tau^2 (1 - mean correlation) of the rows and of the columns of softmax(z/tau).
+
+    >>> [term.round(decimals=4) for term in dist_terms(torch.eye(2), 1 - torch.eye(2), tau=1.0)]
+    [tensor(2.), tensor(2.)]
+    """
     student, teacher = ((z / tau).softmax(dim=1) for z in (student_logits, teacher_logits))
     inter, intra = (tau**2 * (1 - pearson(student, teacher, dim).mean()) for dim in (1, 0))
     return inter, intra

@@ -18,6 +18,9 @@ def difference_error(student_logits: Tensor, teacher_logits: Tensor, weight: Ten
     """1/4 sum_jk w_j w_k ((t_j - t_k) - (s_j - s_k))^2, per sample -> [B]; ``weight`` [B, C].
 
     Equals W/2 sum_j w_j (d_j - mean_w d)^2 with d = t - s and W = sum_j w_j: C numbers a sample, not C x C.
+
+    >>> difference_error(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2))
+    tensor([0.5000])
     """
     gap = teacher_logits - student_logits
     total = weight.sum(dim=1, keepdim=True)
@@ -26,7 +29,11 @@ def difference_error(student_logits: Tensor, teacher_logits: Tensor, weight: Ten
 
 
 def soft_term(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of softmax(s/T) under softmax(t/T), mean over the batch; no T^2."""
+    """Cross-entropy of softmax(s/T) under softmax(t/T), mean over the batch; no T^2.
+
+    >>> soft_term(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), temperature=4.0)
+    tensor(0.6931)
+    """
     student, teacher = ((z / temperature).log_softmax(dim=1) for z in (student_logits, teacher_logits))
     return soft_cross_entropy(student, teacher).mean()
 

@@ -12,7 +12,11 @@ from ._adapters import ConvReg, PlusKD, pool
 
 
 def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
-    """Mean squared error over all elements; where the sizes differ, the teacher's map is pooled."""
+    """Mean squared error over all elements; where the sizes differ, the teacher's map is pooled.
+
+    >>> hint_loss(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 4, 4))
+    tensor(1.)
+    """
     return mse_loss(regressed, pool(teacher_map, tuple(regressed.shape[2:])))  # type: ignore[arg-type]
 
 

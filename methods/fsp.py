@@ -12,14 +12,22 @@ from ._adapters import PlusKD, pool_to_smaller
 
 
 def flow(bottom: Tensor, top: Tensor) -> Tensor:
-    """[B, channels of top, channels of bottom]: mean over places of products; the larger map is pooled."""
+    """[B, channels of top, channels of bottom]: mean over places of products; the larger map is pooled.
+
+    >>> flow(torch.tensor([1.0, 2.0]).view(1, 1, 1, 2), torch.tensor([3.0, 4.0]).view(1, 1, 1, 2))
+    tensor([[[5.5000]]])
+    """
     bottom, top = pool_to_smaller(bottom, top)
     bottom, top = bottom.flatten(2), top.flatten(2)
     return top @ bottom.transpose(1, 2) / bottom.shape[2]
 
 
 def flow_losses(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> list[Tensor]:
-    """Mean squared difference of the flows, a value for every two consecutive maps."""
+    """Mean squared difference of the flows, a value for every two consecutive maps.
+
+    >>> flow_losses((torch.ones(1, 1, 2, 2),) * 3, (torch.zeros(1, 1, 2, 2),) * 3)
+    [tensor(1.), tensor(1.)]
+    """
     flows = ([flow(*pair) for pair in pairwise(maps)] for maps in (student, teacher))
     return [(s - t).square().mean() for s, t in zip(*flows, strict=True)]
 

@@ -14,14 +14,24 @@ from ._adapters import PlusKD, pool_to_smaller, unit
 
 
 def factor_loss(student: Tensor, teacher: Tensor, power: int = 2, norm: int = 1) -> Tensor:
-    """The released form: mean |a(s) - a(t)|^norm, a the channels' mean of f^power, of unit length."""
+    """The released form: mean |a(s) - a(t)|^norm, a the channels' mean of f^power, of unit length.
+
+    >>> maps = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
+    >>> factor_loss(maps, maps.flip(3), power=1)
+    tensor(0.2000)
+    """
     pair = (unit(f.pow(power).mean(dim=1).flatten(1)) for f in pool_to_smaller(student, teacher))
     gap = torch.sub(*pair).abs()
     return (gap if norm == 1 else gap.pow(norm)).mean()
 
 
 def paper_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The paper's form: mean absolute difference of the flattened factors, each of unit length."""
+    """The paper's form: mean absolute difference of the flattened factors, each of unit length.
+
+    >>> maps = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
+    >>> paper_loss(maps, maps.flip(3))
+    tensor(0.2000)
+    """
     pair = (unit(f.flatten(1)) for f in pool_to_smaller(student, teacher))
     return torch.sub(*pair).abs().mean()
 

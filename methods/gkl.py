@@ -13,7 +13,11 @@ from .dkl import ClassPrior, difference_error, soft_term
 
 
 def normalised_error(student_logits: Tensor, teacher_logits: Tensor, weight: Tensor) -> Tensor:
-    """1/4 sum_i sum_jk w_j w_k ((t_j - t_k) - (s_j - s_k))^2 / sum_i sum_jk w_j w_k; ``weight`` [B, C]."""
+    """1/4 sum_i sum_jk w_j w_k ((t_j - t_k) - (s_j - s_k))^2 / sum_i sum_jk w_j w_k; ``weight`` [B, C].
+
+    >>> normalised_error(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2))
+    tensor(0.1250)
+    """
     return difference_error(student_logits, teacher_logits, weight).sum() / weight.sum(dim=1).square().sum()
 
 

@@ -16,7 +16,12 @@ from ._adapters import PlusKD, unit
 
 
 def standard(embedding: Tensor) -> Tensor:
-    """Columns less their mean over their unbiased deviation; a constant one is 0 without a gradient."""
+    """Columns less their mean over their unbiased deviation; a constant one is 0 without a gradient.
+
+    >>> standard(torch.tensor([[1.0], [3.0]]))
+    tensor([[-0.7071],
+            [ 0.7071]])
+    """
     centred = embedding - embedding.mean(dim=0)
     variance = centred.square().sum(dim=0) / (len(embedding) - 1)
     constant = variance == 0
@@ -27,13 +32,20 @@ def correlation_loss(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
     """log2 sum_d |c_d - 1|^(2 alpha), c_d the correlation of dimension d over the batch; [B, D] each.
 
     As released c_d is the sum over B, not B - 1, of unbiasedly standardised products.
+
+    >>> correlation_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[3.0], [1.0]]), alpha=1.0)
+    tensor(1.1699)
     """
     correlation = (standard(student) * standard(teacher)).mean(dim=0)
     return (correlation - 1).square().pow(alpha).sum().log2()
 
 
 def mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """sum (G_s^2 - (G_s G_t)^2), elementwise, of cosines [B, B]; G_s and G_s G_t divided by their traces."""
+    """sum (G_s^2 - (G_s G_t)^2), elementwise, of cosines [B, B]; G_s and G_s G_t divided by their traces.
+
+    >>> mutual_loss(torch.ones(2, 2), torch.eye(2))
+    tensor(0.5000)
+    """
     own, other = gram(unit(student)), gram(unit(teacher))
     joint = own * other
     tiny = torch.finfo(own.dtype).tiny

@@ -20,6 +20,9 @@ def norm_direction_loss(student: Tensor, teacher: Tensor, directions: Tensor) ->
     """Mean of 1 - <s, e> / max(|s|, |t|); ``student``, ``teacher`` [B, D], ``directions`` [B, D] of length 1.
 
     1 without a gradient where both embeddings are 0.
+
+    >>> norm_direction_loss(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
+    tensor(0.2000)
     """
     squares = torch.maximum(student.square().sum(dim=1), teacher.square().sum(dim=1))
     zero = squares == 0

@@ -20,7 +20,11 @@ View = tuple[Tensor, Tensor]  # student's and teacher's logits
 
 
 def level_gaps(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """||P^t P^tT - P^s P^sT||_F^2 / B and ||P^tT P^t - P^sT P^s||_F^2 / C, P = softmax(z/T)."""
+    """||P^t P^tT - P^s P^sT||_F^2 / B and ||P^tT P^t - P^sT P^s||_F^2 / C, P = softmax(z/T).
+
+    >>> level_gaps(torch.zeros(1, 2), torch.tensor([[1e3, 0.0]]), temperature=1.0)
+    (tensor(0.2500), tensor(0.3750))
+    """
     student = (student_logits / temperature).softmax(dim=1)
     teacher = (teacher_logits / temperature).softmax(dim=1)
     batch = (gram(teacher) - gram(student)).square().sum() / student.shape[0]
@@ -29,7 +33,11 @@ def level_gaps(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
 
 
 def mlkd_paper(views: tuple[View, ...], temperature: float, z_score: bool = False) -> tuple[Tensor, ...]:
-    """(instance, batch, class): every term on every view at every temperature of the set {base} + POOL."""
+    """(instance, batch, class): every term on every view at every temperature of the set {base} + POOL.
+
+    >>> mlkd_paper(((torch.eye(2), torch.eye(2)),), temperature=4.0)
+    (tensor(0.), tensor(0.), tensor(0.))
+    """
     instance, batch, classes = [], [], []
     for t in dict.fromkeys((temperature, *POOL)):
         for view in views:
@@ -41,7 +49,11 @@ def mlkd_paper(views: tuple[View, ...], temperature: float, z_score: bool = Fals
 
 
 def mask_fractions(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The shares of samples (by confidence) and of classes (by mass in the batch) at or below the median."""
+    """The shares of samples (by confidence) and of classes (by mass in the batch) at or below the median.
+
+    >>> mask_fractions(torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
+    (tensor(0.6667), tensor(0.5000))
+    """
     probs = teacher_logits.softmax(dim=1)
     values = (probs.amax(dim=1), probs.sum(dim=0))
     sample, classes = ((v <= _median(v)).to(v.dtype).mean() for v in values)
@@ -55,7 +67,11 @@ def _median(values: Tensor) -> Tensor:
 
 
 def mlkd_code(weak: View, strong: View, temperature: float, z_score: bool = False) -> tuple[Tensor, ...]:
-    """(instance, batch, class) as released: masks that only scale, the slip, no strong Gram terms."""
+    """(instance, batch, class) as released: masks that only scale, the slip, no strong Gram terms.
+
+    >>> mlkd_code((torch.eye(2), torch.eye(2)), (torch.eye(2), torch.eye(2)), temperature=4.0)
+    (tensor(0.), tensor(0.), tensor(0.))
+    """
     of_samples, of_classes = mask_fractions(weak[1])
     weak_z, strong_z = (tuple(map(standardize, v)) if z_score else v for v in (weak, strong))
     instance, batch, classes = [], [], []

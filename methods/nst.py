@@ -14,12 +14,21 @@ from ._adapters import PlusKD, paired, pool_to_smaller, unit
 
 
 def kernel_mean(first: Tensor, second: Tensor) -> Tensor:
-    """Mean of <a, b>^2 over samples and pairs of channels; [B, M, P], [B, N, P] -> scalar."""
+    """Mean of <a, b>^2 over samples and pairs of channels; [B, M, P], [B, N, P] -> scalar.
+
+    >>> kernel_mean(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[1.0, 1.0]]]))
+    tensor(9.)
+    """
     return (first @ second.transpose(1, 2)).square().mean()
 
 
 def nst_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy of the channels' unit patterns; the larger map is pooled first."""
+    """Squared maximum mean discrepancy of the channels' unit patterns; the larger map is pooled first.
+
+    >>> maps = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    >>> nst_loss(maps, maps.flip(3))
+    tensor(2.)
+    """
     student, teacher = (unit(m.flatten(2), 2) for m in pool_to_smaller(student_map, teacher_map))
     within = kernel_mean(teacher, teacher) + kernel_mean(student, student)
     return within - 2 * kernel_mean(student, teacher)

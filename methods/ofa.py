@@ -22,7 +22,11 @@ GRID = 7  # tokens a side that the token projectors merge to
 def ofa_loss(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, eps: float, temperature: float
 ) -> Tensor:
-    """-sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log p^s_c, mean over the batch; softmax at T, no T^2."""
+    """-sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log p^s_c, mean over the batch; softmax at T, no T^2.
+
+    >>> ofa_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]), eps=1.0, temperature=1.0)
+    tensor(0.6931)
+    """
     classes = torch.arange(teacher_logits.shape[1], device=target.device)
     hit = (target[:, None] == classes).to(teacher_logits.dtype)
     weight = ((teacher_logits / temperature).softmax(dim=1) + hit).pow(eps) - hit

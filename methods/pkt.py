@@ -15,7 +15,12 @@ EPS = 1e-7  # as released, in the norm and in the logarithm
 
 
 def neighbours(embedding: Tensor) -> Tensor:
-    """[B, B]: (1 + cosine) / 2, rows divided by their sum; a zero embedding has cosine 0 to all."""
+    """[B, B]: (1 + cosine) / 2, rows divided by their sum; a zero embedding has cosine 0 to all.
+
+    >>> neighbours(torch.eye(2))
+    tensor([[0.6667, 0.3333],
+            [0.3333, 0.6667]])
+    """
     squares = embedding.square().sum(dim=1, keepdim=True)
     zero = squares == 0
     norm = torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
@@ -24,7 +29,11 @@ def neighbours(embedding: Tensor) -> Tensor:
 
 
 def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
-    """Mean over all B^2 entries of P_t log((P_t + EPS) / (P_s + EPS))."""
+    """Mean over all B^2 entries of P_t log((P_t + EPS) / (P_s + EPS)).
+
+    >>> pkt_loss(torch.eye(2), torch.ones(2, 2))
+    tensor(0.0294)
+    """
     student, teacher = neighbours(student_embedding), neighbours(teacher_embedding)
     return (teacher * ((teacher + EPS) / (student + EPS)).log()).mean()
 

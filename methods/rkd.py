@@ -19,7 +19,12 @@ FLOOR = 1e-12  # of a squared distance: two equal samples are 1e-6 apart
 
 
 def distances(embedding: Tensor, squared: bool = False) -> Tensor:
-    """Euclidean distances [B, B], or their squares, over their mean off the diagonal."""
+    """Euclidean distances [B, B], or their squares, over their mean off the diagonal.
+
+    >>> distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
     products = gram(embedding)
     squares = products.diagonal()
     apart = (squares[:, None] + squares[None, :] - 2 * products).clamp(min=FLOOR)
@@ -30,7 +35,11 @@ def distances(embedding: Tensor, squared: bool = False) -> Tensor:
 
 
 def angles(embedding: Tensor) -> Tensor:
-    """[B, B, B]: at sample i, the cosine between the directions to j and k; 0 where one is i itself."""
+    """[B, B, B]: at sample i, the cosine between the directions to j and k; 0 where one is i itself.
+
+    >>> angles(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))[1, 0, 2]
+    tensor(0.7071)
+    """
     directions = unit(embedding[None, :] - embedding[:, None], dim=2)
     return directions @ directions.transpose(1, 2)
 

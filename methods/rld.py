@@ -17,7 +17,11 @@ from kdbench.registry import register
 def confidence_kl(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float
 ) -> Tensor:
-    """T^2 KL of the teacher's (max p, 1 - max p) from the student's (p_y, 1 - p_y), per sample -> [B]."""
+    """T^2 KL of the teacher's (max p, 1 - max p) from the student's (p_y, 1 - p_y), per sample -> [B].
+
+    >>> confidence_kl(torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log(), torch.tensor([0]), 1.0)
+    tensor([0.1308])
+    """
     student, _ = split_target(student_logits / temperature, target)
     teacher, _ = split_target(teacher_logits / temperature, teacher_logits.argmax(dim=1))
     return temperature**2 * kl(student, teacher)
@@ -27,6 +31,10 @@ def masked_kl(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, te
     """T^2 KL over the classes that the teacher puts below the target, renormalised, per sample -> [B].
 
     0 where there is none.
+
+    >>> teacher = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    >>> masked_kl(torch.zeros(1, 3), teacher, torch.tensor([0]), 1.0)
+    tensor([0.0201])
     """
     kept = teacher_logits < teacher_logits.gather(1, target[:, None])
     pool = kept | ~kept.any(dim=1, keepdim=True)  # never empty: log 0

@@ -23,6 +23,10 @@ def pool(maps: Tensor, cells: int) -> Tensor:
     """Means over a cells x cells grid -> [B, D, cells, cells]: adaptive average pooling, as a product.
 
     The windows overlap where the size does not divide. (torch's own has no deterministic gradient on CUDA.)
+
+    >>> pool(torch.arange(16.0).view(1, 1, 4, 4), 2)
+    tensor([[[[ 2.5000,  4.5000],
+              [10.5000, 12.5000]]]])
     """
     weights = []
     for size in maps.shape[2:]:
@@ -34,14 +38,22 @@ def pool(maps: Tensor, cells: int) -> Tensor:
 
 
 def cell_logits(features: Tensor, classify: Callable[[Tensor], Tensor], scales: tuple[int, ...]) -> Tensor:
-    """The head on the mean of every cell -> [N * B, C], cell by cell; coarser grids pool the 4 x 4 one."""
+    """The head on the mean of every cell -> [N * B, C], cell by cell; coarser grids pool the 4 x 4 one.
+
+    >>> cell_logits(torch.arange(16.0).view(1, 1, 4, 4), lambda means: means, (1, 2)).flatten()
+    tensor([ 7.5000,  2.5000,  4.5000, 10.5000, 12.5000])
+    """
     fine = pool(features, 4)
     cells = torch.cat([pool(fine, m).flatten(2) for m in scales], dim=2)  # [B, D, N]
     return classify(cells.permute(2, 0, 1).flatten(0, 1))
 
 
 def cell_weight(teacher_cells: Tensor, target: Tensor, complement: float) -> Tensor:
-    """[N * B]: ``complement`` where the teacher is right in the first (global) cell xor here, else 1."""
+    """[N * B]: ``complement`` where the teacher is right in the first (global) cell xor here, else 1.
+
+    >>> cell_weight(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0]), complement=2.0)
+    tensor([1., 2.])
+    """
     right = teacher_cells.argmax(dim=1).view(-1, len(target)) == target  # [N, B]
     return torch.where(right != right[:1], complement, 1.0).flatten().to(teacher_cells.dtype)
 

@@ -18,7 +18,12 @@ from ._adapters import PlusKD, conv1x1, conv3x3, pool_to_smaller, unit
 
 
 def similarities(maps: Tensor, width: int) -> Tensor:
-    """[B, width]: each sample's inner products with the batch, filled with zeros where it is smaller."""
+    """[B, width]: each sample's inner products with the batch, filled with zeros where it is smaller.
+
+    >>> similarities(torch.eye(2), width=3)
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
     return pad(gram(maps.flatten(1)), (0, width - len(maps)))
 
 
@@ -77,7 +82,11 @@ class CrossAttention(nn.Module):
 
 
 def attended_error(attention: Tensor, errors: Tensor) -> Tensor:
-    """Sum over the teacher's stages, mean over samples and the student's stages; both [B, S, T]."""
+    """Sum over the teacher's stages, mean over samples and the student's stages; both [B, S, T].
+
+    >>> attended_error(torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[4.0, 0.0]]]))
+    tensor(1.)
+    """
     return (attention * errors).sum(dim=2).mean()
 
 

@@ -12,12 +12,21 @@ from ._adapters import PlusKD, unit
 
 
 def similarity(features: Tensor) -> Tensor:
-    """[B, ...] -> [B, B]: inner products of the flattened features, rows of unit length."""
+    """[B, ...] -> [B, B]: inner products of the flattened features, rows of unit length.
+
+    >>> similarity(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    tensor([[0.7071, 0.7071],
+            [0.4472, 0.8944]])
+    """
     return unit(gram(features.flatten(1)))
 
 
 def sp_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """||G_s - G_t||_F^2 / B^2."""
+    """||G_s - G_t||_F^2 / B^2.
+
+    >>> sp_loss(torch.eye(2), torch.ones(2, 2))
+    tensor(0.2929)
+    """
     return (similarity(student_features) - similarity(teacher_features)).square().mean()
 
 

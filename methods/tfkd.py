@@ -12,7 +12,11 @@ from kdbench.registry import register
 
 
 def virtual_teacher(logits: Tensor, target: Tensor, correct: float, temperature: float) -> Tensor:
-    """log softmax(u/T), u = ``correct`` at the target and (1 - correct)/(C - 1) elsewhere -> [B, C]."""
+    """log softmax(u/T), u = ``correct`` at the target and (1 - correct)/(C - 1) elsewhere -> [B, C].
+
+    >>> virtual_teacher(torch.zeros(1, 3), torch.tensor([0]), correct=0.9, temperature=1.0).exp()
+    tensor([[0.5391, 0.2304, 0.2304]])
+    """
     other = (1 - correct) / (logits.shape[1] - 1)
     scores = torch.full_like(logits, other).scatter(1, target[:, None], correct)
     return (scores / temperature).log_softmax(dim=1)

@@ -11,7 +11,11 @@ from kdbench.registry import register
 
 
 def ttm_kl(student_logits: Tensor, teacher_logits: Tensor, gamma: float) -> Tensor:
-    """KL of (p^t)^gamma, renormalised, from p^s, per sample -> [B]; the power is softmax(gamma t)."""
+    """KL of (p^t)^gamma, renormalised, from p^s, per sample -> [B]; the power is softmax(gamma t).
+
+    >>> ttm_kl(torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log(), gamma=1.0)
+    tensor([0.1308])
+    """
     return kl(student_logits.log_softmax(dim=1), (gamma * teacher_logits).log_softmax(dim=1))
 
 

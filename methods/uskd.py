@@ -14,7 +14,11 @@ from kdbench.registry import register
 
 
 def self_target(logits: Tensor, target: Tensor) -> Tensor:
-    """-w_i log p_y, w = p_y^2 + 1 - mean_i p_y^2 without gradient, mean over the batch."""
+    """-w_i log p_y, w = p_y^2 + 1 - mean_i p_y^2 without gradient, mean over the batch.
+
+    >>> self_target(torch.zeros(2, 2), torch.tensor([0, 1]))
+    tensor(0.6931)
+    """
     log_hit = logits.log_softmax(dim=1).gather(1, target[:, None])
     squared = (2 * log_hit.detach()).exp()
     return -((squared + 1 - squared.mean()) * log_hit).mean()
@@ -25,6 +29,10 @@ def zipf_labels(logits: Tensor, weak_logits: Tensor, target: Tensor, logs: bool)
 
     Classes are ranked by the sum of both heads' scores, each divided by 1 - its score at the target; ``logs``
     takes the student's log-probability for its score, as the released code does.
+
+    >>> logits = torch.tensor([[3.0, 2.0, 1.0]])
+    >>> zipf_labels(logits, logits, torch.tensor([0]), logs=False)
+    tensor([[0.6000, 0.4000]])
     """
     score = logits.log_softmax(dim=1)
     ranked = sum(
@@ -37,7 +45,11 @@ def zipf_labels(logits: Tensor, weak_logits: Tensor, target: Tensor, logs: bool)
 
 
 def self_rest(logits: Tensor, weak_logits: Tensor, target: Tensor, logs: bool = True) -> Tensor:
-    """Cross-entropy of the other classes, renormalised, under their Zipf labels, mean over the batch."""
+    """Cross-entropy of the other classes, renormalised, under their Zipf labels, mean over the batch.
+
+    >>> self_rest(torch.zeros(1, 3), torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([0]))
+    tensor(0.6931)
+    """
     labels = zipf_labels(logits.detach(), weak_logits.detach(), target, logs)
     return -(labels * drop_target(logits, target).log_softmax(dim=1)).sum(dim=1).mean()
 
