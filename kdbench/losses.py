@@ -1,7 +1,6 @@
 """Pure functions that several methods share. B samples, C classes, T temperature; logits are [B, C].
 
-All of them stay in log space and never index by a mask, so they hold for logits of any size and run without a host
-sync.
+They stay in log space and never index by a mask, so they are exact for logits of any size and need no host sync.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def soft_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float |
 
 
 def drop_target(values: Tensor, target: Tensor) -> Tensor:
-    """``values`` [B, C] without each row's target column -> [B, C-1], order kept.
+    """``values`` [B, C] without each row's target column -> [B, C-1], in order.
 
     >>> drop_target(torch.tensor([[5, 6, 7]]), torch.tensor([1]))
     tensor([[5, 7]])
@@ -55,7 +54,7 @@ def split_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Split softmax(logits) into its binary part and its rest (DKD, arXiv:2203.08679, section 3).
 
     Returns ``binary`` [B, 2] = log of (p_y, 1 - p_y) and ``rest`` [B, C-1] = log of the probabilities of the other
-    classes, renormalised. 1 - p_y is a log-sum-exp over the rest: exact however certain the target is.
+    classes, renormalised. 1 - p_y is a log-sum-exp over the rest: exact even where the target is certain.
 
     >>> binary, rest = split_target(torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([0]))
     >>> binary.exp(), rest.exp()
@@ -114,7 +113,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 def scale_gradient(value: Tensor, scale: float) -> Tensor:
-    """``value`` itself, its gradient times ``scale``; a negative scale is a gradient reversal.
+    """Return ``value`` with its gradient times ``scale``; a negative scale reverses the gradient.
 
     >>> value = torch.tensor(3.0, requires_grad=True)
     >>> torch.autograd.grad(scale_gradient(value, -0.5), value)

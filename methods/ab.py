@@ -12,7 +12,7 @@ from ._adapters import ConvReg, PlusKD, paired, pool
 
 
 def boundary_loss(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """Maps before their ReLU: squared distance of s to the margin on the side of t's sign; summed, over B.
+    """Squared distance of s to the margin on the side of t's sign, summed and divided by B; maps before the ReLU.
 
     >>> boundary_loss(torch.tensor([[0.5, -2.0]]), torch.tensor([[-1.0, 1.0]]), margin=1.0)
     tensor(11.2500)
@@ -23,7 +23,7 @@ def boundary_loss(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
 
 
 def connector(student: StageFacts, teacher: StageFacts) -> nn.Module:
-    """Nothing where the shapes agree, else a convolution to the teacher's with BatchNorm."""
+    """The identity where the shapes agree, else a convolution to the teacher's shape with BatchNorm."""
     same = (student.channels, student.size) == (teacher.channels, teacher.size)
     return nn.Identity() if same else ConvReg(student, teacher, relu=False)
 
@@ -35,9 +35,10 @@ class AB(PlusKD):
     Equation: until init_epochs L = ab_weight sum_l 2^(l-n) / B sum [1(t <= 0, r > -m) (r + m)^2 +
     1(t > 0, r <= m) (r - m)^2], t and r = R(s) the maps of stages 1..n before their ReLU; then L = ce_weight
     CE + kd_weight T^2 KL.
-    Deviations: the two phases share the recipe's epochs, learning rate and optimiser; released, the 30 come
-    on top, without BatchNorm updates of the student. A student's map below the teacher's size, but not half
-    of it, has the teacher's pooled. Stages are paired from the last.
+
+    Deviations: both phases share the recipe's epochs, learning rate and optimiser; the release trains the
+    first 30 epochs in addition, without BatchNorm updates of the student. Where the student's map is smaller
+    than the teacher's, but not half its size, the teacher's is pooled. Stages are paired from the last.
     """
 
     paper = Paper(

@@ -11,7 +11,7 @@ from ._adapters import PlusKD, paired, pool_to_smaller, unit
 
 
 def attention(maps: Tensor, power: int) -> Tensor:
-    """[B, H W]: the channels' mean of f^power, of unit length; an odd power keeps the signs.
+    """Mean over channels of f^power, scaled to unit length -> [B, H W]; an odd power keeps the signs.
 
     >>> attention(torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), power=1)
     tensor([[0.6000, 0.8000]])
@@ -20,7 +20,7 @@ def attention(maps: Tensor, power: int) -> Tensor:
 
 
 def at_loss(student_map: Tensor, teacher_map: Tensor, power: int = 2) -> Tensor:
-    """Mean over samples and places of the squared difference; the larger map is pooled first.
+    """Mean squared difference of the attentions over samples and positions; the larger map is pooled first.
 
     >>> maps = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
     >>> at_loss(maps, maps.flip(3), power=1)
@@ -36,8 +36,9 @@ class AT(PlusKD):
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + at_weight sum_l mean (a(F^s_l) - a(F^t_l))^2,
     a(F) = the channels' mean of F^power, flattened, divided by its L2 norm.
-    Deviations: mean of squares as in all released code; the paper has the norm of the difference. Stages are
-    paired from the last. A map of zeros has attention 0 and no gradient.
+
+    Deviations: a mean of squares, as in all released code, in place of the paper's norm of the difference.
+    Stages are paired from the last. A map of zeros has attention 0 and no gradient.
     """
 
     paper = Paper(

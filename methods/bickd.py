@@ -1,4 +1,4 @@
-"""Bilateral contrastive distillation, reconstructed: contrasts rows and columns of the probabilities.
+"""Bilateral contrastive distillation, reconstructed: contrast rows and columns of the probabilities.
 
 B samples, C classes; P^s, P^t [B, C] probabilities at the temperature tau_c. A row is a sample's prediction,
 a column is a class's pattern over the batch; both are compared by cosine.
@@ -29,7 +29,7 @@ def cosines(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of ``values`` where ``mask``, 0 where it is empty.
+    """Mean of the ``values`` that ``mask`` selects; 0 where it selects none.
 
     >>> masked_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([True, True, False]))
     tensor(1.5000)
@@ -39,22 +39,22 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 
 def infonce(cosine: Tensor, positive: Tensor, negative: Tensor, k: float) -> Tensor:
-    """-log [exp(cos_ij/k) / sum over i's positives and negatives], mean over i's positives j, then over i.
+    """-log [exp(cos_ij/k) / sum over i's positives and negatives], averaged over i's positives j, then over i.
 
-    A row without positives takes no part.
+    A row without positives is left out.
 
     >>> itself = torch.eye(2, dtype=torch.bool)
     >>> infonce(torch.eye(2), itself, ~itself, k=1.0)
     tensor(0.3133)
     """
     scores = cosine / k
-    itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)  # no row may be empty: log 0
+    itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)  # an empty row would give log 0
     pool = scores.masked_fill(~(positive | negative | itself), -torch.inf).logsumexp(dim=1)
     return masked_mean(pool - masked_mean(scores, positive, 1), positive.any(dim=1))
 
 
 def identity(cosine: Tensor, positive: Tensor, negative: Tensor, lam: float) -> Tensor:
-    """mean over positives (1 - cos)^2 + lam mean over negatives cos^2.
+    """Mean over positives of (1 - cos)^2 plus lam times the mean over negatives of cos^2.
 
     >>> itself = torch.eye(2, dtype=torch.bool)
     >>> identity(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), itself, ~itself, lam=2.0)
@@ -73,9 +73,9 @@ def bickd_terms(
     positives: str = "instance",
     lam: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """The sample-wise and the class-wise contrast. The whole reconstruction: mend it here.
+    """The sample-wise and the class-wise contrast, both scalars: the one place to correct the reconstruction.
 
-    Samples of the same label are no negatives; classes without a sample in the batch take no part.
+    Samples of the same label are not negatives of each other; classes without a sample in the batch are left out.
 
     >>> bickd_terms(4 * torch.eye(2), 4 * torch.eye(2), torch.tensor([0, 1]))
     (tensor(0.0292), tensor(0.0292))
@@ -102,9 +102,10 @@ class BicKD(Method):
     L_sample = -mean_i log [e(p^s_i, p^t_i) / (e(p^s_i, p^t_i) + sum_{j: y_j != y_i} e(p^s_i, p^t_j))],
     L_class = -mean_c log [e(q^s_c, q^t_c) / sum_d e(q^s_c, q^t_d)] over the classes present in the batch;
     p rows, q columns of the B x C probabilities at tau_c.
-    Deviations: written from the paper's abstract alone; its equations, weights and numbers were not at hand
-    and no code is released. Do not quote its results as the paper's. form="identity" pulls the cosine matrix
-    to the identity (off-diagonal weight lam); positives="label" takes all teacher rows of the sample's label
+
+    Deviations: unknown. It is written from the paper's abstract alone, without its equations, weights or
+    numbers, and no code is released. Do not quote its results as the paper's. form="identity" pulls the cosine matrix
+    to the identity (off-diagonal weight lam); positives="label" uses all teacher rows of the sample's label
     as positives.
     """
 
@@ -141,10 +142,10 @@ class BicKD(Method):
         "tau_c": (1.0, 2.0, 8.0),
     }
 
-    temperature: float = 4.0  # this line and the next two: as kd
+    temperature: float = 4.0  # with the next two lines: kd's
     ce_weight: float = 0.1
     kd_weight: float = 0.9
-    tau_c: float = 4.0  # our own first runs on a holdout split; not published values, like all below
+    tau_c: float = 4.0  # our own first runs on a holdout split; like all values below, not published
     k: float = 0.1
     beta_sample: float = 4.0
     beta_class: float = 4.0

@@ -15,7 +15,7 @@ def balanced_kl(
 ) -> Tensor:
     """T^2 mean_i sum_c [a p^t - (1-a) p^s] log(p^t/p^s) / ((p^s)^2 + (p^t)^2)^((1-b)/2), p = softmax(z/T).
 
-    alpha = 1, beta = 1 is KD's term.
+    alpha = 1, beta = 1 is kd's term.
 
     >>> balanced_kl(torch.tensor([[0.0, 0.0]]), torch.tensor([[4.0, 0.0]]), 4.0, alpha=1.0, beta=1.0)
     tensor(1.7751)
@@ -32,8 +32,9 @@ class BKL(Method):
 
     Equation: L = ce_weight CE + kd_weight T^2 mean_i sum_c [alpha p^t log(p^t/p^s) + (1-alpha) p^s
     log(p^s/p^t)] / ((p^s)^2 + (p^t)^2)^((1-beta)/2).
-    Deviations: the paper was not at hand. The release names no values of alpha and beta: 0.5 is ours, low
-    confidence. In log space, so without the released 1e-12 in the denominator.
+
+    Deviations: unknown against the paper, which was not available. The release names no values of alpha and
+    beta: 0.5 is our guess. Computed in log space, without the released 1e-12 in the denominator.
     """
 
     paper = Paper(
@@ -50,7 +51,7 @@ class BKL(Method):
     zero_at_match: ClassVar = ("bkl",)
     positive: ClassVar = ("temperature",)
 
-    temperature: float = 4.0  # this line and the next two: as kd, the release's base
+    temperature: float = 4.0  # with the next two lines: kd's, as in the release
     ce_weight: float = 0.1
     kd_weight: float = 0.9
     alpha: float = 0.5

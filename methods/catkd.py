@@ -12,7 +12,7 @@ from ._adapters import PlusKD, needs_linear_head, pool, unit
 
 
 def class_maps(features: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
-    """[B, D, H, W] -> [B, C, H, W]: the head at every place; its mean over space is the logits.
+    """The head applied at every position, [B, D, H, W] -> [B, C, H, W]; the spatial mean is the logits.
 
     >>> class_maps(torch.arange(4.0).view(1, 2, 1, 2), lambda rows: rows.sum(dim=1, keepdim=True))
     tensor([[[[2., 4.]]]])
@@ -27,7 +27,7 @@ def cat_loss(
 ) -> Tensor:
     """Mean squared difference of class maps pooled to size x size, each of unit length if ``normalize``.
 
-    ``mask`` [B, C] picks the maps that count; None takes all.
+    ``mask`` [B, C] selects the maps that count; None selects all.
 
     >>> cat_loss(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 4, 4), size=1, normalize=False)
     tensor(1.)
@@ -45,8 +45,9 @@ class CATKD(PlusKD):
     Equation: L = ce_weight CE + kd_weight T^2 KL + cat_weight mean (N(pool A^s) - N(pool A^t))^2, A_c(x, y) =
     w_c F(x, y) + b_c the class activation maps, pooled to resolution x resolution; N the identity, or the
     division by a map's norm with normalize=True.
-    Deviations: models are not rebuilt: a linear head at every place gives the maps that the release's 1x1
-    convolution gives. The paper always normalises; the release does between unlike architectures.
+
+    Deviations: models are not rebuilt; a linear head at every position gives the same maps as the release's
+    1x1 convolution. The paper always normalises, the release only between different architectures.
     """
 
     paper = Paper(

@@ -1,4 +1,4 @@
-"""Correlation congruence: how samples of a batch relate, beyond each one on its own.
+"""Correlation congruence: how the samples of a batch relate to each other.
 
 B samples, D embedding size.
 """
@@ -18,7 +18,7 @@ from ._adapters import PlusKD, unit
 
 
 def neighbour_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over neighbours i, i+1 of the batch of sum_d |s - t|_id |s - t|_i+1,d.
+    """sum_d |s - t|_id |s - t|_i+1,d, averaged over neighbours i, i+1 in the batch.
 
     >>> neighbour_loss(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 2))
     tensor(11.)
@@ -28,7 +28,7 @@ def neighbour_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def kernel_matrix(embedding: Tensor, gamma: float, order: int) -> Tensor:
-    """[B, B]: exp(-gamma |x - y|^2) of unit vectors, as its Taylor sum in <x, y> up to ``order``.
+    """exp(-gamma |x - y|^2) of unit vectors as its Taylor sum in <x, y> up to ``order`` -> [B, B].
 
     >>> kernel_matrix(torch.eye(2), gamma=0.4, order=2)
     tensor([[0.9526, 0.4493],
@@ -46,7 +46,8 @@ class CC(PlusKD):
     Equation: L = ce_weight CE + kd_weight T^2 KL + cc_weight l, with form="code" l = mean_i sum_d
     |D_i|_d |D_i+1|_d, D = W_s f^s - W_t f^t (both learned, i in the order of the batch); with form="paper"
     l = mean_ij (K^s_ij - K^t_ij)^2, K the Taylor sum of a Gaussian kernel on unit embeddings.
-    Deviations: the default is the released form (RepDistiller, from the authors), another loss than the
+
+    Deviations: the default is the form that the authors gave RepDistiller, which is a different loss from the
     paper's.
     """
 
@@ -76,7 +77,7 @@ class CC(PlusKD):
     weights: ClassVar = {"ce_weight": "ce", "cc_weight": "cc"}
     positive: ClassVar = ("kd_temperature", "size", "gamma", "order")
 
-    cc_weight: float = 0.02  # RepDistiller, CIFAR-100; for form="paper" KD-Zoo takes 100
+    cc_weight: float = 0.02  # RepDistiller, CIFAR-100; for form="paper" KD-Zoo uses 100
     form: Literal["code", "paper"] = "code"
     size: int = 128  # form="code": of the learned embeddings
     gamma: float = 0.4  # form="paper"

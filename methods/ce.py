@@ -1,4 +1,4 @@
-"""Cross-entropy on the hard labels: what every other method is measured against."""
+"""Cross-entropy on the hard labels: the baseline of every other method."""
 
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ class CE(Method):
     """Cross-entropy on the labels, without a teacher.
 
     Equation: L = -mean_i log softmax(z_i)[y_i].
+
     Deviations: none.
     """
 

@@ -1,4 +1,4 @@
-"""Contrastive logit distillation: a sample's student logits are closer to its teacher's than others' are."""
+"""Contrastive logit distillation: a sample's student logits should be the closest to its teacher logits."""
 
 from typing import ClassVar
 
@@ -25,8 +25,9 @@ class CKD(Method):
     """Contrastive distillation of logits, sample by sample.
 
     Equation: L = ce_weight CE - kd_weight mean_i log [exp(cos(t_i, s_i)/T) / sum_j exp(cos(t_i, s_j)/T)].
-    Deviations: none known in the loss. The release trains 480 epochs with a cosine schedule; here it has the
-    suite's recipe like every other method.
+
+    Deviations: none known in the loss. The release trains 480 epochs with a cosine schedule; here the suite's
+    recipe applies, as to every other method.
     """
 
     paper = Paper(

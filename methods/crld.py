@@ -11,7 +11,7 @@ from kdbench.registry import register
 
 
 def confident(teacher_logits: Tensor, threshold: float) -> Tensor:
-    """[B]: 1 where the teacher's largest probability reaches ``threshold``, else 0.
+    """1 where the teacher's largest probability reaches ``threshold``, else 0 -> [B].
 
     >>> confident(torch.tensor([[9.0, 0.0], [0.1, 0.0]]), threshold=0.9)
     tensor([1., 0.])
@@ -37,8 +37,9 @@ class CRLD(Method):
     within_weight 1[conf(t_w) >= within_threshold] (KL(t_w||s_w) + KL(t_s||s_s))
     + cross_weight 1[conf(t_s) >= cross_threshold] (KL(t_w||s_s) + KL(t_s||s_w)) };
     t, s teacher and student, index w, s the weak and the strong view, conf the largest probability (T = 1).
-    Deviations: written from a second repository's copy of the method (DeepKD's), not from its own release:
-    low confidence. As there, the weak view's confidence selects in both within-view terms.
+
+    Deviations: unknown against its own release; it is written from the copy in DeepKD's repository. As there,
+    the weak view's confidence selects the samples of both within-view terms.
     """
 
     paper = Paper(

@@ -1,4 +1,4 @@
-"""Curriculum temperature: the temperature is learned against the student, easy to hard."""
+"""Curriculum temperature: the temperature is learned against the student, from easy to hard."""
 
 import math
 from dataclasses import field
@@ -14,7 +14,7 @@ from kdbench.registry import register
 
 
 def adversary(epoch: float, epochs: int) -> float:
-    """The factor of theta's gradient: a cosine from 0 to -1 at ``epochs``, then -1; epoch counts from 1.
+    """Factor of theta's gradient: a cosine from 0 to -1 at ``epochs``, then -1; epoch counts from 1.
 
     >>> [round(adversary(epoch, 10), 3) for epoch in (1, 5, 10, 20)]
     [-0.024, -0.5, -1.0, -1.0]
@@ -33,7 +33,7 @@ def learned_temperature(theta: Tensor, factor: float, start: float, span: float)
 
 
 class GlobalTemperature(nn.Module):
-    """One learnable scalar, theta = 1 at first."""
+    """One learnable scalar, theta, that starts at 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,8 +46,9 @@ class CTKD(Method):
 
     Equation: L = ce_weight CE + kd_weight T^2 mean_i KL(softmax(t_i/T) || softmax(s_i/T)),
     T = t_start + t_span sigmoid(theta), d/dtheta multiplied by -lambda(epoch), lambda a cosine from 0 to 1.
-    Deviations: the global temperature only (the per-instance network was not released). T^2 is inside the
-    gradient of theta, and theta has the student's optimiser settings, weight decay too, as released.
+
+    Deviations: only the global temperature (the per-instance network was not released). As released, T^2 is
+    inside the gradient of theta, and theta has the student's optimiser settings, including weight decay.
     `standardize` is LSKD's (arXiv:2403.01427).
     """
 

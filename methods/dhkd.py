@@ -1,4 +1,4 @@
-"""Dual-head distillation: a second head learns from the teacher, the first one from the labels."""
+"""Dual-head distillation: one head learns from the labels, another from the teacher."""
 
 from math import log
 from typing import ClassVar, Literal
@@ -17,7 +17,7 @@ def binary_kl(
 ) -> Tensor:
     """T^2 sum_c KL(Bern(1/2) || Bern(sigmoid((s_c - t_c)/T))), mean over the batch; 0 where s = t.
 
-    ``clamp`` bounds (s - t)/T, and so ends the gradient there, as the released code does.
+    ``clamp`` bounds (s - t)/T, beyond which there is no gradient, as in the released code.
 
     >>> binary_kl(torch.tensor([[2.0]]), torch.tensor([[0.0]]), temperature=2.0)
     tensor(0.4805)
@@ -33,9 +33,10 @@ class DHKD(Method):
 
     Equation: L = ce_weight CE(main head) + alpha T^2/B sum_i sum_c KL(Bern(1/2) || Bern(sigmoid((a_c -
     t_c)/T))), a the logits of a second head on the student's embedding; it is dropped after training.
-    Deviations: without the gradient alignment between the two losses (the release's --ga), which needs a
-    backward pass of its own; so this is the method's plain form. form="paper" has no bounds in the sigmoid,
-    form="code" the released code's (1e-8). The released head's dropout of 0.1 is left out.
+
+    Deviations: no gradient alignment between the two losses (the release's --ga), which needs a backward pass
+    of its own. form="paper" does not bound the sigmoid, form="code" bounds it at 1e-8 as the released code
+    does. The released head's dropout of 0.1 is left out.
     """
 
     paper = Paper(

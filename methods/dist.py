@@ -37,8 +37,9 @@ class DIST(Method):
     Equation: L = ce_weight CE + kd_weight (beta inter + gamma intra), rho Pearson's correlation,
     inter = tau^2 (1 - mean_i rho(p^s_i, p^t_i)) over rows, intra = tau^2 (1 - mean_c rho(p^s_c, p^t_c)) over
     columns of the B x C probabilities at tau.
-    Deviations: none. The correlation has the released code's 1e-8 in its denominator, so a perfect match
-    costs a little more than 0.
+
+    Deviations: none. The correlation has the released code's 1e-8 in its denominator, so a perfect match costs
+    slightly more than 0.
     """
 
     paper = Paper(

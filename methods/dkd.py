@@ -38,9 +38,9 @@ class DKD(Method):
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1) (alpha TCKD + beta NCKD),
     TCKD = T^2 mean_i KL((p_y, 1-p_y)^t || (p_y, 1-p_y)^s), NCKD = T^2 mean_i KL(q^t || q^s), q = p without
     class y.
-    Deviations: the target column is dropped where the released code subtracts 1000 from it, and 1 - p_y is a
-    log-sum-exp: same value, no NaN at large logits. With C = 2 NCKD is 0. `standardize` is LSKD's
-    (arXiv:2403.01427).
+
+    Deviations: the target column is dropped, where the released code subtracts 1000 from it, and 1 - p_y is a
+    log-sum-exp: the same value without NaN at large logits. With C = 2, NCKD is 0. `standardize` is lskd's.
     """
 
     paper = Paper(

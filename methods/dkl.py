@@ -17,7 +17,7 @@ from kdbench.registry import register
 def difference_error(student_logits: Tensor, teacher_logits: Tensor, weight: Tensor) -> Tensor:
     """1/4 sum_jk w_j w_k ((t_j - t_k) - (s_j - s_k))^2, per sample -> [B]; ``weight`` [B, C].
 
-    Equals W/2 sum_j w_j (d_j - mean_w d)^2 with d = t - s and W = sum_j w_j: C numbers a sample, not C x C.
+    Computed as W/2 sum_j w_j (d_j - mean_w d)^2, d = t - s, W = sum_j w_j: C numbers per sample, not C x C.
 
     >>> difference_error(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2))
     tensor([0.5000])
@@ -39,7 +39,7 @@ def soft_term(student_logits: Tensor, teacher_logits: Tensor, temperature: float
 
 
 class ClassPrior(nn.Module):
-    """Per class the teacher's mean probabilities over the last full epoch; uniform in the first."""
+    """The teacher's mean probabilities per class over the last full epoch; uniform in the first."""
 
     prior: Tensor
     total: Tensor
@@ -52,7 +52,7 @@ class ClassPrior(nn.Module):
         self.register_buffer("count", torch.zeros(num_classes, 1))
 
     def add(self, probs: Tensor, target: Tensor, last: bool) -> None:
-        """Add a batch; after an epoch's ``last`` one renew the prior. An absent class keeps its row."""
+        """Add a batch; after the ``last`` one of an epoch, renew the prior. An absent class keeps its row."""
         hits = (target[:, None] == torch.arange(len(self.prior), device=target.device)).to(self.total.dtype)
         self.total += hits.T @ probs.to(self.total.dtype)  # a product, not index_add: the same sum every run
         self.count += hits.sum(dim=0)[:, None]
@@ -71,7 +71,8 @@ class DKL(Method):
     [beta/(4B) sum_i sum_jk w_j w_k (D^t_jk - D^s_jk)^2 - alpha/B sum_i sum_c p^t_c log p^s_c],
     D_jk = z_j - z_k of the raw logits, p = softmax(z/T), no T^2; w = the class prior of y_i:
     the teacher's mean softmax(t/weight_temperature) over class y_i in the epoch before.
-    Deviations: the double sum is taken in O(C). A class without a sample in an epoch keeps its prior (0/0 in
+
+    Deviations: the double sum is computed in O(C). A class without a sample in an epoch keeps its prior (0/0 in
     the released code). class_prior=False weights by the sample's own softmax(t/weight_temperature) instead,
     the released default; at weight_temperature 100 both are nearly uniform.
     """

@@ -1,4 +1,4 @@
-"""FitNets: the student's middle map, through a learned regressor, matches the teacher's."""
+"""FitNets: a learned regressor maps the student's middle map to the teacher's."""
 
 from typing import ClassVar
 
@@ -26,9 +26,10 @@ class FitNet(PlusKD):
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + hint_weight mean (R(F^s) - F^t)^2, R a convolution to
     the teacher's channels and size, BatchNorm and ReLU; F the map of one stage.
-    Deviations: trained jointly as in RepDistiller and mdistiller; the paper trains the hint first. Where
-    the student's map is smaller than the teacher's, but not by half, the teacher's is pooled (the SemCKD
-    release).
+
+    Deviations: hint and labels are trained jointly, as in RepDistiller and mdistiller; the paper trains the
+    hint first. Where the student's map is smaller than the teacher's, but not half its size, the teacher's is
+    pooled, as in SemCKD's release.
     """
 
     paper = Paper(

@@ -1,4 +1,4 @@
-"""Flow of the solution procedure: how a stage's channels go along with the next one's."""
+"""Flow of the solution procedure: how the channels of a stage go together with those of the next."""
 
 from itertools import pairwise
 from typing import ClassVar
@@ -12,7 +12,7 @@ from ._adapters import PlusKD, pool_to_smaller
 
 
 def flow(bottom: Tensor, top: Tensor) -> Tensor:
-    """[B, channels of top, channels of bottom]: mean over places of products; the larger map is pooled.
+    """Mean over positions of channel products -> [B, top's channels, bottom's channels]; the larger map is pooled.
 
     >>> flow(torch.tensor([1.0, 2.0]).view(1, 1, 1, 2), torch.tensor([3.0, 4.0]).view(1, 1, 1, 2))
     tensor([[[5.5000]]])
@@ -23,7 +23,7 @@ def flow(bottom: Tensor, top: Tensor) -> Tensor:
 
 
 def flow_losses(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> list[Tensor]:
-    """Mean squared difference of the flows, a value for every two consecutive maps.
+    """Mean squared difference of the flows, one value per pair of consecutive maps.
 
     >>> flow_losses((torch.ones(1, 1, 2, 2),) * 3, (torch.zeros(1, 1, 2, 2),) * 3)
     [tensor(1.), tensor(1.)]
@@ -38,9 +38,10 @@ class FSP(PlusKD):
 
     Equation: until init_epochs L = fsp_weight sum_l mean (G^s_l - G^t_l)^2, G_l = F_l+1 F_l^T / (H W) of
     stages l and l + 1; then L = ce_weight CE + kd_weight T^2 KL.
-    Deviations: the stem's map is not among the stages, so there is one flow fewer than released. The two
-    phases share the recipe's epochs, learning rate and optimiser; released, the 30 come on top, without BatchNorm
-    updates of the student.
+
+    Deviations: the stem's map is not a stage, so there is one flow fewer than in the release. Both phases
+    share the recipe's epochs, learning rate and optimiser; the release trains the first 30 epochs in addition,
+    without BatchNorm updates of the student.
     """
 
     paper = Paper(

@@ -1,4 +1,4 @@
-"""Factor transfer: the teacher's last map, paraphrased by an autoencoder, translated from the student's."""
+"""Factor transfer: an autoencoder compresses the teacher's last map; a translator predicts the code."""
 
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -14,7 +14,7 @@ from ._adapters import PlusKD, pool_to_smaller, unit
 
 
 def factor_loss(student: Tensor, teacher: Tensor, power: int = 2, norm: int = 1) -> Tensor:
-    """The released form: mean |a(s) - a(t)|^norm, a the channels' mean of f^power, of unit length.
+    """The released form: mean |a(s) - a(t)|^norm, a the mean over channels of f^power at unit length.
 
     >>> maps = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
     >>> factor_loss(maps, maps.flip(3), power=1)
@@ -26,7 +26,7 @@ def factor_loss(student: Tensor, teacher: Tensor, power: int = 2, norm: int = 1)
 
 
 def paper_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The paper's form: mean absolute difference of the flattened factors, each of unit length.
+    """The paper's form: mean absolute difference of the flattened factors at unit length.
 
     >>> maps = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
     >>> paper_loss(maps, maps.flip(3))
@@ -37,7 +37,7 @@ def paper_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def convolutions(*channels: int, transposed: bool = False, norm: bool = False) -> nn.Sequential:
-    """3x3 convolutions between the ``channels``, each with a leaky ReLU, behind a BatchNorm if ``norm``."""
+    """3x3 convolutions between the ``channels``, each followed by a BatchNorm if ``norm`` and a leaky ReLU."""
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(channels):
@@ -55,9 +55,10 @@ class FT(PlusKD):
     F^t)^2, then ft_weight mean |a(R(F^s)) - a(E(F^t))|: F the last stage's maps, E, D the paraphraser (frozen
     after init_epochs), R the translator, a(f) = the channels' mean of f^2 over its norm (form="code") or f
     over its norm (form="paper").
-    Deviations: the default is RepDistiller's form, attention maps of the factors, not the factors. The
-    paraphraser learns beside the student's first epochs, which see the labels only; released, its 30 epochs come
-    before the student's, mostly at rate 0.01: here at paraphrase_weight times the student's rate (0.05).
+
+    Deviations: the default is RepDistiller's form, which compares attention maps of the factors. The
+    paraphraser learns during the student's first epochs, which use the labels only; the release trains it for 30
+    epochs before the student, mostly at rate 0.01. Here its rate is paraphrase_weight times the student's (0.05).
     """
 
     paper = Paper(

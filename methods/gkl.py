@@ -1,4 +1,4 @@
-"""Generalised KL: DKL's weighted error with flattened weights, normalised by their sum."""
+"""Generalised KL: dkl's weighted error with flattened weights, divided by their sum."""
 
 from typing import ClassVar
 
@@ -28,7 +28,8 @@ class GKL(Method):
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1) [beta/4 sum_i sum_jk w_j w_k (D^t_jk - D^s_jk)^2
     / sum_i sum_jk w_j w_k - alpha/B sum_i sum_c p^t_c log p^s_c],
     D_jk = z_j - z_k of the raw logits, p = softmax(z/T), no T^2; w = (class prior of y_i)^gamma, see dkl.
-    Deviations: the double sum is taken in O(C). A class without a sample in an epoch keeps its prior (0/0 in
+
+    Deviations: the double sum is computed in O(C). A class without a sample in an epoch keeps its prior (0/0 in
     the released code). class_prior=False weights by the sample's own softmax(t/weight_temperature)^gamma
     instead.
     """

@@ -15,7 +15,8 @@ class KD(Method):
     """Knowledge distillation: match the teacher's softened class probabilities.
 
     Equation: L = ce_weight CE + kd_weight T^2 mean_i KL(softmax(t_i/T) || softmax(s_i/T)).
-    Deviations: KL where the paper has cross-entropy; they differ by the teacher's entropy, which has no
+
+    Deviations: KL in place of the paper's cross-entropy; they differ by the teacher's entropy, which has no
     gradient.
     """
 

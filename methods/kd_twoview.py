@@ -1,4 +1,4 @@
-"""KD on a weak and a strong view: the fair control for methods that train on two views (mlkd, crld)."""
+"""KD on a weak and a strong view: the fair control for methods that train on two views."""
 
 from typing import ClassVar
 
@@ -16,7 +16,8 @@ class KD_TwoView(Method):
 
     Equation: L = sum over views v of ce_weight CE(s_v) + kd_weight T^2 mean_i KL(softmax(t_v/T) ||
     softmax(s_v/T)).
-    Deviations: a control of this suite, in no paper: kd's loss summed over the weak and the strong view.
+
+    Deviations: none; it is a control of this suite and in no paper.
     """
 
     paper = None
@@ -29,7 +30,7 @@ class KD_TwoView(Method):
     zero_at_match: ClassVar = ("kd",)
     positive: ClassVar = ("temperature",)
 
-    temperature: float = 4.0  # this line and the next two: as kd
+    temperature: float = 4.0  # with the next two lines: kd's
     ce_weight: float = 0.1
     kd_weight: float = 0.9
 

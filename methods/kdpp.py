@@ -19,7 +19,7 @@ from ._adapters import PlusKD, unit
 def norm_direction_loss(student: Tensor, teacher: Tensor, directions: Tensor) -> Tensor:
     """Mean of 1 - <s, e> / max(|s|, |t|); ``student``, ``teacher`` [B, D], ``directions`` [B, D] of length 1.
 
-    1 without a gradient where both embeddings are 0.
+    A sample counts 1, without a gradient, where both embeddings are 0.
 
     >>> norm_direction_loss(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
     tensor(0.2000)
@@ -31,7 +31,7 @@ def norm_direction_loss(student: Tensor, teacher: Tensor, directions: Tensor) ->
 
 
 class ClassDirections(nn.Module):
-    """The teacher's class means [C, D] of length 1, and a projector where the embeddings' sizes differ."""
+    """The teacher's class means [C, D] at length 1, and a projector where the embeddings' sizes differ."""
 
     directions: Tensor
 
@@ -52,9 +52,10 @@ class KDPP(PlusKD):
     Equation: L = ce_weight CE + min((epoch - 1)/warmup_epochs, 1) kd_weight T^2 KL + nd_weight mean_i
     [1 - <f^s_i, e_y> / max(|f^s_i|, |f^t_i|)], e_c = the teacher's mean train embedding of class c over its
     norm.
-    Deviations: the means are not rounded to four decimals. Where sizes differ, f^s goes through the
-    release's BatchNorm and linear layer without its dropout. As released, the ramp counts epochs from 0: no
-    KL in the first.
+
+    Deviations: the means are not rounded to four decimals. Where the sizes differ, f^s passes the release's
+    BatchNorm and linear layer without its dropout. As released, the ramp counts epochs from 0: the first has
+    no KL.
     """
 
     paper = Paper(

@@ -16,9 +16,9 @@ class LSKD(Method):
 
     Equation: L = ce_weight CE + kd_weight T^2 mean_i KL(softmax(Z(t_i)/T) || softmax(Z(s_i)/T)),
     Z(z) = (z - mean_c z) / (1e-7 + std_c z).
-    Deviations: the std is the unbiased one, as released (the paper has the population's, we believe). A
-    constant row has gradient 0 (about 1e7 in the released code). `standardize` in dkd, mlkd and ctkd is the
-    same over those.
+
+    Deviations: the std is the unbiased one, as released (probably the population's in the paper). A constant
+    row has gradient 0 (about 1e7 in the released code). `standardize` applies it to dkd, mlkd and ctkd.
     """
 
     paper = Paper(

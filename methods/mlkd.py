@@ -13,14 +13,14 @@ from kdbench.losses import gram, soft_kl, standardize
 from kdbench.method import Batch, Method, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
-POOL = (3.0, 5.0, 2.0, 6.0)  # the temperatures beside the base one
-SLIPPED = (2.0, 6.0)  # where the released code puts the weak logits into the strong view's instance term
+POOL = (3.0, 5.0, 2.0, 6.0)  # temperatures in addition to the base one
+SLIPPED = (2.0, 6.0)  # where the released code uses the weak logits in the strong view's instance term
 
 View = tuple[Tensor, Tensor]  # student's and teacher's logits
 
 
 def level_gaps(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """||P^t P^tT - P^s P^sT||_F^2 / B and ||P^tT P^t - P^sT P^s||_F^2 / C, P = softmax(z/T).
+    """||P^t P^tT - P^s P^sT||_F^2 / B and ||P^tT P^t - P^sT P^s||_F^2 / C, P = softmax(z/T); both scalars.
 
     >>> level_gaps(torch.zeros(1, 2), torch.tensor([[1e3, 0.0]]), temperature=1.0)
     (tensor(0.2500), tensor(0.3750))
@@ -33,7 +33,7 @@ def level_gaps(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
 
 
 def mlkd_paper(views: tuple[View, ...], temperature: float, z_score: bool = False) -> tuple[Tensor, ...]:
-    """(instance, batch, class): every term on every view at every temperature of the set {base} + POOL.
+    """The paper's (instance, batch, class): all terms on all views at all temperatures of {base} + POOL.
 
     >>> mlkd_paper(((torch.eye(2), torch.eye(2)),), temperature=4.0)
     (tensor(0.), tensor(0.), tensor(0.))
@@ -49,7 +49,7 @@ def mlkd_paper(views: tuple[View, ...], temperature: float, z_score: bool = Fals
 
 
 def mask_fractions(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The shares of samples (by confidence) and of classes (by mass in the batch) at or below the median.
+    """Shares of samples (by confidence) and of classes (by mass in the batch) at or below the median.
 
     >>> mask_fractions(torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
     (tensor(0.6667), tensor(0.5000))
@@ -61,13 +61,13 @@ def mask_fractions(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _median(values: Tensor) -> Tensor:
-    """torch.quantile(values, 0.5), which waits for the device in torch 2.9."""
+    """The median as torch.quantile(values, 0.5) gives it, without that function's wait for the device."""
     ordered, n = values.sort().values, len(values)
     return ordered[(n - 1) // 2].lerp(ordered[n // 2], 0.5)
 
 
 def mlkd_code(weak: View, strong: View, temperature: float, z_score: bool = False) -> tuple[Tensor, ...]:
-    """(instance, batch, class) as released: masks that only scale, the slip, no strong Gram terms.
+    """The release's (instance, batch, class): masks that only scale, the slip, no strong Gram terms.
 
     >>> mlkd_code((torch.eye(2), torch.eye(2)), (torch.eye(2), torch.eye(2)), temperature=4.0)
     (tensor(0.), tensor(0.), tensor(0.))
@@ -92,11 +92,12 @@ class MLKD(Method):
     Equation: L = ce_weight (CE(weak) + CE(strong)) + kd_weight sum over both views and T in {temperature, 3,
     5, 2, 6} of T^2 mean_i KL(p^t_i || p^s_i) + ||P^t P^tT - P^s P^sT||_F^2 / B + ||P^tT P^t - P^sT P^s||_F^2
     / C.
-    Deviations: form="paper" has every term on both views and no mask. form="code" is the released code: its
+
+    Deviations: form="paper" has every term on both views and no mask. form="code" follows the release: its
     confidence masks multiply scalars, so they only scale the weak terms by the masked fraction (in the
-    logits' dtype: float32 in training, as there); the strong instance term has the weak logits at T = 2 and
+    logits' dtype, float32 in training, as there); the strong instance term uses the weak logits at T = 2 and
     6; the strong batch and class terms are left out; a base temperature of 2, 3, 5 or 6 counts twice.
-    `standardize` is LSKD's (arXiv:2403.01427): instance term only.
+    `standardize` is lskd's, on the instance term only.
     """
 
     paper = Paper(

@@ -34,7 +34,7 @@ def nkd_terms(
 ) -> tuple[Tensor, Tensor]:
     """Per sample: the target term and T^2 times the other classes' cross-entropy, renormalised -> [B], [B].
 
-    ``keep_target`` leaves the target among "the other classes" (a slip of some released copies).
+    ``keep_target`` leaves the target among "the other classes", a mistake in some released copies.
 
     >>> nkd_terms(torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor([0]), temperature=2.0)
     (tensor([0.3662]), tensor([2.7726]))
@@ -51,6 +51,7 @@ class NKD(Method):
 
     Equation: L = ce_weight CE - mean_i p^t_y log p^s_y - gamma T^2 mean_i sum_{c != y} q^t_c log q^s_c,
     p at temperature 1, q = softmax of the C - 1 other logits / T.
+
     Deviations: none. Both terms are cross-entropies, so they do not vanish where student equals teacher.
     """
 

@@ -1,6 +1,6 @@
 """Neuron selectivity transfer: the distribution of channels' activation patterns.
 
-B samples, M and N channels, P places.
+B samples, M and N channels, P positions.
 """
 
 from typing import ClassVar
@@ -40,7 +40,9 @@ class NST(PlusKD):
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + nst_weight sum_l [mean k(t, t) + mean k(s, s) - 2 mean
     k(s, t)], k(a, b) = <a, b>^2 of channels' maps, flattened and divided by their L2 norms.
-    Deviations: all stages, as in all released code, paired from the last. A dead channel stays 0.
+
+    Deviations: all stages are used, as in all released code, and paired from the last. A channel of zeros
+    stays 0.
     """
 
     paper = Paper(

@@ -1,4 +1,4 @@
-"""Overhaul of feature distillation: maps before the ReLU, where the teacher says something with them."""
+"""Overhaul of feature distillation: maps before the ReLU, where the teacher's values carry information."""
 
 from math import pi, sqrt
 from typing import ClassVar
@@ -13,7 +13,7 @@ from ._adapters import PlusKD, conv1x1, fan_out_normal, paired, pool
 
 
 def margins(weight: Tensor, bias: Tensor) -> Tensor:
-    """E[x | x < 0] of x ~ N(bias, weight^2), a channel; -3 |weight| where P(x < 0) <= 0.001.
+    """E[x | x < 0] of x ~ N(bias, weight^2), per channel; -3 |weight| where P(x < 0) <= 0.001.
 
     >>> margins(torch.tensor([1.0]), torch.tensor([0.0]))
     tensor([-0.7979])
@@ -27,7 +27,7 @@ def margins(weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def partial_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
-    """(s - max(t, margin))^2 where s is above that or t > 0; summed over the map, mean over the batch.
+    """(s - max(t, margin))^2 where s is above that maximum or t > 0; summed over the map, mean over the batch.
 
     >>> student, teacher = (torch.tensor(m).view(1, 1, 1, 2) for m in ([1.0, -2.0], [0.5, -3.0]))
     >>> partial_loss(student, teacher, torch.tensor([-1.0]))
@@ -39,7 +39,7 @@ def partial_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
 
 
 class Connector(nn.Module):
-    """The student's map to the teacher's channels, and the teacher's margins."""
+    """Brings the student's map to the teacher's channels; holds the teacher's margins."""
 
     margin: Tensor
 
@@ -60,8 +60,9 @@ class OFD(PlusKD):
     Equation: L = ce_weight CE + kd_weight T^2 KL + ofd_weight sum_l 2^(l-n) mean_i sum [1(t > 0 or r > u)
     (r - u)^2], t and r = BN(conv1x1(s)) the maps of stages 1..n before their ReLU, u = max(t, m),
     m = E[x | x < 0] of x ~ N(beta, gamma^2) by the teacher's BatchNorm before that ReLU.
-    Deviations: the teacher stays in evaluation mode; the released code leaves its BatchNorm in training mode.
-    The teacher's map is pooled to the student's size, as in mdistiller. Stages are paired from the last.
+
+    Deviations: the teacher stays in evaluation mode; the release leaves its BatchNorm in training mode. The
+    teacher's map is pooled to the student's size, as in mdistiller. Stages are paired from the last.
     """
 
     paper = Paper(

@@ -15,7 +15,7 @@ EPS = 1e-7  # as released, in the norm and in the logarithm
 
 
 def neighbours(embedding: Tensor) -> Tensor:
-    """[B, B]: (1 + cosine) / 2, rows divided by their sum; a zero embedding has cosine 0 to all.
+    """(1 + cosine) / 2, rows divided by their sum -> [B, B]; a zero embedding has cosine 0 to all.
 
     >>> neighbours(torch.eye(2))
     tensor([[0.6667, 0.3333],
@@ -44,8 +44,9 @@ class PKT(PlusKD):
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + pkt_weight / B^2 sum_ij P^t_ij log(P^t_ij / P^s_ij),
     P = (1 + cosine of embeddings) / 2, rows divided by their sum.
-    Deviations: a mean over B^2, where the paper sums, as in all released code; hence the weight. The diagonal
-    is in. A zero embedding has no gradient (NaN in released code).
+
+    Deviations: as in all released code, a mean over B^2 in place of the paper's sum; hence the weight. The
+    diagonal is included. A zero embedding has no gradient (NaN in released code).
     """
 
     paper = Paper(

@@ -19,7 +19,8 @@ LEVELS = (4, 2, 1)
 def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared error of the maps and of their means over 4 x 4, 2 x 2 and 1 x 1 cells.
 
-    Each level weighs half of the one before, over the weights' sum; levels from the map's height on are out.
+    Each level weighs half of the one before; the weights sum to 1. Levels that are not below the map's height are
+    left out.
 
     >>> hierarchical_loss(torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
     tensor(1.)
@@ -33,7 +34,7 @@ def hierarchical_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """Attention-based fusion of one stage with what came from the deeper ones."""
+    """Attention-based fusion of one stage with the result of the deeper ones."""
 
     def __init__(self, inputs: int, middle: int, outputs: int, fuse: bool) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class Fusion(nn.Module):
             nn.init.kaiming_uniform_(convolution.weight, a=1)  # type: ignore[arg-type]
 
     def forward(self, maps: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """``size``: the teacher's.  Returns (the map to compare with the teacher's, what goes on)."""
+        """Return the map to compare with the teacher's, of ``size``, and the map for the next shallower stage."""
         fused = self.conv1(maps)
         if self.att_conv is not None:
             deeper = interpolate(deeper, fused.shape[2:], mode="nearest")
@@ -56,7 +57,7 @@ class Fusion(nn.Module):
 
 
 def fuse(modules: nn.ModuleList, student: list[Tensor], teacher: list[Tensor]) -> list[Tensor]:
-    """The student's fused maps at the teacher's shapes; ``modules`` and maps from the deepest."""
+    """Fuse the student's maps to the teacher's shapes; ``modules`` and maps are ordered from the deepest."""
     found, deeper = [], None
     for module, maps, target in zip(modules, student, teacher, strict=True):
         out, deeper = module(maps, deeper, tuple(target.shape[2:]))
@@ -81,6 +82,7 @@ class ReviewKD(PlusKD):
     F^t_l), F^t the teacher's stages before their ReLU and its embedding, R_l the student's stages l..n and
     embedding, fused from deep to shallow with learned attention (ABF), HCL a mean squared error over a
     pyramid.
+
     Deviations: the epoch counts from 1, as in mdistiller (from 0 in the first release). Stages are paired
     from the last.
     """
@@ -111,7 +113,7 @@ class ReviewKD(PlusKD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.student_preact:  # then this very instance needs more
+        if self.student_preact:  # this instance alone needs more
             object.__setattr__(self, "needs", replace(self.needs, preact=True))
 
     def build(self, context: Context) -> nn.ModuleList:

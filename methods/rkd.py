@@ -19,7 +19,7 @@ FLOOR = 1e-12  # of a squared distance: two equal samples are 1e-6 apart
 
 
 def distances(embedding: Tensor, squared: bool = False) -> Tensor:
-    """Euclidean distances [B, B], or their squares, over their mean off the diagonal.
+    """Euclidean distances [B, B], or their squares, divided by their mean off the diagonal.
 
     >>> distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
     tensor([[0., 1.],
@@ -35,7 +35,7 @@ def distances(embedding: Tensor, squared: bool = False) -> Tensor:
 
 
 def angles(embedding: Tensor) -> Tensor:
-    """[B, B, B]: at sample i, the cosine between the directions to j and k; 0 where one is i itself.
+    """At sample i, the cosine between the directions to j and k -> [B, B, B]; 0 where one is i itself.
 
     >>> angles(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))[1, 0, 2]
     tensor(0.7071)
@@ -50,8 +50,9 @@ class RKD(PlusKD):
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + distance_weight mean_ij h(d^s_ij, d^t_ij) + angle_weight
     mean_ijk h(cos^s_ijk, cos^t_ijk), h smooth L1, d distances of embeddings over their mean.
-    Deviations: means run over all B^2 pairs and B^3 triples, degenerate ones included, as in all released
-    code. Equal samples have direction 0 and no gradient (1e12 in released code). Memory grows with B^3.
+
+    Deviations: as in all released code, means run over all B^2 pairs and B^3 triples, including degenerate
+    ones. Equal samples have direction 0 and no gradient (1e12 in released code). Memory grows with B^3.
     """
 
     paper = Paper(

@@ -1,4 +1,4 @@
-"""Refined logit distillation: what the teacher gets wrong is not taught.
+"""Refined logit distillation: the teacher's mistakes are left out.
 
 B samples, C classes, T temperature; logits are [B, C].
 """
@@ -28,16 +28,16 @@ def confidence_kl(
 
 
 def masked_kl(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T^2 KL over the classes that the teacher puts below the target, renormalised, per sample -> [B].
+    """T^2 KL over the classes that the teacher ranks below the target, renormalised, per sample -> [B].
 
-    0 where there is none.
+    0 where there is no such class.
 
     >>> teacher = torch.tensor([[0.5, 0.3, 0.2]]).log()
     >>> masked_kl(torch.zeros(1, 3), teacher, torch.tensor([0]), 1.0)
     tensor([0.0201])
     """
     kept = teacher_logits < teacher_logits.gather(1, target[:, None])
-    pool = kept | ~kept.any(dim=1, keepdim=True)  # never empty: log 0
+    pool = kept | ~kept.any(dim=1, keepdim=True)  # an empty pool would give log 0
     log_probs = []
     for z in (student_logits / temperature, teacher_logits / temperature):
         normaliser = z.masked_fill(~pool, -torch.inf).logsumexp(dim=1, keepdim=True)
@@ -52,8 +52,9 @@ class RLD(Method):
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1) (alpha SCD + beta MCD),
     SCD = T_a^2 mean_i KL((p^t_max, 1 - p^t_max) || (p^s_y, 1 - p^s_y)), MCD = T^2 mean_i KL(q^t || q^s), q
     the softmax over the classes with t_c < t_y only.
-    Deviations: classes are masked exactly where the released code subtracts 1e9, and 1 - p is a log-sum-exp:
-    same value, no NaN at large logits.
+
+    Deviations: classes are masked exactly, where the released code subtracts 1e9, and 1 - p is a log-sum-exp:
+    the same value without NaN at large logits.
     """
 
     paper = Paper(

@@ -20,9 +20,10 @@ from .nkd import nkd_terms
 
 
 def pool(maps: Tensor, cells: int) -> Tensor:
-    """Means over a cells x cells grid -> [B, D, cells, cells]: adaptive average pooling, as a product.
+    """Pool by adaptive averages to a cells x cells grid -> [B, D, cells, cells].
 
-    The windows overlap where the size does not divide. (torch's own has no deterministic gradient on CUDA.)
+    Windows overlap where the size does not divide. Computed as two matrix products: torch's own pooling has no
+    deterministic gradient on CUDA.
 
     >>> pool(torch.arange(16.0).view(1, 1, 4, 4), 2)
     tensor([[[[ 2.5000,  4.5000],
@@ -38,7 +39,7 @@ def pool(maps: Tensor, cells: int) -> Tensor:
 
 
 def cell_logits(features: Tensor, classify: Callable[[Tensor], Tensor], scales: tuple[int, ...]) -> Tensor:
-    """The head on the mean of every cell -> [N * B, C], cell by cell; coarser grids pool the 4 x 4 one.
+    """Apply the head to the mean of every cell -> [N * B, C], cell by cell; coarser grids pool the 4 x 4 one.
 
     >>> cell_logits(torch.arange(16.0).view(1, 1, 4, 4), lambda means: means, (1, 2)).flatten()
     tensor([ 7.5000,  2.5000,  4.5000, 10.5000, 12.5000])
@@ -49,7 +50,7 @@ def cell_logits(features: Tensor, classify: Callable[[Tensor], Tensor], scales: 
 
 
 def cell_weight(teacher_cells: Tensor, target: Tensor, complement: float) -> Tensor:
-    """[N * B]: ``complement`` where the teacher is right in the first (global) cell xor here, else 1.
+    """``complement`` where the teacher is right either here or in the first (global) cell, else 1 -> [N * B].
 
     >>> cell_weight(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0]), complement=2.0)
     tensor([1., 2.])
@@ -66,9 +67,10 @@ class SDD(Method):
     s, t the head's logits of the last map's mean over a cell of the 1 x 1, 2 x 2, 4 x 4 grids; l the loss of
     kd, dkd or nkd; w = complement where the teacher is right in the cell or overall but not both, else 1;
     r = 1 for kd, else min(epoch/warmup_epochs, 1).
-    Deviations: form="code" keeps the target among nkd's other classes, a slip of the released copy. Its
-    silent replacement of a NaN loss by a constant is left out. Models are not rebuilt: cells are pooled from
-    `features`.
+
+    Deviations: form="code" keeps the target among nkd's other classes, a mistake in the released copy. The
+    release's silent replacement of a NaN loss by a constant is left out. Models are not rebuilt: cells are
+    pooled from `features`.
     """
 
     paper = Paper(

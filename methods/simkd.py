@@ -1,4 +1,4 @@
-"""SimKD: the student's features are projected onto the teacher's and read by the teacher's classifier."""
+"""SimKD: the student's features are projected onto the teacher's and classified by the teacher's head."""
 
 from typing import ClassVar
 
@@ -28,7 +28,7 @@ class Reuse(nn.Module):
         self.head = LinearHead(teacher.classify, context, teacher.embedding_size)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's last map -> (the projected map, the logits)."""
+        """Return the projected map and the logits of the student's last map."""
         projected = self.transfer(pool(features, self.size))
         return projected, self.head(projected.mean(dim=(2, 3)))
 
@@ -40,7 +40,8 @@ class SimKD(PlusKD):
     Equation: L = feature_weight mean (P(F^s) - F^t)^2, F the last maps (the larger one pooled), P = 1x1, 3x3
     and 1x1 convolutions with BatchNorm and ReLU, (teacher's channels)/factor wide inside. The prediction is
     the teacher's classifier on the mean of P(F^s); P stays in the student.
-    Deviations: ce_weight and kd_weight, both 0 as published, act on that prediction.
+
+    Deviations: none. ce_weight and kd_weight, both 0 as published, act on that prediction.
     """
 
     paper = Paper(

@@ -12,7 +12,7 @@ from ._adapters import PlusKD, unit
 
 
 def similarity(features: Tensor) -> Tensor:
-    """[B, ...] -> [B, B]: inner products of the flattened features, rows of unit length.
+    """Inner products of the flattened features, rows at unit length: [B, ...] -> [B, B].
 
     >>> similarity(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     tensor([[0.7071, 0.7071],
@@ -22,7 +22,7 @@ def similarity(features: Tensor) -> Tensor:
 
 
 def sp_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """||G_s - G_t||_F^2 / B^2.
+    """Mean squared difference of the similarities: ||G_s - G_t||_F^2 / B^2.
 
     >>> sp_loss(torch.eye(2), torch.ones(2, 2))
     tensor(0.2929)
@@ -36,7 +36,8 @@ class SP(PlusKD):
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + sp_weight ||G_s - G_t||_F^2 / B^2, G = F F^T of the
     flattened last stage [B, channels x H x W], each row divided by its L2 norm.
-    Deviations: one pair of layers, the last, as in all released code. A sample without activation has a row
+
+    Deviations: one pair of layers, the last, as in all released code. A sample without activations has a row
     of zeros and no gradient.
     """
 

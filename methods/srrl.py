@@ -18,7 +18,8 @@ class SRRL(PlusKD):
     Equation: L = ce_weight CE + kd_weight T^2 KL + feature_weight mean (h - f^t)^2 + regression_weight
     mean (c^t(h) - c^t(f^t))^2, h = mean over space of ReLU(BN(conv1x1(F^s))), F^s the student's last map,
     f^t the teacher's embedding, c^t its frozen classifier; means over samples and channels or classes.
-    Deviations: none. (The SimKD repository's copy connects after pooling.)
+
+    Deviations: none. (The copy in SimKD's repository connects after pooling.)
     """
 
     paper = Paper(
@@ -40,7 +41,7 @@ class SRRL(PlusKD):
     }
     positive: ClassVar = ("kd_temperature",)
 
-    # the release; cls_KD takes regression_weight 5
+    # the release; cls_KD uses regression_weight 5
     feature_weight: float = 1.0
     regression_weight: float = 1.0
 

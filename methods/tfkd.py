@@ -1,4 +1,4 @@
-"""Teacher-free distillation, regularised form: a made-up teacher, always right and almost uniform."""
+"""Teacher-free distillation, regularised form: a virtual teacher, always right and nearly uniform."""
 
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ class TfKD(Method):
 
     Equation: L = ce_weight CE + kd_weight mean_i KL(softmax(u_i/T) || softmax(s_i)), u_i = correct at y_i,
     (1 - correct)/(C - 1) elsewhere; the paper's alpha is kd_weight = 1 - ce_weight.
+
     Deviations: KL is summed over classes; the release averages over them and multiplies by 100, which on
     CIFAR-100 is the same. As released, T softens the probabilities u, not their logits, and there is no T^2.
     """

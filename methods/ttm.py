@@ -1,4 +1,4 @@
-"""Transformed teacher matching: the teacher alone is softened, by a power of its probabilities."""
+"""Transformed teacher matching: only the teacher is softened, by a power of its probabilities."""
 
 from typing import ClassVar
 
@@ -25,7 +25,8 @@ class TTM(Method):
 
     Equation: L = ce_weight CE + beta mean_i KL(q_i || p^s_i), q = (p^t)^gamma / sum_c (p^t_c)^gamma, p^s at T
     = 1.
-    Deviations: q is computed as softmax(gamma t): same value, no loss of digits at large logits.
+
+    Deviations: none. q is computed as softmax(gamma t): the same value, exact at large logits.
     """
 
     paper = Paper(

@@ -28,7 +28,7 @@ def zipf_labels(logits: Tensor, weak_logits: Tensor, target: Tensor, logs: bool)
     """1/rank of every class, its target column dropped, renormalised -> [B, C-1].
 
     Classes are ranked by the sum of both heads' scores, each divided by 1 - its score at the target; ``logs``
-    takes the student's log-probability for its score, as the released code does.
+    uses the student's log-probability as its score, as the released code does.
 
     >>> logits = torch.tensor([[3.0, 2.0, 1.0]])
     >>> zipf_labels(logits, logits, torch.tensor([0]), logs=False)
@@ -61,8 +61,9 @@ class USKD(Method):
     Equation: L = ce_weight CE - alpha mean_i w_i log p_y - beta mean_i sum_{c != y} zipf_c log q_c
     + mu CE(weak head, 0.9 onehot + 0.1/C), w = p_y^2 + 1 - mean_i p_y^2, zipf_c ~ 1/rank(c), q = p without
     class y.
-    Deviations: form="code" ranks by the weak head's probabilities and the student's LOG-probabilities, a slip
-    of the released code; form="paper" takes probabilities of both. Labels are class numbers, so the release's
+
+    Deviations: form="code" ranks by the weak head's probabilities and the student's LOG-probabilities, a mistake
+    in the released code; form="paper" uses probabilities of both. Labels are class numbers, so the release's
     mixup branch is left out. The weak head reads the last stage but one, the released choice for resnet18.
     """
 

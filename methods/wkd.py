@@ -1,4 +1,4 @@
-"""Wasserstein distillation of logits: moving probability between alike classes costs less.
+"""Wasserstein distillation of logits: transport between similar classes costs less.
 
 B samples, C classes, D size of the teacher's embedding, T temperature; logits are [B, C].
 """
@@ -18,7 +18,7 @@ from .nkd import soft_target
 
 
 def without_target(logits: Tensor, target: Tensor) -> Tensor:
-    """softmax over the other classes -> [B, C], 0 at the target.
+    """Softmax over the classes other than the target -> [B, C], 0 at the target.
 
     >>> without_target(torch.zeros(1, 3), torch.tensor([0]))
     tensor([[0.0000, 0.5000, 0.5000]])
@@ -30,7 +30,7 @@ def sinkhorn(student: Tensor, teacher: Tensor, cost: Tensor, reg: float, rounds:
     """Cost of the entropic transport of ``student`` to ``teacher`` [B, C], per sample -> [B].
 
     ``cost`` [C, C] in [0, 1], so exp(-cost/reg) stays in range of float32 for reg > 0.012. A class without
-    mass on either side takes no part.
+    mass on either side is left out.
 
     >>> start, end = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     >>> sinkhorn(start, end, 1 - torch.eye(2), reg=0.05, rounds=10).round(decimals=4)
@@ -47,7 +47,7 @@ def sinkhorn(student: Tensor, teacher: Tensor, cost: Tensor, reg: float, rounds:
 
 
 def class_costs(kernels: Tensor, sharpen: float) -> Tensor:
-    """1 - exp(-sharpen (1 - CKA)) of class kernels [C, D, D] -> [C, C]; a class of zeros is far from all.
+    """1 - exp(-sharpen (1 - CKA)) of class kernels [C, D, D] -> [C, C]; a class of zeros is far from all others.
 
     >>> class_costs(torch.eye(2).diag_embed(), sharpen=1.0)
     tensor([[0.0000, 0.6321],
@@ -60,7 +60,7 @@ def class_costs(kernels: Tensor, sharpen: float) -> Tensor:
 
 
 def late_decay(epoch: float, start: int, end: int) -> float:
-    """1 until ``start``, then a cosine to 0 at ``end``.
+    """Weight by epoch: 1 until ``start``, then a cosine to 0 at ``end``.
 
     >>> [round(late_decay(epoch, 150, 240), 3) for epoch in (100, 195, 240)]
     [1.0, 0.5, 0.0]
@@ -69,7 +69,7 @@ def late_decay(epoch: float, start: int, end: int) -> float:
 
 
 class ClassCosts(nn.Module):
-    """The cost matrix [C, C]; every two classes are equally far until `WKD.prepare` has measured them."""
+    """The cost matrix [C, C]; all classes are equally far apart until `WKD.prepare` has measured them."""
 
     cost: Tensor
 
@@ -85,10 +85,11 @@ class WKD(Method):
     Equation: L = ce_weight CE - mean_i p^t_y log p^s_y + decay(epoch) kd_weight mean_i W(q^s_i, q^t_i),
     q = softmax of the C - 1 other logits / T, W entropic transport (Sinkhorn) with cost
     1 - exp(-sharpen (1 - CKA(c, d))), decay a cosine from decay_start to 0 at decay_end.
+
     Deviations: CKA compares the teacher's D x D feature kernels of two classes (features centred, linear
-    kernel, unaugmented train set), so that classes of unequal size compare; the released matrix was stored,
-    not computed, and how is not certain: low confidence. `prepare` holds C D^2 numbers. The student is not
-    run in half precision.
+    kernel, unaugmented train set), so that classes of unequal size can be compared; the release ships its
+    matrix, and how it was computed is uncertain. `prepare` holds C D^2 numbers. The student does not run in
+    half precision.
     """
 
     paper = Paper(

@@ -1,4 +1,4 @@
-"""Weighted soft labels: they count more where the student's error is large beside the teacher's."""
+"""Weighted soft labels: they count more where the student's error is large relative to the teacher's."""
 
 from typing import ClassVar
 
@@ -28,7 +28,8 @@ class WSLD(Method):
 
     Equation: L = ce_weight CE + alpha T^2 mean_i w_i CE(p^t_i, p^s_i), w_i = 1 - exp(-CE^s_i / CE^t_i) at T =
     1.
-    Deviations: none; w has no gradient, and the 1e-7 beside CE^t is the released code's.
+
+    Deviations: none. w has no gradient; the 1e-7 added to CE^t is the released code's.
     """
 
     paper = Paper(

@@ -1,4 +1,4 @@
-"""Weighted transformed teacher matching: TTM with more weight where the teacher is less certain."""
+"""Weighted transformed teacher matching: ttm, weighted by the teacher's uncertainty."""
 
 from typing import ClassVar
 
@@ -26,7 +26,8 @@ class WTTM(Method):
 
     Equation: L = ce_weight CE + beta mean_i U_i KL(q_i || p^s_i), U = sum_c (p^t_c)^gamma, q = (p^t)^gamma /
     U, p^s at T = 1.
-    Deviations: q and U are computed from logits: same value, no loss of digits at large logits.
+
+    Deviations: none. q and U are computed from logits: the same value, exact at large logits.
     """
 
     paper = Paper(
