@@ -1,6 +1,7 @@
 """Which rows share a table, a column and a line: splits, recipes, teachers' weights, settings, repeated attempts."""
 
-from kdbench.report.notes import notes, provenance
+from kdbench.report.notes import notes
+from kdbench.report.provenance import provenance
 from tests.support.scenarios import COLUMN, A, boards, cells, grid, hex12, run, runs, said
 
 
