@@ -1,12 +1,15 @@
 """Every method's paper, family and fidelity; read from its file, they are what the class says."""
 
+import ast
 import re
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
 
 import pytest
 
+import kdbench
 from kdbench import registry
 from kdbench.utils.method_facts import read, shipped
 from kdbench.utils.papers import FAMILIES, FIDELITIES, Paper
@@ -112,3 +115,40 @@ def test_a_journal_paper_is_an_article():
     entry = Paper(title="T", authors=("A. B",), venue="TPAMI", year=2026, journal=True).bibtex("t")
     assert entry.startswith("@article{t,")
     assert "journal = {TPAMI}" in entry
+
+
+# --- the core names no method ---
+
+KDBENCH = Path(kdbench.__file__).parent
+WORDS = {"at", "ab"}  # English, and a file's mode
+ROLES = {"ce", "kd"}  # the plain student, and the baseline of differences
+ELSEWHERE = {
+    "bench/command.py": {"dkd", "ctkd", "bickd"},  # the default methods of `kdbench bench`
+    "cli/main.py": {"dkd", "ctkd", "bickd"},  # ... in its help
+    "report/reproduction.py": {"crd"},  # CRD's protocol
+    "results/published.py": {"crd"},
+}
+
+
+def named(file: Path) -> set[str]:
+    """The methods that strings of the code of ``file`` name; docstrings are none."""
+    tree = ast.parse(file.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and ast.get_docstring(node)
+    }
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    ]
+    return {word for text in texts for word in re.findall(r"\w+", text)} & set(shipped()) - WORDS - ROLES
+
+
+def test_the_core_names_no_method():
+    """What it must know of one, the method's records and tags say."""
+    files = {file.relative_to(KDBENCH).as_posix(): named(file) for file in sorted(KDBENCH.rglob("*.py"))}
+    found = {name: methods for name, methods in files.items() if methods and not name.startswith("methods/")}
+    assert found == ELSEWHERE
