@@ -22,16 +22,17 @@ NARROW, THIN = 0.33, 0.1  # and at least
 FOOT = 0.55  # inches below the cells
 READING = (
     "Blue is better, red is worse; white is no difference. Large: mean paired difference in points; small: mean top-1 "
-    "(number of seeds), where there is room. –: not run; ✗: diverged; n/a: the method does not apply. Order: mean rank."
+    "(number of seeds), where there is room. –: not run; ✗ k of n: k of n seeds diverged; ✗k beside a difference, "
+    "hatched: that many, and it is of the others; n/a: the method does not apply. Order: mean rank."
 )
 
 
 def frame(board: Board) -> pd.DataFrame:
-    """One line a cell of the map: its difference (95 % interval), its top-1 (std, n), and ``note``.
+    """One line per entry of the map: its difference (95 % interval), its top-1 (std, n), and ``note``.
 
-    ``column`` is a pair, or the mean over the common pairs. ``note`` says why there is no difference: baseline,
-    diverged (how many of the seeds), n/a, or – (not run); it is empty where there is one. Of the labels that
-    `style.main` names; nothing for a single pair, of which a forest shows all, or without the baseline.
+    ``column`` is a pair, or the mean over the common pairs. ``note``: how many seeds diverged, else why there is no
+    difference: baseline, n/a, or – (not run); else empty. Of the labels that `style.main` names; nothing for a single
+    pair, of which a forest shows all, or without the baseline.
     """
     if not board.has_baseline or len(board.table.pairs) < 2:
         return pd.DataFrame(columns=COLUMNS)
@@ -40,12 +41,11 @@ def frame(board: Board) -> pd.DataFrame:
     parts = [cells]
     if board.over_pairs():
         name = f"mean over {len(board.table.pairs)} pairs"
-        means = board.summary[["delta", "low", "high"]].reset_index()
-        means["note"] = np.where(means["delta"].isna(), "–", "")
-        means.loc[means["label"] == board.baseline, "note"] = "baseline"
-        parts.insert(0, means.assign(column=name))
+        runs = board.cells[["diverged", "n", "delta_n"]].groupby("label").sum()
+        means = board.summary[["delta", "low", "high"]].join(runs).assign(skipped="").reset_index()
+        means["note"] = [_note(cell, board.baseline) for cell in means.to_dict("records")]
+        parts.insert(0, means.drop(columns="n").assign(column=name))
     whole = pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
-    whole.loc[whole["note"] != "", ["delta", "low", "high"]] = np.nan
     whole = whole[whole["label"].isin(style.main(board.labels))]
     if whole["delta"].isna().all():
         return pd.DataFrame(columns=COLUMNS)
@@ -112,7 +112,7 @@ def _map(ax: Axes, block: pd.DataFrame, size: float, small: bool) -> tuple[QuadM
         if np.isnan(cell["delta"]):
             _empty(ax, x, y, cell, below, size)
         else:
-            _text(ax, x, y, f"{cell['delta']:+.2f}", below, style.ink(colours(norm(cell["delta"]))), size)
+            _difference(ax, x, y, cell, below, style.ink(colours(norm(cell["delta"]))), size)
     ax.set_xlim(0, len(columns))
     ax.set_ylim(len(labels), 0)
     ax.xaxis.tick_top()
@@ -123,6 +123,17 @@ def _map(ax: Axes, block: pd.DataFrame, size: float, small: bool) -> tuple[QuadM
 
 def _small(cell: Mapping) -> str:
     return "" if np.isnan(cell["top1"]) else f"{cell['top1']:.2f} ({cell['n']:.0f})"
+
+
+def _difference(ax: Axes, x: int, y: int, cell: Mapping, small: str, colour: str, size: float) -> None:
+    """The text of a difference; hatched, with the number of diverged seeds, where it is of the others."""
+    large = f"{cell['delta']:+.2f}"
+    if cell["note"].startswith("diverged"):
+        ax.add_patch(
+            Rectangle((x, y), 1, 1, fill=False, hatch="////", edgecolor=colour, linewidth=0, alpha=0.25)
+        )
+        large, size = f"{large} ✗{cell['note'].split()[1]}", size * 0.8
+    _text(ax, x, y, large, small, colour, size)
 
 
 def _empty(ax: Axes, x: int, y: int, cell: Mapping, small: str, size: float) -> None:

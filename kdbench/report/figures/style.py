@@ -81,9 +81,9 @@ def canvas(width: float, heights: Sequence[float], footer: Sequence[str]) -> tup
     return figure, parts[:-1]
 
 
-def room(footer: Sequence[str]) -> float:
-    """Inches that a figure of WIDE x HIGH has above its footer and one more line; at least half of HIGH."""
-    return max(HIGH - _foot(_folded(WIDE, footer)) - 0.13, HIGH / 2)
+def room(footer: Sequence[str], width: float = WIDE) -> float:
+    """Inches that a figure of ``width`` x HIGH has above its footer and one more line; at least half of HIGH."""
+    return max(HIGH - _foot(_folded(width, footer)) - 0.13, HIGH / 2)
 
 
 def fit(
@@ -141,6 +141,11 @@ def reach(deltas: pd.Series) -> float:
     if not len(size):
         return 1.0
     return float(min(size.max(), max(2 * size.quantile(0.9), 0.1))) or 1.0
+
+
+def folded(width: float, text: str) -> str:
+    """A heading's lines, broken where they are wider than a figure of this width, inches."""
+    return "\n".join(textwrap.fill(line, int(width * 12.5)) for line in text.split("\n"))
 
 
 def heading(part: SubFigure, text: str) -> None:
