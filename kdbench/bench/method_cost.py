@@ -15,13 +15,16 @@ from kdbench.contract import toy_suite
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.suites import DataSpec, ModelSpec, Pair, Suite
 from kdbench.suites.schema import View
 from kdbench.teachers.weights import open_teacher
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.environment import collect
-from kdbench.utils.files import save_weights, write_atomic
+from kdbench.utils.files import write_atomic
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 CLASSES, SIZE, BATCH, STEPS, ROUNDS = 100, 32, 64, 15, 3
 TEACHER, STUDENT = "resnet20", "resnet8"
@@ -62,9 +65,9 @@ def measure(names: Sequence[str]) -> pd.DataFrame:
         chosen = list(dict.fromkeys(["kd", *names]))
         rounds = []
         for seed in range(ROUNDS):
-            cells = plan_cells(suite, chosen, [pair], [seed], {}, "test", split_id, {TEACHER: teacher.id})
+            cells = plan_cells(Selection(suite, chosen, [pair], [seed]), split_id, {TEACHER: teacher.id})
             results, _ = train_cohort(Job(tuple(cells), teacher, folder, folder / "work", "cpu"))
-            seconds = {r.cell.method: r.row["train_s"] for r in results if r.row["status"] == "ok"}
+            seconds = {r.cell.method: r.row["train_s"] for r in results if r.row["status"] == Status.OK}
             rounds.append({method: own / seconds["kd"] for method, own in seconds.items()})
         extra = {r.cell.method: r.row.get("extra_params") for r in results}
     ratios = pd.DataFrame(rounds).median()

@@ -12,13 +12,15 @@ import torch
 
 from kdbench.data.loading import load_split
 from kdbench.plan.cells import Cell, plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
 from kdbench.suites.schema import View
 from kdbench.teachers.weights import Teacher, open_teacher
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job, Result
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 CLASSES, SIZE, TRAIN, TEST = 4, 8, 64, 32
 EPOCHS, BATCH = 4, 16
@@ -102,11 +104,10 @@ class Rig:
         if name not in self._teachers:
             recipe = Recipe(**{**vars(RECIPE), "epochs": 2 * EPOCHS})
             pair = Pair(name, name)
-            cells = plan_cells(
-                self.suite(recipe), ["ce"], [pair], [1], {}, "test", self.split_id, {name: None}
-            )
+            selection = Selection(self.suite(recipe), ["ce"], [pair], [1])
+            cells = plan_cells(selection, self.split_id, {name: None})
             results, _ = train_cohort(Job(tuple(cells), None, self.folder, self.folder / "teachers", "cpu"))
-            if results[0].row["status"] != "ok":
+            if results[0].row["status"] != Status.OK:
                 raise RuntimeError(f"the teacher {name} was not trained: {results[0].row['error']}")
             path = self.folder / f"{name}.safetensors"
             save_weights(path, results[0].student)
@@ -118,7 +119,7 @@ class Rig:
     ) -> list[Cell]:
         """One cell a method; ``sets`` are values by method and parameter."""
         ids = {pair.teacher: self.teacher(pair.teacher).id}
-        return plan_cells(self.suite(recipe), methods, [pair], [seed], sets, "test", self.split_id, ids)
+        return plan_cells(Selection(self.suite(recipe), methods, [pair], [seed], sets), self.split_id, ids)
 
     def job(self, cells: Sequence[Cell], work: str) -> Job:
         """A cohort with its own folder for checkpoints."""

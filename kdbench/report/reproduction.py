@@ -21,6 +21,7 @@ from kdbench.results import published
 from kdbench.results.published import Name, Number, Published
 from kdbench.results.statistics import summary
 from kdbench.results.statistics.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
+from kdbench.utils.status import Status
 
 FOLLOWERS = ("cifar100", "cifar100-twoview", "imagenet", "tiny-imagenet")  # suites that follow the literature
 SPLITS = {"cifar100": "f592eea6211a"}  # data set -> the hash of its true images and their test split
@@ -175,7 +176,9 @@ def _cells(table: Table, whole: frozenset[str]) -> list[dict]:
     """For every pair, label and metric: what our runs reached. ``whole``: see `evaluated`."""
     rows = table.rows
     keys = [rows["pair"], rows["label"]]
-    counts = pd.DataFrame({s: (rows["status"] == s).groupby(keys).sum() for s in ("diverged", "skipped")})
+    counts = pd.DataFrame(
+        {s.value: (rows["status"] == s).groupby(keys).sum() for s in (Status.DIVERGED, Status.SKIPPED)}
+    )
     teachers = rows.groupby(["pair", "label"])[["teacher_top1", "teacher_expected"]].last()
     cells = counts.join(teachers).reset_index()
     pairs, settings = rows[PAIR].drop_duplicates("pair"), rows[SETTING].drop_duplicates("label")

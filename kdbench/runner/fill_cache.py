@@ -11,7 +11,7 @@ from kdbench.data.augment import render
 from kdbench.data.dataset import ImageSet
 from kdbench.errors import KdbenchError
 from kdbench.method import Needs
-from kdbench.models.wrapper import place
+from kdbench.models.wrapper import to_device
 from kdbench.plan.cells import Cell
 from kdbench.runner.session import Session
 from kdbench.teachers.logit_cache import CachedLogits, all_draws
@@ -49,7 +49,7 @@ def _fill_view(session: Session, cell: Cell, cache: CachedLogits, view: str, pro
     """One table; False when that was stopped."""
     assert cell.teacher is not None
     images, device = session.split.train.images, torch.device(session.device)
-    net = place(session.teachers[cell.teacher].net(cell.dataset), device)
+    net = to_device(session.teachers[cell.teacher].net(cell.dataset), device)
     chunks = torch.arange(len(images)).split(cell.recipe.batch_size)
     outcomes = cache.tables[view].outcomes
     progress.begin(1, outcomes, len(chunks), 0)

@@ -14,7 +14,7 @@ from kdbench.results import store
 from kdbench.runner.session import trained_path
 from kdbench.teachers import catalog
 from kdbench.utils import locks
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.text import grid
 from tests.support.scenarios import hex12, run
 
