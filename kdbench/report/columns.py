@@ -46,11 +46,11 @@ def columns(board: Board) -> list[Column]:
     for pair in board.table.pairs:
         cells = level(board.cells, "pair", pair).loc[labels].to_dict("records")
         pairs.append(Column(pair + (WEAK if pair in weak else ""), [_cell(cell) for cell in cells], pair))
-    told = [column for column in _summary(board) if column.heading not in _untold(board)]
-    return [Column("method", [Text(label) for label in labels]), *pairs, *told]
+    summary = [column for column in _summary(board) if column.heading not in _unknown_costs(board)]
+    return [Column("method", [Text(label) for label in labels]), *pairs, *summary]
 
 
-def _untold(board: Board) -> list[str]:
+def _unknown_costs(board: Board) -> list[str]:
     """The heading of the cost that no row has, where the rows are older than its columns."""
     return [] if board.summary["alone_cost"].notna().any() else [f"alone x {board.baseline}"]
 

@@ -84,7 +84,7 @@ def board(table: Table, baseline: str) -> Board:
     """All numbers of a table against the method ``baseline`` with the suite's own settings."""
     scores = table.wide()
     base = baseline if baseline in scores.columns else None
-    cells, found = _cells(table, scores, base)
+    cells, yardsticks = _cells(table, scores, base)
     block = complete_block(_completed(cells).unstack("label"))
     summary = pd.DataFrame(index=pd.Index(table.labels, name="label"))
     summary["covered"] = _completed(cells).groupby("label").sum()
@@ -101,10 +101,10 @@ def board(table: Table, baseline: str) -> Board:
         cells,
         summary,
         block.pairs,
-        found,
+        yardsticks,
         alike,
         _failed(table, scores, base),
-        _power(found, alike, len(scores)),
+        _power(yardsticks, alike, len(scores)),
     )
 
 
@@ -115,18 +115,18 @@ def _cells(table: Table, scores: pd.DataFrame, baseline: str | None) -> tuple[pd
     cells["diverged"] = _of(table, Status.DIVERGED)["seed"].count().reindex(index, fill_value=0)
     reasons = _of(table, Status.SKIPPED)["error"].first().replace("", "no reason recorded")
     cells["skipped"] = reasons.reindex(index).fillna("")
-    found, marks, differences = {}, {}, {}
+    yardsticks, marks, differences = {}, {}, {}
     for pair, runs in _runs(scores):
         failed = list(level(cells, "pair", pair).query("diverged > 0").index)
-        found[pair] = best(runs, failed, table.chance)
-        marks[pair] = pd.DataFrame({"bold": found[pair].bold, "state": found[pair].states})
+        yardsticks[pair] = best(runs, failed, table.chance)
+        marks[pair] = pd.DataFrame({"bold": yardsticks[pair].bold, "state": yardsticks[pair].states})
         if baseline is not None and baseline in runs.columns:
             shared = against(runs, baseline, failed, table.chance).cells
             differences[pair] = shared.rename(columns={"n": "delta_n"})
     cells = cells.join(_stacked(marks, ["bold", "state"]))
     cells = cells.join(_stacked(differences, [*DIFFERENCE, "delta_n", "error"]))
     fill = {"bold": False, "state": "", "delta_n": 0, "error": ""}
-    return cells.fillna(fill).astype({"bold": bool, "delta_n": int}), found
+    return cells.fillna(fill).astype({"bold": bool, "delta_n": int}), yardsticks
 
 
 def _runs(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -221,31 +221,31 @@ def _record(own: pd.DataFrame, base: pd.DataFrame) -> tuple[int, int, int] | Non
     low, high = (
         own[key].mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0) for key in ("low", "high")
     )
-    found = record(low, high)
-    return found[:3] if sum(found[:3]) else None
+    counts = record(low, high)
+    return counts[:3] if sum(counts[:3]) else None
 
 
 def _costs(table: Table, cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """label -> COSTS: the geometric mean of the ratio to the baseline's seconds over the pairs that both have."""
-    machine, found = table.wide("machine"), {}
+    machine, ratios = table.wide("machine"), {}
     here = (cells["n"] > 0).unstack("label")
     shared = here.mul(here[baseline], axis=0)
     for name, seconds in COSTS.items():
         ratio = stats.cost_ratio(table.wide(seconds), machine, baseline)
         logs = np.log(ratio).reindex(index=shared.index, columns=shared.columns)
         known = (logs.notna() | ~shared).all()  # a pair that both have and no machine compares: no cost
-        found[name] = np.exp(logs.where(shared).mean()).where(known)
-    return pd.DataFrame(found)
+        ratios[name] = np.exp(logs.where(shared).mean()).where(known)
+    return pd.DataFrame(ratios)
 
 
-def _power(found: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:
+def _power(best_of: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:
     """Over pairs where they were analysed, else over the seeds of the one pair (``runs`` of them)."""
     if alike is not None:
         states = alike.pool.methods["state"]
         return Power(alike.pool.sd, int((states == POOLED).sum()), alike.units, "pairs")
-    if len(found) != 1:
+    if len(best_of) != 1:
         return Power(np.nan, 0, 0, "seeds")
-    (only,) = found.values()
+    (only,) = best_of.values()
     return Power(only.sd, int((only.states == POOLED).sum()), runs, "seeds")
 
 
@@ -261,5 +261,5 @@ def _failed(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.Data
         failed.loc[runs.index] |= collapsed_runs(runs, table.chance)
     if not failed.to_numpy().any():
         return pd.DataFrame()
-    found = with_failed(whole, failed, baseline, table.chance)
-    return found[(found["failed"] > 0) | bool(failed[baseline].any())]
+    compared = with_failed(whole, failed, baseline, table.chance)
+    return compared[(compared["failed"] > 0) | bool(failed[baseline].any())]

@@ -37,10 +37,10 @@ def places(results: Results) -> list[Path]:
 
 def suites(results: Results) -> list[str]:
     """The suites that have rows: a folder's by the names of its files, a file's by its rows."""
-    found: set[str] = set()
+    names: set[str] = set()
     for place in places(results):
-        found |= set(store.load(place)["suite"] if place.is_file() else store.suites(place))
-    return sorted(found)
+        names |= set(store.load(place)["suite"] if place.is_file() else store.suites(place))
+    return sorted(names)
 
 
 def merge(suite: str, results: Results) -> Merged:
@@ -84,8 +84,8 @@ def _curves_of(records: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 def _stack(frames: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """Rows below each other. Empty frames are left out: they would change the columns' types."""
-    found = [frame for frame in frames if len(frame)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
 
 
 def _by_start(rows: pd.DataFrame) -> pd.DataFrame:

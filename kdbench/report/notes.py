@@ -89,7 +89,7 @@ def _summary(board: Board) -> list[str]:
 
 def _bold(board: Board) -> list[str]:
     """How far below the best of each pair is still bold, or why nothing is."""
-    reach = {pair: found.yardstick for pair, found in board.best.items() if not found.reason}
+    reach = {pair: best.yardstick for pair, best in board.best.items() if not best.reason}
     lines = []
     if len(reach) == 1:
         lines.append(f"Bold: within {next(iter(reach.values())):.2f} of the best.")
@@ -103,9 +103,9 @@ def _bold(board: Board) -> list[str]:
 
 def _by_reason(board: Board) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {}
-    for pair, found in board.best.items():
-        if found.reason:
-            reasons.setdefault(found.reason, []).append(pair)
+    for pair, best in board.best.items():
+        if best.reason:
+            reasons.setdefault(best.reason, []).append(pair)
     return reasons
 
 
@@ -278,7 +278,7 @@ def _machines(table: Table) -> list[str]:
         "devices": sorted(set(used["device"]) - {""}),
         "thread counts": [f"{n:g}" for n in sorted(used["threads"].dropna().unique())],
     }
-    mixed = [f"{name} ({', '.join(found)})" for name, found in kinds.items() if len(found) > 1]
+    mixed = [f"{name} ({', '.join(names)})" for name, names in kinds.items() if len(names) > 1]
     if not mixed:
         return []
     return [
@@ -342,6 +342,6 @@ def _teachers_used(rows: pd.DataFrame) -> list[str]:
 
 
 def _values(column: pd.Series, most: int = 6) -> str:
-    found = sorted(set(column.dropna().astype(str)) - {""})
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more or "unknown"
+    values = sorted(set(column.dropna().astype(str)) - {""})
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(values[:most]) + more or "unknown"

@@ -65,8 +65,8 @@ HEADER = ["method", "pair", "seed", "top-1 of each run", "apart", "devices"]
 def differing(runs: pd.DataFrame) -> list[Sequence[str]]:
     """The cells that differ, the farthest apart first, as texts under HEADER; the counted run stands in [ ]."""
     lines: list[Sequence[str]] = []
-    found = runs[runs["differs"]].assign(_far=lambda rows: -rows["apart"].fillna(float("inf")))
-    for _, cell in found.sort_values(["_far", "cell_id"], kind="stable").groupby("cell_id", sort=False):
+    apart_first = runs[runs["differs"]].assign(_far=lambda rows: -rows["apart"].fillna(float("inf")))
+    for _, cell in apart_first.sort_values(["_far", "cell_id"], kind="stable").groupby("cell_id", sort=False):
         shown = [
             ("[{}]" if row["counted"] else "{}").format(
                 "✗" if row["status"] != Status.OK else f"{row['top1']:.2f}"

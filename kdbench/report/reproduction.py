@@ -138,10 +138,10 @@ def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = Non
             dataset = table.dataset.partition("#")[0]
             same = {"table": table.heading, "dataset": dataset, "protocol": protocol}
             same["caution"] = follows.caution if follows and not why else ""
-            found = pd.DataFrame([same | _line(cell, dataset, follows, why, books) for cell in cells])
+            compared = pd.DataFrame([same | _line(cell, dataset, follows, why, books) for cell in cells])
             for metric in ("top1", "top5"):
-                _decide(found, metric, table)
-            lines.append(found)
+                _decide(compared, metric, table)
+            lines.append(compared)
     result = pd.concat(lines, ignore_index=True) if lines else pd.DataFrame()
     result = result.reindex(columns=COLUMNS)
     known = (result["printed"] != "").groupby([result["table"], result["label"]]).transform("any")
@@ -156,11 +156,11 @@ def _decide(lines: pd.DataFrame, metric: str, table: Table) -> None:
     if tried.empty:
         return
     key = tried["label"] + ARROW + tried["of"]  # a plain student is in many pairs and counts once
-    found = verdicts_of(tried[~key.duplicated()], noise_of(table, metric))
-    found = found.set_axis(key[~key.duplicated()]).loc[key].set_axis(tried.index)
+    decided = verdicts_of(tried[~key.duplicated()], noise_of(table, metric))
+    decided = decided.set_axis(key[~key.duplicated()]).loc[key].set_axis(tried.index)
     for name, column in {"ours": "compared", "delta": "delta", "se": "se", "p_holm": "p_holm"}.items():
-        lines.loc[tried.index, column] = found[name].where(found[name].notna(), tried[column])
-    lines.loc[tried.index, "verdict"] = found["verdict"].where(found["verdict"] != "", NO_NOISE)
+        lines.loc[tried.index, column] = decided[name].where(decided[name].notna(), tried[column])
+    lines.loc[tried.index, "verdict"] = decided["verdict"].where(decided["verdict"] != "", NO_NOISE)
 
 
 def evaluated(table: Table, curves: pd.DataFrame, milestone: int) -> frozenset[str]:
@@ -234,18 +234,21 @@ def _line(
     student = "" if is_teacher else cell["student"]
     name = Name(dataset, cell["teacher"], student, cell["method"], cell["variant"], cell["metric"])
     if again := published.lookup(books["reruns"], name):
-        line["reruns"] = ", ".join(_told(number) for number in again.numbers)
+        line["reruns"] = ", ".join(_quoted(number) for number in again.numbers)
     book = books["teacher" if is_teacher else "numbers"]
     key = published.find(book, name)
     if key is None:
         return line
-    found = book[key]
-    line |= {"of": ARROW.join(filter(None, (key.teacher, key.student))), "printed": str(found)}
-    line |= {"low": found.low, "high": found.high}
-    line |= {"keys": " ".join(found.keys), "values": "; ".join(_told(number) for number in found.numbers)}
-    result = compare(ours, found.numbers)
+    printed = book[key]
+    line |= {"of": ARROW.join(filter(None, (key.teacher, key.student))), "printed": str(printed)}
+    line |= {"low": printed.low, "high": printed.high}
+    line |= {
+        "keys": " ".join(printed.keys),
+        "values": "; ".join(_quoted(number) for number in printed.numbers),
+    }
+    result = compare(ours, printed.numbers)
     near = result.nearest
-    line |= {"rule": near.rule_said, "judged_by": rule_of(near), "remarks": _remarks(found)}
+    line |= {"rule": near.rule_said, "judged_by": rule_of(near), "remarks": _remarks(printed)}
     line |= {"value": near.value, "value_std": near.std, "runs": near.runs, "between": result.between}
     line |= {"fair_best": mean(ours.best) if ours.whole else math.nan}
     line |= {"compared": result.compared, "delta": result.delta}
@@ -262,13 +265,13 @@ def _summary(ours: Ours) -> dict[str, float]:
     return {"n": n, "mean": mean, "std": std, "best_mean": best.mean, "best_std": best.std}
 
 
-def _remarks(found: Published) -> str:
+def _remarks(printed: Published) -> str:
     """'[CTKD] rule probably best: ...'"""
-    noted = (f"[{' '.join(number.keys)}] {note}" for number in found.numbers for note in number.notes)
+    noted = (f"[{' '.join(number.keys)}] {note}" for number in printed.numbers for note in number.notes)
     return "; ".join(dict.fromkeys(noted))
 
 
-def _told(number: Number) -> str:
+def _quoted(number: Number) -> str:
     """'75.51 ± 0.18 last, 5 runs [CRD]'"""
     spread = "" if math.isnan(number.std) else f" ± {number.std:g}"
     runs = "" if math.isnan(number.runs) else f", {number.runs:g} run{'s' * (number.runs > 1)}"

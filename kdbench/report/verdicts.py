@@ -95,8 +95,8 @@ def verdicts_of(lines: pd.DataFrame, noise: Noise) -> pd.DataFrame:
     cells[numbers] = cells[numbers].astype(float)
     mine = cells["best"].where(cells["rule"] == "best", cells["last"])
     cells["value"] = cells["value"].mask(lines["between"].astype(bool), mine)
-    found = verdicts(cells, noise)
-    return found.assign(delta=found["ours"] - lines["value"].astype(float))
+    judged_lines = verdicts(cells, noise)
+    return judged_lines.assign(delta=judged_lines["ours"] - lines["value"].astype(float))
 
 
 def noise_of(table: Table, metric: str) -> Noise:

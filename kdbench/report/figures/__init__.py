@@ -101,13 +101,13 @@ def _drawings(
     yield Drawing("curves", said, curves.frame(table, epochs), curves.draw, baseline, aside)
     said = "Confidence and accuracy"
     yield Drawing("calibration", said, calibration.frame(table, details), calibration.draw, baseline, aside)
-    found = class_similarity.measure([board], details)
-    if len(found.runs):
-        scores = class_similarity.frame(found.runs, [board])
+    measured = class_similarity.measure([board], details)
+    if len(measured.runs):
+        scores = class_similarity.frame(measured.runs, [board])
         page = class_similarity.markdown(scores, baseline, footer)
         said = "How alike student and teacher predict, class by class"
         yield Drawing(
-            "similarity", said, found.matrices, class_similarity.draw, baseline, aside, page, scores
+            "similarity", said, measured.matrices, class_similarity.draw, baseline, aside, page, scores
         )
 
 

@@ -54,8 +54,8 @@ def boards(tables: Sequence[Table], method: str, baseline: str) -> list[Board]:
     own settings; components are recognised by their parameters (`component`) and are of the same version. Tables
     and pairs without a component are left out.
     """
-    found = (_components(table, method, baseline) for table in tables)
-    return [board(table, method) for table in found if table is not None]
+    ablated = (_components(table, method, baseline) for table in tables)
+    return [board(table, method) for table in ablated if table is not None]
 
 
 def _components(table: Table, method: str, baseline: str) -> Table | None:
@@ -89,10 +89,10 @@ def draw(data: pd.DataFrame, method: str, footer: Sequence[str]) -> Figure:
     return forest.draw(data, method, [reading, *footer])
 
 
-def markdown(found: Sequence[Board], method: str, footer: Sequence[str]) -> str:
+def markdown(boards: Sequence[Board], method: str, footer: Sequence[str]) -> str:
     """A table a board: the components, their differences over the common pairs and the accuracy on each pair."""
     parts = []
-    for one in found:
+    for one in boards:
         pairs = one.table.pairs
         numbers = one.cells[["mean", "std", "n"]]
         lines = []

@@ -83,7 +83,7 @@ def measure(boards: Sequence[Board], folders: Sequence[Path]) -> Measured:
         teachers = {
             str(pair): p for pair, rows in done.groupby("pair") if (p := _teacher(rows, folders)) is not None
         }
-        found = {(TEACHER, pair): [cosines(p, p)] for pair, p in teachers.items() if len(p) <= MOST}
+        by_run = {(TEACHER, pair): [cosines(p, p)] for pair, p in teachers.items() if len(p) <= MOST}
         known = {"table": board.table.heading}
         runs += [
             {**known, "label": TEACHER, "pair": pair, **scalars(p, cosines(p, p))}
@@ -97,8 +97,8 @@ def measure(boards: Sequence[Board], folders: Sequence[Path]) -> Measured:
                 {**known, "label": label, "pair": pair, "seed": run["seed"], **scalars(student, cosine)}
             )
             if label in shown and len(cosine) <= MOST:
-                found.setdefault((label, pair), []).append(cosine)
-        matrices += _matrices(board, found)
+                by_run.setdefault((label, pair), []).append(cosine)
+        matrices += _matrices(board, by_run)
     whole = (
         pd.concat(matrices, ignore_index=True)
         if matrices
@@ -109,17 +109,17 @@ def measure(boards: Sequence[Board], folders: Sequence[Path]) -> Measured:
 
 def _teacher(rows: pd.DataFrame, folders: Sequence[Path]) -> np.ndarray | None:
     """P of the one teacher of these runs; methods without a teacher are compared with it as well."""
-    found = next(predictions.read(rows, folders, "teacher_class_means"), None)
-    return None if found is None else found[1][0]
+    first = next(predictions.read(rows, folders, "teacher_class_means"), None)
+    return None if first is None else first[1][0]
 
 
-def _matrices(board: Board, found: Mapping[tuple[str, str], Sequence[np.ndarray]]) -> list[pd.DataFrame]:
+def _matrices(board: Board, by_run: Mapping[tuple[str, str], Sequence[np.ndarray]]) -> list[pd.DataFrame]:
     """label and pair -> cosines of each seed; mean over seeds, then over the common pairs, where all are there."""
-    common = [pair for pair in board.common if (TEACHER, pair) in found]
+    common = [pair for pair in board.common if (TEACHER, pair) in by_run]
     parts = []
-    for label in sorted({label for label, _ in found}) if common else []:
-        if all((label, pair) in found for pair in common):
-            mean = np.mean([np.mean(found[label, pair], axis=0) for pair in common], axis=0)
+    for label in sorted({label for label, _ in by_run}) if common else []:
+        if all((label, pair) in by_run for pair in common):
+            mean = np.mean([np.mean(by_run[label, pair], axis=0) for pair in common], axis=0)
             one = pd.DataFrame(mean.round(DIGITS), columns=[str(c) for c in range(len(mean))])
             one.insert(0, "class", range(len(mean)))
             parts.append(one.assign(table=board.table.heading, label=label))
@@ -144,8 +144,8 @@ def _parts(runs: pd.DataFrame, scalar: str, board: Board) -> list[pd.DataFrame]:
     filled = runs.fillna({"seed": -1})
     scores = filled.pivot(index=["pair", "seed"], columns="label", values=scalar)
     differences = summary.paired(scores, board.baseline) if board.baseline in scores else scores * np.nan
-    found = sorted(set(runs["pair"]))
-    parts = {pair: _summary(scores.loc[pair], differences.loc[pair]) for pair in found}
+    pairs = sorted(set(runs["pair"]))
+    parts = {pair: _summary(scores.loc[pair], differences.loc[pair]) for pair in pairs}
     common = [pair for pair in board.common if pair in parts]
     if len(common) == 1:
         parts[""] = parts[common[0]]

@@ -73,22 +73,22 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     upright = cell < 0.06 * max(len(line) for title in titles for line in title.split("\n"))
     top = 0.6 + (0.058 * max(map(_longest, titles)) if upright else 0.14 * max(t.count("\n") for t in titles))
     space = style.room([READING, *footer]) - top - FOOT - 0.2
-    kept = labels[: max(1, int(space / THIN))]
-    high = min(HEIGHT, space / len(kept))
-    said = style.left_out(len(kept), len(labels), "methods") + style.left_out(
+    drawn = labels[: max(1, int(space / THIN))]
+    high = min(HEIGHT, space / len(drawn))
+    said = style.left_out(len(drawn), len(labels), "methods") + style.left_out(
         len(shown), len(columns), "columns"
     )
-    figure, (part,) = style.canvas(style.WIDE, [top + high * len(kept) + FOOT], [READING, *said, *footer])
+    figure, (part,) = style.canvas(style.WIDE, [top + high * len(drawn) + FOOT], [READING, *said, *footer])
     style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
     spare = (style.WIDE - left - 0.15 - cell * len(shown)) / 2
     ax = style.grid(part, (1, 1), (left + spare, 0.15 + spare, top, FOOT), 0.0)[0, 0]
-    block = data[data["label"].isin(kept) & data["column"].isin(shown)]
+    block = data[data["label"].isin(drawn) & data["column"].isin(shown)]
     _scale(
         part,
         *_map(ax, block, size=min(7.5, 72 * high * 0.6, 72 * cell / 3.4), small=high > 0.24 and cell > 0.42),
     )
     ax.set_xticks(np.arange(len(shown)) + 0.5, titles, fontsize=7, rotation=90 if upright else 0)
-    ax.set_yticks(np.arange(len(kept)) + 0.5, kept, fontsize=min(7.5, 72 * high * 0.72))
+    ax.set_yticks(np.arange(len(drawn)) + 0.5, drawn, fontsize=min(7.5, 72 * high * 0.72))
     return figure
 
 

@@ -118,8 +118,8 @@ def _texts(rows: pd.DataFrame) -> tuple[list[int], list[str]]:
     return [i for i, lines in enumerate(folded) for _ in lines], [line for lines in folded for line in lines]
 
 
-def apart(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
-    """Rising places near ``wanted`` (rising), ``gap`` apart at least, within low..high where they fit."""
-    steps = gap * np.arange(len(wanted))
-    free = np.clip(np.asarray(wanted, float) - steps, low, max(low, high - gap * max(len(wanted) - 1, 0)))
+def apart(targets: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Rising places near the ``targets`` (rising), ``gap`` apart at least, within low..high where they fit."""
+    steps = gap * np.arange(len(targets))
+    free = np.clip(np.asarray(targets, float) - steps, low, max(low, high - gap * max(len(targets) - 1, 0)))
     return np.maximum.accumulate(free) + steps

@@ -135,7 +135,7 @@ def main(labels: Iterable[str]) -> list[str]:
 def reach(deltas: pd.Series) -> float:
     """How far from 0 a panel of differences goes: to the largest, or to twice what nine in ten reach.
 
-    The second where a few methods fail by far: the others, not the failures, are to be told apart.
+    The second where a few methods fail by far: the others, not the failures, should stay distinct.
     """
     size = deltas.abs().dropna()
     if not len(size):

@@ -33,10 +33,10 @@ USUAL = "the suite's setting of the others"
 def params(text: str) -> dict[str, Any]:
     """A row's parameters; none where the text is not what kdbench writes."""
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except ValueError:
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, SCALAR)} if isinstance(found, dict) else {}
+    return {k: v for k, v in values.items() if isinstance(v, SCALAR)} if isinstance(values, dict) else {}
 
 
 def show(value: Any) -> str:

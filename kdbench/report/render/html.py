@@ -41,9 +41,9 @@ def page(
 
     attempts: all of them; curves: long form; runs: the frame of `reproducibility`; shown: the figures.
     """
-    found = [columns(board) for board in boards]
-    data = details(boards, found, attempts, curves)
-    tables = [_table(i, *both, data["cells"]) for i, both in enumerate(zip(boards, found, strict=True))]
+    texts = [columns(board) for board in boards]
+    data = details(boards, texts, attempts, curves)
+    tables = [_table(i, *both, data["cells"]) for i, both in enumerate(zip(boards, texts, strict=True))]
     for i, table in enumerate(tables):
         table["figures"] = [picture for picture in shown if picture.table == i]
     return _template().render(

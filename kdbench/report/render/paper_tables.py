@@ -51,12 +51,12 @@ def layouts(data: pd.DataFrame) -> list[Layout]:
     if (data["protocol"] == "twoview").all():
         two |= True
     same = data["teacher"].map(family) == data["student"].map(family)
-    found = [
+    everything = [
         Layout(SAME, "teacher and student of the same family", _tried(data[same & (top | ~two)])),
         Layout(CROSS, "teacher and student of different families", _tried(data[~same & (top | ~two)])),
         Layout(TWO, "methods that train on two views", _tried(data[top | two])),
     ]
-    return [layout for layout in found if len(layout.lines)]
+    return [layout for layout in everything if len(layout.lines)]
 
 
 def _tried(lines: pd.DataFrame) -> pd.DataFrame:
@@ -70,8 +70,8 @@ def _tried(lines: pd.DataFrame) -> pd.DataFrame:
 
 def family(model: str) -> str:
     """The leading letters of a model's name: resnet, wrn, vgg, mobilenetv, shufflenetv ..."""
-    found = re.match(r"[a-z]*", model.removeprefix("timm/"))
-    return found.group() if found else ""
+    letters = re.match(r"[a-z]*", model.removeprefix("timm/"))
+    return letters.group() if letters else ""
 
 
 def markdown(suite: str, layout: Layout, notes: Sequence[str], footer: Sequence[str]) -> str:
@@ -143,10 +143,10 @@ def _ordered(lines: pd.DataFrame) -> pd.DataFrame:
     """With the columns ``group`` and ``order``: the teacher, the plain student, then groups in papers' order."""
     places = {method: (group, i) for group, methods in GROUPS.items() for i, method in enumerate(methods)}
     places |= {method: ("", i) for i, method in enumerate(TOP)}
-    found = [places.get(method, (OTHER, 0)) for method in lines["method"]]
+    placed = [places.get(method, (OTHER, 0)) for method in lines["method"]]
     groups = ["", *GROUPS, OTHER]
-    order = [100 * groups.index(group) + i for group, i in found]
-    lines = lines.assign(group=[group for group, _ in found], order=order)
+    order = [100 * groups.index(group) + i for group, i in placed]
+    lines = lines.assign(group=[group for group, _ in placed], order=order)
     return lines.sort_values(["order", "label", "pair", "metric"], kind="stable")
 
 

@@ -52,15 +52,15 @@ def write(
     """
     data = reproduction.frame(suite, tables, curves)
     points = scatter.frame(data)
-    found = paper_tables.layouts(data)
+    layouts = paper_tables.layouts(data)
     names = _sources(data)
     drawn = pictures({FIGURE: CAPTION} if len(points) else {}, formats)
-    (folder / "reproduction.md").write_text(markdown(suite, data, names, found, drawn, footer), "utf-8")
+    (folder / "reproduction.md").write_text(markdown(suite, data, names, layouts, drawn, footer), "utf-8")
     whole = data.assign(suite=suite, provenance=" ".join(footer))
     (folder / "reproduction.csv").write_text(whole.to_csv(index=False, lineterminator="\n"), "utf-8")
     for name, kind in itertools.product(paper_tables.FILES, ("md", "tex", "csv")):
         (folder / f"{name}.{kind}").unlink(missing_ok=True)  # an earlier report's
-    for layout in found:
+    for layout in layouts:
         notes = [
             *reproduction.headline(layout.lines),
             *LEGEND,
@@ -144,22 +144,25 @@ def _verdict(cell: dict) -> str:
 
 
 def _notes(data: pd.DataFrame) -> list[str]:
-    """Teachers below the expected accuracy, remarks on published numbers, and reruns that others have told of."""
+    """Teachers below the expected accuracy, remarks on published numbers, and reruns that users reported."""
     lines = [WEAK.format(note) for note in sorted(set(data["note"]) - {""})]
     noted = _beside(data)[_beside(data)["remarks"] != ""].groupby("remarks")["printed"]
     lines += [f"{', '.join(values.unique())} {remark}." for remark, values in noted]
     again = data[(data["reruns"] != "") & (data["metric"] == "top1")].drop_duplicates(["pair", "label"])
-    told = [f"{row['label']} on {row['pair']}: {row['reruns']}" for row in again.to_dict("records")]
-    return [*lines, *(["Reruns told by users, not published: " + "; ".join(told) + "."] if told else [])]
+    reruns = [f"{row['label']} on {row['pair']}: {row['reruns']}" for row in again.to_dict("records")]
+    return [
+        *lines,
+        *(["Reruns reported by users, not published: " + "; ".join(reruns) + "."] if reruns else []),
+    ]
 
 
 def _sources(data: pd.DataFrame) -> dict[str, str]:
     """key -> full name of all sources in the frame."""
-    return published.sources(published.load(), {key for found in data["keys"] for key in found.split()})
+    return published.sources(published.load(), {key for texts in data["keys"] for key in texts.split()})
 
 
 def _cited(data: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
-    keys = {key for found in data["keys"] for key in found.split()}
+    keys = {key for texts in data["keys"] for key in texts.split()}
     return [f"[{key}] {name}" for key, name in names.items() if key in keys]
 
 
