@@ -1,4 +1,4 @@
-"""What runs keep of their predictions beside their row: results/<suite>.details/<cell_id>.npz."""
+"""The predictions that runs save: results/<suite>.details/<cell_id>.npz."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ CONDITIONS = ["dataset", "split", "recipe_id", "precision"]
 class Table:
     """The runs under one set of conditions.
 
-    dataset: its name, with the start of its images' hash where one name stands for several. precision: '' where the
+    dataset: its name, with the start of its images' hash where several data sets have one name. precision: '' where the
     rows do not say.
-    rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what
+    rows: one line per run and pair that it serves, with the columns of the store and ``label`` (method and what
     the user set), ``pair`` (teacher -> student) and those of `_timed`. set_aside: runs left
     out because newer ones of another version or other parameters carry the same label.
     setting: in words, what its runs' setting has otherwise than that of the suite's other tables; '' where there is

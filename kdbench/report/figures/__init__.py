@@ -55,7 +55,7 @@ def write(
     """Write all figures as <name>.csv (what is drawn) and a picture per format into ``folder``; name -> what it shows.
 
     A figure shows one table; names of figures of the appendix end in the table's slug (`order.slugs`). One without
-    data is not drawn. epochs: curves of all cells in long form. details: the folders that hold the cells' npz files.
+    data is not drawn. epochs: curves of all cells in long form. details: the folders of the cells' npz files.
     Sweeps, ablations and the similarity also write their table as <name>.md. Raises OSError.
     """
     captions = {}

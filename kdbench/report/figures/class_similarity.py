@@ -1,4 +1,4 @@
-"""Class by class, how alike student and teacher predict: cosines of their mean probability vectors, beside kd's.
+"""Class by class, how alike student and teacher predict: cosines of their mean probability vectors, with kd's.
 
 C classes; P [C, C] holds in row c a model's mean probability vector over the samples of class c. A student that keeps
 classes apart as its teacher does has a bright diagonal and, off it, no more than the teacher's own matrix shows.
@@ -37,8 +37,8 @@ SMALLEST = 0.06  # inches of a class whose number can be read beside the first m
 class Measured(NamedTuple):
     """What the details of runs say, for all tables.
 
-    runs: table, label, pair, seed and the `scalars`; the teacher's own stand under TEACHER. matrices: table, label,
-    class and one column a class: the cosines of student (line) with teacher (column), mean over seeds, then over
+    runs: table, label, pair, seed and the `scalars`; the teacher's own are under TEACHER. matrices: table, label,
+    class and one column per class: the cosines of student (line) with teacher (column), mean over seeds, then over
     the common pairs; the teacher's with itself under TEACHER.
     """
 
@@ -156,7 +156,7 @@ def _parts(runs: pd.DataFrame, scalar: str, board: Board) -> list[pd.DataFrame]:
 
 
 def _summary(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
-    """[match x label] each -> one line a label."""
+    """[match x label] each -> one line per label."""
     half = summary.half_width(differences.std(), differences.count())
     delta = differences.mean()
     columns = {"mean": scores.mean(), "std": scores.std(), "n": scores.count()}
@@ -172,26 +172,26 @@ def markdown(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> str:
     for table, rows in data[data["pair"] == ""].groupby("table", sort=False):
         other = rows[rows["measure"] == "other"].sort_values(["mean", "label"])["label"]
         order = [TEACHER, *(label for label in other if label != TEACHER)]
-        cells = {(str(row["label"]), str(row["measure"])): row for row in rows.to_dict("records")}
-        lines = [_line(label, cells, compared=label not in (baseline, TEACHER)) for label in order]
+        entries = {(str(row["label"]), str(row["measure"])): row for row in rows.to_dict("records")}
+        lines = [_line(label, entries, compared=label not in (baseline, TEACHER)) for label in order]
         parts += [f"## {table}", pipes.pipes(header, lines)]
     parts.append(
         "P: a model's mean probability vector over the samples of each class. Same class: mean cosine of the "
         "student's and the teacher's vector of a class. Other classes: mean cosine of the student's vector of one "
-        "class with the teacher's of another (smaller: classes are kept further apart). Off-diagonal mass: mean "
+        "class with the teacher's of another (smaller: classes are further apart). Off-diagonal mass: mean "
         "probability that the student gives to wrong classes. Mean ± std (n) over the common pairs, or over the "
         "seeds of the one pair."
     )
     return pipes.page("Student and teacher, class by class", parts, footer)
 
 
-def _line(label: str, cells: Mapping[tuple[str, str], Mapping], compared: bool) -> list[str]:
+def _line(label: str, entries: Mapping[tuple[str, str], Mapping], compared: bool) -> list[str]:
     texts = [label]
     for scalar, form in zip(SCALARS, (".4f", ".4f", ".2f"), strict=True):
-        cell = cells[label, scalar]
-        texts.append(pipes.spread(cell["mean"], cell["std"], cell["n"], form))
+        entry = entries[label, scalar]
+        texts.append(pipes.spread(entry["mean"], entry["std"], entry["n"], form))
         if scalar != "same":
-            gap = pipes.interval(cell["delta"], cell["low"], cell["high"], f"+{form}")
+            gap = pipes.interval(entry["delta"], entry["low"], entry["high"], f"+{form}")
             texts.append(gap if compared else "")
     return texts
 

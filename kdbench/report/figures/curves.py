@@ -1,4 +1,4 @@
-"""Accuracy and loss by epoch: mean and std over the seeds of each method, one panel a pair."""
+"""Accuracy and loss by epoch: mean and std over the seeds of each method, one panel per pair."""
 
 from __future__ import annotations
 

@@ -43,16 +43,18 @@ def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
     parts = []
     if board.over_pairs():
         name = f"mean over {len(board.table.pairs)} pairs"
-        dots = board.cells["delta"].unstack("label").loc[board.table.pairs, others]
+        dots = board.entries["delta"].unstack("label").loc[board.table.pairs, others]
         means = board.summary.loc[others, ["delta", "low", "high", "delta_n"]].copy()
-        counts = board.cells[["diverged", "n"]].groupby("label").sum().loc[others]
+        counts = board.entries[["diverged", "n"]].groupby("label").sum().loc[others]
         means["note"] = _notes(means["delta"], counts)
         parts.append(_panel(name, dots[means.index[means["delta"].notna()]], means))
     for pair in board.table.pairs:
-        cells = level(board.cells, "pair", pair).loc[others]
-        note = _notes(cells["delta"], cells).mask(cells["delta"].isna() & (cells["skipped"] != ""), "n/a")
+        entries = level(board.entries, "pair", pair).loc[others]
+        note = _notes(entries["delta"], entries).mask(
+            entries["delta"].isna() & (entries["skipped"] != ""), "n/a"
+        )
         seeds = level(differences, "pair", pair)
-        parts.append(_panel(pair, seeds.reindex(columns=others), cells.assign(note=note)))
+        parts.append(_panel(pair, seeds.reindex(columns=others), entries.assign(note=note)))
     parts = [part for part in parts if part["low"].notna().any()]
     whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
     return whole.assign(table=board.table.heading)[COLUMNS]

@@ -1,4 +1,4 @@
-"""Ours against published: a panel a pair, a point a method, the diagonal where both agree."""
+"""Ours against published: one panel per pair, one point per method, the diagonal where both agree."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def frame(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(points: pd.DataFrame, footer: Sequence[str]) -> Figure:
-    """The panels of the first table, as many as fit; labels are beside each, as far apart as a line, and a thin line
+    """The panels of the first table, as many as fit; labels are to the right of each, a line apart, and a thin line
     leads to the point."""
     heading = str(points["table"].iloc[0])
     panels = list(points[points["table"] == heading].groupby("pair"))

@@ -91,7 +91,7 @@ def fit(
 ) -> tuple[int, int, float]:
     """Squares in a row, rows, and a square's side (inches): the largest side for their number that the room allows.
 
-    edge: width beside the row; most: side at most; step: side -> height from one row to the next; spare: share of what
+    edge: width left of the row; most: side at most; step: side -> height from one row to the next; spare: share of what
     step adds to the side that the last row does not need.
     """
     for across in range(min(count, 4), MOST_ACROSS + 1):
@@ -113,7 +113,7 @@ def _foot(text: str) -> float:
 def left_out(shown: int, total: int, what: str, also: str = "") -> list[str]:
     """What a figure says that has no room for all; ``also``: where else they are."""
     has = "have" if also else "has"
-    said = f"The first {shown} of {total} {what} are drawn; {also}the .csv beside this figure {has} all."
+    said = f"The first {shown} of {total} {what} are drawn; {also}the .csv of this figure {has} all."
     return [said] if shown < total else []
 
 

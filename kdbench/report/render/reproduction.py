@@ -31,7 +31,7 @@ LEGEND = [
     "neither. A best epoch has a verdict where every epoch of ours after the last milestone was evaluated (else: no "
     "best epoch); an unknown or only probable rule is bracketed by our last and our best epoch.",
     "Rule: the epoch that is published: last, best (chosen on the test set) or unknown. "
-    "A range: sources contradict each other. Only numbers of this suite's protocol stand here. Papers often tune "
+    "A range: sources contradict each other. Only numbers of this suite's protocol are listed. Papers often tune "
     "parameters by pair; ours are the suite's.",
 ]
 WEAK = "† {}: another teacher than the literature's."
@@ -88,19 +88,24 @@ def markdown(
     """The headline, a table for each set of conditions, how to read it, reruns by others and sources."""
     parts = [f"# {suite}: {TITLE}", "\n".join(f"- {line}" for line in reproduction.headline(data))]
     header = "| pair | method | ours | best - last | published | rule | runs | Δ | verdict |"
-    for heading, lines in _beside(data).groupby("table", sort=False):
+    for heading, lines in _compared(data).groupby("table", sort=False):
         rows = [header, "|---|---|---:|---:|---:|---|---:|---:|---|"]
-        for cell in lines.to_dict("records"):
-            shown = [cell["pair"], cell["label"], paper_tables.ours(cell), _number(cell["inflation"], "+.2f")]
-            shown += [f"{cell['printed']} [{cell['keys']}]", cell["rule"], _number(cell["runs"], "g")]
+        for entry in lines.to_dict("records"):
+            shown = [
+                entry["pair"],
+                entry["label"],
+                paper_tables.ours(entry),
+                _number(entry["inflation"], "+.2f"),
+            ]
+            shown += [f"{entry['printed']} [{entry['keys']}]", entry["rule"], _number(entry["runs"], "g")]
             shown += [
-                _number(cell["delta"], "+.2f") if cell["verdict"] else paper_tables.NONE,
-                _verdict(cell),
+                _number(entry["delta"], "+.2f") if entry["verdict"] else paper_tables.NONE,
+                _verdict(entry),
             ]
             rows.append("| " + " | ".join(escape(text) for text in shown) + " |")
         parts += [f"## {heading}", "\n".join(rows)]
-    notes = [*_notes(data), *_cited(_beside(data), names)]
-    if len(_beside(data)):
+    notes = [*_notes(data), *_cited(_compared(data), names)]
+    if len(_compared(data)):
         parts += ["## How to read it", "\n".join(f"- {escape(line)}" for line in [*LEGEND, *notes])]
     if layouts:
         parts.append("As papers print it: " + ", ".join(f"[{x.title}]({x.name}.md)" for x in layouts) + ".")
@@ -111,7 +116,7 @@ def markdown(
 def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
     """The same for a terminal: for each pair and method ours, published, difference and verdict."""
     parts = [f"{suite}: {TITLE}", "\n".join(_wrap(line, width) for line in reproduction.headline(data))]
-    for heading, lines in _beside(data).groupby("table", sort=False):
+    for heading, lines in _compared(data).groupby("table", sort=False):
         head = _wrap(str(heading), width)
         parts.append(head + "\n" + "-" * max(map(len, head.split("\n"))))
         parts += [
@@ -122,31 +127,31 @@ def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
     return "\n\n".join([*parts, *(_wrap(line, width) for line in weak)]) + "\n"
 
 
-def _line(cell: dict) -> str:
-    """At most 80 columns; a long label stands on lines of its own."""
-    *above, label = textwrap.wrap(cell["label"], 18, subsequent_indent="  ")
-    delta = _number(cell["delta"], "+.2f") if cell["verdict"] else paper_tables.NONE
-    verdict = "not tested" if cell["why"] else _verdict(cell).replace(": no verdict", "")
-    line = f"  {label:<18}  {paper_tables.ours(cell):>18}  {cell['printed']:>11}  {delta:>6}  {verdict}"
+def _line(entry: dict) -> str:
+    """At most 80 columns; a long label has lines of its own."""
+    *above, label = textwrap.wrap(entry["label"], 18, subsequent_indent="  ")
+    delta = _number(entry["delta"], "+.2f") if entry["verdict"] else paper_tables.NONE
+    verdict = "not tested" if entry["why"] else _verdict(entry).replace(": no verdict", "")
+    line = f"  {label:<18}  {paper_tables.ours(entry):>18}  {entry['printed']:>11}  {delta:>6}  {verdict}"
     return "\n".join([*(f"  {part}" for part in above), line.rstrip()])
 
 
-def _beside(data: pd.DataFrame) -> pd.DataFrame:
-    """The lines where ours and a published number stand side by side, or ours was tried."""
+def _compared(data: pd.DataFrame) -> pd.DataFrame:
+    """The lines with ours and a published number, or where ours was tried."""
     tried = (data["n"] + data["diverged"] > 0) | (data["skipped"] > 0)
     return data[tried & (data["printed"] != "") & (data["metric"] == "top1") & (data["method"] != "teacher")]
 
 
-def _verdict(cell: dict) -> str:
-    if cell["why"]:
+def _verdict(entry: dict) -> str:
+    if entry["why"]:
         return "not comparable"
-    return (cell["verdict"] or paper_tables.NONE) + (" †" if cell["note"] else "")
+    return (entry["verdict"] or paper_tables.NONE) + (" †" if entry["note"] else "")
 
 
 def _notes(data: pd.DataFrame) -> list[str]:
     """Teachers below the expected accuracy, remarks on published numbers, and reruns that users reported."""
     lines = [WEAK.format(note) for note in sorted(set(data["note"]) - {""})]
-    noted = _beside(data)[_beside(data)["remarks"] != ""].groupby("remarks")["printed"]
+    noted = _compared(data)[_compared(data)["remarks"] != ""].groupby("remarks")["printed"]
     lines += [f"{', '.join(values.unique())} {remark}." for remark, values in noted]
     again = data[(data["reruns"] != "") & (data["metric"] == "top1")].drop_duplicates(["pair", "label"])
     reruns = [f"{row['label']} on {row['pair']}: {row['reruns']}" for row in again.to_dict("records")]
