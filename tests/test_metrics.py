@@ -121,7 +121,7 @@ def test_agreement_and_kl_by_a_loop(case):
     assert found["kl_teacher"] == pytest.approx(divergence / N, rel=1e-9)
 
 
-def test_fidelity_of_the_teacher_to_itself_and_the_direction_of_kl(case):
+def test_fidelity_to_itself_and_the_direction_of_kl(case):
     logits, _, teacher = case
     assert metrics.fidelity(teacher, teacher) == {"agree_teacher": 100.0, "kl_teacher": 0.0}
     forward = metrics.fidelity(logits, teacher)["kl_teacher"]

@@ -9,6 +9,7 @@ from kdbench.report.leaderboard import Board
 from kdbench.report.tables import ARROW, Table
 from kdbench.results.statistics import summary as stats
 from kdbench.results.statistics.power import MOST, needed
+from kdbench.teachers.expected import falls_short
 
 BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
 UNKNOWN = "the rows do not hold the seconds of the teacher and of the data, or the teacher's outputs came from a cache."
@@ -289,7 +290,8 @@ def _machines(table: Table) -> list[str]:
 def weak_teachers(table: Table) -> dict[str, str]:
     """pair -> what is to be said of its teacher, where it is below the accuracy that the suite expects."""
     known = table.rows.dropna(subset=["teacher_top1", "teacher_expected"])
-    weak = known[known["teacher_top1"] < known["teacher_expected"]].drop_duplicates("pair", keep="last")
+    short = falls_short(known["teacher_top1"], known["teacher_expected"])
+    weak = known[short].drop_duplicates("pair", keep="last")
     return {
         str(pair): f"{WEAK} teacher {str(pair).split(ARROW)[0]} reaches {top1:.2f}, the suite expects "
         f"{expected:.2f}: do not compare with published numbers."

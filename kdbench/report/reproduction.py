@@ -20,8 +20,8 @@ from kdbench.results import published
 from kdbench.results.published import Name, Number, Published
 from kdbench.results.statistics import summary
 from kdbench.results.statistics.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
+from kdbench.teachers.expected import falls_short
 
-SLACK = 0.05  # points by which a teacher may miss the expected accuracy
 VERDICTS = AGREES, DIFFERS, UNDECIDED
 SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
 NO_NOISE = "no two runs: no verdict"  # of any cell of the table
@@ -202,7 +202,7 @@ def _told(number: Number) -> str:
 
 def _weak_teacher(cell: Mapping) -> str:
     reached, expected = cell["teacher_top1"], cell["teacher_expected"]
-    if not reached < expected - SLACK:  # NaN: not known
+    if not falls_short(reached, expected):
         return ""
     return f"teacher {cell['teacher']} reaches {reached:.2f}, expected {expected:.2f}"
 

@@ -263,7 +263,7 @@ def locate_teacher(session: Session, name: str) -> Teacher | None:
         path = find_file(name, session.weights)
     else:
         own = pretrained_path(session, name) or trained_path(session, name)
-        path = catalog.chosen(session.paths.work, dataset.name, name, model, session.data_id) or own
+        path = catalog.assigned_file(session.paths.work, dataset.name, name, model, session.data_id) or own
     if not path.is_file():
         return None
     expected = session.suite.teachers[name].top1 if name in session.suite.teachers else None
@@ -271,10 +271,12 @@ def locate_teacher(session: Session, name: str) -> Teacher | None:
 
 
 def _remark(session: Session, name: str) -> str:
-    """What `kdbench.teachers.catalog.remark` says, where the user did not give the weights."""
+    """What `kdbench.teachers.catalog.data_remark` says, where the user did not give the weights."""
     model, data = session.suite.model(name), session.suite.dataset
     return (
-        "" if session.weights else catalog.remark(session.paths.work, data.name, name, model, session.data_id)
+        ""
+        if session.weights
+        else catalog.data_remark(session.paths.work, data.name, name, model, session.data_id)
     )
 
 

@@ -26,7 +26,7 @@ from kdbench.metrics import top_k
 from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
-from kdbench.teachers.weights import teacher_logits
+from kdbench.teachers.accuracy import teacher_logits
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
 from kdbench.train.checkpoint import checkpoint_path, resumable

@@ -28,6 +28,7 @@ from kdbench.plan.cells import Pair, recipe_id
 from kdbench.results import store
 from kdbench.suites.schema import View
 from kdbench.utils import fresh_process
+from kdbench.utils.memory import peak_mb
 from tests.support.cli_process import kdbench
 from tests.support.scenarios import hex12
 from tests.support.tiny import make
@@ -234,8 +235,8 @@ def test_help_imports_no_heavy_library():
 def test_a_fresh_process_has_its_own_peak():
     """1 GiB that this process holds is not counted."""
     ballast = np.ones(2**27)
-    assert fresh_process.peak_mb(torch.device("cpu")) > ballast.nbytes / 2**20
-    assert 50 < fresh_process.call(fresh_process.peak_mb, torch.device("cpu")) < 1024
+    assert peak_mb(torch.device("cpu")) > ballast.nbytes / 2**20
+    assert 50 < fresh_process.call(peak_mb, torch.device("cpu")) < 1024
 
 
 # --- hours ---

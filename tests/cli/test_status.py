@@ -255,7 +255,7 @@ def test_teachers_lists_what_was_imported_beside_what_a_run_takes(lab):
     ):
         path = catalog.folder(session.paths.work) / f"{name}-imported.safetensors"
         save_weights(path, state)
-        catalog.choose(session.paths.work, "tiny", name, spec[name], path, session.data_id)
+        catalog.assign(session.paths.work, "tiny", name, spec[name], path, session.data_id)
     options = {"suite": str(lab.suite_file()), "data_dir": lab.data, "results": folder, "device": "cpu"}
     lines = status.teachers(options).splitlines()[1:-1]
     assert [line.split()[:2] for line in lines[0::2] if line[0] == "*"] == [
