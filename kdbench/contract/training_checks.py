@@ -37,11 +37,12 @@ from kdbench.metrics import top_k
 from kdbench.models import Net, count_parameters
 from kdbench.models.cifar import base
 from kdbench.plan.cells import Cell
-from kdbench.results import store
+from kdbench.results.schema import members
 from kdbench.suites import Pair
 from kdbench.train.cohort import Cohort
 from kdbench.train.job import Result
 from kdbench.utils.state_dicts import weights_digest
+from kdbench.utils.status import Status
 
 CHANCE = 100 / CLASSES
 LEARNT = (
@@ -67,7 +68,7 @@ class Lab:
         """Method -> its result in the cohort of all, on the first pair that it does not skip."""
         planned = [name for name in self.names if self.unplanned(name) is None]
         results = self.rig.train(self.rig.cells(planned, PAIRS[0]), "together")
-        again = [name for name, result in results.items() if result.row["status"] == "skipped"]
+        again = [name for name, result in results.items() if result.row["status"] == Status.SKIPPED]
         if again:
             second = self.rig.train(self.rig.cells(["ce", "kd", *again], PAIRS[1]), "together again")
             results |= {name: second[name] for name in again}
@@ -139,7 +140,7 @@ def trained(subject: Subject) -> Result:
     require(reason is None, f"no cell can be planned: {reason}")
     result = subject.lab.together[subject.name]
     status, error = result.row["status"], result.row["error"]
-    require(status == "ok", f"the cell ended as {status}: {error}")
+    require(status == Status.OK, f"the cell ended as {status}: {error}")
     return result
 
 
@@ -181,7 +182,7 @@ def check_phases(subject: Subject) -> None:
             subject.lab.across(subject.name, threshold, stops) for stops in ((), (STEPS // 2, 2 * STEPS + 1))
         )
         status, error = whole.row["status"], whole.row["error"]
-        require(status == "ok", f"across batch.epoch {threshold:g} the cell ended as {status}: {error}")
+        require(status == Status.OK, f"across batch.epoch {threshold:g} the cell ended as {status}: {error}")
         gap = same(whole, stopped)
         require(gap is None, f"interrupted and not, across batch.epoch {threshold:g}: {gap}")
 
@@ -228,7 +229,7 @@ def check_row(subject: Subject) -> None:
     row, method = result.row, subject.method
     absent = [] if method.needs.teacher else ["agree_teacher", "kl_teacher", "teacher_s"]
     absent += ["train_top1"] if overrides(method, "predict") else []  # the own head is not what is deployed
-    empty = [c for c in store.OUTCOME + store.COST if (row.get(c) is None) != (c in absent)]
+    empty = [c for c in members("outcome") + members("cost") if (row.get(c) is None) != (c in absent)]
     require(not empty, f"wrongly filled or empty: {', '.join(empty)}")
     require(row["epochs_done"] == EPOCHS, f"epochs_done is {row['epochs_done']} of {EPOCHS}")
     bare = count_parameters(

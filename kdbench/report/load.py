@@ -10,6 +10,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.results import store
+from kdbench.utils.status import DONE, Status
 
 Results = str | Path | Sequence[str | Path]  # folders of results, or .csv files
 
@@ -88,6 +89,6 @@ def _by_start(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _first_ok(records: pd.DataFrame) -> pd.DataFrame:
     """One record a cell: the first ok one, else the first diverged or skipped one, else the first."""
-    standing = records["status"].map({"ok": 0, **dict.fromkeys(store.DONE[1:], 1)}).fillna(2)
+    standing = records["status"].map({**dict.fromkeys(DONE, 1), Status.OK: 0}).fillna(2)
     order = _by_start(records.assign(_standing=standing)).sort_values("_standing", kind="stable")
     return order.drop_duplicates("cell_id").drop(columns="_standing")

@@ -21,6 +21,7 @@ from kdbench.results.published import Name, Number, Published
 from kdbench.results.statistics import summary
 from kdbench.results.statistics.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
 from kdbench.teachers.expected import falls_short
+from kdbench.utils.status import Status
 
 VERDICTS = AGREES, DIFFERS, UNDECIDED
 SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
@@ -103,7 +104,9 @@ def _cells(table: Table, whole: frozenset[str]) -> list[dict]:
     """For every pair, label and metric: what our runs reached. ``whole``: see `evaluated`."""
     rows = table.rows
     keys = [rows["pair"], rows["label"]]
-    counts = pd.DataFrame({s: (rows["status"] == s).groupby(keys).sum() for s in ("diverged", "skipped")})
+    counts = pd.DataFrame(
+        {s.value: (rows["status"] == s).groupby(keys).sum() for s in (Status.DIVERGED, Status.SKIPPED)}
+    )
     teachers = rows.groupby(["pair", "label"])[["teacher_top1", "teacher_expected"]].last()
     cells = counts.join(teachers).reset_index()
     pairs, settings = rows[PAIR].drop_duplicates("pair"), rows[SETTING].drop_duplicates("label")

@@ -21,24 +21,12 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.results import lines, values
-from kdbench.results.schema import (
-    AIDS,
-    COLUMNS,
-    COST,
-    CURVE_COLUMNS,
-    DONE,
-    IDENTITY,
-    NEEDED,
-    OUTCOME,
-    PROVENANCE,
-    SCHEMA,
-    TEXT,
-)
+from kdbench.results.schema import COLUMNS, CURVE_COLUMNS, NEEDED, SCHEMA, TEXT
+from kdbench.utils.status import DONE
 
 __all__ = [
-    "AIDS", "COLUMNS", "COST", "CURVE_COLUMNS", "DONE", "IDENTITY", "NEEDED", "OUTCOME", "PROVENANCE", "SCHEMA", "TEXT",
-    "append", "check_folder", "check_writable", "curves_of", "encode", "file_of", "load", "read", "records",
-    "schema_of", "suites",
+    "COLUMNS", "CURVE_COLUMNS", "NEEDED", "SCHEMA", "TEXT", "append", "check_folder", "check_writable",
+    "curves_of", "encode", "file_of", "load", "read", "records", "schema_of", "suites",
 ]  # fmt: skip
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]

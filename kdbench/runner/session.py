@@ -24,6 +24,7 @@ from kdbench.teachers.weights import Teacher, find_file, open_teacher
 from kdbench.train.checkpoint import resumable
 from kdbench.utils.environment import choose_device
 from kdbench.utils.precision import check as check_fast_paths
+from kdbench.utils.status import DONE
 
 Say = Callable[[str], None]
 
@@ -303,7 +304,7 @@ def records_of(session: Session, cells: Iterable[Cell]) -> pd.DataFrame:
 
 def done_ids(records: pd.DataFrame) -> set[str]:
     """Ids of the cells that need not be trained again."""
-    return set(records.loc[records["status"].isin(store.DONE), "cell_id"])
+    return set(records.loc[records["status"].isin(DONE), "cell_id"])
 
 
 def positions(work: Path, cells: Iterable[Cell]) -> dict[str, Position]:

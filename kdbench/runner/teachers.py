@@ -19,6 +19,7 @@ from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils import locks
 from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 
 def ensure_teacher(session: Session, name: str, progress: Progress, train: bool = False) -> bool:
@@ -59,7 +60,7 @@ def _train(session: Session, name: str, progress: Progress) -> bool:
             ) from error
         if stopped:
             return False
-        if result.row["status"] != "ok":
+        if result.row["status"] != Status.OK:
             raise KdbenchError(f"the teacher {name} could not be trained: {result.row['error']}")
         try:
             save_weights(path, result.student)

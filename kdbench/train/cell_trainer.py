@@ -35,6 +35,7 @@ from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
+from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
@@ -85,7 +86,7 @@ class Trainee:
         self.passes = passes(self.method.needs, cell.recipe)
         self.needs = union(self.passes)  # the passes' views, in their order
         self.min_batch = max(2, self.method.min_batch)  # BatchNorm cannot train on a single sample
-        self.outcome: tuple[str, str] | None = None
+        self.outcome: tuple[Status, str] | None = None
         self.epoch, self.step_in_epoch, self.seen = 0, 0, 0
         self.sums: dict[str, Tensor] = {}
         self.curves: list[tuple[int, str, float]] = []
@@ -95,7 +96,7 @@ class Trainee:
         self.streams = Streams(stream("cell", cell.split_id, cell.seed, cell.student), device)
         self.net = net
         if reason := skip_reason(self.method, context):
-            self.outcome = ("skipped", reason)
+            self.outcome = (Status.SKIPPED, reason)
             return
         with self.streams.active():
             self.modules = self.method.build(context)
@@ -186,7 +187,7 @@ class Trainee:
         self.sums, self.seen = {}, 0
         loss = means.get("loss", float("nan"))
         if not torch.isfinite(torch.tensor(loss)):
-            self.outcome = ("diverged", f"the training loss became {loss} in epoch {self.epoch}")
+            self.outcome = (Status.DIVERGED, f"the training loss became {loss} in epoch {self.epoch}")
 
     def predict(self, images: Tensor) -> Tensor:
         """The deployed student's logits on ``images`` in 0..1."""

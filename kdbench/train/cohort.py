@@ -37,6 +37,7 @@ from kdbench.train.teacher_outputs import SharedTeacher, open_cache
 from kdbench.utils.files import write_atomic
 from kdbench.utils.precision import tensor_cores
 from kdbench.utils.state_dicts import save_state
+from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
@@ -247,7 +248,7 @@ class Cohort:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            trainee.outcome = ("error", self._explain(trainee.cell, what, error))
+            trainee.outcome = (Status.ERROR, self._explain(trainee.cell, what, error))
 
     def _explain(self, cell: Cell, what: str, error: Exception) -> str:
         if isinstance(error, KdbenchError):
@@ -275,8 +276,8 @@ class Cohort:
         trainee = next((t for t in self.trainees if t.cell is cell), None)
         cohort: dict[str, Any] = {"cohort_size": len(self.job.cells)}
         if trainee is None:
-            return Result(cell, {"status": "error", "error": self.failures[cell.id], **cohort})
-        if trainee.outcome is None or trainee.outcome[0] != "skipped":
+            return Result(cell, {"status": Status.ERROR, "error": self.failures[cell.id], **cohort})
+        if trainee.outcome is None or trainee.outcome[0] != Status.SKIPPED:
             cohort |= self._shared_seconds(trainee)
         logits = self.students_eval.get(cell.id)
         return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)
