@@ -102,7 +102,7 @@ class Views:
 
     @property
     def logits(self) -> Tensor:
-        """[B, C]"""
+        """[B, C]."""
         return self._outputs[self._view].logits
 
     @property
@@ -250,12 +250,18 @@ class Method:
     def prepare(
         self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: nn.Module
     ) -> None:
-        """One pass, no gradient, over the unaugmented train set with teacher outputs; ``teacher_batches`` can be
-        iterated again. Called once after `build`, only where overridden."""
+        """Iterate over the unaugmented train set with teacher outputs, without gradients, before training.
+
+        ``teacher_batches`` can be iterated again. Called once after `build`, only where overridden.
+        """
 
     def loss(self, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module) -> Terms:
-        """name -> scalar tensor, already weighted; the harness sums and back-propagates them. The same names in every
-        phase. Names that begin with ``_`` are not summed: they are detached and handed to `update`. Pure."""
+        """Return name -> scalar tensor, already weighted; the harness sums and back-propagates them.
+
+        The names are the same in every phase. Terms whose names begin with ``_`` are not summed: they are
+        detached and passed to `update`. Pure: state belongs into ``modules`` and
+        changes in `update`.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define loss(batch, student, teacher, modules)")
 
     def update(

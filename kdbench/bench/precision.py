@@ -70,8 +70,11 @@ def paired(both: dict[str, Table]) -> pd.DataFrame:
 
 
 def summary(pairs: pd.DataFrame) -> pd.DataFrame:
-    """By pair and label: mean and std (ddof 1) of each precision, the mean paired difference bf16 - fp32 with its 95 %
-    t-interval, the smallest true difference that this n would show, and whether the interval leaves out 0."""
+    """Summarise accuracies per pair and label.
+
+    Columns: mean and std (ddof 1) of each precision, the mean paired difference bf16 - fp32 with its 95 %
+    t-interval, the smallest true difference that this n would show, and whether the interval leaves out 0.
+    """
     rows = []
     for (pair, label), group in pairs.groupby(["pair", "label"]):
         differences = group["bf16"] - group["fp32"]

@@ -33,6 +33,7 @@ def together(*options: Decorator) -> Decorator:
 
 
 def suite(default: str = "digits") -> Decorator:
+    """Build the option --suite."""
     return click.option("--suite", default=default, show_default=True, help="A suite's name or a .toml file.")
 
 

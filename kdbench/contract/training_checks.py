@@ -61,6 +61,7 @@ class Lab:
 
     @cached_property
     def rig(self) -> Rig:
+        """The toy suite in which all methods are trained."""
         return Rig(Path(self._folder.name), MODELS, PAIRS)
 
     @cached_property

@@ -182,6 +182,7 @@ class Streamed:
     def epoch(
         self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
     ) -> Iterator[Fed]:
+        """Yield the batches of an epoch, as `Feed.epoch` says; images are decoded by worker processes."""
         order, draws = choices(views, where, len(self), (self.samples.size,) * 2)
         rest = order[first_step * batch_size :]
         batches = self._batches(Pictures(self.samples, rest, views, draws), batch_size)
@@ -189,6 +190,7 @@ class Streamed:
             yield Fed(rows, index, self.targets[index], images, taken(draws, rows))
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the whole set in its order, as `Feed.plain` says."""
         pictures = Pictures(self.samples, torch.arange(len(self)), {"plain": View()}, {"plain": {}})
         for index, images in self._batches(pictures, batch_size):
             yield index, self.targets[index], images["plain"]

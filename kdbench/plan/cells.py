@@ -87,6 +87,7 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
+        """The cell's id: the hash of its `identity`."""
         return digest(self.identity())
 
 

@@ -217,7 +217,7 @@ def _unequal(board: Board) -> list[str]:
 
 
 def _where(cells: pd.DataFrame, pairs: pd.Series) -> str:
-    """'dkd on A -> B, C -> D; kd on A -> B'"""
+    """List the pairs of each label: 'dkd on A -> B, C -> D; kd on A -> B'."""
     by_label = pairs.groupby(cells["label"]).agg(", ".join)
     return "; ".join(f"{label} on {on}" for label, on in by_label.items())
 

@@ -191,13 +191,13 @@ def _summary(ours: Ours) -> dict[str, float]:
 
 
 def _remarks(found: Published) -> str:
-    """'[CTKD] rule probably best: ...'"""
+    """Join the sources' notes: '[CTKD] rule probably best: ...'."""
     noted = (f"[{' '.join(number.keys)}] {note}" for number in found.numbers for note in number.notes)
     return "; ".join(dict.fromkeys(noted))
 
 
 def _told(number: Number) -> str:
-    """'75.51 ± 0.18 last, 5 runs [CRD]'"""
+    """Describe a number and its sources: '75.51 ± 0.18 last, 5 runs [CRD]'."""
     spread = "" if math.isnan(number.std) else f" ± {number.std:g}"
     runs = "" if math.isnan(number.runs) else f", {number.runs:g} run{'s' * (number.runs > 1)}"
     return f"{number.value:g}{spread} {number.rule_said}{runs} [{' '.join(number.keys)}]"

@@ -37,6 +37,7 @@ class Ours(NamedTuple):
 
     @property
     def n(self) -> int:
+        """The number of runs."""
         return len(self.last)
 
     def by(self, rule: str) -> tuple[float, ...]:

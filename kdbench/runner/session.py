@@ -38,26 +38,32 @@ class Paths:
 
     @property
     def rows(self) -> Path:
+        """The rows, a CSV file."""
         return self.results / f"{self.suite}.csv"
 
     @property
     def curves(self) -> Path:
+        """The training curves, a CSV file."""
         return self.results / f"{self.suite}.curves.csv"
 
     @property
     def details(self) -> Path:
+        """The folder of predictions' details."""
         return self.results / f"{self.suite}.details"
 
     @property
     def work(self) -> Path:
+        """The folder of checkpoints, teachers and locks."""
         return self.results / ".work"
 
     @property
     def locks(self) -> Path:
+        """The folder of locks."""
         return self.work / "locks"
 
     @property
     def students(self) -> Path:
+        """The folder of trained students' weights."""
         return self.work / "students"
 
 
@@ -108,6 +114,7 @@ class Session:
         return list(matrix.values())
 
     def needed_teachers(self) -> list[str]:
+        """List the teachers of the pairs; none if no method needs one."""
         if not any(registry.get(name).needs.teacher for name in self.methods):
             return []
         return list(dict.fromkeys(pair.teacher for pair in self.pairs))
@@ -244,6 +251,7 @@ def teacher_cell(session: Session, name: str) -> Cell:
 
 
 def trained_path(session: Session, name: str) -> Path:
+    """Return where the weights of a teacher that is trained here are saved."""
     return catalog.folder(session.paths.work) / f"{name}-{teacher_cell(session, name).id}.safetensors"
 
 
@@ -298,6 +306,7 @@ def teacher_lines(session: Session) -> list[str]:
 
 
 def records_of(session: Session, cells: Iterable[Cell]) -> pd.DataFrame:
+    """Read the records of these cells."""
     records = store.records(store.read(session.paths.rows))
     return records[records["cell_id"].isin([cell.id for cell in cells])]
 

@@ -46,6 +46,7 @@ class Run:
 
     @property
     def total(self) -> Tensor:
+        """The sum of all terms."""
         return torch.stack(list(self.terms.values())).sum()
 
 
