@@ -13,24 +13,10 @@ TAGGED = ("[[pairs]]", '[teachers.teacher]\ntop1 = 60.0\npretrained = "resnet18.
 
 
 @pytest.fixture
-def spec(lab):
-    return lab.suite.models["teacher"]
-
-
-@pytest.fixture
-def state(lab):
-    return lab.teacher.net(lab.suite.dataset).model.state_dict()
-
-
-@pytest.fixture
-def heard():
-    return []
-
-
-@pytest.fixture
-def hub(monkeypatch, spec):
+def hub(monkeypatch, lab):
     """A fake of timm's hub: a dict tag -> weights, and the list of requested tags."""
     weights, requested, create = {}, [], timm.create_model
+    spec = lab.suite.models["teacher"]
 
     def answer(name, pretrained=False, **kwargs):
         if not pretrained:
@@ -46,13 +32,13 @@ def hub(monkeypatch, spec):
     return weights, requested
 
 
-def test_a_teacher_with_a_tag_is_fetched_once_and_not_trained(lab, hub, state, heard):
+def test_a_teacher_with_a_tag_is_fetched_once_and_not_trained(lab, hub, teacher_state, messages):
     weights, requested = hub
-    weights["resnet18.tv_in1k"] = state
-    session = lab.prepare(TAGGED, say=heard.append)
+    weights["resnet18.tv_in1k"] = teacher_state
+    session = lab.prepare(TAGGED, say=messages.append)
     assert session.teachers == {}
     assert ensure_teacher(session, "teacher", Progress())
-    assert heard == ["fetching the teacher teacher: resnet18.tv_in1k from timm"]
+    assert messages == ["fetching the teacher teacher: resnet18.tv_in1k from timm"]
     found = session.teachers["teacher"]
     assert (found.id, found.expected) == (lab.teacher.id, 60.0)
     assert found.path.name == "teacher-resnet18.tv_in1k.safetensors"
@@ -83,8 +69,8 @@ def test_an_unknown_tag_is_an_error_with_the_nearest(lab, hub):
     assert hub[1] == []
 
 
-def test_a_teacher_with_a_tag_that_the_user_trains_is_used(lab, hub, state):
-    hub[0]["resnet18.tv_in1k"] = state
+def test_a_teacher_with_a_tag_that_the_user_trains_is_used(lab, hub, teacher_state):
+    hub[0]["resnet18.tv_in1k"] = teacher_state
     assert ensure_teacher(lab.prepare(TAGGED), "teacher", Progress(), train=True)
     assert hub[1] == []
     found = lab.prepare(TAGGED).teachers["teacher"]

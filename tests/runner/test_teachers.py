@@ -22,19 +22,9 @@ TWO = (
 TRAIN = ["teachers", "train", "--suite", "tiny.toml", "--data-dir", "data", "--device", "cpu"]
 
 
-@pytest.fixture
-def state(lab):
-    return lab.teacher.net(lab.suite.dataset).model.state_dict()
-
-
-@pytest.fixture
-def heard():
-    return []
-
-
-def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab, heard):
+def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab, messages):
     recipe = ("[[pairs]]", "[teacher_recipe]\nepochs = 1\nlr = 0.02\n[[pairs]]")
-    session = lab.prepare(recipe, say=heard.append)
+    session = lab.prepare(recipe, say=messages.append)
     assert session.teachers == {}
     assert ensure_teacher(session, "teacher", Progress())
     cell = teacher_cell(session, "teacher")
@@ -43,11 +33,11 @@ def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab, heard):
     assert path.is_file()
     assert path.parent == lab.folder / "results" / ".work" / "teachers"
     before = path.read_bytes()
-    again = lab.prepare(recipe, say=heard.append)
+    again = lab.prepare(recipe, say=messages.append)
     assert again.teachers["teacher"].id == session.teachers["teacher"].id
     assert ensure_teacher(again, "teacher", Progress())
     assert path.read_bytes() == before
-    assert [text for text in heard if "training the teacher" in text] == [
+    assert [text for text in messages if "training the teacher" in text] == [
         "training the teacher teacher for 1 epochs"
     ]
     assert list((lab.folder / "results" / ".work").glob("*.pt")) == []  # the checkpoint is gone
@@ -63,10 +53,10 @@ def test_a_suite_named_like_a_shipped_one_has_its_own_recipe(lab):
     assert teacher_cell(session, "teacher").recipe == session.suite.recipe
 
 
-def test_the_users_weights_go_before_those_trained_here(lab, state):
+def test_the_users_weights_go_before_those_trained_here(lab, teacher_state):
     folder = lab.folder / "given"
     folder.mkdir()
-    torch.save(state, folder / "teacher.pth")
+    torch.save(teacher_state, folder / "teacher.pth")
     session = lab.prepare(teacher_weights=folder)
     assert session.teachers["teacher"].path == folder / "teacher.pth"
     assert locate_teacher(session, "teacher").id == lab.teacher.id
@@ -75,24 +65,24 @@ def test_the_users_weights_go_before_those_trained_here(lab, state):
 
 
 @pytest.mark.parametrize(("expected", "warned"), [(99.5, True), (0.0, False)])
-def test_a_teacher_weaker_than_expected_is_a_warning(lab, state, heard, expected, warned):
+def test_a_teacher_weaker_than_expected_is_a_warning(lab, teacher_state, messages, expected, warned):
     folder = lab.folder / "given"
     folder.mkdir()
-    torch.save(state, folder / "teacher.pth")
+    torch.save(teacher_state, folder / "teacher.pth")
     claim = ("[[pairs]]", f"[teachers.teacher]\ntop1 = {expected}\n[[pairs]]")
-    session = lab.prepare(claim, teacher_weights=folder, say=heard.append)
+    session = lab.prepare(claim, teacher_weights=folder, say=messages.append)
     announce_teacher(session, "teacher")
     top1 = accuracy(session, session.teachers["teacher"])
-    assert heard[:2] == [
+    assert messages[:2] == [
         f"teacher teacher is {folder / 'teacher.pth'}",
         f"teacher teacher ({lab.teacher.id}) reaches {top1:.2f} % top-1 on test (expected {expected:.2f})",
     ]
     assert session.teacher_top1 == {"teacher": top1}
-    assert len(heard) == (3 if warned else 2)
+    assert len(messages) == (3 if warned else 2)
     if warned:
         assert (
             f"WARNING: the suite expects 99.50 % of teacher; this teacher is {99.5 - top1:.2f} points"
-            in heard[2]
+            in messages[2]
         )
 
 
@@ -107,14 +97,17 @@ def test_a_teacher_that_exceeds_the_memory_is_an_error(lab, monkeypatch):
         ensure_teacher(lab.prepare(), "teacher", Progress())
 
 
-def test_a_run_says_which_weights_of_a_file_are_used(lab, state, heard):
+def test_a_run_says_which_weights_of_a_file_are_used(lab, teacher_state, messages):
     folder = lab.folder / "given"
     folder.mkdir()
-    torch.save({"state_dict": {k: v + 1 for k, v in state.items()}, "ema": state}, folder / "teacher.pth")
-    session = lab.prepare(teacher_weights=folder, say=heard.append)
+    torch.save(
+        {"state_dict": {k: v + 1 for k, v in teacher_state.items()}, "ema": teacher_state},
+        folder / "teacher.pth",
+    )
+    session = lab.prepare(teacher_weights=folder, say=messages.append)
     assert session.teachers["teacher"].id == lab.teacher.id
     announce_teacher(session, "teacher")
-    assert f"{folder / 'teacher.pth'}: the averaged (EMA) weights under 'ema' are used" in heard
+    assert f"{folder / 'teacher.pth'}: the averaged (EMA) weights under 'ema' are used" in messages
 
 
 def saved(lab, results="results"):

@@ -17,11 +17,6 @@ def spec(lab):
     return lab.suite.models["teacher"]
 
 
-@pytest.fixture
-def state(lab):
-    return lab.teacher.net(lab.suite.dataset).model.state_dict()
-
-
 def opened(lab, path, name="teacher", expected=None):
     return teachers.open_teacher(name, lab.suite.models["teacher"], path, lab.suite.dataset, expected)
 
@@ -58,8 +53,8 @@ def test_a_folder_that_is_none_is_an_error(tmp_path, kind):
 # --- what does not fit ---
 
 
-def test_a_missing_key_is_named(lab, tmp_path, state):
-    partial = {k: v for k, v in state.items() if not k.startswith("fc")}
+def test_a_missing_key_is_named(lab, tmp_path, teacher_state):
+    partial = {k: v for k, v in teacher_state.items() if not k.startswith("fc")}
     torch.save(partial, tmp_path / "t.pth")
     with pytest.raises(KdbenchError) as caught:
         opened(lab, tmp_path / "t.pth")
@@ -68,16 +63,16 @@ def test_a_missing_key_is_named(lab, tmp_path, state):
     )
 
 
-def test_an_unknown_key_is_named(lab, tmp_path, state):
-    torch.save({**state, "head.weight": torch.ones(1)}, tmp_path / "t.pth")
+def test_an_unknown_key_is_named(lab, tmp_path, teacher_state):
+    torch.save({**teacher_state, "head.weight": torch.ones(1)}, tmp_path / "t.pth")
     with pytest.raises(
         KdbenchError, match=r"t\.pth does not fit teacher: it has the unknown head\.weight; is it"
     ):
         opened(lab, tmp_path / "t.pth")
 
 
-def test_another_shape_is_named_with_both_shapes(lab, tmp_path, state):
-    torch.save({**state, "fc.weight": torch.ones(100, 16)}, tmp_path / "t.pth")
+def test_another_shape_is_named_with_both_shapes(lab, tmp_path, teacher_state):
+    torch.save({**teacher_state, "fc.weight": torch.ones(100, 16)}, tmp_path / "t.pth")
     with pytest.raises(
         KdbenchError, match=r"differs in shape: fc\.weight is \(100, 16\) instead of \(4, 16\)"
     ):
@@ -92,18 +87,18 @@ def test_another_architecture_names_three_and_counts_the_rest(lab, tmp_path):
         opened(lab, tmp_path / "t.pth")
 
 
-def test_counters_of_old_checkpoints_may_be_missing(lab, tmp_path, state):
+def test_counters_of_old_checkpoints_may_be_missing(lab, tmp_path, teacher_state):
     """num_batches_tracked came with torch 0.4; it changes nothing in eval mode, and not the hash."""
-    counted = {k: v + 7 if k.endswith("num_batches_tracked") else v for k, v in state.items()}
-    bare = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    counted = {k: v + 7 if k.endswith("num_batches_tracked") else v for k, v in teacher_state.items()}
+    bare = {k: v for k, v in teacher_state.items() if not k.endswith("num_batches_tracked")}
     assert len(bare) < len(counted)
     torch.save(counted, tmp_path / "a.pth")
     torch.save(bare, tmp_path / "b.pth")
     assert opened(lab, tmp_path / "a.pth").id == opened(lab, tmp_path / "b.pth").id == lab.teacher.id
 
 
-def test_the_prefix_of_dataparallel_is_removed(lab, tmp_path, state):
-    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "t.pth")
+def test_the_prefix_of_dataparallel_is_removed(lab, tmp_path, teacher_state):
+    torch.save({"model": {f"module.{k}": v for k, v in teacher_state.items()}}, tmp_path / "t.pth")
     assert opened(lab, tmp_path / "t.pth").id == lab.teacher.id
 
 
@@ -120,33 +115,35 @@ def test_fill_loads_every_value(lab, spec, tmp_path):
 # --- the hash ---
 
 
-def test_the_id_is_that_of_the_content_not_of_the_file(lab, tmp_path, state):
-    torch.save({"state_dict": state, "epoch": 240}, tmp_path / "a.pth")
-    save_weights(tmp_path / "b.safetensors", dict(reversed(state.items())))
+def test_the_id_is_that_of_the_content_not_of_the_file(lab, tmp_path, teacher_state):
+    torch.save({"state_dict": teacher_state, "epoch": 240}, tmp_path / "a.pth")
+    save_weights(tmp_path / "b.safetensors", dict(reversed(teacher_state.items())))
     ids = {opened(lab, tmp_path / "a.pth").id, opened(lab, tmp_path / "b.safetensors", "other", 70.0).id}
     assert ids == {lab.teacher.id}
 
 
 @pytest.mark.parametrize("key", ["fc.bias", "bn1.running_mean"])
-def test_one_changed_number_makes_another_teacher(lab, tmp_path, state, key):
-    changed = {**state, key: state[key] + 1e-6}
+def test_one_changed_number_makes_another_teacher(lab, tmp_path, teacher_state, key):
+    changed = {**teacher_state, key: teacher_state[key] + 1e-6}
     torch.save(changed, tmp_path / "t.pth")
     assert opened(lab, tmp_path / "t.pth").id != lab.teacher.id
 
 
-def test_weights_in_half_precision_are_another_teacher(lab, tmp_path, state):
-    torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "t.pth")
+def test_weights_in_half_precision_are_another_teacher(lab, tmp_path, teacher_state):
+    torch.save(
+        {k: v.half() if v.is_floating_point() else v for k, v in teacher_state.items()}, tmp_path / "t.pth"
+    )
     half = opened(lab, tmp_path / "t.pth")
     assert half.id != lab.teacher.id
     assert {p.dtype for p in half.net(lab.suite.dataset).parameters()} == {torch.float32}
 
 
-def test_a_file_replaced_during_a_job_is_refused(lab, tmp_path, state):
+def test_a_file_replaced_during_a_job_is_refused(lab, tmp_path, teacher_state):
     """Rows record the hash computed at the start, so the weights must not change."""
     path = tmp_path / "t.pth"
-    torch.save(state, path)
+    torch.save(teacher_state, path)
     teacher = opened(lab, path)
-    torch.save({**state, "fc.bias": state["fc.bias"] + 1}, path)
+    torch.save({**teacher_state, "fc.bias": teacher_state["fc.bias"] + 1}, path)
     with pytest.raises(KdbenchError, match=r"t\.pth.*changed"):
         teacher.net(lab.suite.dataset)
 
