@@ -204,7 +204,7 @@ class Streamed:
             batch_size,
             is_training=False,  # keep our order and the last batch; `Pictures` makes the random views
             crop_pct=size / (resize + 0.5),  # timm resizes to floor(size / crop_pct)
-            mean=(0.0,) * 3,  # to 0..1 on the device: a Net normalises
+            mean=(0.0,) * 3,  # to 0..1 on the device: a Network normalises
             std=(1.0,) * 3,
             num_workers=self.samples.workers,
             collate_fn=_collate,

@@ -26,9 +26,9 @@ from kdbench.models.cifar import (  # noqa: F401  (importing a module registers 
 )
 from kdbench.models.cifar.base import ENTRIES
 from kdbench.models.flops import count_parameters, macs
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 
-__all__ = ["Net", "count_parameters", "create", "full_name", "macs", "names"]
+__all__ = ["Network", "count_parameters", "create", "full_name", "macs", "names"]
 
 # Arguments that would download weights or return something other than a classifier.
 FORBIDDEN = (

@@ -28,7 +28,7 @@ class Maps:
     final: Tensor
 
 
-class Net(nn.Module):
+class Network(nn.Module):
     """A timm model that takes images in 0..1 and normalises them by ``mean`` and ``std``. State dict: ``model.*``.
 
     Raises KdbenchError for a model that lacks timm's interface or whose classifier is not one linear layer.
@@ -162,7 +162,7 @@ def _name(model: nn.Module) -> str:
     return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
 
 
-def to_device(net: Net, device: torch.device) -> Net:
+def to_device(net: Network, device: torch.device) -> Network:
     """Move ``net`` to ``device`` and store its weights as channels_last. Returns ``net``."""
     net.to(device)
     return net.to(memory_format=torch.channels_last)

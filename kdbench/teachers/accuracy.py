@@ -12,7 +12,7 @@ from kdbench.data.dataset import Split
 from kdbench.data.streaming import open_feed
 from kdbench.method import Needs
 from kdbench.metrics import predictions, top_k
-from kdbench.models.wrapper import Net, to_device
+from kdbench.models.wrapper import Network, to_device
 from kdbench.suites import DataSpec
 from kdbench.teachers.class_order import chance_remark, permutation_warnings
 from kdbench.teachers.expected import falls_short
@@ -21,7 +21,7 @@ from kdbench.utils.hashing import digest
 from kdbench.utils.state_dicts import load_weights, save_weights
 
 
-def teacher_logits(teacher: Teacher, net: Net, split: Split, work: Path, device: torch.device) -> Tensor:
+def teacher_logits(teacher: Teacher, net: Network, split: Split, work: Path, device: torch.device) -> Tensor:
     """Return the logits [N, C] on the evaluation split, in fp32.
 
     They are saved in ``work`` under a hash of everything they depend on, and read from there the next time.

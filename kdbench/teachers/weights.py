@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.models.cifar.base import ENTRIES
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.suites import DataSpec, ModelSpec
 from kdbench.teachers.fitting import Part, is_counter, parts, select_part
 from kdbench.utils.hashing import digest
@@ -37,14 +37,14 @@ class Teacher:
     expected: float | None
     remark: str = ""
 
-    def net(self, data: DataSpec) -> Net:
+    def net(self, data: DataSpec) -> Network:
         """Load the frozen network, in eval mode. Raises KdbenchError if the file has changed since it was opened."""
         model, _ = _load_model(self.name, self.model, self.path, data)
         if _identity(model, self.model) != self.id:
             raise KdbenchError(
                 f"{self.path} changed while it was in use; run again to train with the new weights"
             )
-        return Net(model, data.mean, data.std).eval().requires_grad_(False)
+        return Network(model, data.mean, data.std).eval().requires_grad_(False)
 
 
 def open_teacher(name: str, model: ModelSpec, path: Path, data: DataSpec, expected: float | None) -> Teacher:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdbench.data.batches import Fed
 from kdbench.method import Needs, Outputs, union
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites.schema import View
 from kdbench.teachers.logit_cache import CachedLogits, Table, count_outcomes
@@ -27,7 +27,7 @@ class SharedTeacher:
     """A frozen network in the precision of a recipe. ``cache``: for the cells that say `teacher_cache`."""
 
     def __init__(
-        self, net: Net, cell: Cell, device: torch.device, cache: CachedLogits | None, graphs: bool = False
+        self, net: Network, cell: Cell, device: torch.device, cache: CachedLogits | None, graphs: bool = False
     ) -> None:
         self.net, self.precision, self.device, self.cache = net, cell.recipe.precision, device, cache
         self._run = RecordedForward(self._eager) if graphs else self._eager

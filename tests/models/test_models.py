@@ -104,7 +104,7 @@ def test_measuring_changes_nothing() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
     models.macs(net, 32)
-    models.Net(net, (0.5,) * 3, (0.25,) * 3).facts(32)
+    models.Network(net, (0.5,) * 3, (0.25,) * 3).facts(32)
     assert torch.equal(torch.get_rng_state(), state)
     assert [m.training for m in net.modules()] == modes
     assert all(torch.equal(net.state_dict()[key], value) for key, value in before.items())

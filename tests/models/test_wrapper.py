@@ -1,4 +1,4 @@
-"""Net: one forward, for the literature's networks and for timm's."""
+"""Network: one forward pass, for the literature's networks and for timm's."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.method import Needs
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 ALL = Needs(embedding=True, features=True, stages=True, classifier=True)
@@ -76,9 +76,9 @@ CASES = [
 IDS = [case[0] for case in CASES]
 
 
-def build(name: str, **kwargs: object) -> Net:
+def build(name: str, **kwargs: object) -> Network:
     torch.manual_seed(0)
-    return Net(models.create(name, 10, **kwargs), MEAN, STD).eval()
+    return Network(models.create(name, 10, **kwargs), MEAN, STD).eval()
 
 
 def images(size: int, count: int = 3) -> Tensor:
@@ -239,7 +239,7 @@ def test_a_head_that_starts_at_zero_does_not_look_linear() -> None:
 
 def test_models_that_do_not_fit_are_named() -> None:
     with pytest.raises(KdbenchError, match=r"'Linear' cannot be used: it has no timm forward_intermediates"):
-        Net(nn.Linear(3, 3), MEAN, STD)
+        Network(nn.Linear(3, 3), MEAN, STD)
     with pytest.raises(KdbenchError, match=r"'deit_tiny_distilled_patch16_224' .* not one linear layer"):
         build("deit_tiny_distilled_patch16_224")
     with pytest.raises(KdbenchError, match="'vit_tiny_patch16_224' does not work on 28 px images"):

@@ -168,7 +168,7 @@ def test_parameters_macs_and_stages(name: str) -> None:
     "name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2"]
 )
 def test_other_image_sizes(name: str, size: int) -> None:
-    facts = models.Net(models.create(name, 10), (0.5,) * 3, (0.25,) * 3).facts(size)
+    facts = models.Network(models.create(name, 10), (0.5,) * 3, (0.25,) * 3).facts(size)
     scale = size / 32
     sizes = [max(1, int(s * scale)) for _, s in TABLE[name][2]]
     if name == "vgg8" and size == 64:

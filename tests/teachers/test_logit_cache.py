@@ -13,7 +13,7 @@ from kdbench import registry
 from kdbench.data.augment import draw, render
 from kdbench.errors import KdbenchError
 from kdbench.method import Needs
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import Selection
 from kdbench.suites import Pair
@@ -245,7 +245,7 @@ def test_a_filled_cache_gives_the_same_bits_alone_and_in_company(lab, tmp_path):
 
 def test_cached_logits_are_not_computed_again(lab, tmp_path, monkeypatch):
     batch_sizes = []
-    forward = Net.forward
+    forward = Network.forward
 
     def counting(net, images, needs=None):
         if not net.training:
@@ -254,7 +254,7 @@ def test_cached_logits_are_not_computed_again(lab, tmp_path, monkeypatch):
 
     cached = cells(lab, "kd", teacher_cache=True)
     trained(lab.using(work="a"), cached, tmp_path)
-    monkeypatch.setattr(Net, "forward", counting)
+    monkeypatch.setattr(Network, "forward", counting)
     trained(lab.using(work="b"), cached, tmp_path)
     with_cache = sum(batch_sizes)
     batch_sizes.clear()
