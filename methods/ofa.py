@@ -93,7 +93,7 @@ def projector(facts: ModelFacts, stage: int, width: int, num_classes: int) -> nn
 
 
 def initialise(modules: nn.Module) -> nn.Module:
-    """As released: normal by fan out for convolutions, N(0, 0.02^2) and zero bias for linear layers."""
+    """Initialise as released: convolutions normal by fan out, linear layers N(0, 0.02^2) with zero bias."""
     for module in modules.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

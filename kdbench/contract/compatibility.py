@@ -193,7 +193,7 @@ def shapes() -> FakeTensorMode:
 
 
 def leaves(outputs: Outputs) -> Outputs:
-    """The same values as leaves of a new graph."""
+    """Copy outputs to leaves of a new graph, with the same values."""
 
     def leaf(value: Any) -> Any:
         if isinstance(value, tuple):

@@ -141,7 +141,7 @@ def _keys(folder: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray,
 
 
 def _processors() -> int:
-    """Those that this process may use."""
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

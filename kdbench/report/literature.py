@@ -104,6 +104,6 @@ def recipe_of(suite: str, folder: Path = FOLDER) -> str:
 
 
 def _recipe_id(recipe: Mapping[str, Any]) -> str:
-    """As `kdbench.plan.cells.recipe_id`: without what cannot change a number and what belongs to the other schedule."""
+    """Hash a recipe as `kdbench.plan.cells.recipe_id` does, without what cannot change a number."""
     unused = {"eval_every", *(STEP if recipe["schedule"] == "onecycle" else ONECYCLE)}
     return digest({key: value for key, value in recipe.items() if key not in unused})

@@ -123,7 +123,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _cloned(value: Any) -> Any:
-    """The same nest with buffers in place of its tensors; all else is kept."""
+    """Copy a nested value with new buffers in place of its tensors."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, Mapping):

@@ -66,7 +66,7 @@ class Side:
         scores: Callable[[Tensor], Tensor] = lambda s: s,
         head: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda w, b: (w, b),
     ) -> Side:
-        """The same model with every map, every score and the head (weight, bias) put through a function."""
+        """Copy the model with a function applied to every map, every score and the head (weight, bias)."""
         with torch.no_grad():
             live = self.head.weight.requires_grad
 

@@ -108,7 +108,7 @@ def markdown(
 
 
 def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
-    """The same for a terminal: for each pair and method ours, published, difference and verdict."""
+    """Render the comparison as text: for each pair and method ours, published, difference and verdict."""
     parts = [f"{suite}: {TITLE}", "\n".join(_wrap(line, width) for line in reproduction.headline(data))]
     for heading, lines in _beside(data).groupby("table", sort=False):
         head = _wrap(str(heading), width)
