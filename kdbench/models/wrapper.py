@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, first_line
 from kdbench.method import ModelFacts, Needs, Outputs, StageFacts
 from kdbench.models.cifar.base import CifarNet
 from kdbench.models.flops import probing, random_images
@@ -96,9 +96,8 @@ class Network(nn.Module):
                 features = self._features(maps).float()
                 logits, direct = self.classify(embedding), self.model(self._normalise(images))
             except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, IndexError) as error:
-                reason = str(error).strip().split("\n")[0] or type(error).__name__
                 raise KdbenchError(
-                    f"model {self.name!r} does not work on {size} px images: {reason}"
+                    f"model {self.name!r} does not work on {size} px images: {first_line(error)}"
                 ) from error
         if not _close(logits, direct):
             raise KdbenchError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import timm
 import torch
 
-from kdbench.errors import KdbenchError, unknown
+from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.runner.session import Session, locate_teacher, pretrained_path, teacher_cell, trained_path
 from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess, measure
@@ -83,7 +83,7 @@ def _fetch(session: Session, name: str, path: Path) -> None:
     try:
         save_weights(path, timm.create_model(tag, pretrained=True).state_dict())
     except Exception as error:  # a hub that cannot be reached fails in many ways
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise KdbenchError(
             f"the teacher {name} could not be fetched: timm.create_model({tag!r}, pretrained=True) says: {reason}; go "
             f"online, or give its file with `kdbench teachers import FILE --name {name}` or --teacher-weights FOLDER, "
