@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from kdbench.data.dataset import Dataset, ImageSet
 from kdbench.data.folders import Listing, reached
 from kdbench.data.images import decode
+from kdbench.data.places import cache_folder
 from kdbench.data.validation import dataset
 from kdbench.errors import KdbenchError
 from kdbench.utils import locks
@@ -33,18 +34,13 @@ WHOLE = 1 << 16  # bytes of a file that are read to know it again
 PIECE = 1 << 14  # bytes read at the start, in the middle and at the end of a longer one
 
 
-def home() -> Path:
-    """Where downloads and decoded images are kept."""
-    return Path(os.environ.get("KDBENCH_CACHE") or "~/.cache/kdbench").expanduser()
-
-
 def read_listing(name: str, listing: Listing, size: int = 0) -> Dataset:
     """The listed images as a data set, from the cache or decoded (and kept there). ``size`` as for `decode`."""
     return replace(_cached(name, listing, size), notes=listing.notes)
 
 
 def _cached(name: str, listing: Listing, size: int) -> Dataset:
-    path = home() / "decoded" / f"{stamp(listing, size)}.safetensors"
+    path = cache_folder() / "decoded" / f"{stamp(listing, size)}.safetensors"
     if found := _open(path, name):
         return found
     with contextlib.ExitStack() as stack:

@@ -10,29 +10,16 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from kdbench.data.catalog import Archive
 from kdbench.errors import KdbenchError
 from kdbench.utils import locks
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 16
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A file at ``url`` that holds the folder ``inside``."""
-
-    url: str
-    md5: str
-    inside: str
-
-    @property
-    def filename(self) -> str:
-        return self.url.rpartition("/")[2]
 
 
 def fetch(archive: Archive, folder: Path) -> None:

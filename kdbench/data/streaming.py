@@ -29,9 +29,9 @@ from torch import Tensor
 from kdbench.data.augment import Draws, augment, part_of
 from kdbench.data.batches import Fed, Feed, Resident, choices, taken
 from kdbench.data.dataset import Dataset, ImageSet, Split, duplicates, first, repeated
-from kdbench.data.decode_cache import home
-from kdbench.data.folders import TRAIN, Files, nfc, part, reached
+from kdbench.data.folders import Files, nfc, reached
 from kdbench.data.images import read_image
+from kdbench.data.places import data_folder, find
 from kdbench.data.sources import list_files
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import View
@@ -71,11 +71,10 @@ class FileSet:
 
 
 def image_folder(name: str, data_dir: Path | None) -> Path:
-    """Where the class folders of ``name`` are: ``data_dir`` (None: KDBENCH_DATA, else the cache) or ``name`` in it."""
-    base = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
-    for folder in (base / name, base):
-        if part(folder, TRAIN):
-            return folder
+    """The folder below ``data_dir`` that holds the image files of ``name`` (see `places`)."""
+    base = data_folder(data_dir)
+    if place := find(name, base, stream=True):
+        return place.path
     raise KdbenchError(
         f"no images of {name} in {base}: looked for train/<class>/*.JPEG beside val/, there and in {name}/; put them "
         "there, or name their folder with --data-dir"

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from kdbench.data import decode_cache
+from kdbench.data.places import cache_folder
 from kdbench.data.sources import list_files, load_dataset, load_folder
 from tests.support.cli_process import python
 from tests.support.image_files import NAMES, arrays, save, write_folders, write_npz
@@ -263,4 +264,4 @@ print(load_dataset("mine", Path({str(root)!r})).id)
 
 def test_home_is_in_the_users_cache(monkeypatch):
     monkeypatch.delenv("KDBENCH_CACHE", raising=False)
-    assert decode_cache.home() == Path.home() / ".cache" / "kdbench"
+    assert cache_folder() == Path.home() / ".cache" / "kdbench"
