@@ -9,6 +9,7 @@ from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.suites import Pair, Recipe
 from kdbench.suites.schema import View
+from kdbench.utils.hashing import digest
 
 # --- the shipped ones ---
 
@@ -69,6 +70,32 @@ def test_cifar100_names_the_literatures_pairs_and_their_dkd_beta():
     assert betas.items() >= published.items()
     accuracy = {name: teacher.top1 for name, teacher in suite.teachers.items()}
     assert accuracy.items() >= {"resnet56": 72.34, "resnet110": 74.31, "resnet32x4": 79.42}.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "digested"),
+    [
+        ("cifar10", "394cd2c58254"),
+        ("cifar100", "470d99f4c9b3"),
+        ("cifar100-quick", "6fe0cc775ddb"),
+        ("cifar100-timm", "ac1f71ebe8d6"),
+        ("cifar100-twoview", "2d3ca787d4f1"),
+        ("imagenet", "2ab0c21c8420"),
+        ("tiny-imagenet", "2aa3ed4e02df"),
+    ],
+)
+def test_pairs_keep_their_recipes_and_parameters(name, digested):
+    """They are part of the ids of rows: who changes one on purpose writes the new digest here."""
+    pairs = {str(pair): [pair.recipe, pair.params] for pair in suites.load(name).pairs}
+    assert digest(pairs) == digested
+
+
+def test_suites_on_cifar100_agree_on_each_pairs_parameters():
+    full = {str(pair): pair.params for pair in suites.load("cifar100").pairs}
+    assert sum(map(bool, full.values())) == 12
+    for name in ("cifar100-quick", "cifar100-twoview"):
+        for pair in suites.load(name).pairs:
+            assert pair.params == full[str(pair)], pair
 
 
 def test_quick_differs_from_cifar100_only_where_it_says_so():
