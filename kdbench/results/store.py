@@ -12,6 +12,7 @@ import csv
 import fcntl
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from kdbench.utils.status import DONE
 __all__ = [
     "COLUMNS", "CURVE_COLUMNS", "NEEDED", "SCHEMA", "TEXT", "append", "check_folder", "check_writable",
     "curves_of", "encode", "file_of", "load", "read", "records", "schema_of", "suites",
+    "upgrade_note",
 ]  # fmt: skip
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
@@ -132,17 +134,40 @@ def _own_header(path: Path, content: bytes, columns: list[str]) -> list[str]:
     names = lines.header(path, content, columns)
     if names in ([], columns):
         return names
+    if columns == COLUMNS and _is_known(path, content):
+        raise KdbenchError(f"rows cannot be added to {path}: {upgrade_note(path, content)}")
     unknown = sorted(set(names) - set(columns))
     remedy = f"delete {', '.join(unknown[:5])}, " if unknown and set(columns) < set(names) else ""
-    try:
-        if columns == COLUMNS:
-            _loaded(path, content)
-            remedy = f"type `kdbench results upgrade {path}`, "
-    except _Foreign:
-        pass
     raise KdbenchError(
         f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); {remedy}"
         "move it aside or choose another --results folder"
+    )
+
+
+def _is_known(path: Path, content: bytes) -> bool:
+    """Whether the columns are those of some version of kdbench. Raises KdbenchError where the file is damaged."""
+    try:
+        _loaded(path, content)
+    except _Foreign:
+        return False
+    return True
+
+
+def upgrade_note(path: Path, content: bytes | None = None) -> str:
+    """Why a file that `load` reads must be upgraded before rows are added, and by which command; '' where it need not.
+
+    content: the file's bytes, where they are read already.
+    """
+    if content is None:
+        content = lines.content(path) if path.exists() else b""
+    found = lines.read(path, content, COLUMNS)
+    if found.header in ([], COLUMNS):
+        return ""
+    schema = schema_of(path, found)
+    reason = f"it has schema {schema}" if schema < SCHEMA else "its columns differ"
+    return (
+        f"{reason}, this kdbench writes schema {SCHEMA}; type `kdbench results upgrade {shlex.quote(str(path))}` "
+        "(the numbers stay, a backup is kept)"
     )
 
 
