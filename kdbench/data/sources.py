@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn, a file or folder of the user's, or an archive on the internet."""
+"""Load a data set by name: from scikit-learn, a file or folder of the user, or a downloaded archive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIGITS_TRAIN_SHARE = 0.5  # scikit-learn's digits come without a split
 
 
 def load_dataset(name: str, data_dir: Path | None, num_classes: int = 0) -> Dataset:
-    """The data set ``name``, checked, in canonical order.
+    """Load the data set ``name``: checked, in canonical order.
 
     ``digits`` comes from scikit-learn. Any other name is looked for in ``data_dir`` (see `places`); where it is not
     there, CIFAR and Tiny-ImageNet are downloaded to it. ``num_classes`` is what the set must have, 0 where that is
@@ -58,14 +58,14 @@ def _download(name: str, folder: Path) -> Place:
 
 
 def load_npz(name: str, path: Path, num_classes: int = 0) -> Dataset:
-    """The data set in one npz file (see `read_npz`)."""
+    """Load the data set in one npz file (see `read_npz`)."""
     if not path.is_file():
         raise KdbenchError(f"there is no file {path} with the data of {name}; fix the suite's dataset")
     return dataset(name, read_npz(path), str(path), num_classes)
 
 
 def load_folder(name: str, path: Path, num_classes: int = 0, size: int = 0) -> Dataset:
-    """The data set in a folder of image files, brought to ``size`` pixels a side unless that is 0."""
+    """Load the data set in a folder of image files, resized to ``size`` pixels per side unless that is 0."""
     listing = list_files(name, path)
     if num_classes and len(listing.class_names) != num_classes:
         raise KdbenchError(
@@ -76,7 +76,7 @@ def load_folder(name: str, path: Path, num_classes: int = 0, size: int = 0) -> D
 
 
 def list_files(name: str, path: Path) -> Listing:
-    """The image files of a folder of either layout: the one listing, whether they are streamed or not."""
+    """List the image files of a folder of either layout, for sets in memory and streamed ones."""
     if part(path, TRAIN) is None:
         raise KdbenchError(
             f"there is no folder {path / 'train'} with the training images of {name}; put <class>/*.png there "
@@ -86,7 +86,7 @@ def list_files(name: str, path: Path) -> Listing:
 
 
 def _checked_folder(name: str, data_dir: Path | None) -> Path:
-    """The folder to search. One that the user named must exist and must not be empty."""
+    """The folder to search. One that the user chose must exist and must not be empty."""
     folder = chosen_folder(data_dir)
     if folder is None:
         return cache_folder()
@@ -119,7 +119,7 @@ def _not_found(name: str, folder: Path) -> str:
 
 
 def _torchvision(name: str, folder: Path, num_classes: int) -> Dataset:
-    """CIFAR as its archive unpacks; torchvision reads it and checks the files' checksums."""
+    """Load CIFAR as its archive unpacks; torchvision reads it and verifies the files' checksums."""
     path = folder / CIFAR[name].base_folder
     try:
         train, test = (CIFAR[name](folder, train=part) for part in (True, False))
@@ -135,8 +135,8 @@ def _torchvision(name: str, folder: Path, num_classes: int) -> Dataset:
 
 
 def _digits(num_classes: int) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits: 8 x 8 pixels, grey 0..16, as three equal channels."""
-    from sklearn.datasets import load_digits  # here, for it takes a second to import
+    """Load scikit-learn's 1,797 handwritten digits: 8 x 8 pixels, grey 0..16, as three equal channels."""
+    from sklearn.datasets import load_digits  # slow to import: a second
 
     bunch = load_digits()
     grey = np.round(bunch.images * 255 / 16).astype(np.uint8)

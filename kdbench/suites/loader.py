@@ -39,7 +39,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Suite:
-    """The suite of that name, or the one in that .toml file. Raises KdbenchError for every mistake in it."""
+    """Load the suite of that name, or the one in that .toml file. Raises KdbenchError for every mistake in it."""
     file = find(name)
     table, where = read(file)
     shared = _value(Mapping[str, Params], table.pop("pair_params", {}), f"{where}: pair_params")
@@ -76,7 +76,7 @@ def _check_own_names(suite: Suite, own: Mapping[str, Any], where: str) -> None:
 
 
 def find(name: str, folder: Path = Path(), where: str = "") -> Path:
-    """The file of a shipped suite, or the .toml file ``name`` (seen from ``folder``)."""
+    """The file of a shipped suite, or the .toml file ``name`` (relative to ``folder``)."""
     if name.lower().endswith(".toml"):
         file = folder / Path(name).expanduser()
         if not file.is_file():
@@ -92,10 +92,10 @@ def find(name: str, folder: Path = Path(), where: str = "") -> Path:
 
 
 def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]:
-    """What ``file`` says over what its ``base`` says, and for errors: which files said it.
+    """The tables of ``file`` merged over those of its ``base``, and the names of these files for errors.
 
-    ``above`` are the files that are built on this one. Raises KdbenchError for a file that is not TOML, an unknown
-    base, and a circle of bases.
+    above: the files that build on this one. Raises KdbenchError for a file that is not TOML, an unknown base and a
+    circle of bases.
     """
     if file.resolve() in above:
         chain = " -> ".join(part.name for part in (*above, file))
@@ -113,7 +113,7 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]
 
 
 def parse(file: Path) -> dict[str, Any]:
-    """What the file itself says; TOML is UTF-8, and editors on Windows put a mark (BOM) before it."""
+    """Parse the file alone. TOML is UTF-8, and editors on Windows put a mark (BOM) before it."""
     try:
         return tomllib.loads(file.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -125,7 +125,7 @@ def parse(file: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` over ``base``: tables entry by entry, lists (pairs too) and texts as a whole.
+    """Merge ``own`` over ``base``: tables entry by entry; lists (pairs too) and texts are replaced as a whole.
 
     Another data set replaces the base's whole ``dataset``, and with it the tables `OF_DATASET`.
     """
@@ -146,7 +146,7 @@ def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _located(table: dict[str, Any], file: Path) -> dict[str, Any]:
-    """A dataset table with absolute paths (those in the file are seen from its folder) and a name."""
+    """A dataset table with absolute paths (those in the file are relative to its folder) and a name."""
     located = dict(table)
     for key in PLACES:
         if isinstance(path := table.get(key), str):
@@ -216,7 +216,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 def _check_lists(suite: Suite, where: str) -> None:
-    """Two entries for one thing may say two things of it, and would be one row of a table."""
+    """Refuse repeated entries: they may contradict each other, and would be one row of a table."""
     for key in ("methods", "seeds", "pairs"):
         texts = [str(entry) for entry in getattr(suite, key)]
         for text in texts:
@@ -235,10 +235,10 @@ def _check_data(data: DataSpec, where: str) -> None:
         raise KdbenchError(f"{where}: classes and size must be greater than 0, or left out")
     if data.stream and (data.npz or not (data.size and data.mean and data.std)):
         raise KdbenchError(
-            f"{where}: images that stream lie in class folders, not npz, and need size, mean and std"
+            f"{where}: streamed images are in class folders, not npz, and need size, mean and std"
         )
     if not data.stream and (data.eval_resize or data.workers is not None):
-        raise KdbenchError(f"{where}: eval_resize and workers are for images that stream; set stream = true")
+        raise KdbenchError(f"{where}: eval_resize and workers are for streamed images; set stream = true")
     if data.eval_resize and data.eval_resize < data.size:
         raise KdbenchError(
             f"{where}: eval_resize must be at least size = {data.size}, got {data.eval_resize}"
@@ -254,8 +254,8 @@ def _check_recipe(recipe: Recipe, where: str) -> None:
     if recipe.batch_size < 2:
         raise KdbenchError(f"{where}: batch_size must be at least 2 (BatchNorm), got {recipe.batch_size}")
     if not (0 <= recipe.momentum < 1 and recipe.weight_decay >= 0):
-        raise KdbenchError(f"{where}: momentum must lie in 0..1 and weight_decay be 0 or more")
+        raise KdbenchError(f"{where}: momentum must be in 0..1 and weight_decay 0 or more")
     if recipe.nesterov and recipe.momentum == 0:
         raise KdbenchError(f"{where}: nesterov needs a momentum greater than 0")
     if not 0 < recipe.peak < 1:
-        raise KdbenchError(f"{where}: peak must lie between 0 and 1, got {recipe.peak}")
+        raise KdbenchError(f"{where}: peak must be between 0 and 1, got {recipe.peak}")

@@ -15,8 +15,7 @@ MAGNITUDES = 31  # RandAugment's strengths are 0..30
 
 @dataclass(frozen=True)
 class View:
-    """What may be done to an image, in this order: resized crop, crop, flip, RandAugment, cutout. The default
-    does nothing.
+    """The augmentation of an image: resized crop, crop, flip, RandAugment, cutout, in this order. Default: none.
 
     ``scale``, ``ratio``: cut out a random part of the image, its share of the area uniform in ``scale`` and its
     width to height log-uniform in ``ratio``, and resize it (bilinear, antialiased) to the set's size:
@@ -27,7 +26,7 @@ class View:
     ``ops``, ``magnitude``: RandAugment's number of operations and strength, 0..30 (see ``randaugment``).
     ``cutout``: largest side of a black square as a share of the image's shorter side (DeVries & Taylor, 2017,
     arXiv:1708.04552, with a random side): side uniform in [0, cutout * shorter side], centre uniform over the
-    image, clipped at the border; a pixel is black when its middle lies inside.
+    image, clipped at the border; a pixel is black when its centre is inside.
     """
 
     pad: int = 0
@@ -106,29 +105,30 @@ class Recipe:
 class DataSpec:
     """The data set, its normalisation (per channel, of values in 0..1) and the share held out for tuning.
 
-    Its images come from ``folder`` (class folders; brought to ``size``, where that is given) or the file ``npz``, else
-    from where ``name`` is found (`kdbench.data.loading`). 0 classes or size and () mean or
-    std: measured on loading.
+    Its images come from ``folder`` (class folders; resized to ``size``, where that is given), from the file ``npz``, or
+    by ``name`` from the data folder (`kdbench.data.places`). 0 classes or size and () mean or std: measured on loading.
 
-    ``stream``: class folders too large for memory, decoded while they are trained on (`kdbench.data.streaming`). Then
-    ``eval_resize`` is what the shorter side is brought to before the centre crop of ``size`` that is evaluated (0:
-    ``size``), and so many ``workers`` decode (None: one a processor, at most 8).
+    ``stream``: class folders too large for memory, decoded during training (`kdbench.data.streaming`). ``eval_resize``:
+    the shorter side before the centre crop of ``size`` pixels in evaluation (0: ``size``). ``workers``: processes that
+    decode (None: one per processor, at most 8).
     """
 
     name: str
     classes: int = 0
-    size: int = 0  # pixels a side
+    size: int = 0  # pixels per side
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     holdout: float = 0.1
-    train_per_class: int | None = None  # keep only the first so many of each class
+    train_per_class: int | None = None  # use only the first N of each class
     test_per_class: int | None = None
     folder: str | None = None
     npz: str | None = None
     stream: bool = False
     eval_resize: int = 0
     workers: int | None = None
-    subset: str = ""  # in words, what part of the set the command line kept: its rows stand apart
+    subset: str = (
+        ""  # in words, the part of the set that the command line selected: its rows are tabled separately
+    )
 
     @property
     def shown(self) -> str:
@@ -138,7 +138,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A name of the suite -> an architecture of kdbench or timm with its keyword arguments."""
+    """The architecture of kdbench or timm behind a name of the suite, with its keyword arguments."""
 
     arch: str
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -146,9 +146,9 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """What a teacher of this name is expected to reach: top-1 in percent on the test split.
+    """The top-1 that a teacher of this name is expected to reach, in percent on the test split.
 
-    pretrained: timm's tag of weights that are fetched, where the teacher is not to be trained here.
+    pretrained: timm's tag of the weights to download, where the teacher is not trained here.
     """
 
     top1: float
@@ -157,7 +157,7 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class Pair:
-    """Teacher and student, with the recipe fields and method parameters published for this pair."""
+    """A teacher and a student, with the recipe fields and method parameters of this pair."""
 
     teacher: str
     student: str
@@ -170,7 +170,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Suite:
-    """Everything that a suite file says."""
+    """The content of a suite file."""
 
     description: str
     methods: tuple[str, ...]

@@ -240,7 +240,7 @@ def test_where_it_cannot_be_written_images_stay_in_memory(root, monkeypatch, tmp
     assert same(load_dataset("mine", root), want)
     said = capsys.readouterr()
     assert said.out == ""
-    assert "WARNING: the decoded images cannot be kept in" in said.err
+    assert "WARNING: the decoded images cannot be saved in" in said.err
     assert "KDBENCH_CACHE" in said.err
 
 

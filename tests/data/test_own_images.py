@@ -102,7 +102,7 @@ def test_ids_know_the_images_and_not_their_place_or_layout(tmp_path):
         ('npz = "mine.npz"\nsize = 7', "mine are 6x6 pixels, the suite says size = 7"),
         ('npz = "wide.npz"', "wide are 4x6 pixels, they must be square"),
         ('npz = "flat.npz"', "a colour channel is the same in all training images of flat"),
-        ('npz = "none.npz"', "no file .*none.npz with the data of none; mend the suite's dataset"),
+        ('npz = "none.npz"', "no file .*none.npz with the data of none; fix the suite's dataset"),
         ('folder = "none"', "no folder .*none/train with the training images of none"),
     ],
 )
@@ -189,7 +189,7 @@ def test_per_class_is_the_limit_of_the_suite_file(lab):
     assert (
         load_split(few.cells()[0].dataset, "test", lab.data).id == few.split.id
     )  # what the cohort will load
-    with pytest.raises(KdbenchError, match="1 image a class or more, got 0"):
+    with pytest.raises(KdbenchError, match="at least 1 image per class, got 0"):
         lab.prepare(per_class=0)
 
 

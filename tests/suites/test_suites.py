@@ -255,7 +255,7 @@ def test_a_value_of_the_wrong_type_names_file_key_and_value(lab, old, new, messa
         ("lr = 0.05", "lr = nan", "lr must be finite, got nan"),
         ("batch_size = 16", "batch_size = 1", "batch_size must be at least 2"),
         ("eval_every = 1", "eval_every = 0", "eval_every must be greater than 0"),
-        ("eval_every = 1", "eval_every = 1\npeak = 1.0", "peak must lie between 0 and 1"),
+        ("eval_every = 1", "eval_every = 1\npeak = 1.0", "peak must be between 0 and 1"),
         ("pad = 1", "pad = -1", "pad and ops must be 0 or more"),
         ("weight_decay = 5e-4", "weight_decay = inf", "weight_decay"),
         ("weight_decay = 5e-4", "weight_decay = -1.0", "weight_decay"),

@@ -21,7 +21,7 @@ POOLED, NOISY, COLLAPSED, ASIDE, SHORT = "pooled", "noisy", "collapsed", "aside"
 
 @dataclass(frozen=True)
 class Pool:
-    """sd, df: of one run's error, pooled (NaN, 0: none can be had). unequal: p that the pooled methods' variances
+    """sd, df: of one run's error, pooled (NaN, 0: not estimable). unequal: p that the pooled methods' variances
     are the same (Bartlett; NaN: not testable).
 
     methods: index method; n, mean of its runs; adjusted = mean as if it had run in every block; p_noisy = p that it is
