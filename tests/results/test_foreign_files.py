@@ -46,9 +46,9 @@ def needed_only():
 @pytest.mark.parametrize(
     ("column", "text", "said"),
     [
-        ("cell_id", "1.23457E+11", "a spreadsheet took it for a number"),
-        ("teacher_id", "12345678901", "a spreadsheet took it for a number"),
-        ("run_id", "1,23E+11", "a spreadsheet took it for a number"),
+        ("cell_id", "1.23457E+11", "a spreadsheet read it as a number"),
+        ("teacher_id", "12345678901", "a spreadsheet read it as a number"),
+        ("run_id", "1,23E+11", "a spreadsheet read it as a number"),
         ("code_hash", "ABCDEF123456", "12 hex digits in small letters"),
         ("recipe_id", "cell00000001", "12 hex digits"),
         ("setting", "0123456789a", "12 hex digits"),
