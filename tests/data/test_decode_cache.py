@@ -46,7 +46,7 @@ def same(one, other):
     )
 
 
-def test_the_second_load_decodes_nothing_and_is_the_npz_of_the_images(cache, root, decoded, tmp_path):
+def test_a_second_load_decodes_nothing_and_equals_the_npz(cache, root, decoded, tmp_path):
     one, two = load_dataset("mine", root), load_dataset("mine", root)
     assert decoded == [root]
     want = load_dataset("mine", write_npz(tmp_path, class_names=np.array(NAMES)))
@@ -94,7 +94,7 @@ def test_whatever_changes_a_file_is_seen(cache, root, decoded, change):
     assert len(decoded) == 2
 
 
-def test_other_pixels_of_equal_length_are_seen_by_the_time_of_change(cache, root, decoded):
+def test_other_pixels_of_equal_length_are_noticed_by_ctime(cache, root, decoded):
     """A palette of one colour more or less gives files of one length."""
     file = root / "train" / "ant" / "0.png"
     flat = np.zeros((6, 6, 3), np.uint8)
@@ -107,7 +107,7 @@ def test_other_pixels_of_equal_length_are_seen_by_the_time_of_change(cache, root
     assert load_dataset("mine", root).id != before
 
 
-def test_an_equal_file_with_another_time_is_decoded_again_to_the_same_set(cache, root, decoded):
+def test_an_equal_file_with_another_time_gives_the_same_set(cache, root, decoded):
     before = load_dataset("mine", root)
     os.utime(root / "test" / "cat" / "2.png", ns=(1, 1))
     assert same(load_dataset("mine", root), before)

@@ -49,7 +49,7 @@ def test_a_file_in_the_place_of_a_folder_is_not_found(tmp_path):
     assert [find(name, tmp_path) for name in ("tiny-imagenet", "cifar100", "imagenet")] == [None] * 3
 
 
-def test_the_folder_is_the_option_then_the_variable_then_the_cache(tmp_path, cache, monkeypatch):
+def test_the_folder_is_option_then_variable_then_cache(tmp_path, cache, monkeypatch):
     assert data_folder(None) == cache
     monkeypatch.setenv("KDBENCH_DATA", "~/images")
     assert data_folder(None).name == "images"

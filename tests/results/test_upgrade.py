@@ -62,7 +62,7 @@ def test_upgrade_keeps_every_backup_and_every_text(tmp_path):
     assert "has schema 3 already" in upgrade(file)
 
 
-def test_a_file_of_today_and_one_that_is_not_there_need_no_upgrade(tmp_path):
+def test_files_of_today_and_absent_ones_need_no_upgrade(tmp_path):
     store.append(tmp_path / "s.csv", ROWS)
     (tmp_path / "empty.csv").touch()
     assert [store.upgrade_note(tmp_path / name) for name in ("s.csv", "empty.csv", "none.csv")] == [

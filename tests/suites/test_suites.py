@@ -53,7 +53,7 @@ def test_cifar100_is_the_crd_protocol():
     assert len(suite.seeds) >= 3
 
 
-def test_cifar100_trains_the_light_students_at_a_fifth_of_the_rate():
+def test_cifar100_trains_light_students_at_a_fifth_of_the_rate():
     """RepDistiller and mdistiller: 0.01 for MobileNetV2, ShuffleNetV1 and V2, 0.05 for the others."""
     for pair in suites.load("cifar100").pairs:
         light = pair.student.startswith(("mobilenet", "shufflenet"))
@@ -313,7 +313,7 @@ def test_a_pair_is_written_with_a_colon():
     assert str(Pair("a", "b")) == "a:b"
 
 
-def test_a_suite_serves_its_own_model_before_the_architecture_of_that_name(lab):
+def test_a_suites_own_model_comes_before_the_architecture(lab):
     named = lab.suite_file(("[models]", '[models]\nresnet20 = { arch = "resnet8" }'))
     assert suites.load(str(named)).model("resnet20").arch == "resnet8"
     assert suites.load(str(named)).model("resnet56") == suites.ModelSpec("resnet56", {})
