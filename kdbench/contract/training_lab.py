@@ -10,15 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdbench.contract.toy_suite import EPOCHS, MODELS, PAIRS, RECIPE, STEPS, Rig, Steps
+from kdbench.contract.toy_suite import SUITE, TRAIN, Rig, Steps
 from kdbench.errors import KdbenchError
 from kdbench.models import Net
 from kdbench.plan.cells import Cell
-from kdbench.suites import Pair
+from kdbench.suites import ModelSpec, Pair
 from kdbench.train.cohort import Cohort
 from kdbench.train.job import Result
 from kdbench.utils.state_dicts import weights_digest
 from kdbench.utils.status import Status
+
+EPOCHS = 4
+STEPS = TRAIN // SUITE.recipe.batch_size  # of an epoch
+# no stage of the teacher has as many channels as the student's
+STUDENT, TEACHER = (ModelSpec("resnet8", {"widths": widths}) for widths in ([8, 8, 8, 8], [8, 10, 10, 12]))
+PAIRS = (Pair("teacher", "student"), Pair("twin", "student"))  # the second has equal shapes
+TRAINED = replace(
+    SUITE,
+    recipe=replace(SUITE.recipe, epochs=EPOCHS, lr=0.03, schedule="onecycle", eval_every=2),
+    models={"student": STUDENT, "teacher": TEACHER, "twin": STUDENT},
+    pairs=PAIRS,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Lab:
 
     @cached_property
     def rig(self) -> Rig:
-        return Rig(Path(self._folder.name), MODELS, PAIRS)
+        return Rig(Path(self._folder.name), TRAINED)
 
     @cached_property
     def together(self) -> dict[str, Result]:
@@ -79,8 +91,8 @@ class Lab:
 
     def across(self, name: str, threshold: float, stops: Sequence[int]) -> Result:
         """Trained alone, the epoch ``threshold`` in the middle of the schedule, and stopped after ``stops`` steps."""
-        recipe = replace(RECIPE, reference_epochs=math.ceil(2 * threshold))
-        (cell,) = self.rig.cells([name], self.pair(name), recipe=recipe)
+        recipe = replace(TRAINED.recipe, reference_epochs=math.ceil(2 * threshold))
+        (cell,) = self.rig.cells([name], self.pair(name), suite=replace(TRAINED, recipe=recipe))
         return self._trained(cell, f"across-{name}-{threshold}-{len(stops)}", stops).result
 
     def _trained(self, cell: Cell, work: str, stops: Sequence[int]) -> Alone:

@@ -338,7 +338,7 @@ def test_a_method_that_cannot_be_planned_fails_alone(tmp_path, scratch_registry)
     assert not passed
     (subject,) = contract.subjects(str(tmp_path / "mine.py"))
     reason = contract.run(contract.CHECKS["learns"], subject)
-    assert reason == "no cell can be planned: mine needs the view 'third'; add [views.third] to suite colours"
+    assert reason == "no cell can be planned: mine needs the view 'third'; add [views.third] to suite toy"
     assert subject.lab.together["kd"].row["status"] == "ok"
     assert max(map(len, text.splitlines()[1:])) <= 100
 
