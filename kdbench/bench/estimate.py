@@ -17,7 +17,7 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_methods
 from kdbench.runner.progress import to_stderr
 from kdbench.suites import DataSpec, Pair, Suite
-from kdbench.train.cohort import evaluates
+from kdbench.train.schedule import evaluates
 from kdbench.utils.environment import choose_device, collect
 from kdbench.utils.text import grid
 

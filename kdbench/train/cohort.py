@@ -21,11 +21,10 @@ from kdbench.data.dataset import Split
 from kdbench.data.loading import load_split
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Needs, Views, union
+from kdbench.method import Batch, Context, Needs, union
 from kdbench.metrics import top_k
 from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
-from kdbench.suites import Recipe
 from kdbench.teachers.weights import teacher_logits
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
@@ -33,7 +32,9 @@ from kdbench.train.checkpoint import checkpoint_path, resumable
 from kdbench.train.cuda_graphs import RecordedStep
 from kdbench.train.job import Job, Result
 from kdbench.train.result import result_of
+from kdbench.train.schedule import evaluates, learning_rate
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
+from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
 from kdbench.utils.precision import tensor_cores
 from kdbench.utils.state_dicts import save_state
@@ -50,29 +51,6 @@ def train_cohort(
     "interrupted"). Raises torch.OutOfMemoryError for the caller to split the cohort.
     """
     return Cohort(job, progress or Progress()).run(stop)
-
-
-def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
-    """The rate of step ``step`` (from 0) of ``steps`` in epoch ``epoch`` (from 0).
-
-    step: lr * decay^(milestones passed), milestones in reference epochs.  onecycle: linear from 0 to lr over the share
-    ``peak`` of training, then linear to 0.
-    """
-    if recipe.schedule == "step":
-        reference = epoch * recipe.reference_epochs / recipe.epochs
-        return recipe.lr * recipe.decay ** sum(reference >= milestone for milestone in recipe.milestones)
-    done = (epoch + (step + 0.5) / steps) / recipe.epochs
-    return recipe.lr * min(done / recipe.peak, (1 - done) / (1 - recipe.peak))
-
-
-def evaluates(recipe: Recipe, epoch: int) -> bool:
-    """Whether curves have the accuracy after epoch ``epoch`` (from 0): each ``eval_every``, and all at the last rate.
-
-    The literature's best epoch is one of those after the last milestone; with all of them ours can stand beside it.
-    """
-    late = recipe.schedule == "step" and recipe.milestones
-    reference = epoch * recipe.reference_epochs / recipe.epochs
-    return (epoch + 1) % recipe.eval_every == 0 or bool(late and reference >= recipe.milestones[-1])
 
 
 class Cohort:
@@ -135,13 +113,16 @@ class Cohort:
                     trainee.load(state)
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
-                    trainee.prepare(TeacherPass(self, trainee.needs))
+                    trainee.prepare(self._teacher_pass(trainee.needs))
             return trainee
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             self.failures[cell.id] = self._explain(cell, "build", error)
             return None
+
+    def _teacher_pass(self, needs: Needs) -> TeacherPass:
+        return TeacherPass(self.train, self.recipe.batch_size, self.teacher, needs, self.device)
 
     # --- the loop ---
 
@@ -289,27 +270,3 @@ class Cohort:
             seconds["teacher_s"] = self.shared.seconds(trainee.needs.views)
         before = self.seconds_before.get(trainee.cell.id, {})
         return {name: value + before.get(name, 0.0) for name, value in seconds.items()}
-
-
-class TeacherPass:
-    """The unaugmented train set with teacher outputs, batch by batch in canonical order; can be iterated again."""
-
-    def __init__(self, cohort: Cohort, needs: Needs) -> None:
-        self.cohort, self.needs = cohort, needs.of("teacher")
-
-    def __iter__(self) -> Iterator[tuple[Batch, Views]]:
-        cohort = self.cohort
-        if cohort.teacher is None:
-            raise KdbenchError("prepare reads teacher batches, but `needs` declares teacher=False")
-        seen = 0
-        for index, target, images in cohort.train.plain(cohort.recipe.batch_size):
-            seen += len(index)
-            batch = Batch(
-                target=target,
-                epoch=0.0,
-                last=seen == len(cohort.train),
-                progress=torch.tensor(0.0, device=cohort.device),
-                generator=torch.Generator(cohort.device),
-                sample_index=index if self.needs.index else None,
-            )
-            yield batch, Views({self.needs.views[0]: cohort.teacher(images, self.needs)}, self.needs)

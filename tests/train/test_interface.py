@@ -94,7 +94,7 @@ def test_shapes_on_a_vit(runs):
 
 
 @both
-def test_the_teacher_is_the_same_cnn_on_both_views_and_both_pairs(runs, pair):
+def test_the_teacher_is_the_same_cnn_on_all_views_and_pairs(runs, pair):
     _, seen = runs[pair]
     for view in ("weak", "strong"):
         assert seen[f"shapes teacher {view}"][0]["stages"] == [
@@ -115,7 +115,7 @@ def test_outputs_agree_with_each_other(runs, pair):
     assert set(seen["learns"]) == {(True, False)}  # the student's head is live, the teacher's outputs are not
 
 
-def test_the_embedding_is_the_mean_of_the_last_map_where_the_facts_say_so(runs):
+def test_the_embedding_is_the_last_maps_mean_where_stated(runs):
     for pair, linear in (("student", True), ("vit", False)):
         _, seen = runs[pair]
         student, teacher = seen["facts"][0]
@@ -123,7 +123,7 @@ def test_the_embedding_is_the_mean_of_the_last_map_where_the_facts_say_so(runs):
         assert (max(seen["mean student"]) < 1e-5) is linear
 
 
-def test_preact_is_what_the_relu_is_applied_to_and_on_a_vit_the_stage_itself(runs):
+def test_preact_precedes_the_relu_and_on_a_vit_is_the_stage(runs):
     assert max(runs["student"][1]["relu student"]) == 0
     assert min(runs["vit"][1]["relu student"]) > 0
     for pair in ("student", "vit"):
@@ -166,7 +166,7 @@ def test_modules_are_trained_and_counted_beside_the_student(runs, pair):
 
 
 @both
-def test_predict_changes_what_is_evaluated_and_its_modules_count_as_the_student(runs, pair):
+def test_predict_is_evaluated_and_its_modules_count(runs, pair):
     results, seen = runs[pair]
     row = results["reuse"].row
     size = 8 if pair == "student" else 16
@@ -185,7 +185,7 @@ def test_predict_changes_what_is_evaluated_and_its_modules_count_as_the_student(
 
 
 @both
-def test_prepare_sees_every_train_sample_once_and_can_start_again(runs, rig, pair):
+def test_prepare_sees_each_train_sample_once_per_pass(runs, rig, pair):
     _, seen = runs[pair]
     assert seen["prepare grad"] == [False]
     first, second = seen["prepare"]
@@ -224,7 +224,7 @@ def test_the_memory_changes_exactly_where_samples_were_seen(rig, methods, pair):
 
 
 @both
-def test_private_terms_reach_update_detached_and_are_no_part_of_the_loss(runs, pair):
+def test_private_terms_reach_update_detached_only(runs, pair):
     results, seen = runs[pair]
     assert set(map(str, seen["terms"])) == {"(['_new', 'ce', 'pull'], False, False)"}
     curves = {(epoch, term): value for epoch, term, value in results["bank"].curves}
@@ -248,7 +248,7 @@ def test_a_batch_tells_the_time(runs, pair):
 
 
 @both
-def test_company_changes_nothing_for_those_that_draw_remember_or_prepare(runs, rig, pair):
+def test_company_changes_no_method_that_draws_or_remembers(runs, rig, pair):
     results, _ = runs[pair]
     for name in ("clock", "bank", "means", "reuse"):
         alone = rig.train(rig.cells([name], PAIRS[pair]), f"{pair} {name} alone", stop_after=STEPS + 2)
