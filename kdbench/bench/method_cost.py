@@ -1,4 +1,4 @@
-"""What a method's step costs beside kd's: `kdbench check --cost`. Measured in one cohort, on the machine at hand."""
+"""The cost of each method's step relative to kd's, measured in one cohort on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is timed: methods on a pair of a suite, with made-up images and random weights, so that only shapes count."""
+"""What is timed: methods on a pair of a suite, with synthetic images and random weights."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def work(
     jobs: int = 1,
 ) -> Work:
     """The pair's recipe, with another precision or batch size where given. Raises KdbenchError for a bad value."""
-    asked = {"precision": precision, "batch_size": batch_size}
-    changes = {key: value for key, value in {**pair.recipe, **asked}.items() if value is not None}
+    options = {"precision": precision, "batch_size": batch_size}
+    changes = {key: value for key, value in {**pair.recipe, **options}.items() if value is not None}
     recipe = replace_recipe(suite.recipe, changes, "the recipe to time")
     check_fast_paths(recipe.precision, graphs, device)
     bare = replace(pair, recipe={})
@@ -62,7 +62,10 @@ def work(
 
 
 def measured(suite: Suite, data_dir: Path | None = None) -> Suite:
-    """The suite with its images' shape. Raises KdbenchError where only the data would tell and are not at hand."""
+    """The suite with the shape of its images, read from its data where it does not say it.
+
+    Raises KdbenchError where those data are missing.
+    """
     data = suite.dataset
     if data.classes and data.size and data.mean and data.std:
         return suite
@@ -71,7 +74,7 @@ def measured(suite: Suite, data_dir: Path | None = None) -> Suite:
 
 @contextmanager
 def made_up(work: Work, batches: int) -> Iterator[Job]:
-    """A cohort of all cells of ``work`` on one epoch of ``batches`` batches; its files go when it is done."""
+    """A cohort of all cells of ``work`` for one epoch of ``batches`` batches; its files are deleted at the end."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         registry.load(work.plugins)

@@ -6,7 +6,7 @@ The contract's training checks, the benchmarks and the tests take their images, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,11 @@ class Steps(Progress):
 
 
 @dataclass
-class Rig:
-    """The toy images in ``folder``, and a suite over them that trains for longer than the file says.
-
-    Teachers are trained when first needed.
-    """
+class ToyRuns:
+    """Cohorts of a suite on toy images in ``folder``. Teachers are trained when first needed."""
 
     folder: Path
-    suite: Suite = field(default_factory=lambda: SUITE)
+    suite: Suite
 
     def __post_init__(self) -> None:
         data = self.suite.dataset
@@ -131,7 +128,7 @@ class Rig:
     def cells(
         self, methods: Sequence[str], pair: Pair, seed: int = 0, suite: Suite | None = None, **sets: Any
     ) -> list[Cell]:
-        """One cell per method. suite: in place of the rig's own. sets: values by method and parameter."""
+        """One cell per method. suite: in place of ``self.suite``. sets: values by method and parameter."""
         ids = {pair.teacher: self.teacher(pair.teacher).id}
         return plan_cells(Selection(suite or self.suite, methods, [pair], [seed], sets), self.split_id, ids)
 

@@ -103,7 +103,7 @@ def check_exports(subject: Subject) -> None:
     )
     if overrides(subject.method, "predict"):
         return
-    images = load_split(SUITE.dataset, "test", subject.lab.rig.folder).evaluation
+    images = load_split(SUITE.dataset, "test", subject.lab.toy.folder).evaluation
     net = Net(bare, SUITE.dataset.mean, SUITE.dataset.std).eval()
     with torch.no_grad():
         top1 = top_k(net.model((plain(images.images) - net.mean) / net.std), images.targets, 1)

@@ -1,7 +1,7 @@
-"""The cohort loop: batches and views once, the teacher once, then each student's own step.
+"""The cohort loop: batches, views and the teacher are computed once, then each student takes its own step.
 
 `train_cohort(job)` is one self-contained, picklable unit of work: it reads data and teacher itself, holds no globals
-and returns what is to be written.
+and returns what is to be recorded.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def train_cohort(
 ) -> tuple[list[Result], bool]:
     """Train the cells of ``job`` side by side from their common checkpoint position.
 
-    Returns a result a cell, and whether ``stop`` ended it early (the state is saved then and the results say
-    "interrupted"). Raises torch.OutOfMemoryError for the caller to split the cohort.
+    Returns one result per cell, and whether ``stop`` ended it early: then the state is saved and the results say
+    "interrupted". Raises torch.OutOfMemoryError for the caller to split the cohort.
     """
     return Cohort(job, progress or Progress()).run(stop)
 
@@ -154,7 +154,7 @@ class Cohort:
         return [t for t in self.trainees if t.outcome is None]
 
     def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
-        """One pass over the train set from step ``first_step``; True when ``stop`` cut it short (and it is saved)."""
+        """Train on an epoch from step ``first_step`` on; True when ``stop`` ended it early and the state is saved."""
         views = {
             name: self.first.views[name] for name in union(trainee.needs for trainee in self._live()).views
         }
@@ -168,21 +168,21 @@ class Cohort:
                 if stop():
                     self._save(live)
                     return True
-                if takers := [t for t in live if len(fed.index) >= t.min_batch]:
-                    self._step(epoch, step, fed, takers)
+                if trainees := [t for t in live if len(fed.index) >= t.min_batch]:
+                    self._step(epoch, step, fed, trainees)
                 for trainee in live:
                     trainee.step_in_epoch = step + 1
                 self.progress.step(len(fed.index))
-        except KdbenchError:  # a file of the next batch cannot be read: what is trained until here is kept
+        except KdbenchError:  # a file of the next batch cannot be read: save what is trained so far
             self._save(self._live())
             raise
         return False
 
-    def _step(self, epoch: int, step: int, fed: Fed, takers: list[Trainee]) -> None:
-        shown = self.shared.outputs(fed, takers) if self.shared else lambda taker: {}
+    def _step(self, epoch: int, step: int, fed: Fed, trainees: list[Trainee]) -> None:
+        teacher_of = self.shared.outputs(fed, trainees) if self.shared else lambda trainee: {}
         progress = torch.full((), (epoch + step / self.steps) / self.recipe.epochs, device=self.device)
         tail = len(self.train) % self.recipe.batch_size
-        for trainee in takers:
+        for trainee in trainees:
             drops_tail = 0 < tail < trainee.min_batch
             batch = Batch(
                 target=fed.target,
@@ -194,7 +194,7 @@ class Cohort:
             )
             rate = learning_rate(trainee.cell.recipe, epoch, step, self.steps)
             with self._closing(trainee, "a training step"):
-                self.step_of[trainee.cell.id](batch, fed.images, shown(trainee), rate)
+                self.step_of[trainee.cell.id](batch, fed.images, teacher_of(trainee), rate)
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
@@ -219,11 +219,11 @@ class Cohort:
         trainee.curves.append((trainee.epoch, "top1", top1))
         self.students_eval[trainee.cell.id] = logits
 
-    # --- what can go wrong, and what is kept ---
+    # --- errors and checkpoints ---
 
     @contextlib.contextmanager
     def _closing(self, trainee: Trainee, what: str) -> Iterator[None]:
-        """A cell that raises is closed with the reason; its neighbours go on."""
+        """Close a cell that raises, with the reason; the others go on."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -240,7 +240,7 @@ class Cohort:
         return f"{cell.method} failed in {what}: {type(error).__name__}: {error} (traceback in {log})"
 
     def _save(self, trainees: list[Trainee]) -> None:
-        """All checkpoints of one position; a full disk costs the safety net, not the training."""
+        """Save the checkpoints of ``trainees``; where the disk is full, warn once and go on training."""
         try:
             for trainee in trainees:
                 state = {**trainee.state(), "shared_seconds": self._shared_seconds(trainee)}
@@ -264,7 +264,7 @@ class Cohort:
         return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)
 
     def _shared_seconds(self, trainee: Trainee) -> dict[str, float]:
-        """teacher_s, of the views that the cell reads, and data_s: what it would pay for if it trained alone."""
+        """data_s, and teacher_s of the views that the cell reads: what it would need for them if it trained alone."""
         seconds = {"data_s": self.data_watch.seconds}
         if self.shared and trainee.needs.teacher:
             seconds["teacher_s"] = self.shared.seconds(trainee.needs.views)

@@ -24,7 +24,9 @@ def test_a_step_of_the_plain_loop_gives_the_cohorts_weights(lab, method):
     asked = work(suite, PAIR, ["ce", method], "cpu", batch_size=32)
     with made_up(asked, 1) as job:
         train = load_split(job.cells[0].dataset, "test", job.data_dir).train
-        runs = [reference_loop.Plain(cell, job.teacher, train, torch.device("cpu")) for cell in job.cells]
+        runs = [
+            reference_loop.ReferenceLoop(cell, job.teacher, train, torch.device("cpu")) for cell in job.cells
+        ]
         before = {k: v.clone() for k, v in runs[1].student.model.state_dict().items()}
         loader = reference_loop.batches(job)
         for run in runs:
@@ -68,7 +70,7 @@ def test_the_plain_loop_refuses_what_it_has_no_place_for(lab):
         made_up(ask(lab, "mlkd"), 1) as job,
         pytest.raises(KdbenchError, match=r"one view .* leave out mlkd"),
     ):
-        reference_loop.Plain(job.cells[0], job.teacher, lab.split.train, torch.device("cpu"))
+        reference_loop.ReferenceLoop(job.cells[0], job.teacher, lab.split.train, torch.device("cpu"))
 
 
 def test_a_known_teacher_is_not_run_again(lab):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdbench.bench import table, timing
-from kdbench.bench.background_load import neighbours
+from kdbench.bench.background_load import background_load
 from kdbench.bench.timing import Blocks, Seconds
 from kdbench.bench.workload import made_up
 from kdbench.errors import KdbenchError
@@ -64,10 +64,10 @@ def test_neighbours_train_unless_paused_and_leave_nothing(lab, wait_for):
         user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         return int(user) + int(system)
 
-    with neighbours(ask(lab, "kd"), 1) as crew:
-        pid, folder = crew.processes[0].pid, crew.folder
+    with background_load(ask(lab, "kd"), 1) as load:
+        pid, folder = load.processes[0].pid, load.folder
         assert list(Path(folder).iterdir())
-        with crew.paused():
+        with load.paused():
             wait_for(lambda: " T " in Path(f"/proc/{pid}/stat").read_text())
             before = seconds(pid)
             time.sleep(0.3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdbench import models, registry
-from kdbench.contract.toy_suite import CLASSES, TRAIN, Rig, Steps, difference
+from kdbench.contract.toy_suite import CLASSES, TRAIN, Steps, ToyRuns, difference
 from kdbench.contract.training_lab import EPOCHS, STEPS, TRAINED
 from kdbench.data.augment import plain
 from kdbench.data.loading import load_split
@@ -41,20 +41,20 @@ def methods():
 
 
 @pytest.fixture(scope="module")
-def rig(methods, tmp_path_factory):
+def toy(methods, tmp_path_factory):
     more = {"vit": ModelSpec("vit_tiny_patch16_224", VIT), "timm": ModelSpec("test_resnet")}
     models = {**TRAINED.models, **more}
     suite = dataclasses.replace(TRAINED, models=models, pairs=tuple(PAIRS.values()))
-    return Rig(tmp_path_factory.mktemp("interface"), suite)
+    return ToyRuns(tmp_path_factory.mktemp("interface"), suite)
 
 
 @pytest.fixture(scope="module")
-def runs(rig, methods):
+def runs(toy, methods):
     """Pair -> (result by method, what the methods noted), each pair one cohort."""
     found = {}
     for name in ("student", "vit"):
         methods.SEEN.clear()
-        found[name] = rig.train(rig.cells(METHODS, PAIRS[name]), name), dict(methods.SEEN)
+        found[name] = toy.train(toy.cells(METHODS, PAIRS[name]), name), dict(methods.SEEN)
     return found
 
 
@@ -130,8 +130,8 @@ def test_preact_precedes_the_relu_and_on_a_vit_is_the_stage(runs):
         assert runs[pair][1]["facts"][0][0].has_preact
 
 
-def test_no_preact_is_a_skip_with_the_reason(rig):
-    results = rig.train(rig.cells(["early", "ce", "reviewkd"], PAIRS["timm"]), "timm")
+def test_no_preact_is_a_skip_with_the_reason(toy):
+    results = toy.train(toy.cells(["early", "ce", "reviewkd"], PAIRS["timm"]), "timm")
     assert results["early"].row["status"] == "skipped"
     assert results["early"].row["error"] == "the student has no pre-activation stages"
     assert results["ce"].row["status"] == "ok"
@@ -139,7 +139,7 @@ def test_no_preact_is_a_skip_with_the_reason(rig):
         results["reviewkd"].row["status"] == "ok"
     )  # it reads the teacher's alone, unless it is told otherwise
     asked = {"reviewkd": {"student_preact": [True]}}
-    results = rig.train(rig.cells(["reviewkd"], PAIRS["timm"], **asked), "timm")
+    results = toy.train(toy.cells(["reviewkd"], PAIRS["timm"], **asked), "timm")
     assert results["reviewkd"].row["error"] == "the student has no pre-activation stages"
 
 
@@ -185,7 +185,7 @@ def test_predict_is_evaluated_and_its_modules_count(runs, pair):
 
 
 @both
-def test_prepare_sees_each_train_sample_once_per_pass(runs, rig, pair):
+def test_prepare_sees_each_train_sample_once_per_pass(runs, toy, pair):
     _, seen = runs[pair]
     assert seen["prepare grad"] == [False]
     first, second = seen["prepare"]
@@ -197,9 +197,9 @@ def test_prepare_sees_each_train_sample_once_per_pass(runs, rig, pair):
     assert all(torch.equal(means, seen["prepare means"][0]) for means in seen["means in loss"])
 
 
-def test_prepare_means_are_those_of_the_plain_images(runs, rig):
-    split = load_split(rig.suite.dataset, "test", rig.folder)
-    net = rig.teacher("teacher").net(rig.suite.dataset).to(memory_format=torch.channels_last)
+def test_prepare_means_are_those_of_the_plain_images(runs, toy):
+    split = load_split(toy.suite.dataset, "test", toy.folder)
+    net = toy.teacher("teacher").net(toy.suite.dataset).to(memory_format=torch.channels_last)
     with torch.no_grad():
         embedding = net(plain(split.train.images), Needs(embedding=True)).embedding
     for label in range(CLASSES):
@@ -208,10 +208,10 @@ def test_prepare_means_are_those_of_the_plain_images(runs, rig):
 
 
 @both
-def test_the_memory_changes_exactly_where_samples_were_seen(rig, methods, pair):
+def test_the_memory_changes_exactly_where_samples_were_seen(toy, methods, pair):
     methods.SEEN.clear()
     steps = Steps()
-    cohort = Cohort(rig.job(rig.cells(["bank"], PAIRS[pair]), f"{pair} bank"), steps)
+    cohort = Cohort(toy.job(toy.cells(["bank"], PAIRS[pair]), f"{pair} bank"), steps)
     cohort.run(lambda: steps.done == 3)
     (trainee,) = cohort.trainees
     index = torch.cat([index for index, _ in methods.SEEN["index"]])
@@ -248,27 +248,27 @@ def test_a_batch_tells_the_time(runs, pair):
 
 
 @both
-def test_company_changes_no_method_that_draws_or_remembers(runs, rig, pair):
+def test_company_changes_no_method_that_draws_or_remembers(runs, toy, pair):
     results, _ = runs[pair]
     for name in ("clock", "bank", "means", "reuse"):
-        alone = rig.train(rig.cells([name], PAIRS[pair]), f"{pair} {name} alone", stop_after=STEPS + 2)
+        alone = toy.train(toy.cells([name], PAIRS[pair]), f"{pair} {name} alone", stop_after=STEPS + 2)
         assert difference(results[name], alone[name]) is None
 
 
-def together(rig, method, key, values, work) -> tuple[dict[str, Result], Result]:
+def together(toy, method, key, values, work) -> tuple[dict[str, Result], Result]:
     """kd in one cohort with a cell of ``method`` for each value."""
-    cells = rig.cells(["kd", method], PAIRS["student"], **{method: {key: list(values)}})
-    results = {r.cell.params.get(key, "kd"): r for r in train_cohort(rig.job(cells, work))[0]}
+    cells = toy.cells(["kd", method], PAIRS["student"], **{method: {key: list(values)}})
+    results = {r.cell.params.get(key, "kd"): r for r in train_cohort(toy.job(cells, work))[0]}
     return results, results.pop("kd")
 
 
 @pytest.fixture(scope="module")
-def kd_alone(rig):
-    return rig.train(rig.cells(["kd"], PAIRS["student"]), "kd alone")["kd"]
+def kd_alone(toy):
+    return toy.train(toy.cells(["kd"], PAIRS["student"]), "kd alone")["kd"]
 
 
-def test_what_was_not_declared_closes_the_cell_and_no_other(rig, kd_alone):
-    results, kd = together(rig, "sneaky", "what", SNEAKS, "sneaks")
+def test_what_was_not_declared_closes_the_cell_and_no_other(toy, kd_alone):
+    results, kd = together(toy, "sneaky", "what", SNEAKS, "sneaks")
     for what, result in results.items():
         name = "the view 'strong'" if what == "strong" else f"'{what}'"
         assert result.row["status"] == "error"
@@ -278,8 +278,8 @@ def test_what_was_not_declared_closes_the_cell_and_no_other(rig, kd_alone):
     assert difference(kd, kd_alone) is None
 
 
-def test_faults_close_their_cell_and_leave_kd_bit_for_bit(rig, kd_alone):
-    results, kd = together(rig, "faulty", "how", FAULTS, "faults")
+def test_faults_close_their_cell_and_leave_kd_bit_for_bit(toy, kd_alone):
+    results, kd = together(toy, "faulty", "how", FAULTS, "faults")
     assert {how: result.row["status"] for how, result in results.items()} == dict.fromkeys(
         FAULTS, "error"
     ) | {"nan": "diverged"}
@@ -306,7 +306,7 @@ def test_the_student_on_disk_is_bare(runs):
             assert results[name].student.keys() == results["ce"].student.keys()
 
 
-def test_the_projector_is_in_no_count_of_the_bare_student(runs, rig):
-    spec = rig.suite.models["student"]
+def test_the_projector_is_in_no_count_of_the_bare_student(runs, toy):
+    spec = toy.suite.models["student"]
     bare = models.create(spec.arch, CLASSES, **spec.args)
     assert runs["student"][0]["ce"].row["student_params"] == count_parameters(bare)
