@@ -1,4 +1,4 @@
-"""The cost of each method's step relative to kd's, measured in one cohort on this machine."""
+"""`kdbench bench methods`: step time relative to kd, measured in one cohort on this machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kdbench import registry
+from kdbench.bench.cost_table import FILE
 from kdbench.bench.workload import made_up, work
 from kdbench.contract import toy_suite
 from kdbench.errors import KdbenchError
@@ -21,7 +22,6 @@ from kdbench.utils.files import write_atomic
 from kdbench.utils.status import Status
 
 BATCH, STEPS, ROUNDS = 64, 15, 3
-FILE = Path("bench") / "method_cost.csv"
 PAIR = Pair("resnet20", "resnet8")
 SUITE = replace(
     toy_suite.SUITE,
@@ -68,12 +68,3 @@ def report(name: str | None, plugins: Path | None, out: Path) -> str:
     except OSError as error:
         raise KdbenchError(f"cannot write {out / FILE} ({error.strerror}); choose another --out") from error
     return table.to_string(index=False)
-
-
-def known(out: Path) -> dict[str, tuple[int | None, float]]:
-    """name -> (extra parameters, cost x kd), as last measured; empty where nothing was."""
-    if not (out / FILE).is_file():
-        return {}
-    table = pd.read_csv(out / FILE, dtype={"extra_params": "Int64"})
-    extra = [None if pd.isna(value) else int(value) for value in table["extra_params"]]
-    return dict(zip(table["name"], zip(extra, table["cost_x_kd"], strict=True), strict=True))

@@ -18,8 +18,8 @@ def test_every_point_is_measured_once():
 def test_work_of_a_step_by_the_literatures_macs():
     """resnet56 125.8 M, resnet20 40.8 M multiply-accumulates: a forward of the teacher, 3 of each of 5 students."""
     suite = suites.load("cifar100")
-    asked = scaling.asked(suite, scaling.Point(scaling.MAIN), "cpu", None)
-    assert scaling.flop_a_step(asked, 5) == pytest.approx(2 * 64 * (125.8e6 + 15 * 40.8e6), rel=2e-3)
+    work = scaling.work_of(suite, scaling.Point(scaling.MAIN), "cpu", None)
+    assert scaling.flop_per_step(work, 5) == pytest.approx(2 * 64 * (125.8e6 + 15 * 40.8e6), rel=2e-3)
 
 
 def test_scale_writes_curves_for_its_points(lab, here, tmp_path, monkeypatch):
