@@ -84,7 +84,7 @@ def made_up(work: Work, batches: int) -> Iterator[Job]:
         train = max(batches * recipe.batch_size, data.classes)
         toy_suite.write_images(folder / f"{DATA}.npz", data.classes, data.size, train, TEST)
         split = load_split(data, "test", folder)
-        teacher = toy_suite.random_teacher(folder, suite, work.pair.teacher)
+        teacher = toy_suite.random_teacher(folder, suite, work.pair.teacher, settled=True)
         ids = {work.pair.teacher: teacher.id}
         selection = Selection(suite, work.methods, [work.pair], [0], work.sets)
         cells = plan_cells(selection, split.id, ids, teacher_cache=work.cached)

@@ -57,27 +57,32 @@ def write_images(file: Path, classes: int, size: int, train: int, test: int) -> 
     np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def random_weights(spec: ModelSpec, classes: int, size: int, seed: int = 0) -> dict[str, Tensor]:
-    """The state dict of a fresh network with BatchNorm statistics of random images of ``size`` px.
+def random_weights(spec: ModelSpec, classes: int, settled_at: int | None = None) -> dict[str, Tensor]:
+    """The state dict of a fresh network, always the same one.
 
-    Without those statistics a deep network's maps would explode in evaluation mode.
+    settled_at: pixels of random images from which its BatchNorm layers take their statistics; None leaves them as
+    created. Without such statistics a deep network's maps explode in evaluation mode.
     """
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = models.create(spec.arch, classes, **spec.args)
-        images = torch.rand(SETTLING, 3, size, size)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0
-        with torch.no_grad():
-            model.train()(images - 0.5)
+        if settled_at is not None:
+            _settle(model, torch.rand(SETTLING, 3, settled_at, settled_at) - 0.5)
     return model.state_dict()
 
 
-def random_teacher(folder: Path, suite: Suite, name: str, seed: int = 0) -> Teacher:
+@torch.no_grad()
+def _settle(model: nn.Module, images: Tensor) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    model.train()(images)
+
+
+def random_teacher(folder: Path, suite: Suite, name: str, settled: bool = False) -> Teacher:
     """The suite's network ``name`` with `random_weights`, saved into ``folder``."""
     data, spec, file = suite.dataset, suite.model(name), folder / f"{name}.safetensors"
-    save_weights(file, random_weights(spec, data.classes, data.size, seed))
+    save_weights(file, random_weights(spec, data.classes, data.size if settled else None))
     return open_teacher(name, spec, file, data, None)
 
 

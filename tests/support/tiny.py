@@ -58,7 +58,7 @@ def make(folder: Path) -> Path:
     toy_suite.write_images(folder / "data" / "tiny.npz", classes=3, size=8, train=96, test=48)
     (folder / "teachers").mkdir()
     (folder / "tiny.toml").write_text(SUITE)
-    weights = toy_suite.random_weights(ModelSpec("resnet8"), classes=3, size=8)
+    weights = toy_suite.random_weights(ModelSpec("resnet8"), classes=3)
     torch.save(weights, folder / "teachers" / "large.pth")
     return folder
 
