@@ -26,6 +26,6 @@ def notes(runs: pd.DataFrame) -> list[str]:
     return [
         f"Apart from the seeds, an accuracy of {top1:.0f}% on {images:,} images has a standard error of {error:.2f} "
         f"points (95%: ± {1.96 * error:.2f}) by the choice of these images. All methods share them, so it is smaller "
-        f"in a difference. A perfectly calibrated model would still show an ECE of up to {floor:.1f} points on that many "
-        f"images ({BINS} bins)."
+        f"in a difference. A perfectly calibrated model would still show an ECE of up to {floor:.1f} points on that "
+        f"many images ({BINS} bins)."
     ]
