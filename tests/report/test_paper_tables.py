@@ -186,12 +186,13 @@ def test_nothing_published_is_said_and_gives_no_table_or_figure(tmp_path):
     folder.mkdir()
     (folder / "paper_same.md").write_text("of rows that have gone", "utf-8")
     found = read(tmp_path, runs("kd", 90.0, 91.0, suite="digits", dataset="digits"), "digits")
-    said = beside.write(folder, "digits", found, [])
+    said, drawn = beside.write(folder, "digits", found, [])
     assert sorted(path.name for path in folder.iterdir()) == ["reproduction.csv", "reproduction.md"]
     text = (folder / "reproduction.md").read_text("utf-8")
     assert "Nothing is published, by this suite's protocol, of what was run." in text
     assert "No figure: there is no pair of a published number and ours to draw." in text
     assert "Nothing is published" in said
+    assert drawn == []
 
 
 def test_report_print_stands_in_80_columns_and_needs_no_torch(tmp_path):
