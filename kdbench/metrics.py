@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kdbench.data.batches import Feed
+from kdbench.utils.calibration import BINS, expected_calibration_error
 from kdbench.utils.precision import tensor_cores
 
-CALIBRATION_BINS = 15
 BATCH = 500
 
 
@@ -39,15 +39,10 @@ def _percent(hits: Tensor) -> float:
 def calibration(logits: Tensor, targets: Tensor) -> np.ndarray:
     """Return [15, 3]: samples, sum of confidences and correct samples per equal-width bin of top-1 confidence."""
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
-    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
     values = torch.stack([torch.ones_like(confidence), confidence, (predicted == targets).float()], dim=1)
-    table = torch.zeros(CALIBRATION_BINS, 3, dtype=torch.float64, device=logits.device)
+    table = torch.zeros(BINS, 3, dtype=torch.float64, device=logits.device)
     return table.index_add(0, bins, values.double()).cpu().numpy()
-
-
-def expected_calibration_error(table: np.ndarray) -> float:
-    """Return the ECE in percentage points: |confidence - accuracy| per bin of `calibration`, weighted by samples."""
-    return float(100.0 * np.abs(table[:, 1] - table[:, 2]).sum() / table[:, 0].sum())
 
 
 def quality(logits: Tensor, targets: Tensor) -> dict[str, float]:

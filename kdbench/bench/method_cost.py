@@ -15,6 +15,7 @@ from kdbench.contract import toy_suite
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.suites import DataSpec, ModelSpec, Pair, Suite
 from kdbench.suites.schema import View
 from kdbench.teachers.weights import open_teacher
@@ -64,7 +65,7 @@ def measure(names: Sequence[str]) -> pd.DataFrame:
         chosen = list(dict.fromkeys(["kd", *names]))
         rounds = []
         for seed in range(ROUNDS):
-            cells = plan_cells(suite, chosen, [pair], [seed], {}, "test", split_id, {TEACHER: teacher.id})
+            cells = plan_cells(Selection(suite, chosen, [pair], [seed]), split_id, {TEACHER: teacher.id})
             results, _ = train_cohort(Job(tuple(cells), teacher, folder, folder / "work", "cpu"))
             seconds = {r.cell.method: r.row["train_s"] for r in results if r.row["status"] == Status.OK}
             rounds.append({method: own / seconds["kd"] for method, own in seconds.items()})

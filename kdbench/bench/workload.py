@@ -16,7 +16,7 @@ from kdbench import models, registry
 from kdbench.data.augment import plain
 from kdbench.data.loading import load_data, load_split
 from kdbench.plan.cells import plan_cells, replace_recipe
-from kdbench.plan.selection import Sets
+from kdbench.plan.selection import Overrides, Selection
 from kdbench.suites import DataSpec, Pair, Suite
 from kdbench.teachers.weights import open_teacher
 from kdbench.train.cohort import train_cohort
@@ -36,7 +36,7 @@ class Work:
     pair: Pair
     methods: tuple[str, ...]
     device: str
-    sets: Sets = field(default_factory=dict)
+    sets: Overrides = field(default_factory=dict)
     plugins: Path | None = None
     cached: bool = False  # the teacher's logits are known before the first step
     graphs: bool = False  # steps recorded as CUDA graphs
@@ -51,7 +51,7 @@ def work(
     *,
     precision: str | None = None,
     batch_size: int | None = None,
-    sets: Sets | None = None,
+    sets: Overrides | None = None,
     plugins: Path | None = None,
     cached: bool = False,
     graphs: bool = False,
@@ -92,9 +92,8 @@ def made_up(work: Work, batches: int) -> Iterator[Job]:
         save_weights(weights, _settled(models.create(spec.arch, data.classes, **spec.args), images))
         teacher = open_teacher(work.pair.teacher, spec, weights, data, None)
         ids = {work.pair.teacher: teacher.id}
-        cells = plan_cells(
-            suite, work.methods, [work.pair], [0], work.sets, "test", split.id, ids, teacher_cache=work.cached
-        )
+        selection = Selection(suite, work.methods, [work.pair], [0], work.sets)
+        cells = plan_cells(selection, split.id, ids, teacher_cache=work.cached)
         job = Job(
             tuple(cells),
             teacher if any(cell.teacher for cell in cells) else None,

@@ -70,7 +70,6 @@ def _of_suite(name: str, found: pd.DataFrame) -> list[str]:
 def own_cells(suite: Suite, found: pd.DataFrame) -> tuple[int, int]:
     """How many cells the suite as it is written has on the test split, and how many of them are done."""
     from kdbench import registry
-    from kdbench.plan.cells import recipe_id
     from kdbench.plan.selection import select_methods
 
     registry.load()
@@ -82,7 +81,7 @@ def own_cells(suite: Suite, found: pd.DataFrame) -> tuple[int, int]:
     }
     rows = found[
         found["status"].isin(DONE)
-        & (found["recipe_id"] == recipe_id(suite.recipe))
+        & (found["recipe_id"] == suite.recipe.id)
         & (found["split"] == "test")
         & (found["default"].astype(str) == "True")
     ]

@@ -28,7 +28,8 @@ from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, R
 from kdbench.models.flops import random_images
 from kdbench.models.wrapper import Net
 from kdbench.suites import Pair, Suite
-from kdbench.train.cell_trainer import check_terms, skip_reason
+from kdbench.train.skip_rules import skip_reason
+from kdbench.train.step import backward, call_loss, call_update
 
 IMAGES = 2
 LARGE = 50_000_000  # modules of more numbers are tried on shapes alone (semckd from resnet50: 850 million)
@@ -165,13 +166,11 @@ class Trial:
                 method.prepare(context, [(self._batch(needs, 0.0), other)], modules)  # type: ignore[list-item]
         for epoch in (1.0, float(self.suite.recipe.reference_epochs)):
             batch = self._batch(needs, epoch)
-            returned = method.loss(batch, own, other, modules)
-            total = torch.stack(list(check_terms(method.name, returned).values())).sum()
-            total.backward()
+            call = call_loss(method, batch, own, other, modules)
+            total = backward([call]).total
             if values and not torch.isfinite(total):
                 raise ValueError(f"the loss is {total.item()} in epoch {epoch:g}")
-            with torch.no_grad():
-                method.update(batch, own, other, modules, {k: v.detach() for k, v in returned.items()})
+            call_update(method, [call], modules)
         if overrides(method, "predict"):
             with torch.no_grad():
                 method.predict(own, modules.eval())

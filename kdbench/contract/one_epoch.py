@@ -20,7 +20,7 @@ from kdbench.data.dataset import ImageSet
 from kdbench.data.loading import load_data, load_split
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell, plan_cells
-from kdbench.plan.selection import select_pairs
+from kdbench.plan.selection import Selection, select_pairs
 from kdbench.suites import Pair, Suite
 from kdbench.teachers.weights import SUFFIXES, Teacher, open_teacher
 from kdbench.train.callbacks import Progress
@@ -89,7 +89,7 @@ class World:
         """The training run of one method on one pair, seed 0."""
         split_id = load_split(self.suite.dataset, "test", self.folder).id
         ids = {pair.teacher: teacher_id}
-        return plan_cells(self.suite, [method], [pair], [0], {}, "test", split_id, ids)[0]
+        return plan_cells(Selection(self.suite, [method], [pair], [0]), split_id, ids)[0]
 
     def job(self, cell: Cell, teacher: Teacher | None) -> Job:
         work = self.folder / "work" / cell.id  # of its own: nothing is found that another one left

@@ -12,6 +12,7 @@ import torch
 
 from kdbench.data.loading import load_split
 from kdbench.plan.cells import Cell, plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
 from kdbench.suites.schema import View
 from kdbench.teachers.weights import Teacher, open_teacher
@@ -103,9 +104,8 @@ class Rig:
         if name not in self._teachers:
             recipe = Recipe(**{**vars(RECIPE), "epochs": 2 * EPOCHS})
             pair = Pair(name, name)
-            cells = plan_cells(
-                self.suite(recipe), ["ce"], [pair], [1], {}, "test", self.split_id, {name: None}
-            )
+            selection = Selection(self.suite(recipe), ["ce"], [pair], [1])
+            cells = plan_cells(selection, self.split_id, {name: None})
             results, _ = train_cohort(Job(tuple(cells), None, self.folder, self.folder / "teachers", "cpu"))
             if results[0].row["status"] != Status.OK:
                 raise RuntimeError(f"the teacher {name} was not trained: {results[0].row['error']}")
@@ -119,7 +119,7 @@ class Rig:
     ) -> list[Cell]:
         """One cell a method; ``sets`` are values by method and parameter."""
         ids = {pair.teacher: self.teacher(pair.teacher).id}
-        return plan_cells(self.suite(recipe), methods, [pair], [seed], sets, "test", self.split_id, ids)
+        return plan_cells(Selection(self.suite(recipe), methods, [pair], [seed], sets), self.split_id, ids)
 
     def job(self, cells: Sequence[Cell], work: str) -> Job:
         """A cohort with its own folder for checkpoints."""

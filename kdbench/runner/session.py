@@ -15,7 +15,8 @@ from kdbench.data.loading import load_data
 from kdbench.data.streaming import count_duplicates
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.cohorts import Position
-from kdbench.plan.selection import Sets, check_params, parse_sets, select_methods, select_pairs
+from kdbench.plan.selection import Overrides as Sets
+from kdbench.plan.selection import Selection, check_params, parse_sets, select_methods, select_pairs
 from kdbench.results import store
 from kdbench.runner.progress import to_stderr
 from kdbench.suites import Pair, Suite, replace_recipe
@@ -98,14 +99,10 @@ class Session:
             pair.teacher: self.teachers[pair.teacher].id if pair.teacher in self.teachers else None
             for pair in self.pairs
         }
-        chosen = (self.suite, self.methods, self.pairs, self.seeds)
-        matrix: dict[str, Cell] = {}
-        for sets in (self.sets, *self.also):
-            for cell in plan_cells(
-                *chosen, sets, self.split_name, self.split.id, ids, self.teacher_cache is not None
-            ):
-                matrix.setdefault(cell.id, cell)
-        return list(matrix.values())
+        selection = Selection(
+            self.suite, self.methods, self.pairs, self.seeds, self.sets, self.also, self.split_name
+        )
+        return plan_cells(selection, self.split.id, ids, self.teacher_cache is not None)
 
     def needed_teachers(self) -> list[str]:
         if not any(registry.get(name).needs.teacher for name in self.methods):
@@ -240,7 +237,8 @@ def teacher_cell(session: Session, name: str) -> Cell:
     recipe = replace_recipe(session.written.recipe, session.written.teacher_recipe, "teacher_recipe")
     suite = dataclasses.replace(session.written, recipe=recipe)
     pair = Pair(name, name)
-    return plan_cells(suite, ["ce"], [pair], [0], {}, session.split_name, session.split.id, {name: None})[0]
+    selection = Selection(suite, ["ce"], [pair], [0], split=session.split_name)
+    return plan_cells(selection, session.split.id, {name: None})[0]
 
 
 def trained_path(session: Session, name: str) -> Path:

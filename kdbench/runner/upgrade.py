@@ -18,6 +18,7 @@ from pathlib import Path
 from kdbench import registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell, plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.results import lines, store
 from kdbench.suites import Suite, replace_recipe
 from kdbench.utils.files import write_atomic
@@ -95,17 +96,17 @@ def cell_of(row: Mapping[str, str], suite: Suite) -> Cell | None:
         for count in sorted(epochs):
             recipe = replace_recipe(suite.recipe, {"epochs": count, "precision": precision}, "the row")
             try:
-                (cell,) = plan_cells(
+                selection = Selection(
                     dataclasses.replace(suite, recipe=recipe),
                     [row["method"]],
                     [pair],
                     [int(float(row["seed"]))],
                     {row["method"]: values},
-                    row["split"],
-                    row.get("split_id", ""),
-                    {pair.teacher: row["teacher_id"] or None},
-                    bool(row.get("teacher_cache")),
+                    split=row["split"],
                 )
+                ids = {pair.teacher: row["teacher_id"] or None}
+                cache = bool(row.get("teacher_cache"))
+                (cell,) = plan_cells(selection, row.get("split_id", ""), ids, cache)
             except KdbenchError:  # the method is not here, or has other parameters today
                 return None
             if cell.id == row["cell_id"]:

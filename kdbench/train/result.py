@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from kdbench.metrics import details, fidelity, quality
 from kdbench.models.flops import probing
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.job import Result
+from kdbench.utils.memory import peak_mb
 from kdbench.utils.status import Status
 
 
@@ -73,14 +73,7 @@ def _cost(trainee: Trainee) -> dict[str, Any]:
         "train_s": seconds,
         "eval_s": trainee.eval_s,
         "img_per_s": images / seconds if seconds else None,
-        "peak_mem_mb": _peak_memory(trainee.device),
+        "peak_mem_mb": peak_mb(trainee.device),
         "student_params": deployed + (extra if keeps else 0),
         "extra_params": 0 if keeps else extra,
     }
-
-
-def _peak_memory(device: torch.device) -> float:
-    """MiB: of the device's allocations on a GPU, else of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

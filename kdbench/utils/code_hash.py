@@ -1,10 +1,12 @@
-"""What the code of a method is: its file and every file of its folder that it imports, as one hash."""
+"""The code of a method as one hash: its file and every file of its folder that it imports, or its class alone."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import importlib.util
+import inspect
+import linecache
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,29 @@ def code_hash(origin: Path, root: Path | None = None) -> str:
     """
     trees = reached(origin, root or origin.parent)
     return hashlib.sha256("".join(_text(trees[file]) for file in sorted(trees)).encode()).hexdigest()[:12]
+
+
+def class_hash(cls: type) -> str:
+    """12 hex digits of the text of a class that no file holds, as `code_hash`; '' where its text cannot be read.
+
+    A notebook keeps the text of each cell for tracebacks; what is typed at Python's own prompt is gone.
+    """
+    functions = (inspect.unwrap(getattr(member, "__func__", member)) for member in vars(cls).values())
+    files = {
+        f.__code__.co_filename for f in functions if inspect.isfunction(f) and f.__module__ == cls.__module__
+    }
+    for file in sorted(files):
+        try:
+            tree = ast.parse("".join(linecache.getlines(file)))
+        except SyntaxError:
+            continue
+        own = [
+            node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == cls.__name__
+        ]
+        if own:
+            text = _text(ast.Module([own[-1]], type_ignores=[]))
+            return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return ""
 
 
 def reached(origin: Path, root: Path) -> dict[Path, ast.Module]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kdbench import registry, suites
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.report.notes import notes
 from kdbench.results import setting
 from kdbench.runner.record import _identity_columns
@@ -61,7 +62,7 @@ def with_student(arch="resnet8", **args):
 
 def cells(suite, method, split_id="a" * 12, cache=False):
     ids = {"t": "b" * 12}
-    return plan_cells(suite, [method], suite.pairs, SEEDS, {}, "test", split_id, ids, cache)
+    return plan_cells(Selection(suite, [method], suite.pairs, SEEDS), split_id, ids, cache)
 
 
 def rows(found, gain=0.0, **changes):
@@ -198,7 +199,7 @@ def test_a_pair_that_was_not_edited_is_in_both_tables(suite, tmp_path):
 def test_plain_training_joins_only_pairs_of_its_recipe(suite, tmp_path):
     two = dataclasses.replace(suite, pairs=(Pair("t", "s"), Pair("u", "s", {"lr": 0.03})))
     ids = {"t": "b" * 12, "u": "c" * 12}
-    found = plan_cells(two, ["ce", "kd"], two.pairs, SEEDS, {}, "test", "a" * 12, ids)
+    found = plan_cells(Selection(two, ["ce", "kd"], two.pairs, SEEDS), "a" * 12, ids)
     by_lr = [row for cell in found for row in rows([cell], gain=100 * cell.recipe.lr)]
     (one,) = boards(tmp_path / "r", by_lr)
     assert one.cells.loc[("ce", "t -> s"), "mean"] == pytest.approx(72.5)

@@ -9,6 +9,7 @@ from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.models.wrapper import Net
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 
 # --- cifar100-twoview ---
 
@@ -47,16 +48,8 @@ def test_its_teachers_are_those_of_cifar100(twoview):
     for suite in (twoview, suites.load("cifar100")):
         recipe = suites.replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
         pair = suites.Pair("resnet56", "resnet56")
-        (cell,) = plan_cells(
-            dataclasses.replace(suite, recipe=recipe),
-            ["ce"],
-            [pair],
-            [0],
-            {},
-            "test",
-            "s",
-            {"resnet56": None},
-        )
+        selection = Selection(dataclasses.replace(suite, recipe=recipe), ["ce"], [pair], [0])
+        (cell,) = plan_cells(selection, "s", {"resnet56": None})
         ids.append(cell.id)
     assert ids[0] == ids[1]
 

@@ -14,6 +14,7 @@ import numpy as np
 from kdbench import registry
 from kdbench.data.loading import load_split
 from kdbench.plan.cells import Cell, plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.runner.session import Session, prepare
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
 from kdbench.suites.schema import View
@@ -144,7 +145,7 @@ class Lab:
         registry.load()
         pairs = [Pair("teacher", student, **pair)]
         ids = {"teacher": self.teacher.id}
-        return plan_cells(self.suite, methods, pairs, [0], sets or {}, "test", self.split.id, ids)
+        return plan_cells(Selection(self.suite, methods, pairs, [0], sets or {}), self.split.id, ids)
 
     def job(self, cells: list[Cell]) -> Job:
         teacher = self.teacher if any(cell.teacher for cell in cells) else None

@@ -15,6 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Needs
 from kdbench.models.wrapper import Net
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.suites import Pair
 from kdbench.suites.schema import View
 from kdbench.teachers.logit_cache import CachedLogits, Table, all_draws, outcome, outcomes
@@ -189,7 +190,7 @@ def cells(lab, *methods, **options):
     registry.load()
     pair = [Pair("teacher", "student")]
     ids = {"teacher": lab.teacher.id}
-    return plan_cells(lab.suite, methods, pair, [0], {}, "test", lab.split.id, ids, **options)
+    return plan_cells(Selection(lab.suite, methods, pair, [0]), lab.split.id, ids, **options)
 
 
 def trained(lab, chosen, cache=None):

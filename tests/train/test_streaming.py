@@ -11,6 +11,7 @@ from kdbench.data.dataset import split_dataset
 from kdbench.data.loading import load_data
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.results import store
 from kdbench.runner import run
 from kdbench.suites import DataSpec, ModelSpec, Pair
@@ -41,7 +42,7 @@ class Room:
         suite = dataclasses.replace(SUITE, dataset=self.spec, views=views, recipe=recipe)
         split_id = split_dataset(load_data(self.spec, self.images)[0], "test", 0.25).id
         pair = Pair("teacher", "student")
-        return plan_cells(suite, methods, [pair], [0], {}, "test", split_id, {"teacher": self.teacher.id})
+        return plan_cells(Selection(suite, methods, [pair], [0]), split_id, {"teacher": self.teacher.id})
 
     @property
     def teacher(self):
