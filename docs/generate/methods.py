@@ -14,7 +14,7 @@ from typing import Any
 
 from docs.generate.markdown import code, fence, prose, table
 from kdbench import registry
-from kdbench.bench.method_cost import FILE
+from kdbench.bench.cost_table import FILE
 from kdbench.cli import methods as described
 from kdbench.method import Method, field_types
 
