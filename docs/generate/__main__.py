@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKS: dict[str, Block] = {
     "methods-list": methods.listed,
     "methods-overview": methods.overview,
+    "fidelities": methods.fidelities,
     "methods": methods.sections,
     "commands": commands.verbs,
     "package-order": packages.order,

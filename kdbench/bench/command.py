@@ -18,7 +18,7 @@ from kdbench.bench.workload import measured, work
 from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_methods, select_pairs
 from kdbench.report.figures import style
-from kdbench.report.notes import provenance
+from kdbench.report.provenance import provenance
 from kdbench.results import store
 from kdbench.runner.progress import to_stderr
 from kdbench.utils.environment import choose_device

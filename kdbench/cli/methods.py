@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import inspect
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ import click
 
 from kdbench.cli import options
 from kdbench.cli.verbs import DefaultVerbs, verbs
+from kdbench.errors import KdbenchError
+from kdbench.utils.papers import FAMILIES, FIDELITIES
 from kdbench.utils.text import grid
 
 if TYPE_CHECKING:
@@ -96,45 +97,6 @@ def methods_bibtex(name: str | None, plugins: Path | None) -> None:
     click.echo(bibtex(name, plugins))
 
 
-@dataclasses.dataclass(frozen=True)
-class Paper:
-    """What a docstring's first paragraph says: "Title (Authors, Venue 2022, arXiv:2203.08679, eq. 7)."."""
-
-    title: str
-    authors: str
-    venue: str
-    year: str
-    arxiv: str
-
-
-def paper(cls: type[Method]) -> Paper:
-    """The reference of a method; what is not said is empty."""
-    first = " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
-    found = re.match(r"(?P<title>[^(]*?)\s*\((?P<reference>.*)\)", first)
-    title, reference = (found["title"], found["reference"]) if found else (first, "")
-    authors, _, rest = reference.partition(",")
-    year = re.search(r"\b(?:19|20)\d\d\b", rest)
-    arxiv = re.search(r"arXiv:(\d{4}\.\d{4,5})", rest)
-    venue = rest[: year.start()].strip(" ,") if year else ""
-    return Paper(title, authors, venue, year.group() if year else "", arxiv.group(1) if arxiv else "")
-
-
-def fidelity(cls: type[Method]) -> str:
-    """The docstring's word after ``fidelity:``."""
-    found = re.search(r"fidelity:\s*(\w+)", inspect.getdoc(cls) or "")
-    return found.group(1) if found else ""
-
-
-def kind(cls: type[Method]) -> str:
-    """By what is read: plain (no teacher), feature (maps), embedding, or logit."""
-    needs = cls.needs
-    if not needs.teacher:
-        return "plain"
-    if needs.features or needs.stages or needs.preact:
-        return "feature"
-    return "embedding" if needs.embedding else "logit"
-
-
 def describe_needs(needs: Needs) -> str:
     """What a method needs beyond one view's logits of student and teacher."""
     words = [] if needs.teacher else ["no teacher"]
@@ -168,7 +130,7 @@ def methods(plugins: Path | None, reports: Path) -> str:
 
     registry = _registry(plugins)
     costs = cost_table.read(reports)
-    rows: list[Sequence[Any]] = [("name", "year", "kind", "fidelity", "extra", "x kd", "needs")]
+    rows: list[Sequence[Any]] = [("name", "year", "family", "fidelity", "extra", "x kd", "needs")]
     broken = []
     for entry in registry.entries():
         if entry.cls is None:
@@ -177,14 +139,14 @@ def methods(plugins: Path | None, reports: Path) -> str:
         cls = entry.cls
         extra, ratio = costs.get(entry.name, (None, float("nan")))
         measured = ("–" if extra is None else f"{extra:,}", "–" if ratio != ratio else f"{ratio:.2f}")
-        facts = (paper(cls).year or "–", kind(cls), fidelity(cls) or "–")
+        facts = (cls.paper.year if cls.paper else "–", cls.family or "–", cls.fidelity or "–")
         rows.append((entry.name, *facts, *measured, describe_needs(cls.needs)))
     hint = "" if costs else "extra parameters and cost x kd: measured by `kdbench bench methods`"
     return "\n".join(filter(None, [grid(rows), *broken, hint]))
 
 
 def method(name: str, plugins: Path | None) -> str:
-    """One method: docstring, parameters with type and default, needs, file."""
+    """One method: docstring, parameters with type and default, paper, family, fidelity, needs, file."""
     registry = _registry(plugins)
     from kdbench.method import field_types
 
@@ -195,27 +157,27 @@ def method(name: str, plugins: Path | None) -> str:
         label = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
         parameters.append((key, label.replace("typing.", ""), json.dumps(getattr(defaults, key))))
     table = grid(parameters) if len(parameters) > 1 else "no parameters"
-    facts = f"needs: {describe_needs(cls.needs)}\nfile: {registry.entry(name).origin}"
-    return "\n\n".join([inspect.getdoc(cls) or "", table, facts])
+    facts = [*_origin(cls), f"needs: {describe_needs(cls.needs)}", f"file: {registry.entry(name).origin}"]
+    return "\n\n".join([inspect.getdoc(cls) or "", table, "\n".join(facts)])
+
+
+def _origin(cls: type[Method]) -> list[str]:
+    """The lines on paper, family and fidelity, as far as the method says them."""
+    lines = [f"paper: {cls.paper.title} ({cls.paper.cited})"] if cls.paper else []
+    lines += [f"family: {cls.family} ({FAMILIES[cls.family]})"] if cls.family else []
+    return lines + ([f"fidelity: {cls.fidelity} ({FIDELITIES[cls.fidelity]})"] if cls.fidelity else [])
 
 
 def bibtex(name: str | None, plugins: Path | None) -> str:
-    """The entry of one method or of all that cite a paper, built from the docstrings."""
+    """The BibTeX entry of one method, or of every method that comes from a paper.
+
+    Raises KdbenchError for a method without a paper.
+    """
     registry = _registry(plugins)
     chosen = [registry.get(name)] if name else [registry.get(n) for n in registry.names()]
-    return "\n\n".join(_entry(cls) for cls in chosen)
-
-
-def _entry(cls: type[Method]) -> str:
-    cited = paper(cls)
-    fields = {
-        "title": cited.title,
-        "author": re.sub(r"\s*et al\.?$", " and others", cited.authors).replace(" & ", " and "),
-        "booktitle": cited.venue,
-        "year": cited.year,
-        "eprint": cited.arxiv,
-        "archiveprefix": "arXiv" if cited.arxiv else "",
-    }
-    lines = [f"  {key} = {{{value}}}" for key, value in fields.items() if value]
-    body = ",\n".join(lines)
-    return f"@{'inproceedings' if cited.venue else 'misc'}{{{cls.name}{cited.year},\n{body}\n}}"
+    entries = [cls.paper.bibtex(f"{cls.name}{cls.paper.year}") for cls in chosen if cls.paper]
+    if name and not entries:
+        raise KdbenchError(
+            f"method {name!r} names no paper; `kdbench methods {name}` says where it comes from"
+        )
+    return "\n\n".join(entries)

@@ -10,34 +10,36 @@ from kdbench import registry
 from tests.support.cli_process import ENVIRONMENT, kdbench, refused
 
 
-def test_every_method_has_a_line_with_year_kind_and_fidelity(tmp_path):
+def test_a_line_has_year_family_and_fidelity(tmp_path):
     lines = kdbench("methods", cwd=tmp_path).out.splitlines()
-    row_of = {line.split()[0]: line.split()[1:] for line in lines[1:]}
+    facts = {line.split()[0]: line.split()[1:4] for line in lines[1:]}
     registry.load()
-    assert set(registry.names()) <= set(row_of)
+    assert set(registry.names()) <= set(facts)
     for name in registry.names():
-        year, kind, fidelity = row_of[name][:3]
-        assert re.fullmatch(r"(19|20)\d\d", year), name
-        assert kind in ("plain", "logit", "embedding", "feature")
-        assert fidelity in ("paper", "code", "reconstruction")
-    assert row_of["dkd"][:3] == ["2022", "logit", "paper"]
-    assert row_of["ce"][1] == "plain"
-    assert row_of["bickd"][2] == "reconstruction"
+        cls = registry.get(name)
+        assert facts[name] == [str(cls.paper.year) if cls.paper else "–", cls.family, cls.fidelity]
+    assert facts["dkd"] == ["2022", "logit", "paper"]
+    assert facts["ce"] == ["1990", "plain", "paper"]
 
 
-def test_one_method_shows_formula_parameters_and_file(tmp_path):
+def test_a_page_shows_formula_parameters_and_origin(tmp_path):
     page = kdbench("methods", "dkd", cwd=tmp_path).out
-    assert "arXiv:2203.08679" in page
+    assert page.startswith("Decoupled distillation:")
+    assert "\nEquation: L =" in page
+    paper = "paper: Decoupled Knowledge Distillation (Zhao et al., CVPR 2022, arXiv:2203.08679, eq. 7)"
+    assert paper in page.splitlines()
+    assert "family: logit (the teacher's class scores)" in page.splitlines()
     assert re.search(r"^beta +float +8\.0$", page, re.M)
     assert re.search(r"^file: .*dkd\.py$", page, re.M)
     refused(kdbench("methods", "dkdd", cwd=tmp_path), "did you mean 'dkd'")
 
 
-def test_bibtex_is_read_from_the_docstring(tmp_path):
+def test_bibtex_has_all_authors(tmp_path):
     entry = kdbench("methods", "bibtex", "dkd", cwd=tmp_path).out
     assert entry.startswith("@inproceedings{dkd2022,\n")
     for line in (
-        "author = {Zhao and others}",
+        "title = {{Decoupled Knowledge Distillation}}",
+        "author = {Borui Zhao and Quan Cui and Renjie Song and Yiyu Qiu and Jiajun Liang}",
         "booktitle = {CVPR}",
         "year = {2022}",
         "eprint = {2203.08679}",
@@ -77,3 +79,12 @@ def test_the_list_imports_neither_training_nor_timm(tmp_path):
     )
     assert "bickd" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_bibtex_of_all_has_every_paper_once(tmp_path):
+    text = kdbench("methods", "bibtex", cwd=tmp_path).out
+    registry.load()
+    cited = [name for name in registry.names() if registry.get(name).paper]
+    assert [key.rstrip("0123456789") for key in re.findall(r"^@\w+\{(\w+),$", text, re.M)] == cited
+    assert "and others" not in text
+    refused(kdbench("methods", "bibtex", "kd_twoview", cwd=tmp_path), "'kd_twoview' names no paper")

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Method, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
@@ -17,12 +17,15 @@ def mymethod_loss(
 
 @register
 class Mymethod(Method):
-    """Sharpened distillation (Your Name, Venue 2026, arXiv:0000.00000, eq. 1).
+    """Sharpened distillation: match the teacher's softened probabilities after scaling its logits.
 
     Equation: L = CE + weight T^2 mean_i KL(softmax(sharpen t_i/T) || softmax(s_i/T)).
-    fidelity: paper.
     Deviations: none.
     """
+
+    paper = Paper(title="The Title", authors=("Your Name",), venue="Venue", year=2026, arxiv="0000.00000")
+    family = "logit"
+    fidelity = "paper"
 
     weights = {"weight": "mymethod"}
     positive = ("temperature", "sharpen")
