@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs.generate import checks, commands, methods, packages, results, suites
+from docs.generate import checks, commands, methods, packages, python, results, suites
 from docs.generate.markdown import Block, fill
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +15,7 @@ BLOCKS: dict[str, Block] = {
     "methods-overview": methods.overview,
     "fidelities": methods.fidelities,
     "methods": methods.sections,
+    "python": python.api,
     "commands": commands.verbs,
     "package-order": packages.order,
     "checks": checks.listed,

@@ -17,6 +17,7 @@ from tests.support.scenarios import COLUMN, PAIRS, A, boards, grid, hex12, run, 
 def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
     rows = [*grid([A, PAIRS[0]], dkd=1.0), *runs("late", 71.0, 72.0)]
     rows += [run("late", None, seed=2, status="diverged")]
+    rows += [run("gone", None, seed=seed, status="diverged") for seed in (0, 1)]
     rows += [
         run("fitnet", None, status="skipped", error="stages differ"),
         run("other", 70.0, PAIRS[0], seed=9),
@@ -29,13 +30,16 @@ def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
     assert notes["fitnet", COLUMN] == "n/a"
     assert notes["fitnet", "wrn_40_2 -> wrn_16_2"] == "–"
     assert notes["other", "wrn_40_2 -> wrn_16_2"] == "no seed shared"
-    assert notes["late", "mean over 2 pairs"] == ""  # of the seeds that are there
+    assert notes["late", "mean over 2 pairs"] == "diverged 1 of 3"
     assert notes["dkd", COLUMN] == ""
     shown = frame[(frame["label"] == "dkd") & (frame["column"] == COLUMN)].iloc[0]
     assert shown["delta"] == pytest.approx(1.01)  # the mean of 1, 1.01 and 1.02
     assert (shown["n"], shown["top1"]) == (3, pytest.approx(71.06333333))
+    assert notes["gone", COLUMN] == notes["gone", "mean over 2 pairs"] == "diverged 2 of 2"
+    late = frame[frame["label"] == "late"].set_index("column")["delta"]
+    assert late[COLUMN] == late["mean over 2 pairs"] == pytest.approx(1.34)  # of 1.00 and 1.68
     drawn = texts(heatmap.draw(frame, "kd", FOOTER))
-    assert {"+1.01", "71.06 (3)", "✗ 1 of 3", "n/a", "–", "baseline"} <= drawn
+    assert {"+1.01", "71.06 (3)", "+1.34 ✗1", "✗ 2 of 2", "n/a", "–", "baseline"} <= drawn
 
 
 def test_the_heat_map_is_in_the_order_of_the_leaderboard(tmp_path):

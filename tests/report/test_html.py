@@ -101,10 +101,10 @@ def test_markup_in_results_stays_text(page):
 
 def test_every_cell_with_a_run_can_be_opened_and_no_other(page):
     text = page.read_text()
-    keys = re.findall(r'data-cell="([^"]+)"', text)
-    assert set(keys) == set(data_of(page)["cells"])
+    keys = re.findall(r'data-entry="([^"]+)"', text)
+    assert set(keys) == set(data_of(page)["entries"])
     assert len(keys) == len(set(keys))
-    titles = [data_of(page)["cells"][key]["title"] for key in keys]
+    titles = [data_of(page)["entries"][key]["title"] for key in keys]
     assert f"fitnet on {COLUMN}" in titles  # skipped: the reason
     assert "fitnet on vgg13 -> vgg8" not in titles
 
@@ -141,7 +141,7 @@ def test_details_tell_attempts_parameters_costs_and_why(tmp_path):
     known = html_data.details(found, [columns.columns(b) for b in found], store.read(tmp_path / "s.csv"), pd.DataFrame(
         columns=store.CURVE_COLUMNS
     ))  # fmt: skip
-    by_title = {cell["title"]: cell for cell in known["cells"].values()}
+    by_title = {cell["title"]: cell for cell in known["entries"].values()}
     kd, fitnet = by_title[f"kd on {COLUMN}"], by_title[f"fitnet on {COLUMN}"]
     assert kd["params"] == [("temperature", "4.0")]
     assert ("skipped", "no stages") in fitnet["facts"]

@@ -33,19 +33,19 @@ def test_bold_is_what_is_within_the_yardstick_of_the_best(tmp_path):
         *runs("lucky", 99.0),  # one seed proves nothing
     ]
     (b,) = boards(tmp_path, rows)
-    assert set(b.cells.index[b.cells["bold"]].get_level_values("label")) == {"wide", "dkd", "kd"}
+    assert set(b.entries.index[b.entries["bold"]].get_level_values("label")) == {"wide", "dkd", "kd"}
     (found,) = b.best.values()
     assert f"Bold: within {found.yardstick:.2f} of the best." in said(b)
-    means = b.cells["mean"].droplevel("pair")
+    means = b.entries["mean"].droplevel("pair")
     within = means.drop("lucky") >= means["wide"] - found.yardstick
-    assert (within == b.cells["bold"].droplevel("pair").drop("lucky")).all()
+    assert (within == b.entries["bold"].droplevel("pair").drop("lucky")).all()
 
 
 def test_a_collapsed_seed_is_marked_and_never_bold(tmp_path):
     sound = [*runs("kd", 70.0, 70.3, 70.1), *runs("dkd", 71.0, 71.2, 71.1)]
     (b,) = boards(tmp_path, [*sound, *runs("broken", 78.0, 78.2, 1.0)])
     assert cells(b)["broken", COLUMN].endswith(" ↓")
-    assert set(b.cells.index[b.cells["bold"]]) == {("dkd", COLUMN)}
+    assert set(b.entries.index[b.entries["bold"]]) == {("dkd", COLUMN)}
     (without,) = boards(tmp_path / "sound", sound)
     assert b.best[COLUMN].yardstick == pytest.approx(without.best[COLUMN].yardstick)
     assert "broken: 1 of 3 runs failed" in said(b)
@@ -55,12 +55,12 @@ def test_a_collapsed_seed_is_marked_and_never_bold(tmp_path):
 
 def test_a_constant_paired_advantage_separates_what_spread_hides(tmp_path):
     (b,) = boards(tmp_path, [*runs("kd", 60.0, 70.0, 80.0), *runs("dkd", 60.5, 70.6, 80.5)])
-    assert set(b.cells.index[b.cells["bold"]]) == {("dkd", COLUMN)}
+    assert set(b.entries.index[b.entries["bold"]]) == {("dkd", COLUMN)}
 
 
 def test_nothing_is_bold_where_nothing_can_be_compared(tmp_path):
     (b,) = boards(tmp_path, [*runs("kd", 70.0), *runs("dkd", 71.0)])
-    assert not b.cells["bold"].any()
+    assert not b.entries["bold"].any()
 
 
 def test_missing_skipped_diverged_and_failed_are_shown_as_what_they_are(tmp_path):
@@ -84,7 +84,7 @@ def test_a_diverged_seed_is_last_a_loss_and_shown_both_ways(tmp_path):
     rows = [*grid([A, PAIRS[0]], dkd=5.0, ce=-1.0), run("dkd", None, seed=3, status="diverged")]
     (b,) = boards(tmp_path, rows)
     assert cells(b)["dkd", COLUMN].endswith("(3) ✗1")
-    assert not b.cells["bold"]["dkd", COLUMN]
+    assert not b.entries["bold"]["dkd", COLUMN]
     assert cells(b)["dkd", "Δ vs kd [95%]"].startswith("+5.01 [")  # of the seeds that finished
     assert "dkd: 1 of 7 runs failed" in said(b)
     assert cells(b)["dkd", "W-T-L"] == "1-0-1"
@@ -186,7 +186,7 @@ def test_what_a_text_is_sorted_by_puts_diverged_last_and_missing_nowhere(tmp_pat
     rows = [*grid([A], dkd=1.0), run("crd", None, status="diverged"), run("rkd", None, status="oom")]
     (b,) = boards(tmp_path, rows)
     (column,) = [c for c in columns(b) if c.pair]
-    value = {label: text.value for label, text in zip(b.labels, column.cells, strict=True)}
+    value = {label: text.value for label, text in zip(b.labels, column.entries, strict=True)}
     assert value["dkd"] == pytest.approx(71.06, abs=0.01)
     assert value["crd"] == -np.inf
     assert np.isnan(value["rkd"])

@@ -165,6 +165,6 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     leaderboard.csv("s", boards, [])
     latex.leaderboard("s", boards, [])
     page = html.page("s", boards, [], merged.attempts, merged.curves, runs, [])
-    assert page.count("data-cell=") == 45 * 15
+    assert page.count("data-entry=") == 45 * 15
     assert len(rows) > 10_000
     assert time.process_time() - start < 10

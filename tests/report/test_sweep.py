@@ -166,7 +166,7 @@ def test_components_are_paired_with_the_full_method(tmp_path):
     (one,) = ablation.boards(tables(store.read(tmp_path / "s.csv")), "m", "kd")
     assert one.table.pairs == [COLUMN, "wrn_40_2 -> wrn_16_2"]  # the third has no component
     assert one.labels == ["m", "m without a", "kd"]
-    cell = one.cells.loc["m without a", COLUMN]
+    cell = one.entries.loc["m without a", COLUMN]
     assert (cell["delta"], cell["delta_n"]) == (-1.5, 2)
     assert one.summary["delta"]["kd"] == -5.5
     frame = forest.frame(one, one.labels)

@@ -12,7 +12,7 @@ def pipes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def escape(text: str) -> str:
-    """For a cell or a line of markdown."""
+    """For an entry or a line of markdown."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("->", "→")
 
 
