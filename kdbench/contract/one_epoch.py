@@ -49,9 +49,11 @@ class Clock(Progress):
         self.begun = self.seconds = 0.0
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Start the clock when the training starts."""
         self.begun = time.process_time()
 
     def step(self, images: int) -> None:
+        """Read the clock after each step."""
         self.seconds = time.process_time() - self.begun
 
 
@@ -92,6 +94,7 @@ class World:
         return plan_cells(Selection(self.suite, [method], [pair], [0]), split_id, ids)[0]
 
     def job(self, cell: Cell, teacher: Teacher | None) -> Job:
+        """Build the job of one cell, with a folder of its own."""
         work = self.folder / "work" / cell.id  # of its own: nothing is found that another one left
         return Job((cell,), teacher, self.folder, work, self.device, self.plugins)
 

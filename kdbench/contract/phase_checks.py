@@ -24,6 +24,7 @@ class Traced(float):
     offset: float
 
     def __new__(cls, value: float, seen: set[float], scale: float = 1.0, offset: float = 0.0) -> Traced:
+        """Create a value that records in ``seen`` where comparisons with it change."""
         made = super().__new__(cls, value)
         made.seen, made.scale, made.offset = seen, scale, offset
         return made

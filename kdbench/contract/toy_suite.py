@@ -68,6 +68,7 @@ class Steps(Progress):
         self.done = 0
 
     def step(self, images: int) -> None:
+        """Count a step."""
         self.done += 1
 
 

@@ -12,7 +12,7 @@ from kdbench.data.augment import plain
 from kdbench.data.loading import load_split
 from kdbench.method import overrides
 from kdbench.metrics import top_k
-from kdbench.models import Net, count_parameters
+from kdbench.models import Network, count_parameters
 from kdbench.models.cifar import base
 from kdbench.results.schema import members
 from kdbench.train.job import Result
@@ -103,7 +103,7 @@ def check_exports(subject: Subject) -> None:
     if overrides(subject.method, "predict"):
         return
     images = load_split(DATA, "test", subject.lab.rig.folder).evaluation
-    net = Net(bare, DATA.mean, DATA.std).eval()
+    net = Network(bare, DATA.mean, DATA.std).eval()
     with torch.no_grad():
         top1 = top_k(net.model((plain(images.images) - net.mean) / net.std), images.targets, 1)
     require(

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdbench.contract.toy_suite import EPOCHS, MODELS, PAIRS, RECIPE, STEPS, Rig, Steps
 from kdbench.errors import KdbenchError
-from kdbench.models import Net
+from kdbench.models import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites import Pair
 from kdbench.train.cohort import Cohort
@@ -39,6 +39,7 @@ class Lab:
 
     @cached_property
     def rig(self) -> Rig:
+        """The toy suite in which all methods are trained."""
         return Rig(Path(self._folder.name), MODELS, PAIRS)
 
     @cached_property
@@ -94,11 +95,11 @@ class Lab:
         return Alone(results[0], untouched)
 
 
-def _state(teacher: Net | None) -> Any:
+def _state(teacher: Network | None) -> Any:
     if teacher is None:
         return None
     return weights_digest(teacher.state_dict()), [m.training for m in teacher.modules()], _learns(teacher)
 
 
-def _learns(net: Net) -> list[bool]:
+def _learns(net: Network) -> list[bool]:
     return [p.requires_grad or p.grad is not None for p in net.parameters()]
