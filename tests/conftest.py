@@ -109,3 +109,15 @@ def lab(lab_parts, tmp_path, scratch_registry):
     folder, teacher = lab_parts
     (tmp_path / "data").symlink_to(folder / "data")
     return Lab(tmp_path, SUITE, teacher)
+
+
+@pytest.fixture
+def teacher_state(lab):
+    """The state dict of the laboratory's teacher."""
+    return lab.teacher.net(lab.suite.dataset).model.state_dict()
+
+
+@pytest.fixture
+def messages():
+    """An empty list, for the messages of a session (``say=messages.append``)."""
+    return []

@@ -34,6 +34,7 @@ def outdated(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
 
 
 def main() -> None:
+    """Write the generated pages, or fail with ``--check`` if one is outdated."""
     check = "--check" in sys.argv[1:]
     pages = dict(outdated())
     for file, text in pages.items():

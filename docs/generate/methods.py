@@ -32,7 +32,7 @@ def shipped() -> tuple[type[Method], ...]:
 
 
 def by_family() -> Iterator[tuple[str, list[type[Method]]]]:
-    """(family, its methods)"""
+    """Yield each family with its methods."""
     for family in FAMILIES:
         yield family, [cls for cls in shipped() if cls.family == family]
 

@@ -23,7 +23,7 @@ from kdbench.data.dataset import ImageSet
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Views, overrides
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites import DataSpec
 from kdbench.suites.schema import View
@@ -80,14 +80,14 @@ def batches(job: Job) -> Iterator[list[Tensor]]:
         yield from loader
 
 
-class Normalised(Net):
+class Normalised(Network):
     """A network whose images are already normalised."""
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images
 
 
-def _bare(model: nn.Module, device: torch.device) -> Net:
+def _bare(model: nn.Module, device: torch.device) -> Network:
     return Normalised(model, (0.0,) * 3, (1.0,) * 3).to(device)
 
 

@@ -93,9 +93,11 @@ class Blocks(Progress):
         return self.blocks
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Read the clocks when the training starts."""
         self.there = self._read()
 
     def step(self, images: int) -> None:
+        """Count a step; after the warm-up, record the seconds of each block of steps."""
         self.done += 1
         if self.done >= self.warmup and (self.done - self.warmup) % self.steps == 0:
             if self.done > self.warmup:

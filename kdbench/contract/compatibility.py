@@ -25,7 +25,7 @@ from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
 from kdbench.models.flops import random_images
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.suites import Pair, Suite
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import backward, call_loss, call_update
@@ -71,10 +71,10 @@ def cells(suite: Suite, methods: Sequence[str]) -> Cells:
         raise KdbenchError(f"suite {suite.name} does not say its classes and size: add them to its file")
 
     @functools.cache
-    def net(name: str) -> Net:
+    def net(name: str) -> Network:
         spec = suite.model(name)
         model = models.create(spec.arch, data.classes, **spec.args)
-        return Net(model, data.mean or (0.5,) * 3, data.std or (0.25,) * 3)
+        return Network(model, data.mean or (0.5,) * 3, data.std or (0.25,) * 3)
 
     @functools.cache
     def facts(name: str) -> ModelFacts:
@@ -93,7 +93,7 @@ class Trial:
     """One pair: its networks run once, for all methods."""
 
     def __init__(
-        self, suite: Suite, pair: Pair, net: Callable[[str], Net], facts: Callable[[str], ModelFacts]
+        self, suite: Suite, pair: Pair, net: Callable[[str], Network], facts: Callable[[str], ModelFacts]
     ) -> None:
         self.suite, self.pair, self.net = suite, pair, net
         classes = suite.dataset.classes
@@ -192,7 +192,7 @@ def shapes() -> FakeTensorMode:
 
 
 def leaves(outputs: Outputs) -> Outputs:
-    """The same values as leaves of a new graph."""
+    """Copy outputs to leaves of a new graph, with the same values."""
 
     def leaf(value: Any) -> Any:
         if isinstance(value, tuple):

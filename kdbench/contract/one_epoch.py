@@ -49,9 +49,11 @@ class Clock(Progress):
         self.begun = self.seconds = 0.0
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Start the clock when the training starts."""
         self.begun = time.process_time()
 
     def step(self, images: int) -> None:
+        """Read the clock after each step."""
         self.seconds = time.process_time() - self.begun
 
 
@@ -92,7 +94,8 @@ class World:
         return plan_cells(Selection(self.suite, [method], [pair], [0]), split_id, ids)[0]
 
     def job(self, cell: Cell, teacher: Teacher | None) -> Job:
-        work = self.folder / "work" / cell.id  # a folder per cell: no checkpoint of another one is read
+        """The job of one cell, whose checkpoint has a folder of its own: no other one is read."""
+        work = self.folder / "work" / cell.id
         return Job((cell,), teacher, self.folder, work, self.device, self.plugins)
 
     def teacher(self, name: str) -> Teacher:

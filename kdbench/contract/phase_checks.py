@@ -24,6 +24,7 @@ class Traced(float):
     offset: float
 
     def __new__(cls, value: float, seen: set[float], scale: float = 1.0, offset: float = 0.0) -> Traced:
+        """Create a value that records in ``seen`` where comparisons with it change."""
         traced = super().__new__(cls, value)
         traced.seen, traced.scale, traced.offset = seen, scale, offset
         return traced

@@ -167,8 +167,11 @@ def check_coupled(subject: Subject) -> None:
 
 
 def _interaction(problem: Problem, modules: nn.Module, epoch: float) -> float:
-    """How far the whole is from the mean of its halves. Where random numbers are drawn, the halves would see others:
-    then how far L(a, b) + L(c, d) is from L(a, d) + L(c, b)."""
+    """Measure how far the loss of a batch is from the mean of its halves' losses.
+
+    Where random numbers are drawn, the halves would get others; then it is how far L(a, b) + L(c, d) is from L(a,
+    d) + L(c, b).
+    """
 
     def run(p: Problem) -> problems.Run:
         return p.run(copy.deepcopy(modules), epoch)

@@ -13,7 +13,7 @@ from kdbench.data.augment import plain
 from kdbench.data.loading import load_split
 from kdbench.method import overrides
 from kdbench.metrics import top_k
-from kdbench.models import Net, count_parameters
+from kdbench.models import Network, count_parameters
 from kdbench.models.cifar import base
 from kdbench.results.schema import members
 from kdbench.train.job import Result
@@ -104,7 +104,7 @@ def check_exports(subject: Subject) -> None:
     if overrides(subject.method, "predict"):
         return
     images = load_split(SUITE.dataset, "test", subject.lab.toy.folder).evaluation
-    net = Net(bare, SUITE.dataset.mean, SUITE.dataset.std).eval()
+    net = Network(bare, SUITE.dataset.mean, SUITE.dataset.std).eval()
     with torch.no_grad():
         top1 = top_k(net.model((plain(images.images) - net.mean) / net.std), images.targets, 1)
     require(

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdbench.contract.toy_suite import SUITE, TRAIN, Steps, ToyRuns
 from kdbench.errors import KdbenchError
-from kdbench.models import Net
+from kdbench.models import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites import ModelSpec, Pair
 from kdbench.train.cohort import Cohort
@@ -51,6 +51,7 @@ class Lab:
 
     @cached_property
     def toy(self) -> ToyRuns:
+        """The cohorts in which all methods are trained."""
         return ToyRuns(Path(self._folder.name), TRAINED)
 
     @cached_property
@@ -106,11 +107,11 @@ class Lab:
         return Alone(results[0], untouched)
 
 
-def _state(teacher: Net | None) -> Any:
+def _state(teacher: Network | None) -> Any:
     if teacher is None:
         return None
     return weights_digest(teacher.state_dict()), [m.training for m in teacher.modules()], _learns(teacher)
 
 
-def _learns(net: Net) -> list[bool]:
+def _learns(net: Network) -> list[bool]:
     return [p.requires_grad or p.grad is not None for p in net.parameters()]

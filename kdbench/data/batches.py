@@ -74,6 +74,7 @@ class Resident:
     def epoch(
         self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
     ) -> Iterator[Fed]:
+        """Yield the batches of an epoch, as `Feed.epoch` says."""
         height, width = self.images.shape[1:3]
         order, draws = choices(views, where, len(self), (height, width))
         for rows in order.split(batch_size)[first_step:]:
@@ -83,6 +84,7 @@ class Resident:
             yield Fed(rows, index, self.targets[index], images, drawn)
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the whole set in its order, as `Feed.plain` says."""
         index = torch.arange(len(self), device=self.targets.device)
         parts = (each.split(batch_size) for each in (index, self.targets, self.images))
         for rows, target, images in zip(*parts, strict=True):

@@ -21,11 +21,13 @@ class Samples(Protocol):
     """What an image set is, in memory or in files: ``targets`` int64 [N], and parts of it."""
 
     @property
-    def targets(self) -> Tensor: ...
+    def targets(self) -> Tensor:
+        """The classes, int64 [N]."""
 
     def __len__(self) -> int: ...
 
-    def keep(self, mask: Tensor) -> "Samples": ...
+    def keep(self, mask: Tensor) -> "Samples":
+        """Return the samples where ``mask``, bool [N], is true."""
 
 
 S = TypeVar("S", bound=Samples)
@@ -71,6 +73,7 @@ class Dataset(Generic[S]):
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.class_names)
 
 

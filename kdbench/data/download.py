@@ -32,6 +32,7 @@ class Archive:
 
     @property
     def filename(self) -> str:
+        """The archive's file name, the last part of its url."""
         return self.url.rpartition("/")[2]
 
 

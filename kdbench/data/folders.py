@@ -155,6 +155,7 @@ def images(folder: str | Path, others: Counter[str]) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[os.DirEntry[str]]:
+    """List the folders in a folder, as `entries` does."""
     return [entry for entry in entries(folder) if entry.is_dir()]
 
 
@@ -194,6 +195,7 @@ def _status(path: str) -> os.stat_result:
 
 
 def nfc(name: str) -> str:
+    """Normalise a name to Unicode NFC, so that names are equal on every system."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -213,6 +215,7 @@ def _counts(others: Mapping[str, int]) -> str:
 
 
 def not_read(root: Path, others: Counter[str]) -> list[str]:
+    """Warn of files that are not read as images; [] if there are none."""
     if not others:
         return []
     count = others.total()

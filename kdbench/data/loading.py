@@ -46,7 +46,7 @@ def load_data(spec: DataSpec, data_dir: Path | None) -> tuple[Dataset, DataSpec]
 
 
 def _listed(spec: DataSpec, data_dir: Path | None) -> tuple[Dataset, DataSpec]:
-    """The same of images that stream."""
+    """List a data set of image files and complete its spec, without decoding the images."""
     folder = Path(spec.folder) if spec.folder else image_folder(spec.name, data_dir)
     limits = (spec.train_per_class, spec.test_per_class)
     dataset = list_images(spec.name, folder, spec.size, spec.eval_resize, limits, spec.workers)

@@ -141,7 +141,7 @@ def _keys(folder: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray,
 
 
 def _processors() -> int:
-    """Those that this process may use."""
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -182,6 +182,7 @@ class Streamed:
     def epoch(
         self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
     ) -> Iterator[Fed]:
+        """Yield the batches of an epoch, as `Feed.epoch` says; images are decoded by worker processes."""
         order, draws = choices(views, where, len(self), (self.samples.size,) * 2)
         rest = order[first_step * batch_size :]
         batches = self._batches(Pictures(self.samples, rest, views, draws), batch_size)
@@ -189,6 +190,7 @@ class Streamed:
             yield Fed(rows, index, self.targets[index], images, taken(draws, rows))
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the whole set in its order, as `Feed.plain` says."""
         pictures = Pictures(self.samples, torch.arange(len(self)), {"plain": View()}, {"plain": {}})
         for index, images in self._batches(pictures, batch_size):
             yield index, self.targets[index], images["plain"]
@@ -202,7 +204,7 @@ class Streamed:
             batch_size,
             is_training=False,  # keep our order and the last batch; `Pictures` makes the random views
             crop_pct=size / (resize + 0.5),  # timm resizes to floor(size / crop_pct)
-            mean=(0.0,) * 3,  # to 0..1 on the device: a Net normalises
+            mean=(0.0,) * 3,  # to 0..1 on the device: a Network normalises
             std=(1.0,) * 3,
             num_workers=self.samples.workers,
             collate_fn=_collate,

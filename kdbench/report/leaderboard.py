@@ -73,6 +73,7 @@ class Board:
 
     @property
     def labels(self) -> list[str]:
+        """The labels in the order of the summary."""
         return list(self.summary.index)
 
     def over_pairs(self) -> bool:

@@ -8,6 +8,7 @@ from kdbench.report import sampling
 from kdbench.report.leaderboard import Board
 from kdbench.report.tables import ARROW, Table
 from kdbench.results.statistics.power import MOST, needed
+from kdbench.teachers.expected import falls_short
 from kdbench.utils.method_facts import shipped
 from kdbench.utils.papers import FIDELITIES
 from kdbench.utils.status import DONE
@@ -217,7 +218,7 @@ def _unequal(board: Board) -> list[str]:
 
 
 def _where(entries: pd.DataFrame, pairs: pd.Series) -> str:
-    """'dkd on A -> B, C -> D; kd on A -> B'"""
+    """List the pairs of each label: 'dkd on A -> B, C -> D; kd on A -> B'."""
     by_label = pairs.groupby(entries["label"]).agg(", ".join)
     return "; ".join(f"{label} on {on}" for label, on in by_label.items())
 
@@ -291,7 +292,8 @@ def _machines(table: Table) -> list[str]:
 def weak_teachers(table: Table) -> dict[str, str]:
     """pair -> a warning of its teacher, where that is below the accuracy that the suite expects."""
     known = table.rows.dropna(subset=["teacher_top1", "teacher_expected"])
-    weak = known[known["teacher_top1"] < known["teacher_expected"]].drop_duplicates("pair", keep="last")
+    short = falls_short(known["teacher_top1"], known["teacher_expected"])
+    weak = known[short].drop_duplicates("pair", keep="last")
     return {
         str(pair): f"{WEAK} teacher {str(pair).split(ARROW)[0]} reaches {top1:.2f}, the suite expects "
         f"{expected:.2f}: do not compare with published numbers."

@@ -21,13 +21,13 @@ from kdbench.results import published
 from kdbench.results.published import Name, Number, Published
 from kdbench.results.statistics import summary
 from kdbench.results.statistics.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
+from kdbench.teachers.expected import falls_short
 from kdbench.utils.status import Status
 
 FOLLOWERS = ("cifar100", "cifar100-twoview", "imagenet", "tiny-imagenet")  # suites that follow the literature
 SPLITS = {"cifar100": "f592eea6211a"}  # data set -> the hash of its true images and their test split
 TESTED = {"cifar100": 10_000, "imagenet": 50_000, "tiny-imagenet": 10_000}  # images of the true test part
 UNVERIFIED = "kdbench does not know the hash of {}'s true images: only their number was checked."
-SLACK = 0.05  # points by which a teacher may miss the expected accuracy
 VERDICTS = AGREES, DIFFERS, UNDECIDED
 SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
 NO_NOISE = "no two runs: no verdict"  # of any entry of the table
@@ -266,21 +266,22 @@ def _summary(ours: Ours) -> dict[str, float]:
 
 
 def _remarks(printed: Published) -> str:
-    """'[CTKD] rule probably best: ...'"""
+    """Join the sources' notes: '[CTKD] rule probably best: ...'."""
     noted = (f"[{' '.join(number.keys)}] {note}" for number in printed.numbers for note in number.notes)
     return "; ".join(dict.fromkeys(noted))
 
 
 def _quoted(number: Number) -> str:
-    """'75.51 ± 0.18 last, 5 runs [CRD]'"""
+    """Describe a number and its sources: '75.51 ± 0.18 last, 5 runs [CRD]'."""
     spread = "" if math.isnan(number.std) else f" ± {number.std:g}"
     runs = "" if math.isnan(number.runs) else f", {number.runs:g} run{'s' * (number.runs > 1)}"
     return f"{number.value:g}{spread} {number.rule_said}{runs} [{' '.join(number.keys)}]"
 
 
 def _weak_teacher(entry: Mapping) -> str:
+    """Say what a teacher reaches that is weaker than expected, else ''."""
     reached, expected = entry["teacher_top1"], entry["teacher_expected"]
-    if not reached < expected - SLACK:  # NaN: not known
+    if not falls_short(reached, expected):
         return ""
     return f"teacher {entry['teacher']} reaches {reached:.2f}, expected {expected:.2f}"
 

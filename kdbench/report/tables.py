@@ -43,10 +43,12 @@ class Table:
 
     @property
     def pairs(self) -> list[str]:
+        """The pairs, sorted."""
         return sorted(self.rows["pair"].unique())
 
     @property
     def labels(self) -> list[str]:
+        """The labels, sorted."""
         return sorted(self.rows["label"].unique())
 
     @property

@@ -37,10 +37,11 @@ class Ours(NamedTuple):
 
     @property
     def n(self) -> int:
+        """The number of runs."""
         return len(self.last)
 
     def by(self, rule: str) -> tuple[float, ...]:
-        """Those by the rule of a published number; by the last epoch where its rule is not known."""
+        """Return the accuracies by the rule of a published number; by the last epoch where its rule is not known."""
         return self.best if rule == "best" else self.last
 
 

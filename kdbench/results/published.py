@@ -82,14 +82,17 @@ class Published:
 
     @property
     def low(self) -> float:
+        """The lowest value."""
         return self.numbers[0].value
 
     @property
     def high(self) -> float:
+        """The highest value."""
         return self.numbers[-1].value
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The BibTeX keys of all sources, each once."""
         return tuple(dict.fromkeys(key for number in self.numbers for key in number.keys))
 
     def __str__(self) -> str:

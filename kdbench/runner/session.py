@@ -39,26 +39,32 @@ class Paths:
 
     @property
     def rows(self) -> Path:
+        """The rows, a CSV file."""
         return self.results / f"{self.suite}.csv"
 
     @property
     def curves(self) -> Path:
+        """The training curves, a CSV file."""
         return self.results / f"{self.suite}.curves.csv"
 
     @property
     def details(self) -> Path:
+        """The folder of predictions' details."""
         return self.results / f"{self.suite}.details"
 
     @property
     def work(self) -> Path:
+        """The folder of checkpoints, teachers and locks."""
         return self.results / ".work"
 
     @property
     def locks(self) -> Path:
+        """The folder of locks."""
         return self.work / "locks"
 
     @property
     def students(self) -> Path:
+        """The folder of trained students' weights."""
         return self.work / "students"
 
 
@@ -105,6 +111,7 @@ class Session:
         return plan_cells(selection, self.split.id, ids, self.teacher_cache is not None)
 
     def needed_teachers(self) -> list[str]:
+        """List the teachers of the pairs; none if no method needs one."""
         if not any(registry.get(name).needs.teacher for name in self.methods):
             return []
         return list(dict.fromkeys(pair.teacher for pair in self.pairs))
@@ -242,6 +249,7 @@ def teacher_cell(session: Session, name: str) -> Cell:
 
 
 def trained_path(session: Session, name: str) -> Path:
+    """Return where the weights of a teacher that is trained here are saved."""
     return catalog.folder(session.paths.work) / f"{name}-{teacher_cell(session, name).id}.safetensors"
 
 
@@ -262,7 +270,7 @@ def locate_teacher(session: Session, name: str) -> Teacher | None:
         path = find_file(name, session.weights)
     else:
         own = pretrained_path(session, name) or trained_path(session, name)
-        path = catalog.chosen(session.paths.work, dataset.name, name, model, session.data_id) or own
+        path = catalog.assigned_file(session.paths.work, dataset.name, name, model, session.data_id) or own
     if not path.is_file():
         return None
     expected = session.suite.teachers[name].top1 if name in session.suite.teachers else None
@@ -270,10 +278,12 @@ def locate_teacher(session: Session, name: str) -> Teacher | None:
 
 
 def _remark(session: Session, name: str) -> str:
-    """What `kdbench.teachers.catalog.remark` says, where the user did not give the weights."""
+    """What `kdbench.teachers.catalog.data_remark` says, where the user did not give the weights."""
     model, data = session.suite.model(name), session.suite.dataset
     return (
-        "" if session.weights else catalog.remark(session.paths.work, data.name, name, model, session.data_id)
+        ""
+        if session.weights
+        else catalog.data_remark(session.paths.work, data.name, name, model, session.data_id)
     )
 
 
@@ -294,6 +304,7 @@ def teacher_lines(session: Session) -> list[str]:
 
 
 def records_of(session: Session, cells: Iterable[Cell]) -> pd.DataFrame:
+    """Read the records of these cells."""
     records = store.records(store.read(session.paths.rows))
     return records[records["cell_id"].isin([cell.id for cell in cells])]
 

@@ -22,8 +22,7 @@ MAGNITUDES = 31  # RandAugment's strengths are 0..30
 
 @dataclass(frozen=True)
 class View:
-    """What may be done to an image, in this order: resized crop, crop, flip, RandAugment, cutout. The default
-    does nothing.
+    """Augmentation of an image, in this order: resized crop, crop, flip, RandAugment, cutout; by default none.
 
     ``scale``, ``ratio``: cut out a random part of the image, its share of the area uniform in ``scale`` and its
     width to height log-uniform in ``ratio``, and resize it (bilinear, antialiased) to the set's size:

@@ -24,7 +24,7 @@ from kdbench.method import (
 )
 from kdbench.metrics import predictions
 from kdbench.models.flops import probing
-from kdbench.models.wrapper import Net, to_device
+from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.train.skip_rules import skip_reason
@@ -35,13 +35,13 @@ from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
-def build_net(cell: Cell, device: torch.device) -> Net:
+def build_net(cell: Cell, device: torch.device) -> Network:
     """The student with its initial weights: the same for every method, a function of data, seed and student only."""
     model_spec, data = cell.student_model, cell.dataset
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
         model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return to_device(Net(model, data.mean, data.std), device)
+    return to_device(Network(model, data.mean, data.std), device)
 
 
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
@@ -56,7 +56,7 @@ def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
 class Trainee:
     """One cell while it trains. ``outcome`` is None while it trains, else (status, reason)."""
 
-    def __init__(self, cell: Cell, context: Context, net: Net, device: torch.device) -> None:
+    def __init__(self, cell: Cell, context: Context, net: Network, device: torch.device) -> None:
         self.cell, self.context, self.device = cell, context, device
         self.method = cell.build_method()
         self.passes = passes(self.method.needs, cell.recipe)

@@ -23,9 +23,9 @@ from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Needs, union
 from kdbench.metrics import top_k
-from kdbench.models.wrapper import Net, to_device
+from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
-from kdbench.teachers.weights import teacher_logits
+from kdbench.teachers.accuracy import teacher_logits
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
 from kdbench.train.checkpoint import checkpoint_path, resumable
@@ -76,7 +76,7 @@ class Cohort:
         self.trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
         self.step_of = {t.cell.id: RecordedStep(t).step if job.graphs else t.step for t in self._live()}
 
-    def _teacher(self, split: Split) -> tuple[Net | None, Tensor | None]:
+    def _teacher(self, split: Split) -> tuple[Network | None, Tensor | None]:
         teacher = self.job.teacher
         if teacher is None:
             return None, None

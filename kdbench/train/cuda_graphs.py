@@ -97,6 +97,7 @@ class RecordedForward:
         self.recorded: dict[Any, Recorded] = {}
 
     def __call__(self, images: Tensor, needs: Any) -> Outputs:
+        """Run the forward pass; from the third call with the same shape and needs on, from its recording."""
         key = (tuple(images.shape), needs)
         self.runs[key] = self.runs.get(key, 0) + 1
         if self.runs[key] <= EAGER:
@@ -122,7 +123,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _cloned(value: Any) -> Any:
-    """The same nest with buffers in place of its tensors; all else unchanged."""
+    """Copy a nested value with new buffers in place of its tensors."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, Mapping):

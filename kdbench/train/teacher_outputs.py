@@ -11,10 +11,10 @@ from torch import Tensor
 
 from kdbench.data.batches import Fed
 from kdbench.method import Needs, Outputs, union
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites.schema import View
-from kdbench.teachers.logit_cache import CachedLogits, Table, outcomes
+from kdbench.teachers.logit_cache import CachedLogits, Table, count_outcomes
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.cuda_graphs import RecordedForward
 from kdbench.utils.precision import autocast
@@ -27,7 +27,7 @@ class SharedTeacher:
     """A frozen network in the precision of a recipe. ``cache``: for the cells that say `teacher_cache`."""
 
     def __init__(
-        self, net: Net, cell: Cell, device: torch.device, cache: CachedLogits | None, graphs: bool = False
+        self, net: Network, cell: Cell, device: torch.device, cache: CachedLogits | None, graphs: bool = False
     ) -> None:
         self.net, self.precision, self.device, self.cache = net, cell.recipe.precision, device, cache
         self._run = RecordedForward(self._eager) if graphs else self._eager
@@ -87,7 +87,7 @@ def open_cache(
     folder: Path, cell: Cell, count: int, device: torch.device, warn: Callable[[str], None]
 ) -> CachedLogits:
     """Open the tables of ``cell``'s teacher on its train set of ``count`` images, one for each finite view."""
-    views = {name: view for name, view in cell.views.items() if outcomes(view)}
+    views = {name: view for name, view in cell.views.items() if count_outcomes(view)}
     size = cell.dataset.classes
     tables = {n: Table(folder, table_key(cell, v, device), count, v, size) for n, v in views.items()}
     return CachedLogits(tables, views, warn)

@@ -9,7 +9,7 @@ import torch
 from kdbench.data.batches import Feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Needs, Views
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 
 
 class TeacherPass:
@@ -19,7 +19,7 @@ class TeacherPass:
     """
 
     def __init__(
-        self, train: Feed, batch_size: int, teacher: Net | None, needs: Needs, device: torch.device
+        self, train: Feed, batch_size: int, teacher: Network | None, needs: Needs, device: torch.device
     ) -> None:
         self.train, self.batch_size, self.teacher, self.device = train, batch_size, teacher, device
         self.needs = needs.of("teacher")

@@ -90,6 +90,12 @@ def test_a_weak_teacher_is_marked(tmp_path):
     assert "† teacher resnet56 reaches 71.50, the suite expects 72.34" in said(b)
 
 
+def test_a_teacher_that_misses_by_rounding_is_not_marked(tmp_path):
+    (b,) = boards(tmp_path, runs("kd", 70.0, 71.0, teacher_top1=72.31, teacher_expected=72.34))
+    assert ("kd", COLUMN) in cells(b)
+    assert "†" not in said(b)
+
+
 def test_a_reconstruction_is_named_in_its_own_tables_only(tmp_path):
     (without,) = boards(tmp_path / "a", [run("kd"), run("my_plugin")])
     (with_it,) = boards(tmp_path / "b", [run("bickd")])

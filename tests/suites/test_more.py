@@ -7,7 +7,7 @@ import torch
 
 from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import Selection
 
@@ -88,7 +88,7 @@ def test_its_networks_take_32_and_64_pixels(timms, name):
     for size, macs, side in ((32, *places[:2]), (64, *places[2:])):
         args = {**spec.args, **({"img_size": size} if "img_size" in spec.args else {})}
         model = models.create(spec.arch, 100, **args)
-        facts = Net(model, timms.dataset.mean, timms.dataset.std).facts(size)
+        facts = Network(model, timms.dataset.mean, timms.dataset.std).facts(size)
         assert facts.feature_size == (side, side)
         assert len(facts.stages) >= 3
         assert models.macs(model, size) / 1e6 == pytest.approx(macs, abs=0.05)

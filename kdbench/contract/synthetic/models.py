@@ -28,6 +28,7 @@ class Head(nn.Module):
         self.bias = nn.Parameter(bias, requires_grad=live)
 
     def classify(self, embedding: Tensor) -> Tensor:
+        """Apply the linear head: embedding [B, D] -> logits [B, C]."""
         return nn.functional.linear(embedding, self.weight.to(embedding.dtype), self.bias.to(embedding.dtype))
 
 
@@ -65,7 +66,7 @@ class Side:
         scores: Callable[[Tensor], Tensor] = lambda s: s,
         head: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda w, b: (w, b),
     ) -> Side:
-        """The same model with every map, every score and the head (weight, bias) put through a function."""
+        """Copy the model with a function applied to every map, every score and the head (weight, bias)."""
         with torch.no_grad():
             live = self.head.weight.requires_grad
 
@@ -89,6 +90,7 @@ def copy_of(student: Side) -> Side:
 
 
 def generator(purpose: str, seed: int) -> torch.Generator:
+    """Return a generator seeded by ``purpose`` and ``seed``."""
     return torch.Generator().manual_seed(sum(map(ord, purpose)) * 1000 + seed)
 
 
@@ -124,6 +126,7 @@ def make_side(
 
 
 def make_facts(channels: tuple[int, ...], head: Head, role: str, dtype: torch.dtype) -> ModelFacts:
+    """Build the facts of a synthetic model with these channels per stage."""
     g = generator(f"norms {role}", 0)
     stages = tuple(
         StageFacts(

@@ -127,8 +127,10 @@ def _matrices(board: Board, by_run: Mapping[tuple[str, str], Sequence[np.ndarray
 
 
 def frame(runs: pd.DataFrame, boards: Sequence[Board]) -> pd.DataFrame:
-    """Runs -> mean, std (ddof 1) and n of each scalar over the seeds of a pair, and the paired difference to the
-    baseline with its 95 % interval; where ``pair`` is empty, over the common pairs, or the seeds of the one pair.
+    """Summarise each scalar per pair: mean, std (ddof 1) and n over seeds, and the difference to the baseline.
+
+    The difference is paired and has its 95 % interval. Where ``pair`` is empty, the row is over the common pairs,
+    or over the seeds of the only pair.
     """
     parts = []
     for board in boards:

@@ -62,8 +62,10 @@ def named(data: pd.DataFrame, baseline: str) -> list[str]:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """For each pair, of as many as fit, accuracy above loss; one legend. The lines of methods that are not among the
-    `named` are grey."""
+    """Draw accuracy above loss for as many pairs as fit, with one legend.
+
+    The lines of methods that are not among the `named` are grey.
+    """
     pairs = [(str(pair), rows) for pair, rows in data.groupby("pair")]
     looks = style.lines(named(data, baseline))
     others = len(set(data["label"]) - set(looks))

@@ -55,8 +55,10 @@ def frame(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(points: pd.DataFrame, footer: Sequence[str]) -> Figure:
-    """The panels of the first table, as many as fit; labels are to the right of each, a line apart, and a thin line
-    leads to the point."""
+    """Draw the panels of the first table, as many as fit.
+
+    Labels are to the right of each panel, one line apart, and a thin line leads from a label to its point.
+    """
     heading = str(points["table"].iloc[0])
     panels = list(points[points["table"] == heading].groupby("pair"))
     across, room = min(len(panels), ACROSS), style.room([READING, *footer])

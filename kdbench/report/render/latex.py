@@ -52,6 +52,7 @@ def _letter(letter: str) -> str:
 
 
 def bold(text: str) -> Tex:
+    """Escape ``text`` and set it in bold."""
     return Tex(rf"\textbf{{{escape(text)}}}")
 
 

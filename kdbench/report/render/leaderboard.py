@@ -77,7 +77,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False, width: int = 80) -> str:
-    """The same for a terminal or a log file: no line is wider than ``width``; wide tables continue below.
+    """Render the leaderboard as text with lines of at most ``width``; wide tables continue below.
 
     The main table alone, with a line for each of the others; ``whole``: all of them in full.
     """

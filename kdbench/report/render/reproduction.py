@@ -114,7 +114,7 @@ def markdown(
 
 
 def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
-    """The same for a terminal: for each pair and method ours, published, difference and verdict."""
+    """Render the comparison as text: for each pair and method ours, published, difference and verdict."""
     parts = [f"{suite}: {TITLE}", "\n".join(fold(line, width) for line in reproduction.headline(data))]
     for heading, lines in _compared(data).groupby("table", sort=False):
         head = fold(str(heading), width)

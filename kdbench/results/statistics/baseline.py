@@ -28,8 +28,11 @@ SUSPECT = (0.07, 0.01)
 
 
 class Against(NamedTuple):
-    """cells: index method (without the baseline); delta, its standard error se, df, n = blocks that both have, error =
-    block, shrunk, own or '' (no interval), low, high, p, p_family (Dunnett). pool: the error behind them."""
+    """Comparison of every method with the baseline.
+
+    cells: index method (without the baseline); delta, its standard error se, df, n = blocks that both have, error =
+    block, shrunk, own or '' (no interval), low, high, p, p_family (Dunnett). pool: the error behind them.
+    """
 
     cells: pd.DataFrame
     pool: Pool

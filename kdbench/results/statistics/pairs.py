@@ -23,9 +23,12 @@ DOUBTFUL = 0.01  # level at which the residuals are held not to be normal
 
 
 class Alike(NamedTuple):
-    """cells: index method; delta, se, df, n = shared units, error, low, high, p, p_family (Dunnett), p_flip (largest
+    """Comparison of every method with the baseline on shared units.
+
+    cells: index method; delta, se, df, n = shared units, error, low, high, p, p_family (Dunnett), p_flip (largest
     t; NaN below flips.fewest_units() units), decided = the one of the two to use. units: how many. normal: p of the
-    residuals' normality (Shapiro-Wilk). pool: the error behind them."""
+    residuals' normality (Shapiro-Wilk). pool: the error behind them.
+    """
 
     cells: pd.DataFrame
     units: int
