@@ -94,8 +94,8 @@ class World:
         return plan_cells(Selection(self.suite, [method], [pair], [0]), split_id, ids)[0]
 
     def job(self, cell: Cell, teacher: Teacher | None) -> Job:
-        """The job of one cell, whose checkpoint has a folder of its own: no other one is read."""
-        work = self.folder / "work" / cell.id
+        """Build the job of one cell."""
+        work = self.folder / "work" / cell.id  # a folder per cell: no checkpoint of another one is read
         return Job((cell,), teacher, self.folder, work, self.device, self.plugins)
 
     def teacher(self, name: str) -> Teacher:

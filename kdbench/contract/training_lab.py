@@ -51,7 +51,7 @@ class Lab:
 
     @cached_property
     def toy(self) -> ToyRuns:
-        """The cohorts in which all methods are trained."""
+        """The toy suite in which all methods are trained."""
         return ToyRuns(Path(self._folder.name), TRAINED)
 
     @cached_property
