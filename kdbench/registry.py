@@ -1,7 +1,7 @@
-"""Name -> method. Filled from the methods/ folder, from --plugins folders and from entry points `kdbench.methods`.
+"""Name -> method. Filled from the methods/ folder, --plugins folders, entry points `kdbench.methods` and `register`.
 
 A file that fails to import stays in the registry as a broken entry: it hides nothing else and is an error only when
-it is asked for. The registry is the project's only module-level mutable state.
+it is used. The registry is the only module-level state that changes while kdbench runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ M = TypeVar("M", bound=type[Method])
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered method, or (cls None) a file that failed to import and why."""
+    """A registered method, or (cls None) a file that failed to import and why.
+
+    origin: the file; of a class from a notebook or a prompt the name of its module in angle brackets.
+    code: hash of the code as it was loaded; '' where its text cannot be read.
+    """
 
     name: str
     origin: Path
@@ -43,11 +47,11 @@ def register(cls: M) -> M:
 
     Raises KdbenchError when the name is taken by a class of another file.
     """
-    if not (isinstance(cls, type) and issubclass(cls, Method)):
+    if not (isinstance(cls, type) and issubclass(cls, Method)) or cls is Method:
         raise KdbenchError(f"{cls.__name__} cannot be registered: it is no subclass of kdbench.method.Method")
     cls.name = cls.__name__.lower()
     frozen = dataclasses.dataclass(frozen=True)(cls)
-    origin = Path(inspect.getfile(cls)).resolve()
+    origin = _origin(cls)
     for key, kind in field_types(frozen).items():
         if kind not in (bool, int, float, str) and get_origin(kind) is not Literal:
             raise KdbenchError(
@@ -56,9 +60,34 @@ def register(cls: M) -> M:
     taken = _entries.get(cls.name)
     if taken and taken.cls and (taken.origin, taken.cls.__module__) != (origin, cls.__module__):
         raise KdbenchError(f"two methods are called {cls.name!r}: {taken.origin} and {origin}; rename one")
-    code = codehash.code_hash(origin, plugin_files.root(cls.__module__))
+    known = origin.is_file()
+    code = (
+        codehash.code_hash(origin, plugin_files.root(cls.__module__)) if known else codehash.class_hash(cls)
+    )
     _entries[cls.name] = Entry(cls.name, origin, frozen, code=code)
     return frozen  # type: ignore[return-value]
+
+
+def adopt(cls: type[Method]) -> type[Method]:
+    """The class, registered unless it is; for one that was defined outside of the folders that `load` reads."""
+    known = _entries.get(cls.__name__.lower())
+    return cls if known and known.cls is cls else register(cls)
+
+
+def _origin(cls: type[Method]) -> Path:
+    try:
+        return Path(inspect.getfile(cls)).resolve()
+    except (TypeError, OSError):  # a notebook, a prompt
+        return Path(f"<{cls.__module__}>")
+
+
+def portable(name: str) -> bool:
+    """Whether `load` in another process, with the same plug-ins, finds the method too."""
+    module = get(name).__module__
+    installed = {point.value.partition(":")[0] for point in entry_points(group="kdbench.methods")}
+    return (
+        module.startswith("kdbench.methods.") or plugin_files.root(module) is not None or module in installed
+    )
 
 
 def load(plugins: Path | None = None) -> None:
@@ -107,7 +136,7 @@ def _forget_edited(folder: Path) -> set[Path]:
 
 
 def _folder(entry: Entry) -> Path | None:
-    """The plug-in folder that an entry comes from; of a broken one, where its file lies."""
+    """The plug-in folder that an entry comes from; of a broken one, the folder of its file."""
     return plugin_files.root(entry.cls.__module__) if entry.cls else entry.origin.parent
 
 
@@ -147,7 +176,7 @@ def names() -> list[str]:
 
 
 def entry(name: str) -> Entry:
-    """What is known under ``name``, broken or not. Raises KdbenchError for an unknown name."""
+    """The entry called ``name``, broken or not. Raises KdbenchError for an unknown name."""
     if name not in _entries:
         raise unknown("method", name, names())
     return _entries[name]
@@ -155,10 +184,10 @@ def entry(name: str) -> Entry:
 
 def get(name: str) -> type[Method]:
     """The class registered under ``name``. Raises KdbenchError for an unknown or broken one."""
-    found = entry(name)
-    if found.cls is None:
-        raise KdbenchError(f"method {name!r} ({found.origin}) fails at import: {found.error}")
-    return found.cls
+    known = entry(name)
+    if known.cls is None:
+        raise KdbenchError(f"method {name!r} ({known.origin}) fails at import: {known.error}")
+    return known.cls
 
 
 def create(name: str, params: Mapping[str, Any]) -> Method:
@@ -178,9 +207,10 @@ def field_type(name: str, key: str) -> Any:
 
 
 def code_hash(name: str) -> str:
-    """12 hex digits of the method's file, and of those of its folder that it imports, without comments and docstrings.
+    """12 hex digits of the method's file, and of those of its folder that it imports, without documentation.
 
-    Of the code as it was loaded: tells an edited file from an old row.
+    Of the code as it was loaded: tells an edited file from an old row. Of a class without a file the hash is of its own
+    text; '' where that cannot be read.
     """
     get(name)
     return _entries[name].code

@@ -1,9 +1,9 @@
-"""The loop that the field copies, to compare with: what RepDistiller and mdistiller do, in our own words.
+"""A conventional training loop to compare with, as RepDistiller and mdistiller have it.
 
 PIL images through torchvision's transforms in a DataLoader; fp32 (cuDNN in TF32 where it can, as torch has it); default
-memory format; cuDNN chooses by trial; torch's default SGD; one method a run; the teacher recomputed and loss and
+memory format; cuDNN chooses by trial; torch's default SGD; one method per run; the teacher computed and loss and
 accuracy read back in every step.
-Networks, initial weights and the method's formula are kdbench's, so that both sides do the same work.
+Networks, initial weights and the training step itself are kdbench's, so that both loops do the same work.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from kdbench.data.dataset import ImageSet
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Views, overrides
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites import DataSpec
 from kdbench.suites.schema import View
 from kdbench.teachers.weights import Teacher
 from kdbench.train.cell_trainer import build_net
 from kdbench.train.job import Job
+from kdbench.train.step import Optimisation, Step
 from kdbench.utils.timer import Stopwatch
 
 
@@ -68,7 +69,7 @@ def transform(view: View, data: DataSpec) -> transforms.Compose:
 
 
 def batches(job: Job) -> Iterator[list[Tensor]]:
-    """Shuffled batches without end."""
+    """Endless shuffled batches of (images, targets, indices)."""
     cell = job.cells[0]
     train = load_split(cell.dataset, cell.split, job.data_dir).train
     images = Images(train, transform(cell.views["weak"], cell.dataset))
@@ -79,19 +80,19 @@ def batches(job: Job) -> Iterator[list[Tensor]]:
         yield from loader
 
 
-class Normalised(Net):
-    """A network that gets its images normalised."""
+class Normalised(Network):
+    """A network whose images are already normalised."""
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images
 
 
-def _bare(model: nn.Module, device: torch.device) -> Net:
+def _bare(model: nn.Module, device: torch.device) -> Network:
     return Normalised(model, (0.0,) * 3, (1.0,) * 3).to(device)
 
 
-class Plain:
-    """One method's run. Raises KdbenchError for a method that this loop has no place for."""
+class ReferenceLoop:
+    """One method's run. Raises KdbenchError for a method with several views or a `prepare`."""
 
     def __init__(self, cell: Cell, teacher: Teacher | None, train: ImageSet, device: torch.device) -> None:
         self.method, self.device = cell.build_method(), device
@@ -115,13 +116,8 @@ class Plain:
             teacher=self.teacher.facts(data.size) if self.teacher else None,
         )
         self.modules = self.method.build(context).to(device)
-        self.optimizer = torch.optim.SGD(
-            [*self.student.parameters(), *self.modules.parameters()],
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-        )
+        optimisation = Optimisation.of(recipe, fused=False)
+        self.train = Step(self.method, self.student, self.modules, optimisation)
         self.student_watch, self.teacher_watch, self.loss_watch = (Stopwatch(device) for _ in range(3))
         watched(self.method, "loss", self.loss_watch)
         if self.teacher:
@@ -146,9 +142,9 @@ class Plain:
         images, target = images.to(self.device), target.to(self.device)
         needs, teacher = self.method.needs, None
         if self.teacher:
-            asked = needs.of("teacher")
+            other = needs.of("teacher")
             with torch.no_grad():
-                teacher = Views({"weak": self.teacher(images, asked)}, asked)
+                teacher = Views({"weak": self.teacher(images, other)}, other)
         batch = Batch(
             target=target,
             epoch=self.epoch,
@@ -158,16 +154,8 @@ class Plain:
             sample_index=index.to(self.device) if needs.index else None,
         )
         with self.student_watch.running():
-            asked = needs.of("student")
-            student = Views({"weak": self.student(images, asked)}, asked)
-            terms = self.method.loss(batch, student, teacher, self.modules)
-            loss = torch.stack([value for name, value in terms.items() if not name.startswith("_")]).sum()
-            self.optimizer.zero_grad()
-            loss.backward()
-            if overrides(self.method, "update"):
-                with torch.no_grad():
-                    detached = {name: value.detach() for name, value in terms.items()}
-                    self.method.update(batch, student, teacher, self.modules, detached)
-            self.optimizer.step()
+            own = needs.of("student")
+            student = Views({"weak": self.student(images, own)}, own)
+            loss = self.train(batch, [(student, teacher)]).total
         right = student.logits.topk(min(5, student.logits.shape[1])).indices == target[:, None]
         self.log.append((loss.item(), right[:, 0].float().mean().item(), right.any(1).float().mean().item()))

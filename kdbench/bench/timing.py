@@ -1,4 +1,4 @@
-"""Where the seconds of a step go: the cohort's own loop in blocks of steps, others' turns in between."""
+"""Times the cohort loop in blocks of steps, with turns of other loops in between, and splits the time by part."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.cohort import Cohort
 from kdbench.train.job import Job
+from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
@@ -36,14 +37,14 @@ class Seconds:
 
 
 def now(device: torch.device) -> float:
-    """The clock, after all that was asked of the device is done."""
+    """Seconds on the clock, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def watched(owner: Any, name: str, watch: Stopwatch) -> None:
-    """Have ``watch`` run whenever ``owner.name`` is called."""
+    """Run ``watch`` during each call of ``owner.name``."""
     call = getattr(owner, name)
 
     def running(*args: Any, **options: Any) -> Any:
@@ -92,9 +93,11 @@ class Blocks(Progress):
         return self.blocks
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Read the clocks when the training starts."""
         self.there = self._read()
 
     def step(self, images: int) -> None:
+        """Count a step; after the warm-up, record the seconds of each block of steps."""
         self.done += 1
         if self.done >= self.warmup and (self.done - self.warmup) % self.steps == 0:
             if self.done > self.warmup:
@@ -109,18 +112,20 @@ class Blocks(Progress):
 
     def trained(self) -> list[Trainee]:
         """The trainees that took part."""
-        return [t for t in self.cohort.trainees if t.outcome is None or t.outcome[0] == "diverged"]
+        return [t for t in self.cohort.trainees if t.outcome is None or t.outcome[0] == Status.DIVERGED]
 
     def _check(self) -> None:
-        fine = {"ok", "diverged"} | ({"skipped"} if self.may_skip else set())  # noise may well diverge
+        fine = {Status.OK, Status.DIVERGED}  # random images may well diverge
+        if self.may_skip:
+            fine.add(Status.SKIPPED)
         for trainee in self.cohort.trainees:
-            status, reason = trainee.outcome or ("ok", "")
+            status, reason = trainee.outcome or (Status.OK, "")
             if status not in fine:
                 raise KdbenchError(f"{trainee.cell} cannot be timed: {reason}")
 
 
 def median_ms(blocks: list[Seconds], steps: int) -> float:
-    """Milliseconds a step, the median over blocks of ``steps`` steps."""
+    """Milliseconds per step: the median over blocks of ``steps`` steps."""
     return 1000 * statistics.median(block.total for block in blocks) / steps
 
 

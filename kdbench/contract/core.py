@@ -1,22 +1,19 @@
-"""What is judged, and how a check says no."""
+"""The subject of a check, and how a check fails."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from kdbench import registry
+from kdbench.contract.training_lab import Lab
 from kdbench.method import Method
-
-if TYPE_CHECKING:
-    from kdbench.contract.training_checks import Lab
 
 
 class CheckFailed(AssertionError):
-    """The contract is broken; one sentence."""
+    """A method breaks the contract; the message is one sentence."""
 
 
 def require(holds: bool, sentence: str) -> None:
@@ -27,7 +24,7 @@ def require(holds: bool, sentence: str) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """One registered method; ``lab`` trains it, beside those that are judged with it."""
+    """One registered method; ``lab`` trains it, together with the others that are checked."""
 
     name: str
     origin: Path
@@ -45,7 +42,7 @@ class Subject:
 
 
 def run(check, subject: Subject) -> str | None:
-    """None when ``subject`` passes ``check``, else why not. What a method raises is a reason, not an accident."""
+    """None when ``subject`` passes ``check``, else the reason; an exception of the method is one."""
     try:
         with torch.random.fork_rng([]):
             check(subject)

@@ -1,4 +1,4 @@
-"""One epoch of every method on real images, each alone in a process: `kdbench check --real`."""
+"""`kdbench bench epoch`: one epoch of every method on real images, each alone in a process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from kdbench.data.dataset import ImageSet
 from kdbench.data.loading import load_data, load_split
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell, plan_cells
-from kdbench.plan.selection import select_pairs
+from kdbench.plan.selection import Selection, select_pairs
 from kdbench.suites import Pair, Suite
 from kdbench.teachers.weights import SUFFIXES, Teacher, open_teacher
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.environment import collect
-from kdbench.utils.files import save_weights, write_atomic
+from kdbench.utils.files import write_atomic
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 SUITE, MODELS = "cifar100-quick", "cifar100-timm"  # the second one's networks may be named too
 PAIRS = ("resnet56:resnet20", "vgg13:vgg8", "resnet56:vit_tiny_d6")
@@ -47,9 +49,11 @@ class Clock(Progress):
         self.begun = self.seconds = 0.0
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Start the clock when the training starts."""
         self.begun = time.process_time()
 
     def step(self, images: int) -> None:
+        """Read the clock after each step."""
         self.seconds = time.process_time() - self.begun
 
 
@@ -87,10 +91,11 @@ class World:
         """The training run of one method on one pair, seed 0."""
         split_id = load_split(self.suite.dataset, "test", self.folder).id
         ids = {pair.teacher: teacher_id}
-        return plan_cells(self.suite, [method], [pair], [0], {}, "test", split_id, ids)[0]
+        return plan_cells(Selection(self.suite, [method], [pair], [0]), split_id, ids)[0]
 
     def job(self, cell: Cell, teacher: Teacher | None) -> Job:
-        work = self.folder / "work" / cell.id  # of its own: nothing is found that another one left
+        """Build the job of one cell."""
+        work = self.folder / "work" / cell.id  # a folder per cell: no checkpoint of another one is read
         return Job((cell,), teacher, self.folder, work, self.device, self.plugins)
 
     def teacher(self, name: str) -> Teacher:
@@ -99,7 +104,7 @@ class World:
         path = next((file for file in files if file.is_file()), self.folder / f"{name}.safetensors")
         if not path.is_file():
             row, student = alone(self.job(self.cell("ce", Pair(name, name), None), None))
-            if row["status"] != "ok":
+            if row["status"] != Status.OK:
                 raise KdbenchError(f"the teacher {name} could not be trained: {row['error']}")
             save_weights(path, student)
         return open_teacher(name, self.suite.model(name), path, self.suite.dataset, None)
@@ -146,9 +151,9 @@ def report(
     data_dir: Path | None = None,
     teacher_weights: Path | None = None,
 ) -> tuple[str, bool]:
-    """Measure one method or all (and kd), a row at a time into ``out``/bench/real_images.csv and .md.
+    """Measure one method or all (and kd), one row at a time into ``out``/bench/real_images.csv and .md.
 
-    Rows of the same code, images and device are kept. Returns (the table, whether all ran or said why they skip).
+    Rows of the same code, images and device are not measured again. Returns (the table, whether all ran or skipped).
     """
     registry.load(plugins)
     names = [registry.get(name).name] if name else registry.names()
@@ -174,8 +179,8 @@ def report(
                 stale = [r for r in known if (r["pair"], r["method"]) == (str(pair), method)]
                 known = [r for r in known if r not in stale] + [{**row, **facts}]
                 _write(table(known), out)
-    found = table(known)
-    return markdown(found), bool(found["status"].isin(["ok", "skipped"]).all())
+    measured = table(known)
+    return markdown(measured), bool(measured["status"].isin([Status.OK, Status.SKIPPED]).all())
 
 
 def _known(out: Path) -> list[dict]:
@@ -183,14 +188,14 @@ def _known(out: Path) -> list[dict]:
     if not (out / FILE).is_file():
         return []
     rows = pd.read_csv(out / FILE)
-    return rows[rows["status"].isin(["ok", "skipped"])].to_dict("records")
+    return rows[rows["status"].isin([Status.OK, Status.SKIPPED])].to_dict("records")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Rows by pair and method, with time and memory beside kd's on the same pair."""
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS).sort_values(["pair", "method"], ignore_index=True)
     base = frame[frame["method"] == BASELINE].set_index("pair")
-    own = frame["status"] == "ok"
+    own = frame["status"] == Status.OK
     frame["x_kd"] = (frame["epoch_s"] / frame["pair"].map(base["epoch_s"])).where(own).round(2)
     frame["mem_over_kd"] = (frame["peak_mem_mb"] - frame["pair"].map(base["peak_mem_mb"])).where(own).round(0)
     frame["epoch_s"], frame["peak_mem_mb"] = (
@@ -200,10 +205,10 @@ def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def markdown(found: pd.DataFrame) -> str:
-    """A table a pair, the reasons of what skipped, and how it was measured."""
+def markdown(measured: pd.DataFrame) -> str:
+    """One table per pair, the reasons of what skipped, and how it was measured."""
     parts = ["# One epoch on real images"]
-    for pair, rows in found.groupby("pair", sort=False):
+    for pair, rows in measured.groupby("pair", sort=False):
         lines = ["| method | status | s | x kd | MB | MB - kd | student | extra | loss |"]
         lines.append("|---|---|" + "---:|" * 7)
         for row in rows.to_dict("records"):
@@ -214,7 +219,7 @@ def markdown(found: pd.DataFrame) -> str:
         reasons = rows.dropna(subset="error")
         said = [f"- {row['method']}: {row['error']}" for row in reasons.to_dict("records")]
         parts += [f"## {pair}", "\n".join(lines), "\n".join(said)]
-    counts = "/".join(map(str, sorted(found["images"].unique())))
+    counts = "/".join(map(str, sorted(measured["images"].unique())))
     parts.append(
         f"{counts} training images of {SUITE}, seed 0: one epoch with the number and the highest learning rate of the "
         "suite's first (methods of two stages are in their first), its batch, views and precision. Teachers without "
@@ -222,14 +227,14 @@ def markdown(found: pd.DataFrame) -> str:
         "the epoch's steps, batches and teacher included, what `prepare` does once not; measured once, so 20 % is "
         "noise. MB: peak of the whole process, interpreter and libraries included; every row in a process of its own. "
         "student, extra: parameters deployed, and learned beside them. "
-        f"Device: {', '.join(found['device'].unique())}."
+        f"Device: {', '.join(measured['device'].unique())}."
     )
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _write(found: pd.DataFrame, out: Path) -> None:
+def _write(measured: pd.DataFrame, out: Path) -> None:
     try:
-        write_atomic(out / FILE, found.to_csv(index=False).encode())
-        write_atomic((out / FILE).with_suffix(".md"), markdown(found).encode())
+        write_atomic(out / FILE, measured.to_csv(index=False).encode())
+        write_atomic((out / FILE).with_suffix(".md"), markdown(measured).encode())
     except OSError as error:
         raise KdbenchError(f"cannot write {out / FILE} ({error.strerror}); choose another --out") from error

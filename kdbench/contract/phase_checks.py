@@ -10,7 +10,7 @@ from typing import Any
 from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.modules import fresh
 from kdbench.contract.synthetic.problem import PHASES
-from kdbench.method import Method, overrides
+from kdbench.method import Method
 
 BESIDE = 0.5  # how far from a threshold its two sides are looked at
 ROUNDS = 3  # thresholds, those behind them, and those behind these
@@ -24,9 +24,10 @@ class Traced(float):
     offset: float
 
     def __new__(cls, value: float, seen: set[float], scale: float = 1.0, offset: float = 0.0) -> Traced:
-        made = super().__new__(cls, value)
-        made.seen, made.scale, made.offset = seen, scale, offset
-        return made
+        """Create a value that records in ``seen`` where comparisons with it change."""
+        traced = super().__new__(cls, value)
+        traced.seen, traced.scale, traced.offset = seen, scale, offset
+        return traced
 
     def moved(self, value: float, scale: float, offset: float) -> Traced:
         """``value``, which is scale * self + offset."""
@@ -76,11 +77,10 @@ def thresholds(method: Method) -> list[float]:
     modules = fresh(problem)
     seen: set[float] = set()
     for _ in range(ROUNDS):
-        found = _within(seen)
-        for epoch in (*PHASES, *(t + side for t in found for side in (-BESIDE, BESIDE))):
+        known = _within(seen)
+        for epoch in (*PHASES, *(t + side for t in known for side in (-BESIDE, BESIDE))):
             run = problem.run(modules, Traced(epoch, seen), last=True)
-            if overrides(method, "update"):
-                problem.update(run, modules)
+            problem.update(run, modules)
     return _within(seen)
 
 

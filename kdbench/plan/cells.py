@@ -1,9 +1,10 @@
-"""Selection -> cells -> cohorts. A cell is one training run; its id hashes all that can change its number."""
+"""A selection's cells. A cell is one training run; its id hashes all that can change its numbers."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,10 +13,10 @@ from kdbench import method as method_module
 from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
-from kdbench.plan.selection import Sets
-from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite, replace_recipe
+from kdbench.plan.selection import Selection
+from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
 from kdbench.suites.schema import View
-from kdbench.teachers.logit_cache import STORAGE, outcomes
+from kdbench.teachers.logit_cache import STORAGE, count_outcomes
 from kdbench.utils.hashing import canonical, digest
 
 
@@ -87,73 +88,83 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
+        """The cell's id: the hash of its `identity`."""
         return digest(self.identity())
 
 
-def recipe_id(recipe: Recipe) -> str:
-    """The suite's recipe, before pairs change parts of it: rows of different ids never share a table."""
-    return digest(recipe.identity())
-
-
 def plan_cells(
-    suite: Suite,
-    methods: Sequence[str],
-    pairs: Sequence[Pair],
-    seeds: Sequence[int],
-    sets: Sets,
-    split: str,
+    selection: Selection,
     split_id: str,
     teacher_ids: Mapping[str, str | None],
     teacher_cache: bool = False,
 ) -> list[Cell]:
     """The whole matrix, seeds outermost, each id once.
 
-    Parameters are, in rising order of say: the method's defaults, the suite's, the pair's, the user's ``sets``.
+    split_id: hash of the split's images. teacher_ids: hash of each teacher's weights, None for one that is not there
+    yet. teacher_cache: whether teachers' logits come from a cache where a method can be trained from one.
     """
-    base_id = recipe_id(suite.recipe)
     matrix: dict[str, Cell] = {}
-    for seed, pair, name in itertools.product(seeds, pairs, methods):
-        recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
-        standard = {**suite.params.get(name, {}), **pair.params.get(name, {})}
-        choices = sets.get(name, {})
-        for values in itertools.product(*choices.values()):
-            method = registry.create(name, {**standard, **dict(zip(choices, values, strict=True))})
-            usual = registry.create(name, standard)
-            set_here = {k: getattr(method, k) for k in choices if getattr(method, k) != getattr(usual, k)}
-            cell = Cell(
-                suite=suite.name,
-                dataset=suite.dataset,
-                split=split,
-                split_id=split_id,
-                views=suite.views,
-                recipe=recipe,
-                recipe_id=base_id,
-                teacher=pair.teacher if method.needs.teacher else None,
-                teacher_id=teacher_ids[pair.teacher] if method.needs.teacher else None,
-                student=pair.student,
-                student_model=suite.model(pair.student),
-                method=name,
-                params={key: getattr(method, key) for key in method_module.field_types(type(method))},
-                seed=seed,
-                variant=" ".join(f"{key}={_show(value)}" for key, value in set_here.items()),
-                teacher_cache=STORAGE
-                if teacher_cache and cacheable(method.needs, recipe, suite.views)
-                else None,
-            )
-            for view in method.needs.views:
-                if view not in suite.views:
-                    raise KdbenchError(
-                        f"{name} needs the view {view!r}; add [views.{view}] to suite {suite.name}"
+    for overrides in (selection.overrides, *selection.variants):
+        for seed, pair, name in itertools.product(selection.seeds, selection.pairs, selection.methods):
+            for method, variant in _configured(selection, pair, name, overrides.get(name, {})):
+                cell = _cell(selection, pair, method, variant, seed, split_id)
+                if method.needs.teacher:
+                    cell = dataclasses.replace(
+                        cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher]
                     )
-            matrix.setdefault(cell.id, cell)
+                if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
+                    cell = dataclasses.replace(cell, teacher_cache=STORAGE)
+                matrix.setdefault(cell.id, cell)
     return list(matrix.values())
+
+
+def _configured(
+    selection: Selection, pair: Pair, name: str, choices: Mapping[str, Sequence[Any]]
+) -> Iterator[tuple[Method, str]]:
+    """A method for each combination of values, and in words in what it differs from the suite's.
+
+    In order of precedence, highest first: ``choices``, the pair's parameters, the suite's, the method's defaults.
+    """
+    standard = {**selection.suite.params.get(name, {}), **pair.params.get(name, {})}
+    usual = registry.create(name, standard)
+    for values in itertools.product(*choices.values()):
+        method = registry.create(name, {**standard, **dict(zip(choices, values, strict=True))})
+        changed = {k: getattr(method, k) for k in choices if getattr(method, k) != getattr(usual, k)}
+        yield method, " ".join(f"{key}={_show(value)}" for key, value in changed.items())
+
+
+def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: int, split_id: str) -> Cell:
+    """The cell without a teacher. Raises KdbenchError where the suite lacks a view that the method needs."""
+    suite = selection.suite
+    for view in method.needs.views:
+        if view not in suite.views:
+            raise KdbenchError(
+                f"{method.name} needs the view {view!r}; add [views.{view}] to suite {suite.name}"
+            )
+    return Cell(
+        suite=suite.name,
+        dataset=suite.dataset,
+        split=selection.split,
+        split_id=split_id,
+        views=suite.views,
+        recipe=replace_recipe(suite.recipe, pair.recipe, f"pair {pair}"),
+        recipe_id=suite.recipe.id,
+        teacher=None,
+        teacher_id=None,
+        student=pair.student,
+        student_model=suite.model(pair.student),
+        method=method.name,
+        params={key: getattr(method, key) for key in method_module.field_types(type(method))},
+        seed=seed,
+        variant=variant,
+    )
 
 
 def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:
     """Whether a method's teacher outputs are logits alone, of at least one view that has a finite table."""
     if not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
         return False
-    return any(outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
+    return any(count_outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
 
 
 def _show(value: Any) -> str:

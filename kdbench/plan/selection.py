@@ -1,17 +1,152 @@
-"""What the user chose, resolved to names that exist: methods, pairs, seeds, parameter values."""
+"""What to train, as plain data: a suite, methods, pairs, seeds and values of parameters, each name checked."""
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
+import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdbench import method as method_module
 from kdbench import registry
 from kdbench.errors import KdbenchError, unknown
-from kdbench.suites import Pair, Suite
+from kdbench.method import Method
+from kdbench.suites import Pair, Suite, replace_recipe
 
-Sets = Mapping[str, Mapping[str, Sequence[Any]]]  # method -> parameter -> values
+Values = Mapping[str, Sequence[Any]]  # parameter -> values, which multiply
+Overrides = Mapping[str, Values]  # of each method
+Methods = str | Method | type[Method] | Iterable[str | Method | type[Method]]
+Seeds = str | int | Iterable[int]
+SPLITS = ("test", "holdout")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to train: methods x pairs x seeds of a suite.
+
+    suite: the changes of the command line applied (see `change_suite`). methods: registered names.
+    overrides: values of parameters over those of the suite. variants: further ones, each beside ``overrides``.
+    split: the images that are evaluated, test or holdout.
+    """
+
+    suite: Suite
+    methods: Sequence[str]
+    pairs: Sequence[Pair]
+    seeds: Sequence[int]
+    overrides: Overrides = field(default_factory=dict)
+    variants: Sequence[Overrides] = ()
+    split: str = "test"
+
+    def teachers(self) -> list[str]:
+        """The names of the teachers that the methods need."""
+        if not any(registry.get(name).needs.teacher for name in self.methods):
+            return []
+        return list(dict.fromkeys(pair.teacher for pair in self.pairs))
+
+
+def select(
+    suite: Suite,
+    methods: Methods | None = None,
+    pairs: str | Pair | Iterable[str | Pair] | None = None,
+    seeds: Seeds | None = None,
+    sets: str | Iterable[str] = (),
+    variants: Sequence[Overrides] = (),
+    split: str = "test",
+) -> Selection:
+    """Check every name and value against the suite and the registry; nothing is opened.
+
+    None: as the suite says. methods: names, globs, ``all``, Method classes, or Method objects with values of their own.
+    sets: ``method.parameter=value[,value]``. Raises KdbenchError for what does not exist.
+    """
+    if split not in SPLITS:
+        raise unknown("split", str(split), SPLITS)
+    check_params(suite)
+    names, values = _resolve_methods(methods, suite.methods)
+    overrides = parse_sets([sets] if isinstance(sets, str) else sets, names)
+    for name in overrides:
+        if any(values[name]):
+            raise KdbenchError(
+                f"both methods and sets give parameters of {name}; give all of them in one of the two"
+            )
+    base: Overrides = overrides | {name: first for name, (first, *_) in values.items() if first}
+    more = [{**base, name: each} for name, (_, *others) in values.items() for each in others]
+    return Selection(
+        suite=suite,
+        methods=tuple(names),
+        pairs=tuple(select_pairs(suite, pairs)),
+        seeds=tuple(suite.seeds if seeds is None else parse_seeds(seeds)),
+        overrides=base,
+        variants=(*more, *variants),
+        split=split,
+    )
+
+
+def change_suite(
+    suite: Suite, epochs: int | None = None, per_class: int | None = None, precision: str | None = None
+) -> Suite:
+    """The suite with the changes of a command line; its teachers are still trained by the recipe that it has.
+
+    epochs and precision are over the recipe of each pair too. per_class: training and test images of each class that
+    are used, in place of what the suite says. Raises KdbenchError for a wrong value.
+    """
+    typed = {"epochs": epochs, "precision": precision}
+    changes = {key: value for key, value in typed.items() if value is not None}
+    teacher_recipe = replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
+    data = suite.dataset
+    if per_class is not None:
+        count = _whole(per_class, "per_class")
+        data = dataclasses.replace(
+            data, train_per_class=count, test_per_class=count, subset=f"{count} a class"
+        )
+    return dataclasses.replace(
+        suite,
+        dataset=data,
+        recipe=replace_recipe(suite.recipe, changes, "the options"),
+        pairs=tuple(_without(pair, changes) for pair in suite.pairs),
+        teacher_recipe=vars(teacher_recipe) if changes else suite.teacher_recipe,
+    )
+
+
+def _without(pair: Pair, changes: Iterable[str]) -> Pair:
+    """The pair less those fields of its recipe."""
+    rest = {key: value for key, value in pair.recipe.items() if key not in changes}
+    return dataclasses.replace(pair, recipe=rest)
+
+
+def _resolve_methods(
+    methods: Methods | None, default: Iterable[str]
+) -> tuple[list[str], dict[str, list[Values]]]:
+    """Names in the order given, and for each the values of its objects; {} where it is given by name or class."""
+    chosen: Iterable[Any]
+    if methods is None:
+        chosen = default
+    elif isinstance(methods, str):
+        chosen = split_commas(methods)
+    else:
+        chosen = methods if isinstance(methods, Iterable) else [methods]
+    values: dict[str, list[Values]] = {}
+    for item in chosen:
+        own: Values = {}
+        if isinstance(item, str):
+            names = select_methods([item], ())
+        elif isinstance(item, Method):
+            names = [registry.adopt(type(item)).name]
+            own = {key: [getattr(item, key)] for key in method_module.field_types(type(item))}
+        elif isinstance(item, type) and issubclass(item, Method):
+            names = [registry.adopt(item).name]
+        else:
+            raise KdbenchError(f"methods are given by name, or as Method classes or objects; got {item!r}")
+        for name in names:
+            if own not in values.setdefault(name, []):
+                values[name].append(own)
+    return select_methods(values, ()), values
+
+
+def split_commas(text: str) -> list[str]:
+    """``a,b`` -> ``["a", "b"]``."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def select_methods(patterns: Iterable[str] | None, default: Iterable[str]) -> list[str]:
@@ -33,26 +168,46 @@ def select_methods(patterns: Iterable[str] | None, default: Iterable[str]) -> li
     return list(dict.fromkeys(chosen))
 
 
-def select_pairs(suite: Suite, texts: Iterable[str] | None) -> list[Pair]:
+def select_pairs(suite: Suite, pairs: str | Pair | Iterable[str | Pair] | None) -> list[Pair]:
     """``teacher:student`` texts -> pairs; those that the suite does not list get its plain recipe."""
-    if texts is None:
+    if pairs is None:
         return list(suite.pairs)
     known = {str(pair): pair for pair in suite.pairs}
-    pairs = []
-    for text in dict.fromkeys(texts):
-        teacher, colon, student = text.partition(":")
-        if not (teacher and colon and student):
+    if isinstance(pairs, str):
+        pairs = split_commas(pairs)
+    elif isinstance(pairs, Pair) or not isinstance(pairs, Iterable):
+        pairs = [pairs]
+    chosen: dict[str, Pair] = {}
+    for item in pairs:
+        teacher, colon, student = str(item).partition(":")
+        if not (isinstance(item, str | Pair) and teacher and colon and student):
             raise KdbenchError(
-                f"a pair is written teacher:student, got {text!r}; the suite has {', '.join(known)}"
+                f"a pair is written teacher:student, got {item!r}; the suite has {', '.join(known)}"
             )
-        pairs.append(known.get(text, Pair(teacher, student)))
-    if not pairs:
+        pair = known.get(item, Pair(teacher, student)) if isinstance(item, str) else item
+        chosen.setdefault(str(item), pair)
+    if not chosen:
         raise KdbenchError(f"no pair is chosen; the suite has {', '.join(known)}")
-    return pairs
+    return list(chosen.values())
 
 
-def parse_seeds(text: str) -> list[int]:
-    """``0-2`` or ``0,3`` or both -> a list of seeds."""
+def parse_seeds(seeds: Seeds) -> list[int]:
+    """Seeds as ints, each once: of an int, of ints (a list, a range, numpy's), or of a text like ``0-2`` or ``0,3``.
+
+    Raises KdbenchError for everything else, negative numbers and no seed among them.
+    """
+    if isinstance(seeds, str):
+        found = _seeds_of_text(seeds)
+    elif isinstance(seeds, Iterable):
+        found = [_whole(seed, "a seed", low=0) for seed in seeds]
+    else:
+        found = [_whole(seeds, "a seed", low=0)]
+    if not found:
+        raise KdbenchError(f"no seed in {seeds!r}; seeds are written like 0-2 or 0,3")
+    return list(dict.fromkeys(found))
+
+
+def _seeds_of_text(text: str) -> list[int]:
     seeds: list[int] = []
     try:
         for part in text.split(","):
@@ -60,9 +215,18 @@ def parse_seeds(text: str) -> list[int]:
             seeds += range(int(first), int(last) + 1) if dash else [int(first)]
     except ValueError:
         raise KdbenchError(f"seeds are written like 0-2 or 0,3, got {text!r}") from None
-    if not seeds:
-        raise KdbenchError(f"no seed in {text!r}; seeds are written like 0-2 or 0,3")
-    return list(dict.fromkeys(seeds))
+    return seeds
+
+
+def _whole(value: Any, what: str, low: int = 1) -> int:
+    """A whole number as int, numpy's too; a bool is none."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if number < low or isinstance(value, bool):
+        raise KdbenchError(f"{what} must be a whole number of at least {low}, got {value!r}")
+    return number
 
 
 def parse_sets(texts: Iterable[str], methods: Sequence[str]) -> dict[str, dict[str, list[Any]]]:

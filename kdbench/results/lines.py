@@ -1,4 +1,4 @@
-"""The bytes of a results file -> header and lines of texts: encodings, line ends, separators, torn and foreign lines.
+"""Split the bytes of a results file into a header and lines: encodings, line ends, separators, torn and foreign lines.
 
 A record is one physical line. Read are: UTF-8 with or without a byte order mark, line ends of any system, blank
 lines, headers repeated by joining files. The last line may lack its line end: with a value for each column it counts
@@ -17,21 +17,21 @@ from pathlib import Path
 from kdbench.errors import KdbenchError
 from kdbench.results import values
 from kdbench.results.schema import CURVE_COLUMNS, CURVES
+from kdbench.utils.file_kinds import FileKind, kind_of
 
 BOM = b"\xef\xbb\xbf"
 END = re.compile(rb"\r\n|\n|\r")
 MARKER = re.compile(r"<{7} |={7}$|\|{7} |>{7} ")
-STARTS = (  # what the first bytes of a file say it is, and the remedy
-    (b"\x1f\x8b", "it is compressed with gzip; unpack it with gunzip"),
-    (b"PK\x03\x04", "it is a zip file or a spreadsheet; unpack it, or save the sheet as CSV (UTF-8)"),
-    (b"\xd0\xcf\x11\xe0", "it is a spreadsheet; save the sheet as CSV (UTF-8)"),
-    (b"version https://git-lfs", "it is a pointer of Git LFS; type `git lfs pull`"),
-    (b"\xff\xfe", "it is encoded in UTF-16; save it as CSV in UTF-8"),
-    (b"\xfe\xff", "it is encoded in UTF-16; save it as CSV in UTF-8"),
-    (b"<", "it is a web page or XML; download the raw file"),
-    (b"{", "it is JSON; write the rows as CSV"),
-    (b"PAR1", "it is a Parquet file; write the rows as CSV"),
-)
+REMEDIES = {  # what a file of another kind is, and what to do
+    FileKind.GIT_LFS: "it is a pointer of Git LFS; type `git lfs pull`",
+    FileKind.MARKUP: "it is a web page or XML; download the raw file",
+    FileKind.JSON: "it is JSON; write the rows as CSV",
+    FileKind.UTF16: "it is encoded in UTF-16; save it as CSV in UTF-8",
+    FileKind.ZIP: "it is a zip file or a spreadsheet; unpack it, or save the sheet as CSV (UTF-8)",
+    FileKind.GZIP: "it is compressed with gzip; unpack it with gunzip",
+    FileKind.OFFICE: "it is a spreadsheet; save the sheet as CSV (UTF-8)",
+    FileKind.PARQUET: "it is a Parquet file; write the rows as CSV",
+}
 csv.field_size_limit(2**31 - 1)  # a long `facts` or `error` is a value like another
 
 
@@ -53,7 +53,7 @@ def content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except IsADirectoryError:
-        raise KdbenchError(f"{path} is a folder, where a file of rows is looked for; move it aside") from None
+        raise KdbenchError(f"{path} is a folder in the place of a results file; move it aside") from None
     except FileNotFoundError:
         link = " (it is a link to a file that is not there)" if path.is_symlink() else ""
         raise KdbenchError(f"there is no {path}{link}") from None
@@ -86,9 +86,9 @@ def header(path: Path, data: bytes, columns: Sequence[str]) -> list[str]:
 
     Raises KdbenchError where the file is of another kind than CSV with commas.
     """
-    for start, reason in STARTS:
-        if data.startswith(start) and not MARKER.match(data[:9].decode("latin-1")):
-            raise KdbenchError(f"{path} is no CSV file: {reason}")
+    kind = kind_of(data)
+    if kind in REMEDIES and not MARKER.match(data[:9].decode("latin-1")):
+        raise KdbenchError(f"{path} is no CSV file: {REMEDIES[kind]}")
     if not data.removeprefix(BOM).strip():
         return []
     end = END.search(data)
@@ -123,12 +123,12 @@ def is_plain(data: bytes) -> bool:
 
 def line_end(data: bytes) -> bytes:
     """How the first line of a file ends; as Unix does where there is none."""
-    found = END.search(data)
-    return found.group() if found else b"\n"
+    end = END.search(data)
+    return end.group() if end else b"\n"
 
 
 def last_start(data: bytes) -> int:
-    """Where a last line without its end begins; the length of the file where there is none."""
+    """The start of a last line without its end; the length of the file where there is none."""
     return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
 
 
@@ -223,8 +223,10 @@ def _named(path: Path, names: list[str], rows: list[list[str]]) -> tuple[list[st
             raise KdbenchError(
                 f"{path}: column {place + 1} has values and no name (a data frame's index?); delete it"
             )
-    kept = [place for place in range(len(names)) if place not in unnamed]
-    return ([names[k] for k in kept], [[row[k] for k in kept] for row in rows]) if unnamed else (names, rows)
+    named = [place for place in range(len(names)) if place not in unnamed]
+    return (
+        ([names[k] for k in named], [[row[k] for k in named] for row in rows]) if unnamed else (names, rows)
+    )
 
 
 def _check_separator(path: Path, text: str) -> None:

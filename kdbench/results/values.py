@@ -1,4 +1,4 @@
-"""The texts of a results file -> values, each checked against its column; a bad one is named with its likely cause."""
+"""Parse and check the texts of a results file, each by its column; a bad one is named with its likely cause."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any
 import pandas as pd
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.results.schema import BY_NAME, STATUSES, Column
+from kdbench.results.schema import BY_NAME, Column
+from kdbench.utils.status import Status
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WHOLE = re.compile(r"\d{1,18}(\.0)?", re.ASCII)  # pandas writes whole numbers beside a gap as 2.0
 ID = re.compile(r"[0-9a-f]{12}")
 STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?", re.ASCII)
+STATUSES = [status.value for status in Status]
 SLACK = 1e-6  # sums of rounded shares: a KL of -1e-16, an ECE of 100.00000000000001
 GAPS = ("NA", "N/A", "#N/A", "NULL", "null", "None", "NaN", "nan")
 GROUPED = re.compile(r"[+-]?\d+([.,' \u00a0\u202f]\d+)+%?|[+-]?[\d.,]+%", re.ASCII)
@@ -55,7 +57,7 @@ def _id(text: str) -> str:
     if ID.fullmatch(text):
         return text
     if NUMBER.fullmatch(text.replace(",", ".")):
-        raise ValueError(f"is no id of 12 hex digits; a spreadsheet took it for a number: {SPREADSHEET}")
+        raise ValueError(f"is no id of 12 hex digits; a spreadsheet read it as a number: {SPREADSHEET}")
     raise ValueError("is no id (12 hex digits in small letters); restore the file")
 
 
@@ -88,7 +90,7 @@ def _json(text: str) -> str:
 
 
 def _time(text: str) -> str:
-    """The moment in UTC as kdbench writes it, for another tool may write it otherwise: their texts are compared."""
+    """The moment in UTC as kdbench writes it: texts are compared, and other tools write times in other ways."""
     try:
         moment = datetime.fromisoformat(text) if STAMP.fullmatch(text) else None
         if moment:
@@ -115,17 +117,17 @@ WITHOUT_GAPS = {"whole": "int64", "number": float, "truth": bool}
 
 
 def value(text: str, column: Column) -> Any:
-    """What a text of ``column`` says, None for a gap. Raises ValueError: why it cannot be, and the remedy."""
+    """Parse a text of ``column``, None for a gap. Raises ValueError with the reason and the remedy."""
     if not text or (column.kind in ("whole", "number") and text.lower() == "nan"):
         if column.filled:
             raise ValueError("is empty, but each row has it; restore the file or delete the row")
         return None
     if column.kind != "text" and text in GAPS:
         raise ValueError("is another tool's word for no value; leave such values empty")
-    found = KINDS[column.kind](text)
-    if column.kind in ("whole", "number") and not column.low - SLACK <= found <= column.high + SLACK:
+    parsed = KINDS[column.kind](text)
+    if column.kind in ("whole", "number") and not column.low - SLACK <= parsed <= column.high + SLACK:
         raise ValueError(f"is outside its range, {_range(column)}; correct it or restore the file")
-    return found
+    return parsed
 
 
 def fits(text: str, column: Column) -> bool:
@@ -200,5 +202,5 @@ def _without_accuracy(texts: Mapping[str, Sequence[str]], at: Sequence[int]) -> 
     return [
         (line, "top1", top1, reason)
         for line, status, top1 in zip(at, texts["status"], texts["top1"], strict=True)
-        if status == "ok" and top1.lower() in ("", "nan")
+        if status == Status.OK and top1.lower() in ("", "nan")
     ]

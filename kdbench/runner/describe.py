@@ -10,6 +10,7 @@ from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.results import store
 from kdbench.runner.session import Session, done_ids, positions, records_of, teacher_lines
+from kdbench.utils.status import Status
 
 
 def describe(session: Session, force: bool = False) -> str:
@@ -35,7 +36,7 @@ def describe(session: Session, force: bool = False) -> str:
 
 def estimate(rows: pd.DataFrame, missing: Sequence[Cell]) -> str:
     """Hours for ``missing`` from the seconds an epoch of past rows: same method and student, else same student."""
-    past = rows[rows["status"] == "ok"]
+    past = rows[rows["status"] == Status.OK]
     seconds = (past["train_s"] + past["eval_s"]) / past["epochs_done"]
     known, unknown_cells = 0.0, 0
     for cell in missing:

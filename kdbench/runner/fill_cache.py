@@ -11,10 +11,10 @@ from kdbench.data.augment import render
 from kdbench.data.dataset import ImageSet
 from kdbench.errors import KdbenchError
 from kdbench.method import Needs
-from kdbench.models.wrapper import place
+from kdbench.models.wrapper import to_device
 from kdbench.plan.cells import Cell
 from kdbench.runner.session import Session
-from kdbench.teachers.logit_cache import CachedLogits, all_draws
+from kdbench.teachers.logit_cache import CachedLogits, draws_of_outcome
 from kdbench.train.callbacks import Progress
 from kdbench.train.teacher_outputs import open_cache
 from kdbench.utils.precision import autocast, tensor_cores
@@ -42,14 +42,14 @@ def fill(session: Session, progress: Progress) -> Iterator[str]:
         for view, table in cache.tables.items():
             if not _fill_view(session, cell, cache, view, progress):
                 return
-            yield f"{name} ({cell.teacher_id}), view {view}: {table.known():.1%} of {table.path}"
+            yield f"{name} ({cell.teacher_id}), view {view}: {table.known_share():.1%} of {table.path}"
 
 
 def _fill_view(session: Session, cell: Cell, cache: CachedLogits, view: str, progress: Progress) -> bool:
     """One table; False when that was stopped."""
     assert cell.teacher is not None
     images, device = session.split.train.images, torch.device(session.device)
-    net = place(session.teachers[cell.teacher].net(cell.dataset), device)
+    net = to_device(session.teachers[cell.teacher].net(cell.dataset), device)
     chunks = torch.arange(len(images)).split(cell.recipe.batch_size)
     outcomes = cache.tables[view].outcomes
     progress.begin(1, outcomes, len(chunks), 0)
@@ -58,7 +58,7 @@ def _fill_view(session: Session, cell: Cell, cache: CachedLogits, view: str, pro
             if session.stop():
                 progress.end()
                 return False
-            draws = all_draws(cell.views[view], number, len(rows))
+            draws = draws_of_outcome(cell.views[view], number, len(rows))
 
             @torch.no_grad()
             def compute(places: Tensor, rows: Tensor = rows, draws: dict[str, Tensor] = draws) -> Tensor:

@@ -22,9 +22,10 @@ from kdbench.models.cifar.base import ENTRIES
 from kdbench.runner.session import Say, Session, prepare
 from kdbench.suites import ModelSpec, Suite
 from kdbench.teachers import catalog
-from kdbench.teachers.fitting import Part, Problems, in_words, nearest, parts, size
-from kdbench.teachers.weights import SUFFIXES, assess, open_teacher, verdict
-from kdbench.utils.files import save_weights, state_dicts
+from kdbench.teachers.accuracy import accuracy_lines, assess
+from kdbench.teachers.fitting import Part, Problems, count_keys, describe, parts, smallest_mismatch
+from kdbench.teachers.weights import SUFFIXES, open_teacher
+from kdbench.utils.state_dicts import save_weights, state_dicts
 
 
 def import_teachers(
@@ -94,8 +95,8 @@ def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
     if teacher.id != source.id:
         raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
     top1, doubts = assess(teacher, data, session.split, work, torch.device(session.device))
-    catalog.choose(work, data.name, name, model, kept, session.data_id)
-    for line in (*verdict(teacher, top1, session.split_name, data.classes), *doubts):
+    catalog.assign(work, data.name, name, model, kept, session.data_id)
+    for line in (*accuracy_lines(teacher, top1, session.split_name, data.classes), *doubts):
         say(line)
 
 
@@ -107,7 +108,7 @@ def recognise(found: Sequence[Part], suite: Suite, file: Path) -> str:
     classes, seen = suite.dataset.classes, dict[str, Problems]()
     for names in _circles(found, suite):
         fresh = [name for name in names if name not in seen]
-        seen.update({name: nearest(_skeleton(suite.model(name), classes), found) for name in fresh})
+        seen.update({name: smallest_mismatch(_skeleton(suite.model(name), classes), found) for name in fresh})
         fitting = [name for name in fresh if not seen[name]]
         if len(fitting) > 1:
             raise KdbenchError(
@@ -115,10 +116,10 @@ def recognise(found: Sequence[Part], suite: Suite, file: Path) -> str:
             )
         if fitting:
             return fitting[0]
-    best = min(seen, key=lambda name: size(seen[name]))
+    best = min(seen, key=lambda name: count_keys(seen[name]))
     raise KdbenchError(
         f"{file} fits no network that kdbench knows with {classes} classes; the nearest is {best}, but the file "
-        f"{in_words(seen[best])}"
+        f"{describe(seen[best])}"
     )
 
 

@@ -29,6 +29,7 @@ class Bar(Progress):
     """Epoch, share done, time left, images/s over all students, and the current accuracy of every method."""
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Open the bar."""
         self.cells, self.epochs, self.accuracy = cells, epochs, ""
         self.bar = tqdm(
             total=epochs * steps,
@@ -41,6 +42,7 @@ class Bar(Progress):
         self._title(done // steps + 1)
 
     def step(self, images: int) -> None:
+        """Advance the bar by one step."""
         rate = self.bar.format_dict["rate"]
         if rate and self.bar.n % 20 == 0:
             speed = f"{rate * images * self.cells:.0f} images/s"
@@ -48,13 +50,16 @@ class Bar(Progress):
         self.bar.update()
 
     def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+        """Show the accuracy of every method."""
         self.accuracy = _text(accuracy)
         self._title(min(epoch + 1, self.epochs))
 
     def warn(self, text: str) -> None:
+        """Print a warning above the bar."""
         tqdm.write(f"WARNING: {text}", file=sys.stderr)
 
     def end(self) -> None:
+        """Close the bar."""
         self.bar.close()
 
     def _title(self, epoch: int) -> None:
@@ -65,10 +70,12 @@ class Log(Progress):
     """After an epoch, but at most once a minute, what `Bar` shows; short trainings say nothing."""
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Start the clock."""
         self.cells, self.epochs, self.first = cells, epochs, done / steps
         self.started = self.said = time.monotonic()
 
     def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+        """Print a line if the last one is older than `PAUSE`."""
         now = time.monotonic()
         if now - self.said >= PAUSE:
             self.said = now
@@ -77,6 +84,7 @@ class Log(Progress):
             to_stderr(f"{title}, {timedelta(seconds=round(left))} left; {_text(accuracy)}".rstrip("; "))
 
     def warn(self, text: str) -> None:
+        """Print a warning."""
         to_stderr(f"WARNING: {text}")
 
 

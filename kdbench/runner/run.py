@@ -32,6 +32,7 @@ from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job, Result
 from kdbench.utils import environment, locks
+from kdbench.utils.status import Status
 
 LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
 
@@ -60,7 +61,9 @@ class Outcome:
     @property
     def complete(self) -> bool:
         """Every cell is done or being trained by another process."""
-        return self.records["status"].isin(["ok", "skipped"]).sum() + self.elsewhere >= len(self.cells)
+        return self.records["status"].isin([Status.OK, Status.SKIPPED]).sum() + self.elsewhere >= len(
+            self.cells
+        )
 
     @property
     def exit_code(self) -> int:
@@ -202,7 +205,7 @@ def _missing(session: Session, force: bool) -> dict[str, int]:
 def _tries(session: Session) -> Counter[str]:
     """Cell id -> how many rows it has, those that were cut short left out."""
     rows = store.read(session.paths.rows)
-    return Counter(rows.loc[rows["status"] != "interrupted", "cell_id"])
+    return Counter(rows.loc[rows["status"] != Status.INTERRUPTED, "cell_id"])
 
 
 def _groups(session: Session, tries: Mapping[str, int]) -> list[list[Cell]]:
@@ -245,7 +248,7 @@ def _train_or_split(session: Session, cells: list[Cell], progress: Progress) -> 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if len(cells) == 1:
-        return [Result(cells[0], {"status": "oom", "error": reason, "cohort_size": 1})]
+        return [Result(cells[0], {"status": Status.OOM, "error": reason, "cohort_size": 1})]
     session.say(f"out of memory with {len(cells)} students side by side; training them in two halves")
     half = len(cells) // 2
     return [
@@ -259,7 +262,7 @@ def _train_or_split(session: Session, cells: list[Cell], progress: Progress) -> 
 
 def _warn_edited(session: Session, records: pd.DataFrame) -> None:
     for name in session.methods:
-        hashes = records.loc[(records["method"] == name) & (records["status"] == "ok"), "code_hash"]
+        hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
         if (hashes != registry.code_hash(name)).any():
             session.say(
                 f"WARNING: the code of {name} changed since rows of this version were made; if it gives other numbers, "

@@ -15,7 +15,8 @@ from kdbench.data.loading import load_data
 from kdbench.data.streaming import count_duplicates
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.cohorts import Position
-from kdbench.plan.selection import Sets, check_params, parse_sets, select_methods, select_pairs
+from kdbench.plan.selection import Overrides as Sets
+from kdbench.plan.selection import Selection, check_params, parse_sets, select_methods, select_pairs
 from kdbench.results import store
 from kdbench.runner.progress import to_stderr
 from kdbench.suites import Pair, Suite, replace_recipe
@@ -24,6 +25,7 @@ from kdbench.teachers.weights import Teacher, find_file, open_teacher
 from kdbench.train.checkpoint import resumable
 from kdbench.utils.environment import choose_device
 from kdbench.utils.precision import check as check_fast_paths
+from kdbench.utils.status import DONE
 
 Say = Callable[[str], None]
 
@@ -37,26 +39,32 @@ class Paths:
 
     @property
     def rows(self) -> Path:
+        """The rows, a CSV file."""
         return self.results / f"{self.suite}.csv"
 
     @property
     def curves(self) -> Path:
+        """The training curves, a CSV file."""
         return self.results / f"{self.suite}.curves.csv"
 
     @property
     def details(self) -> Path:
+        """The folder of predictions' details."""
         return self.results / f"{self.suite}.details"
 
     @property
     def work(self) -> Path:
+        """The folder of checkpoints, teachers and locks."""
         return self.results / ".work"
 
     @property
     def locks(self) -> Path:
+        """The folder of locks."""
         return self.work / "locks"
 
     @property
     def students(self) -> Path:
+        """The folder of trained students' weights."""
         return self.work / "students"
 
 
@@ -97,16 +105,13 @@ class Session:
             pair.teacher: self.teachers[pair.teacher].id if pair.teacher in self.teachers else None
             for pair in self.pairs
         }
-        chosen = (self.suite, self.methods, self.pairs, self.seeds)
-        matrix: dict[str, Cell] = {}
-        for sets in (self.sets, *self.also):
-            for cell in plan_cells(
-                *chosen, sets, self.split_name, self.split.id, ids, self.teacher_cache is not None
-            ):
-                matrix.setdefault(cell.id, cell)
-        return list(matrix.values())
+        selection = Selection(
+            self.suite, self.methods, self.pairs, self.seeds, self.sets, self.also, self.split_name
+        )
+        return plan_cells(selection, self.split.id, ids, self.teacher_cache is not None)
 
     def needed_teachers(self) -> list[str]:
+        """List the teachers of the pairs; none if no method needs one."""
         if not any(registry.get(name).needs.teacher for name in self.methods):
             return []
         return list(dict.fromkeys(pair.teacher for pair in self.pairs))
@@ -239,10 +244,12 @@ def teacher_cell(session: Session, name: str) -> Cell:
     recipe = replace_recipe(session.written.recipe, session.written.teacher_recipe, "teacher_recipe")
     suite = dataclasses.replace(session.written, recipe=recipe)
     pair = Pair(name, name)
-    return plan_cells(suite, ["ce"], [pair], [0], {}, session.split_name, session.split.id, {name: None})[0]
+    selection = Selection(suite, ["ce"], [pair], [0], split=session.split_name)
+    return plan_cells(selection, session.split.id, {name: None})[0]
 
 
 def trained_path(session: Session, name: str) -> Path:
+    """Return where the weights of a teacher that is trained here are saved."""
     return catalog.folder(session.paths.work) / f"{name}-{teacher_cell(session, name).id}.safetensors"
 
 
@@ -263,7 +270,7 @@ def locate_teacher(session: Session, name: str) -> Teacher | None:
         path = find_file(name, session.weights)
     else:
         own = pretrained_path(session, name) or trained_path(session, name)
-        path = catalog.chosen(session.paths.work, dataset.name, name, model, session.data_id) or own
+        path = catalog.assigned_file(session.paths.work, dataset.name, name, model, session.data_id) or own
     if not path.is_file():
         return None
     expected = session.suite.teachers[name].top1 if name in session.suite.teachers else None
@@ -271,10 +278,12 @@ def locate_teacher(session: Session, name: str) -> Teacher | None:
 
 
 def _remark(session: Session, name: str) -> str:
-    """What `kdbench.teachers.catalog.remark` says, where the user did not give the weights."""
+    """What `kdbench.teachers.catalog.data_remark` says, where the user did not give the weights."""
     model, data = session.suite.model(name), session.suite.dataset
     return (
-        "" if session.weights else catalog.remark(session.paths.work, data.name, name, model, session.data_id)
+        ""
+        if session.weights
+        else catalog.data_remark(session.paths.work, data.name, name, model, session.data_id)
     )
 
 
@@ -295,13 +304,14 @@ def teacher_lines(session: Session) -> list[str]:
 
 
 def records_of(session: Session, cells: Iterable[Cell]) -> pd.DataFrame:
+    """Read the records of these cells."""
     records = store.records(store.read(session.paths.rows))
     return records[records["cell_id"].isin([cell.id for cell in cells])]
 
 
 def done_ids(records: pd.DataFrame) -> set[str]:
     """Ids of the cells that need not be trained again."""
-    return set(records.loc[records["status"].isin(store.DONE), "cell_id"])
+    return set(records.loc[records["status"].isin(DONE), "cell_id"])
 
 
 def positions(work: Path, cells: Iterable[Cell]) -> dict[str, Position]:

@@ -8,16 +8,18 @@ from pathlib import Path
 import timm
 import torch
 
-from kdbench.errors import KdbenchError, unknown
+from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.runner.session import Session, locate_teacher, pretrained_path, teacher_cell, trained_path
 from kdbench.teachers import catalog
-from kdbench.teachers.weights import Teacher, assess, measure, open_teacher, verdict
+from kdbench.teachers.accuracy import accuracy_lines, assess, measure
+from kdbench.teachers.weights import Teacher, open_teacher
 from kdbench.train.callbacks import Progress
 from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils import locks
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 
 def ensure_teacher(session: Session, name: str, progress: Progress, train: bool = False) -> bool:
@@ -35,7 +37,7 @@ def ensure_teacher(session: Session, name: str, progress: Progress, train: bool 
         elif path is not None:  # the user asked for this one, so it goes before timm's
             data, model = session.suite.dataset, session.suite.model(name)
             trained = trained_path(session, name)
-            catalog.choose(session.paths.work, data.name, name, model, trained, session.data_id)
+            catalog.assign(session.paths.work, data.name, name, model, trained, session.data_id)
         teacher = locate_teacher(session, name)
         assert teacher is not None
         session.teachers[name] = teacher
@@ -58,7 +60,7 @@ def _train(session: Session, name: str, progress: Progress) -> bool:
             ) from error
         if stopped:
             return False
-        if result.row["status"] != "ok":
+        if result.row["status"] != Status.OK:
             raise KdbenchError(f"the teacher {name} could not be trained: {result.row['error']}")
         try:
             save_weights(path, result.student)
@@ -81,7 +83,7 @@ def _fetch(session: Session, name: str, path: Path) -> None:
     try:
         save_weights(path, timm.create_model(tag, pretrained=True).state_dict())
     except Exception as error:  # a hub that cannot be reached fails in many ways
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise KdbenchError(
             f"the teacher {name} could not be fetched: timm.create_model({tag!r}, pretrained=True) says: {reason}; go "
             f"online, or give its file with `kdbench teachers import FILE --name {name}` or --teacher-weights FOLDER, "
@@ -104,7 +106,7 @@ def announce_teacher(session: Session, name: str) -> None:
     session.say(f"teacher {name} is {teacher.path}")
     if teacher.remark:
         session.say(teacher.remark)
-    for line in (*verdict(teacher, top1, session.split_name, data.classes), *doubts):
+    for line in (*accuracy_lines(teacher, top1, session.split_name, data.classes), *doubts):
         session.say(line)
 
 
@@ -114,7 +116,11 @@ def listing(session: Session) -> Iterator[tuple[str, Teacher | None, bool]]:
     imported = {} if session.weights else catalog.entries(work, data.name)
     for name in dict.fromkeys([*session.needed_teachers(), *imported]):
         model = session.suite.model(name)
-        entries = catalog.fitting(work, data.name, name, model, session.data_id) if name in imported else []
+        entries = (
+            catalog.matching_entries(work, data.name, name, model, session.data_id)
+            if name in imported
+            else []
+        )
         if not entries and name not in session.needed_teachers():
             continue
         used = locate_teacher(session, name)

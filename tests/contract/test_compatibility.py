@@ -75,15 +75,15 @@ def test_a_loss_that_is_not_finite_fails(suite, scratch_registry):
             return {"ce": student.logits.mean() / 0}
 
     (first, *_) = compatibility.cells(suite, ["endless"]).values()
-    assert first == compatibility.Found(compatibility.FAILS, first.reason)
+    assert first == compatibility.Outcome(compatibility.FAILS, first.reason)
     assert "inf in epoch 1" in first.reason
 
 
 def test_the_table_fits_a_terminal_and_joins_equal_reasons(suite):
     names = ["longname", "b"]
-    cells = {(n, str(p)): compatibility.Found(".") for n in names for p in suite.pairs}
+    cells = {(n, str(p)): compatibility.Outcome(".") for n in names for p in suite.pairs}
     why = "because of a reason that is told at a length which no terminal of eighty columns could show in a line"
-    cells["b", "large:small"] = cells["b", "vit:small"] = compatibility.Found("n", why)
+    cells["b", "large:small"] = cells["b", "vit:small"] = compatibility.Outcome("n", why)
     lines = compatibility.table(suite, names, cells).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[1] == "a=large:small, b=large:vit, c=vit:small"
@@ -101,6 +101,6 @@ def test_a_suite_that_does_not_say_its_classes_is_refused(suite):
 
 def test_the_command_prints_the_matrix_of_a_suite(tmp_path):
     place = make(tmp_path / "place")
-    done = kdbench("methods", "fsp", "--pairs", "--suite", "tiny.toml", cwd=place)
+    done = kdbench("methods", "pairs", "fsp", "--suite", "tiny.toml", cwd=place)
     assert done.code == 0, done.err
     assert "method  a\nfsp     n\n" in done.out

@@ -15,12 +15,13 @@ from kdbench import registry
 from kdbench.data.loading import load_split
 from kdbench.method import Method, Needs
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.suites import ModelSpec, Pair, Recipe
 from kdbench.suites.schema import View
 from kdbench.teachers.weights import open_teacher
 from kdbench.utils import hashing
-from kdbench.utils.files import weights_digest
 from kdbench.utils.rng import generator, stream
+from kdbench.utils.state_dicts import weights_digest
 
 # --- hashes ---
 
@@ -90,9 +91,8 @@ def cell(lab):
     def make(method="kd", suite=None, pair=None, seed=0, params=None, split_id="split0", teacher_id="abc"):
         pair = pair or Pair("teacher", "student")
         sets = {method: {key: [value] for key, value in (params or {}).items()}}
-        cells = plan_cells(
-            suite or lab.suite, [method], [pair], [seed], sets, "test", split_id, {pair.teacher: teacher_id}
-        )
+        selection = Selection(suite or lab.suite, [method], [pair], [seed], sets)
+        cells = plan_cells(selection, split_id, {pair.teacher: teacher_id})
         assert len(cells) == 1
         return cells[0]
 
@@ -359,7 +359,7 @@ def test_out_cohort(lab, cell):
     """Which methods, seeds and pairs are asked for beside it."""
     ids = {"teacher": "abc", "other": "xyz"}
     pairs = [Pair("other", "student"), Pair("teacher", "student")]
-    crowd = plan_cells(lab.suite, ["ce", "dkd", "kd"], pairs, [1, 0], {}, "test", "split0", ids)
+    crowd = plan_cells(Selection(lab.suite, ["ce", "dkd", "kd"], pairs, [1, 0]), "split0", ids)
     assert cell().id in {c.id for c in crowd}
 
 

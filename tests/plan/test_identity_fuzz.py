@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kdbench import registry
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.suites import ModelSpec, Pair, Recipe, Suite
 from kdbench.suites.schema import View
 from tests.support.lab import SUITE
@@ -45,7 +46,7 @@ class Asked:
         sets = {self.method: {key: [value] for key, value in self.set_here.items()}}
         ids = {self.pair.teacher: self.teacher_id}
         methods = [*self.others, self.method]
-        cells = plan_cells(self.suite, methods, [self.pair], [self.seed], sets, "test", self.split_id, ids)
+        cells = plan_cells(Selection(self.suite, methods, [self.pair], [self.seed], sets), self.split_id, ids)
         (cell,) = (cell for cell in cells if cell.method == self.method)
         return cell.id
 

@@ -9,9 +9,9 @@ import pytest
 from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
-from kdbench.plan.cells import plan_cells, recipe_id
+from kdbench.plan.cells import plan_cells
 from kdbench.plan.cohorts import form_cohorts
-from kdbench.plan.selection import parse_seeds, parse_sets, select_methods, select_pairs
+from kdbench.plan.selection import Selection, parse_seeds, parse_sets, select_methods, select_pairs
 from kdbench.runner import describe
 from kdbench.suites import Pair
 from tests.support.scenarios import run
@@ -169,7 +169,7 @@ def test_the_same_parameter_set_twice_keeps_both(lab):
 
 def test_seeds_are_outermost_then_pairs_then_methods(lab):
     pairs = [Pair("teacher", "student"), Pair("teacher", "resnet8")]
-    cells = plan_cells(lab.suite, ["kd", "dkd"], pairs, [1, 0], {}, "test", "s", {"teacher": "t"})
+    cells = plan_cells(Selection(lab.suite, ["kd", "dkd"], pairs, [1, 0]), "s", {"teacher": "t"})
     expected = [(seed, p.student, m) for seed in (1, 0) for p in pairs for m in ("kd", "dkd")]
     assert [(c.seed, c.student, c.method) for c in cells] == expected
 
@@ -192,7 +192,7 @@ def test_parameters_suite_below_pair_below_user(lab):
     )
     pair = Pair("teacher", "student", params={"kd": {"ce_weight": 0.3, "kd_weight": 0.3}})
     sets = {"kd": {"kd_weight": [0.4]}}
-    (cell,) = plan_cells(suite, ["kd"], [pair], [0], sets, "test", "s", {"teacher": "t"})
+    (cell,) = plan_cells(Selection(suite, ["kd"], [pair], [0], sets), "s", {"teacher": "t"})
     assert cell.params == {"temperature": 2.0, "ce_weight": 0.3, "kd_weight": 0.4}
     assert cell.build_method().params == cell.params
 
@@ -202,7 +202,7 @@ def test_the_variant_tells_only_what_differs_from_suite_and_pair(lab):
     suite = dataclasses.replace(lab.suite, params={"kd": {"temperature": 2.0}})
     pair = Pair("teacher", "student", params={"kd": {"ce_weight": 0.3}})
     sets = {"kd": {"temperature": [4.0, 2.0], "ce_weight": [0.3]}}
-    cells = plan_cells(suite, ["kd"], [pair], [0], sets, "test", "s", {"teacher": "t"})
+    cells = plan_cells(Selection(suite, ["kd"], [pair], [0], sets), "s", {"teacher": "t"})
     assert [c.variant for c in cells] == ["temperature=4", ""]
 
 
@@ -222,7 +222,7 @@ def test_one_id_is_one_cell(lab):
     """ce needs no teacher: with two teachers of one student it is still one run."""
     pairs = [Pair("teacher", "student"), Pair("other", "student")]
     ids = {"teacher": "t", "other": "o"}
-    cells = plan_cells(lab.suite, ["ce", "kd"], pairs, [0, 0], {}, "test", "s", ids)
+    cells = plan_cells(Selection(lab.suite, ["ce", "kd"], pairs, [0, 0]), "s", ids)
     assert [(c.method, c.teacher) for c in cells] == [("ce", None), ("kd", "teacher"), ("kd", "other")]
 
 
@@ -230,7 +230,7 @@ def test_a_pairs_recipe_is_over_the_suites_and_the_recipe_id_is_the_suites(lab):
     (cell,) = lab.cells("kd", recipe={"lr": 0.01})
     (plain,) = lab.cells("kd")
     assert (cell.recipe.lr, plain.recipe.lr) == (0.01, 0.05)
-    assert cell.recipe_id == plain.recipe_id == recipe_id(lab.suite.recipe)
+    assert cell.recipe_id == plain.recipe_id == lab.suite.recipe.id
 
 
 def test_what_the_user_types_is_over_the_pairs_recipe(lab):
@@ -246,7 +246,7 @@ def test_a_view_that_the_suite_lacks_names_method_and_table(lab):
     with pytest.raises(
         KdbenchError, match=r"mlkd needs the view 'strong'; add \[views\.strong\] to suite tiny"
     ):
-        plan_cells(suite, ["mlkd"], suite.pairs, [0], {}, "test", "s", {"teacher": "t"})
+        plan_cells(Selection(suite, ["mlkd"], suite.pairs, [0]), "s", {"teacher": "t"})
 
 
 def test_an_unknown_parameter_in_the_suite_names_the_fields(lab):
@@ -271,7 +271,7 @@ def _names(cohorts):
 def test_a_seed_and_a_teacher_make_a_cohort(lab):
     pairs = [Pair("teacher", "student"), Pair("other", "student")]
     ids = {"teacher": "t", "other": "o"}
-    cells = plan_cells(lab.suite, ["kd", "dkd"], pairs, [0, 1], {}, "test", "s", ids)
+    cells = plan_cells(Selection(lab.suite, ["kd", "dkd"], pairs, [0, 1]), "s", ids)
     cohorts = form_cohorts(cells, {})
     assert [{(c.seed, c.teacher) for c in group} for group in cohorts] == [
         {(0, "teacher")},
@@ -285,7 +285,7 @@ def test_a_seed_and_a_teacher_make_a_cohort(lab):
 def test_cells_without_a_teacher_join_one_that_has(lab):
     pairs = [Pair("teacher", "student"), Pair("other", "student")]
     ids = {"teacher": "t", "other": "o"}
-    cells = plan_cells(lab.suite, ["kd", "ce"], pairs, [0], {}, "test", "s", ids)
+    cells = plan_cells(Selection(lab.suite, ["kd", "ce"], pairs, [0]), "s", ids)
     cohorts = form_cohorts(cells, {})
     assert sorted(len(group) for group in cohorts) == [1, 2]
     assert _names(form_cohorts([c for c in cells if c.method == "ce"], {})) == [[("ce", 0)]]
@@ -293,7 +293,7 @@ def test_cells_without_a_teacher_join_one_that_has(lab):
 
 def test_two_files_of_one_teacher_name_are_two_cohorts(lab):
     cells = [
-        plan_cells(lab.suite, ["kd"], lab.suite.pairs, [0], {}, "test", "s", {"teacher": t})[0] for t in "ab"
+        plan_cells(Selection(lab.suite, ["kd"], lab.suite.pairs, [0]), "s", {"teacher": t})[0] for t in "ab"
     ]
     assert len(form_cohorts(cells, {})) == 2
 
@@ -333,7 +333,7 @@ def test_students_and_methods_may_differ_in_a_cohort(lab):
 def test_every_cell_is_in_exactly_one_cohort(lab):
     pairs = [Pair("teacher", "student"), Pair("other", "student", recipe={"batch_size": 8})]
     ids = {"teacher": "t", "other": "o"}
-    cells = plan_cells(lab.suite, SIX, pairs, [0, 1, 2], {}, "test", "s", ids)
+    cells = plan_cells(Selection(lab.suite, SIX, pairs, [0, 1, 2]), "s", ids)
     positions = {cell.id: (number % 3, 0) for number, cell in enumerate(cells)}
     trained = [c.id for group in form_cohorts(cells, positions) for c in group]
     assert sorted(trained) == sorted(c.id for c in cells)
@@ -356,7 +356,7 @@ def test_a_cohort_needs_no_teacher_where_no_cell_does(scratch_registry, lab):
 def test_hours_come_from_past_rows_of_the_method_else_of_the_student(lab):
     """kd took 10 s an epoch (the median), dkd never ran: 2 cells x 8 epochs x 10 s."""
     cells = plan_cells(
-        lab.using(epochs=8).suite, ["kd", "dkd"], lab.suite.pairs, [0], {}, "test", "s", {"teacher": "t"}
+        Selection(lab.using(epochs=8).suite, ["kd", "dkd"], lab.suite.pairs, [0]), "s", {"teacher": "t"}
     )
     past = [
         run("kd", pair=("t", "student"), train_s=seconds, eval_s=0.0, epochs_done=2)

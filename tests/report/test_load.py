@@ -96,7 +96,7 @@ def test_a_failure_elsewhere_never_hides_a_result(tmp_path):
     assert merged.attempts["status"].tolist() == ["error", "ok"]  # both are kept
 
 
-def test_in_one_folder_a_forced_run_replaces_the_older_one_and_both_are_listed(tmp_path):
+def test_a_forced_run_replaces_the_older_one_of_its_folder(tmp_path):
     row = first(70.0)
     folder = write(tmp_path / "a", [row, again(row, 71.0, attempt=2)])
     assert merge("s", folder).records["top1"].tolist() == [71.0]
@@ -106,7 +106,16 @@ def test_in_one_folder_a_forced_run_replaces_the_older_one_and_both_are_listed(t
     ]
 
 
-def test_teachers_of_one_name_and_different_weights_never_share_a_column(tmp_path):
+def test_the_order_of_rows_in_a_file_changes_nothing(tmp_path):
+    """As after a merge of two branches, or after another tool sorted the file."""
+    row = first(70.0)
+    late = again(row, 71.0, attempt=2)
+    same_start = again(row, 72.0, started_utc=MONDAY, attempt=2)
+    for name, rows, counts in (("a", [late, row], 71.0), ("b", [same_start, row], 72.0)):
+        assert merge("s", write(tmp_path / name, rows)).records["top1"].tolist() == [counts]
+
+
+def test_teachers_of_different_weights_never_share_a_column(tmp_path):
     a = write(tmp_path / "a", runs("kd", 70.0, 71.0))
     b = write(tmp_path / "b", runs("kd", 60.0, 61.0, teacher_id="ffff0000"))
     (table,) = tables(merge("s", [a, b]).records)
@@ -140,7 +149,7 @@ def test_only_runs_more_than_half_a_point_apart_are_listed(tmp_path):
     ]
 
 
-def test_the_command_merges_places_and_tells_of_reproducibility_in_every_form(tmp_path):
+def test_the_command_merges_places_and_reports_reproducibility(tmp_path):
     row = first(80.0)
     write(tmp_path / "a", [row, first(70.0, seed=1)])
     write(tmp_path / "b", [again(row, 79.0), *runs("dkd", 82.0, 72.0)])
@@ -158,7 +167,7 @@ def test_the_command_merges_places_and_tells_of_reproducibility_in_every_form(tm
     assert "[80.00], 79.00" in (folder / "index.html").read_text()
 
 
-def test_where_no_cell_was_repeated_nothing_is_said_and_an_older_file_goes(tmp_path):
+def test_no_repeated_cell_no_words_and_an_older_file_goes(tmp_path):
     runs_ = repeated(write(tmp_path / "a", runs("kd", 70.0, 71.0)))
     (tmp_path / "reproducibility.csv").write_text("of an earlier report")
     reproducibility.save(runs_, tmp_path / "reproducibility.csv")
@@ -182,12 +191,32 @@ def test_suites_are_those_of_all_places(tmp_path):
     assert suites([tmp_path / "a", tmp_path / "b" / "x.csv"]) == ["cifar100", "digits"]
 
 
-def test_a_place_that_is_not_there_is_told(tmp_path):
+def test_a_place_that_is_absent_is_an_error(tmp_path):
     write(tmp_path / "a", [run()])
     with pytest.raises(KdbenchError, match=r"there is no .*missing; --results takes folders"):
         merge("s", [tmp_path / "a", tmp_path / "missing"])
     with pytest.raises(KdbenchError, match="kdbench run --suite s"):
         write_report("s", tmp_path / "missing", tmp_path / "out")
+
+
+def test_a_bad_file_stops_no_other_suites_report(tmp_path):
+    write(tmp_path / "results", [run()], suite="torn")
+    header = (tmp_path / "results" / "torn.csv").read_bytes().partition(b"\n")[0] + b"\n"
+    (tmp_path / "results" / "torn.csv").write_bytes(header + b"1,2,3\n")
+    (tmp_path / "results" / "digits.csv").write_bytes(b"")
+    (tmp_path / "results" / "header.csv").write_bytes(header)
+    write(tmp_path / "results", runs("kd", 70.0, 71.0), suite="s")
+    done = kdbench("report", cwd=tmp_path)
+    assert done.code == 1
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["s"]
+    wrote, *failures = done.err.splitlines()
+    assert wrote == "wrote reports/s"
+    assert [line.partition(";")[0] for line in failures[:2]] == [
+        "kdbench: there are no rows of suite 'digits' in results/digits.csv",
+        "kdbench: there are no rows of suite 'header' in results/header.csv",
+    ]
+    assert failures[2].startswith("kdbench: results/torn.csv is damaged (line 2")
+    assert len(failures) == 3
 
 
 # --- files of other versions and tools ---

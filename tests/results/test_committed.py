@@ -8,6 +8,7 @@ import pytest
 
 from kdbench import registry, suites
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.results import store
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -34,14 +35,14 @@ def test_committed_rows_keep_their_ids(name):
         )
         recipe = dataclasses.replace(suite.recipe, epochs=row["epochs_done"], precision=row["precision"])
         values = {key: [value] for key, value in json.loads(row["params"]).items()}
-        (cell,) = plan_cells(
+        selection = Selection(
             dataclasses.replace(suite, recipe=recipe),
             [row["method"]],
             [pair],
             [row["seed"]],
             {row["method"]: values},
-            row["split"],
-            row["split_id"],
-            {pair.teacher: row["teacher_id"] or None},
+            split=row["split"],
         )
+        ids = {pair.teacher: row["teacher_id"] or None}
+        (cell,) = plan_cells(selection, row["split_id"], ids)
         assert cell.id == row["cell_id"], row["method"]

@@ -11,15 +11,17 @@ from kdbench.data.dataset import split_dataset
 from kdbench.data.loading import load_data
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import plan_cells
+from kdbench.plan.selection import Selection
 from kdbench.results import store
 from kdbench.runner import run
 from kdbench.suites import DataSpec, ModelSpec, Pair
 from kdbench.teachers.weights import open_teacher
 from kdbench.train.callbacks import Progress
-from kdbench.train.cohort import Cohort, learning_rate, train_cohort
+from kdbench.train.cohort import Cohort, train_cohort
 from kdbench.train.job import Job
-from kdbench.utils.files import save_weights
+from kdbench.train.schedule import learning_rate
 from kdbench.utils.rng import generator
+from kdbench.utils.state_dicts import save_weights
 from tests.support.lab import RECIPE, SUITE
 from tests.support.loops import After, same, state_of
 from tests.support.pictures import SPEC, STRONG, WEAK, listed
@@ -41,7 +43,7 @@ class Room:
         suite = dataclasses.replace(SUITE, dataset=self.spec, views=views, recipe=recipe)
         split_id = split_dataset(load_data(self.spec, self.images)[0], "test", 0.25).id
         pair = Pair("teacher", "student")
-        return plan_cells(suite, methods, [pair], [0], {}, "test", split_id, {"teacher": self.teacher.id})
+        return plan_cells(Selection(suite, methods, [pair], [0]), split_id, {"teacher": self.teacher.id})
 
     @property
     def teacher(self):
@@ -103,7 +105,7 @@ def test_stopped_and_resumed_is_uninterrupted(room, decoded, questions, left):
         assert same(state_of(other, cell), state_of(room, cell))
 
 
-def test_one_decode_an_epoch_and_the_same_pixels_for_teacher_and_students(room, decoded):
+def test_images_are_decoded_once_per_epoch_for_all_networks(room, decoded):
     cohort = Cohort(room.job(room.cells("kd", "dkd", "mlkd", eval_every=2)), Progress())
     decoded.clear()
     seen = {}

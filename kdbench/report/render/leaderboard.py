@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
 
 from kdbench.report import order, reproducibility
 from kdbench.report.columns import columns, said_below
-from kdbench.report.figures.files import Picture
+from kdbench.report.figures.files import Picture, in_markdown
 from kdbench.report.leaderboard import Board
+from kdbench.report.markdown import escape, pipes
 from kdbench.report.notes import legend, notes
-from kdbench.report.render.markdown import escape, pipes
+from kdbench.utils.text import fold, wrap
 
-CELL = [
+ENTRY = [
     "mean",
     "std",
     "n",
@@ -27,9 +27,9 @@ CELL = [
     "p_family",
     "error",
     "state",
-]  # what the CSV gives of a cell
-SHOWN = ("forest", "curves")
-Texts = Sequence[str]  # a heading and one text a method
+]  # what the CSV gives of an entry
+SHOWN = ("forest", "cost", "curves")  # figures of the main table that leaderboard.md shows
+Texts = Sequence[str]  # a heading and one text per method
 
 
 def markdown(
@@ -37,8 +37,8 @@ def markdown(
 ) -> str:
     """leaderboard.md: the main table, its notes, how to read it, its figures; an appendix of the others; provenance.
 
-    runs: the frame of `reproducibility`; its section is there only where a cell was trained more than once. shown: the
-    figures beside it; the main table's that are named in SHOWN are shown, the others linked.
+    runs: the frame of `reproducibility`; its section is there only where a cell was trained more than once. shown:
+    the figures in its folder; the main table's that are named in SHOWN are shown, the others named.
     """
     first, *others = boards
     parts = [f"# {suite}: leaderboard", *_section(first, "##")]
@@ -48,25 +48,28 @@ def markdown(
     if runs["differs"].any():
         parts.append(pipes(reproducibility.HEADER, reproducibility.differing(runs)))
     own = [picture for picture in shown if picture.table == 0]
-    parts += [f"![{picture.text}]({picture.name}.png)" for picture in own if picture.name in SHOWN]
-    parts += _links("Further figures", [picture for picture in own if picture.name not in SHOWN])
+    parts += in_markdown(picture for picture in own if picture.name in SHOWN)
+    parts += _named("Further figures", [picture for picture in own if picture.name not in SHOWN])
     parts += [f"## {order.APPENDIX}"] if others else []
     for i, board in enumerate(others, 1):
         parts += _section(board, "###")
-        parts += _links("Figures", [picture for picture in shown if picture.table == i])
+        parts += _named("Figures", [picture for picture in shown if picture.table == i])
     return "\n\n".join([*parts, "---", *footer]) + "\n"
 
 
 def _section(board: Board, mark: str) -> list[str]:
     """Heading, table and notes."""
     table = columns(board)
-    rows = zip(*([cell.marked("**{}**".format) for cell in column.cells] for column in table), strict=True)
+    rows = zip(
+        *([entry.marked("**{}**".format) for entry in column.entries] for column in table), strict=True
+    )
     return [f"{mark} {board.table.heading}", pipes([c.heading for c in table], rows), _bullets(notes(board))]
 
 
-def _links(title: str, shown: Sequence[Picture]) -> list[str]:
-    links = "\n".join(f"- [{picture.text}]({picture.name}.png)" for picture in shown)
-    return [f"{title}:", links] if links else []
+def _named(title: str, shown: Sequence[Picture]) -> list[str]:
+    """The files of figures and what they show; no links, for a copy of the page may be without them."""
+    lines = [f"- `{'`, `'.join(picture.files)}`: {escape(picture.text)}" for picture in shown]
+    return [f"{title}, which `kdbench report` writes into this folder:", "\n".join(lines)] if lines else []
 
 
 def _bullets(lines: Sequence[str]) -> str:
@@ -74,32 +77,28 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False, width: int = 80) -> str:
-    """The same for a terminal or a log file: no line is wider than ``width``; wide tables continue below.
+    """Render the leaderboard as text with lines of at most ``width``; wide tables continue below.
 
     The main table alone, with a line for each of the others; ``whole``: all of them in full.
     """
     full, named = (boards, ()) if whole else (boards[:1], boards[1:])
     parts = [f"{suite}: leaderboard", *(part for board in full for part in _plain(board, width))]
-    parts.append("\n".join(_wrap(line, width) for line in legend(boards[0].baseline)))
+    parts.append("\n".join(fold(line, width) for line in legend(boards[0].baseline)))
     if named:
         lines = [f"{order.APPENDIX}, in leaderboard.md"]
         lines += [f"  {board.table.heading}: {order.size(board.table)}" for board in named]
-        parts.append("\n".join(textwrap.fill(line, width, subsequent_indent="    ") for line in lines))
-    return "\n\n".join([*parts, *(_wrap(line, width) for line in footer)]) + "\n"
+        parts.append("\n".join(fold(line, width, 4) for line in lines))
+    return "\n\n".join([*parts, *(fold(line, width) for line in footer)]) + "\n"
 
 
 def _plain(board: Board, width: int) -> list[str]:
     """Heading, table and notes, as lines of at most ``width``."""
     said = said_below(board)
     shown = [column for column in columns(board) if column.heading not in said]
-    table = [[c.heading, *(cell.marked("{}*".format) for cell in c.cells)] for c in shown]
-    heading = _wrap(board.table.heading, width)
-    below = "\n".join(_wrap(line, width) for line in notes(board))
+    table = [[c.heading, *(entry.marked("{}*".format) for entry in c.entries)] for c in shown]
+    heading = fold(board.table.heading, width)
+    below = "\n".join(fold(line, width) for line in notes(board))
     return [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width), below]
-
-
-def _wrap(line: str, width: int) -> str:
-    return textwrap.fill(line, width, subsequent_indent="  ")
 
 
 def _blocks(table: Sequence[Texts], width: int) -> list[str]:
@@ -113,15 +112,15 @@ def _blocks(table: Sequence[Texts], width: int) -> list[str]:
     return [_grid(block) for block in blocks]
 
 
-Folded = list[list[str]]  # heading, then one cell a method, each as lines
+Folded = list[list[str]]  # heading, then one entry per method, each as lines
 
 
 def _fold(column: Texts, most: int) -> Folded:
     heading = column[0]
-    cells = [textwrap.wrap(cell, most, subsequent_indent="  ") or [""] for cell in column[1:]]
+    entries = [wrap(entry, most) or [""] for entry in column[1:]]
     words = (min(len(word), 40) for word in heading.split())
-    size = max(*words, *(len(line) for lines in cells for line in lines))
-    return [textwrap.wrap(heading, size), *cells]
+    size = max(*words, *(len(line) for lines in entries for line in lines))
+    return [wrap(heading, size, 0), *entries]
 
 
 def _size(column: Folded) -> int:
@@ -133,15 +132,15 @@ def _grid(block: Sequence[Folded]) -> str:
     lines = []
     for row in zip(*block, strict=True):
         for i in range(max(map(len, row))):
-            texts = [cell[i] if i < len(cell) else "" for cell in row]
+            texts = [entry[i] if i < len(entry) else "" for entry in row]
             first, *rest = zip(texts, sizes, strict=True)
-            cells = [first[0].ljust(first[1]), *(text.rjust(size) for text, size in rest)]
-            lines.append("  ".join(cells).rstrip())
+            entries = [first[0].ljust(first[1]), *(text.rjust(size) for text, size in rest)]
+            lines.append("  ".join(entries).rstrip())
     return "\n".join(lines)
 
 
 def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
-    """leaderboard.csv: one line a table and method, full digits; the provenance in the last column."""
+    """leaderboard.csv: one line per table and method, full digits; the provenance in the last column."""
     frames: list[pd.DataFrame] = []
     for board in boards:
         frame = board.summary.copy()
@@ -150,10 +149,10 @@ def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
         frame["delta_n"] = frame["delta_n"].astype("Int64")
         frame["detectable"], frame["detectable_over"] = board.power.detectable, board.power.unit
         frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
-        places = [(name, pair) for pair in board.table.pairs for name in CELL]
-        cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[places]
-        cells.columns = pd.Index([f"{pair}: {name}" for name, pair in places])
-        t, frame = board.table, frame.join(cells).reset_index()
+        places = [(name, pair) for pair in board.table.pairs for name in ENTRY]
+        entries = pd.DataFrame(board.entries[ENTRY].unstack("pair"))[places]
+        entries.columns = pd.Index([f"{pair}: {name}" for name, pair in places])
+        t, frame = board.table, frame.join(entries).reset_index()
         keys = {
             "suite": suite,
             "table": "appendix" if frames else "main",

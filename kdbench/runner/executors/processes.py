@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from kdbench.utils.threads import thread_share
+
 
 @contextlib.contextmanager
 def crew(jobs: int, request: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[None]:
@@ -28,7 +30,7 @@ def crew(jobs: int, request: Mapping[str, Any], stop: Callable[[], bool]) -> Ite
     Leaves when all have ended, which ``stop`` hastens. This process has its share of the threads meanwhile.
     """
     threads = torch.get_num_threads()
-    share = max(1, threads // jobs)
+    share = thread_share(threads, jobs)
     # OMP's own variable: it must be set before torch is imported. Ctrl-C in a terminal reaches the parent alone.
     # -P and the parent's path: else a random.py in the folder where it was started would be the helper's `random`.
     start = (
