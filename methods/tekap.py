@@ -53,6 +53,7 @@ class TeKAP(Method):
     family = "logit"
     fidelity = "code"
 
+    alias_of: ClassVar[str] = "kd"  # the noise is small beside the logits
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": ("kd", "noisy"), "noise_weight": "noisy"}
     zero_at_match: ClassVar = ("kd",)
     positive: ClassVar = ("temperature", "noisy_teachers")
