@@ -76,7 +76,6 @@ class MGD(PlusKD):
     fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(features=True)
-    order_dependent: ClassVar[bool] = True  # each position in the batch draws its own mask
     weights: ClassVar = {"ce_weight": "ce", "mgd_weight": "mgd"}
     positive: ClassVar = ("kd_temperature",)
     ablate: ClassVar = {"mask": ("position",)}
