@@ -12,6 +12,7 @@ import torch
 from kdbench import registry, suites
 from kdbench.bench.timing import Blocks, median_ms, now
 from kdbench.bench.workload import TEST, Work, made_up, measured, work
+from kdbench.data.catalog import CATALOG
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_methods
@@ -23,13 +24,6 @@ from kdbench.utils.text import grid
 
 STEPS, PATIENCE = 12, 8.0  # steps a pair, and the seconds after which fewer will do
 PIXELS = 2**20  # of a batch on a CPU: larger ones are timed in part
-# (train, test) images of sets that may not be at hand
-SIZES = {
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "tiny-imagenet": (100_000, 10_000),
-    "imagenet": (1_281_167, 50_000),
-}
 
 
 @dataclass(frozen=True)
@@ -43,13 +37,14 @@ class Cost:
 
 def sizes(data: DataSpec, data_dir: Path | None = None) -> tuple[int, int]:
     """(train, test) images. Raises KdbenchError for a set that is not at hand and whose size nobody knows."""
-    if data.name not in SIZES or data.folder or data.npz:
+    known = CATALOG.get(data.name)
+    if known is None or data.folder or data.npz:
         split = load_split(data, "test", data_dir)
         return len(split.train), len(split.evaluation)
     limits = data.train_per_class, data.test_per_class
     train, test = (
         count if limit is None else min(count, limit * data.classes)
-        for count, limit in zip(SIZES[data.name], limits, strict=True)
+        for count, limit in zip((known.train, known.test), limits, strict=True)
     )
     return train, test
 

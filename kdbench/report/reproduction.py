@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from kdbench import suites
+from kdbench.data.catalog import CATALOG
 from kdbench.report.tables import ARROW, Table
 from kdbench.report.verdicts import Ours, compare, judged, mean, noise_of, rule_of, verdicts_of
 from kdbench.results import published
@@ -25,8 +26,6 @@ from kdbench.teachers.expected import falls_short
 from kdbench.utils.status import Status
 
 FOLLOWERS = ("cifar100", "cifar100-twoview", "imagenet", "tiny-imagenet")  # suites that follow the literature
-SPLITS = {"cifar100": "f592eea6211a"}  # data set -> the hash of its true images and their test split
-TESTED = {"cifar100": 10_000, "imagenet": 50_000, "tiny-imagenet": 10_000}  # images of the true test part
 UNVERIFIED = "kdbench does not know the hash of {}'s true images: only their number was checked."
 VERDICTS = AGREES, DIFFERS, UNDECIDED
 SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
@@ -69,22 +68,22 @@ class Literature:
         By the split's hash; where the true one is not known, by the number of images tested, which any ``--per-class``
         changes.
         """
-        rows, name = table.finished, self.dataset
-        if name in SPLITS:
+        rows, name, true = table.finished, self.dataset, CATALOG[self.dataset]
+        if true.test_split_id:
             if (rows["split_id"] == "").any():
                 return "the rows do not say on which images"
-            same = rows["split_id"] == SPLITS[name]
+            same = rows["split_id"] == true.test_split_id
             return "" if same.all() else f"the images are not those of {name} (some of them, or others)"
         counts = rows["tested"].drop_duplicates()
         if counts.isna().any():
             return "the images are not verified: the rows do not say how many were tested"
-        other = [f"{count:g}" for count in counts if count != TESTED[name]]
-        return f"{'/'.join(other)} test images, {name} has {TESTED[name]}" if other else ""
+        other = [f"{count:g}" for count in counts if count != true.test]
+        return f"{'/'.join(other)} test images, {name} has {true.test}" if other else ""
 
     @property
     def caution(self) -> str:
         """A warning for any comparison on this data set, or ''."""
-        return "" if self.dataset in SPLITS else UNVERIFIED.format(self.dataset)
+        return "" if CATALOG[self.dataset].test_split_id else UNVERIFIED.format(self.dataset)
 
     def has(self, teacher: str, student: str) -> bool:
         """Whether the suite has the pair (or, without a teacher, the student), and so a recipe for it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kdbench.data.catalog import CLASSES
+from kdbench.data.catalog import classes_of
 from kdbench.results import setting, store
 from kdbench.results.statistics import summary
 from kdbench.utils.hashing import canonical, digest
@@ -64,7 +64,8 @@ class Table:
     @property
     def chance(self) -> float:
         """Top-1 of guessing, percent; 0 for a data set that kdbench does not know."""
-        return 100.0 / CLASSES.get(self.dataset.partition("#")[0].partition(" (")[0], np.inf)
+        classes = classes_of(self.dataset.partition("#")[0].partition(" (")[0])
+        return 100.0 / classes if classes else 0.0
 
     @property
     def epochs(self) -> str:

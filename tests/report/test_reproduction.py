@@ -14,12 +14,13 @@ from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
 from kdbench import suites
+from kdbench.data.catalog import CATALOG
 from kdbench.report import reproduction
 from kdbench.report.figures import published, style
 from kdbench.report.provenance import provenance
 from kdbench.report.render import paper_tables
 from kdbench.report.render import reproduction as beside
-from kdbench.report.reproduction import FOLLOWERS, SPLITS, literature
+from kdbench.report.reproduction import FOLLOWERS, literature
 from kdbench.report.tables import tables
 from kdbench.report.verdicts import Ours, compare, judged, mean, rule_of, verdicts_of
 from kdbench.results import store
@@ -37,7 +38,7 @@ def run(method, top1, pair=A, seed=0, **changes):
     """One finished run of suite cifar100 in full; its best evaluated epoch is 0.3 better than its last."""
     known = {
         "schema": store.SCHEMA, "cell_id": f"{next(COUNTER):012d}", "suite": "cifar100", "dataset": "cifar100",
-        "split": "test", "split_id": SPLITS["cifar100"], "tested": 10_000,
+        "split": "test", "split_id": CATALOG["cifar100"].test_split_id, "tested": 10_000,
         "teacher": pair[0], "teacher_id": pair[0] and "abcd1234", "student": pair[1],
         "method": method, "method_version": 1, "params": "{}", "recipe_id": FOLLOWS.recipe_id, "seed": seed,
         "variant": "", "status": "ok", "top1": top1, "top1_best": top1 and top1 + 0.3, "top5": top1 and 90.0,
