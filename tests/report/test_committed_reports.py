@@ -39,7 +39,7 @@ def test_all_of_them_stay_small(committed):
         assert sum(file.parent == folder for file in pictures) <= 3, folder
 
 
-def test_each_suite_has_its_leaderboard_its_page_and_their_pictures(committed):
+def test_each_suite_has_its_leaderboard_page_and_pictures(committed):
     suites = of_suites(committed)
     assert suites
     for folder, names in suites.items():

@@ -166,7 +166,7 @@ def test_many_curves_name_the_baseline_and_the_best(tmp_path):
     assert curves.named(few, "kd") == ["bad", "kd", "m01"]
 
 
-def test_a_method_that_was_swept_stands_once_where_all_methods_stand():
+def test_a_method_that_was_swept_is_once_among_all_methods():
     swept = [f"bickd tau={i}" for i in range(4)]
     assert style.main([*swept, "bickd", "kd", "dkd a=1", "dkd"]) == ["bickd", "dkd", "kd"]
     assert style.main([*swept, "kd"]) == [*swept, "kd"]  # never run as the suite sets it
@@ -282,9 +282,9 @@ def test_little_to_draw_is_no_error(tmp_path, left):
         [{"cell_id": row["cell_id"], "epoch": 1, "term": "top1", "value": 1.0} for row in rows]
     )
     (tmp_path / "with").mkdir()
-    told = figures.write(found, lines, [tmp_path / "none"], "kd", FOOTER, tmp_path / "with")
-    assert set(told) == ({"curves"} if left != "only failures" else set())
-    files = {f"{name}.{kind}" for name in told for kind in ("png", "csv")}
+    captions = figures.write(found, lines, [tmp_path / "none"], "kd", FOOTER, tmp_path / "with")
+    assert set(captions) == ({"curves"} if left != "only failures" else set())
+    files = {f"{name}.{kind}" for name in captions for kind in ("png", "csv")}
     assert {path.name for path in (tmp_path / "with").iterdir() if path.stat().st_size} == files
 
 
@@ -294,13 +294,13 @@ def test_each_table_has_its_own_figures(tmp_path):
     found = boards(tmp_path, rows)
     assert [b.table.split for b in found] == ["test", "holdout"]
     none = pd.DataFrame(columns=store.CURVE_COLUMNS)
-    told = figures.write(found, none, [], "kd", FOOTER, tmp_path)
+    captions = figures.write(found, none, [], "kd", FOOTER, tmp_path)
     slug = f"holdout-240ep-{hex12('r1')[:8]}"  # the holdout has one pair: no heat map
-    assert {name: caption.table for name, caption in told.items()} == {
+    assert {name: caption.table for name, caption in captions.items()} == {
         "forest": 0, "heatmap": 0, "cost": 0, f"forest-{slug}": 1, f"cost-{slug}": 1,
     }  # fmt: skip
     headings = [b.table.heading for b in found]
-    for name, caption in told.items():
+    for name, caption in captions.items():
         assert set(pd.read_csv(tmp_path / f"{name}.csv")["table"]) == {headings[caption.table]}
 
 

@@ -49,7 +49,7 @@ def test_a_forest_of_one_pair_is_as_wide_as_a_column(tmp_path):
     assert widths == [3.5, style.WIDE]
 
 
-def test_curves_are_means_over_seeds_and_the_last_value_of_an_epoch_counts(tmp_path):
+def test_curves_are_means_over_seeds_of_an_epochs_last_value(tmp_path):
     rows = runs("kd", 70.0, 71.0)
     store.append(tmp_path / "s.csv", rows)
     values = [(0, 1, 10.0), (0, 1, 20.0), (1, 1, 40.0)]  # seed 0: epoch 1 again after an interruption

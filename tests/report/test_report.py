@@ -59,7 +59,7 @@ def test_same_rows_same_bytes(written):
 
 
 @pytest.mark.parametrize("name", [*FILES, "text"])
-def test_every_artefact_names_suite_rows_commit_device_and_teachers(written, name):
+def test_every_artefact_names_rows_commit_device_and_teachers(written, name):
     _, folder, text = written
     content = text if name == "text" else (folder / name).read_text()
     flat = " ".join(content.split())

@@ -80,7 +80,7 @@ def test_two_values_are_no_sweep_nor_are_two_versions(tmp_path):
     assert sweeps(tmp_path / "b", rows).empty
 
 
-def test_a_grid_is_a_sweep_for_each_setting_of_the_other_parameter(tmp_path):
+def test_a_grid_is_a_sweep_per_setting_of_the_other_parameter(tmp_path):
     usual = {"a": 1.0, "b": 1.0}
     rows = []
     for a in (1.0, 2.0, 3.0):

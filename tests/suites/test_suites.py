@@ -1,6 +1,7 @@
 """Suite files: the shipped ones against reference values, and every mistake in one's own."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from kdbench.errors import KdbenchError
 from kdbench.suites import Pair, Recipe
 from kdbench.suites.schema import View
 from kdbench.utils.hashing import digest
+from tests.support.lab import SUITE_TEXT
 
 # --- the shipped ones ---
 
@@ -166,6 +168,9 @@ def test_digits_are_not_mirrored():
 # --- one's own ---
 
 
+VIEWS = re.search(r"\[views.*?(?=\[recipe\])", SUITE_TEXT, re.S).group()
+
+
 def load(lab, *replaced):
     return suites.load(str(lab.suite_file(*replaced)))
 
@@ -175,7 +180,8 @@ def test_a_file_is_read_field_by_field(lab):
     same = dict.fromkeys(("name", "description", "methods", "seeds", "recipe", "pairs"))
     assert {k: getattr(suite, k) for k in same} == {k: getattr(lab.suite, k) for k in same}
     assert suite.dataset == dataclasses.replace(lab.suite.dataset, holdout=0.1)
-    assert suite.views == {"weak": View(pad=1, flip=True)}
+    strong = View(pad=1, ops=2, magnitude=10, cutout=0.5)
+    assert suite.views == {"weak": View(pad=1, flip=True), "strong": strong}
     assert suite.model("teacher") == lab.suite.model("teacher")
 
 
@@ -229,7 +235,7 @@ def test_a_missing_key_names_file_table_and_key(lab, line, key, where):
         ("seeds = [0]", 'seeds = [0, "1"]', r"seeds\[1\] must be of type int, got '1'"),
         ('"ce", "kd"', "1", r"methods\[0\] must be of type str, got 1"),
         ("[views.weak]\npad = 1\nflip = true", "[views]\nweak = 3", r"views\.weak must be a table, got 3"),
-        ("[views.weak]\npad = 1\nflip = true", "", r"missing key 'views'|unknown"),
+        (VIEWS, "", r"missing key 'views'|unknown"),
         ('"step"', '"stepp"', r"unknown value 'stepp' in .*recipe: schedule; did you mean 'step'"),
         ('"fp32"', '"fp16"', r"unknown value 'fp16' in .*recipe: precision; did you mean"),
         ("pad = 1", "pad = 1.5", r"views\.weak: pad must be of type int"),

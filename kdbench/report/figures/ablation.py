@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from kdbench.report import markdown as pipes
 from kdbench.report.figures import forest
 from kdbench.report.figures.sweep import params, show
 from kdbench.report.leaderboard import Board, board, level
-from kdbench.report.render import markdown as pipes
 from kdbench.report.tables import Table
 
 Params = Mapping[str, Any]

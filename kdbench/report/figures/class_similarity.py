@@ -18,10 +18,10 @@ from matplotlib.image import AxesImage
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from kdbench.report import markdown as pipes
 from kdbench.report import predictions
 from kdbench.report.figures import style
 from kdbench.report.leaderboard import Board
-from kdbench.report.render import markdown as pipes
 from kdbench.results.statistics import summary
 
 TEACHER = "(teacher)"

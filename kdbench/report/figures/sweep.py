@@ -14,8 +14,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from kdbench.report import markdown as pipes
 from kdbench.report.figures import style
-from kdbench.report.render import markdown as pipes
 from kdbench.report.tables import Table
 from kdbench.utils.status import Status
 

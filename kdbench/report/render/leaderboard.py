@@ -10,8 +10,8 @@ from kdbench.report import order, reproducibility
 from kdbench.report.columns import columns, said_below
 from kdbench.report.figures.files import Picture, in_markdown
 from kdbench.report.leaderboard import Board
+from kdbench.report.markdown import escape, pipes
 from kdbench.report.notes import legend, notes
-from kdbench.report.render.markdown import escape, pipes
 from kdbench.utils.text import fold, wrap
 
 ENTRY = [

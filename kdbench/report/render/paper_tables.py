@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from kdbench.report.markdown import escape
 from kdbench.report.render import latex
-from kdbench.report.render.markdown import escape
 from kdbench.report.tables import ARROW
 from kdbench.utils.method_facts import MethodFacts, shipped
 from kdbench.utils.papers import FAMILIES

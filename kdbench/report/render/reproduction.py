@@ -12,8 +12,8 @@ from kdbench.report import reproduction
 from kdbench.report.figures import published as scatter
 from kdbench.report.figures import style
 from kdbench.report.figures.files import Caption, Picture, in_markdown, pictures
+from kdbench.report.markdown import escape
 from kdbench.report.render import paper_tables
-from kdbench.report.render.markdown import escape
 from kdbench.report.tables import Table
 from kdbench.results import published
 from kdbench.utils.text import fold, wrap
