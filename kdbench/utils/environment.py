@@ -44,7 +44,7 @@ def collect(device: str) -> dict[str, Any]:
     """kdbench, git_commit, git_dirty, torch, timm, cuda, device, threads, deterministic.
 
     deterministic: a repetition gives the same bits where device, torch and threads are the same, as it does on a CPU
-    (README says what may differ elsewhere).
+    (docs/concepts.md says what may differ elsewhere).
     """
     cuda = device.startswith("cuda")
     status = _git("status", "--porcelain", "--", "kdbench", "methods")  # results change with every run
