@@ -71,24 +71,19 @@ def main(context: click.Context) -> None:
 @options.path("--teacher-cache", "Folder that keeps teachers' logits for later runs.")
 @click.option("--graphs", is_flag=True, help="Record each step as a CUDA graph (a CUDA device only).")
 @click.option("--force", is_flag=True, help="Train again what is done; rows are added, never replaced.")
-def run(
-    dry_run: bool, force: bool, jobs: int, max_hours: float | None, seeds: str | None, **chosen: Any
-) -> None:
+def run(dry_run: bool, **chosen: Any) -> None:
     """Train every missing cell of methods x pairs x seeds; type the same command again to resume."""
-    from kdbench.plan.selection import parse_seeds
-    from kdbench.report.write import leaderboard_text
-    from kdbench.runner import describe
     from kdbench.runner import run as driver
-    from kdbench.runner.progress import shown
-    from kdbench.runner.session import prepare
+    from kdbench.runner.describe import describe
+    from kdbench.runner.progress import shown, to_stderr
 
-    chosen["seeds"] = parse_seeds(seeds) if seeds is not None else None
+    selection, options = driver.resolve(**chosen)
     if dry_run:
-        click.echo(describe.describe(prepare(**chosen), force))
+        click.echo(describe(selection, options, to_stderr))
         return
-    outcome = driver.run(jobs=jobs, force=force, max_hours=max_hours, progress=shown(), **chosen)
-    if not outcome.records.empty:
-        click.echo(leaderboard_text(outcome.suite, outcome.records))
+    outcome = driver.execute(selection, options, shown())
+    if text := outcome.leaderboard():
+        click.echo(text)
     for note in outcome.notes:
         click.echo(note, err=True)
     sys.exit(outcome.exit_code)
@@ -279,22 +274,20 @@ def bench(scale: bool, precision_study: bool, results: Path, out: Path | None, *
 @click.option(
     "--set", "sets", multiple=True, help="method.parameter=value[,value] to try too, one parameter at a time."
 )
-def ablate(
-    method: str, dry_run: bool, jobs: int, max_hours: float | None, seeds: str | None, **chosen: Any
-) -> None:
+def ablate(method: str, dry_run: bool, **chosen: Any) -> None:
     """Train METHOD without each term, with each alone and with its switches turned, on the holdout split."""
-    from kdbench.plan.selection import parse_seeds
-    from kdbench.report.write import leaderboard_text
-    from kdbench.runner import ablation as room
-    from kdbench.runner.progress import shown
+    from kdbench.runner import ablation
+    from kdbench.runner.describe import describe
+    from kdbench.runner.progress import shown, to_stderr
+    from kdbench.runner.run import execute
 
-    chosen["seeds"] = parse_seeds(seeds) if seeds is not None else None
+    selection, options = ablation.resolve(method, **chosen)
     if dry_run:
-        click.echo(room.describe(method, **chosen))
+        click.echo(describe(selection, options, to_stderr))
         return
-    outcome = room.run(method, jobs=jobs, max_hours=max_hours, progress=shown(), **chosen)
-    if not outcome.records.empty:
-        click.echo(leaderboard_text(outcome.suite, outcome.records, baseline=method))
+    outcome = execute(selection, options, shown())
+    if text := outcome.leaderboard(baseline=method):
+        click.echo(text)
         click.echo("`kdbench report` draws the ablation and the sweeps", err=True)
     for note in outcome.notes:
         click.echo(note, err=True)
@@ -319,10 +312,11 @@ def teachers_list(**chosen: Any) -> None:
 @options.teaching
 def teachers_train(**chosen: Any) -> None:
     """Train every teacher of a suite that is missing; resumable."""
-    from kdbench.runner import run as driver
     from kdbench.runner.progress import shown
+    from kdbench.runner.run import resolve
+    from kdbench.runner.teachers import train_teachers
 
-    sys.exit(driver.train_teachers(progress=shown(), **chosen))
+    sys.exit(train_teachers(*resolve(methods=["kd"], **chosen), shown()))
 
 
 @teachers.command("cache")
@@ -332,10 +326,11 @@ def teachers_train(**chosen: Any) -> None:
 @options.path("--teacher-cache", "The folder to fill.", required=True)
 def teachers_cache(**chosen: Any) -> None:
     """Compute the teachers' logits on every outcome of crop and flip ahead, for later runs; resumable."""
-    from kdbench.runner import run as driver
+    from kdbench.runner.fill_cache import fill_cache
     from kdbench.runner.progress import shown
+    from kdbench.runner.run import resolve
 
-    sys.exit(driver.fill_cache(progress=shown(), **chosen))
+    sys.exit(fill_cache(*resolve(methods=["kd"], **chosen), shown()))
 
 
 @teachers.command("import")
@@ -345,11 +340,13 @@ def teachers_cache(**chosen: Any) -> None:
 @options.data_dir
 @options.device
 @options.results
-def teachers_import(files: tuple[Path, ...], **chosen: Any) -> None:
+def teachers_import(files: tuple[Path, ...], name: str | None, **chosen: Any) -> None:
     """Take over checkpoints (.pth, .pt, .tar, .safetensors) of RepDistiller, mdistiller or timm; measure them."""
-    from kdbench.runner import import_teachers
+    from kdbench.runner.import_teachers import import_teachers
+    from kdbench.runner.run import resolve
 
-    failures = import_teachers.import_teachers(files, say=click.echo, **chosen)
+    selection, options = resolve(methods=["ce"], **chosen)
+    failures = import_teachers(files, selection, options, say=click.echo, name=name)
     for failure in failures:
         click.echo(f"kdbench: {failure}", err=True)
     sys.exit(1 if failures else 0)

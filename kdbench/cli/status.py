@@ -202,25 +202,27 @@ def teachers(options: Mapping[str, Any]) -> str:
 
     Where a name has several, `run` takes the one that is marked with a star.
     """
-    from kdbench.runner.session import prepare
+    from kdbench.runner.progress import to_stderr
+    from kdbench.runner.run import resolve
     from kdbench.runner.teachers import accuracy, listing
+    from kdbench.runner.workspace import open_workspace
 
-    options = dict(options)
-    session = prepare(options.pop("suite"), methods=["kd"], **options)
+    workspace = open_workspace(*resolve(methods=["kd"], **options), to_stderr)
+    known = workspace.suite.teachers
     rows: list[Sequence[Any]] = [("", "teacher", "hash", "top-1", "expected")]
     files = []
-    for name, teacher, used in listing(session):
-        expected = f"{session.suite.teachers[name].top1:.2f}" if name in session.suite.teachers else "–"
+    for name, teacher, used in listing(workspace):
+        expected = f"{known[name].top1:.2f}" if name in known else "–"
         if teacher is None:
             rows.append(("", name, "–", "–", expected))
             files.append("not here yet: kdbench teachers train, or import FILE")
         else:
             rows.append(
-                ("*" if used else "", name, teacher.id, f"{accuracy(session, teacher):.2f}", expected)
+                ("*" if used else "", name, teacher.id, f"{accuracy(workspace, teacher):.2f}", expected)
             )
             files.append(str(teacher.path))
     if not files:
-        raise KdbenchError(f"suite {session.suite.name} has no pair")
+        raise KdbenchError(f"suite {workspace.suite.name} has no pair")
     head, *lines = grid(rows).split("\n")
     below = [f"{line}\n     {file}" for line, file in zip(lines, files, strict=True)]
     return "\n".join([head, *below, "* is what `kdbench run` takes"])

@@ -19,7 +19,10 @@ from torch import Tensor
 from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.models.cifar.base import ENTRIES
-from kdbench.runner.session import Say, Session, prepare
+from kdbench.plan.selection import Selection
+from kdbench.runner.options import RunOptions
+from kdbench.runner.progress import to_stderr
+from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import ModelSpec, Suite
 from kdbench.teachers import catalog
 from kdbench.teachers.fitting import Part, Problems, in_words, nearest, parts, size
@@ -28,24 +31,30 @@ from kdbench.utils.files import save_weights, state_dicts
 
 
 def import_teachers(
-    files: Iterable[Path], say: Say, name: str | None = None, suite: str = "cifar100", **selection: object
+    files: Iterable[Path],
+    selection: Selection,
+    options: RunOptions,
+    say: Say,
+    warn: Say = to_stderr,
+    name: str | None = None,
 ) -> list[str]:
-    """Recognise, measure and keep every teacher of ``files`` (and of tar archives among them), telling each.
+    """Recognise, measure and keep every teacher of ``files`` (and of tar archives among them).
 
-    ``name``: the suite's name of the one teacher that is given, instead of recognising it. ``selection``: data_dir,
-    results and device, as for `run`. Returns what went wrong, a sentence a file: the other files are kept none the
-    less. Raises KdbenchError when the suite or its data cannot be had.
+    selection: a suite with the teachers' data set. say: gets what each teacher reaches; warn: notes on data and files.
+    name: the suite's name of the one teacher that is given, instead of recognising it.
+    Returns what went wrong, a sentence per file; the other files are imported all the same. Raises KdbenchError when
+    the data cannot be had.
     """
     files = list(files)
     if name is not None and len(files) > 1:
         raise KdbenchError("--name is the name of one teacher; import the files one by one")
-    session = prepare(suite, ["ce"], **selection)  # type: ignore[arg-type]
+    workspace = open_workspace(selection, options, warn)
     failures = []
     for path in files:
         try:
             for file in _unpacked(path):
                 try:
-                    _bring(session, file, name, say)
+                    _bring(workspace, file, name, say, warn)
                 except KdbenchError as error:
                     failures.append(str(error))
         except KdbenchError as error:
@@ -75,15 +84,15 @@ def _unpacked(path: Path) -> Iterator[Path]:
         raise KdbenchError(f"the archive {path} holds no {' or '.join(SUFFIXES)} file")
 
 
-def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
-    suite, work = session.suite, session.paths.work
+def _bring(workspace: Workspace, file: Path, name: str | None, say: Say, warn: Say) -> None:
+    suite, work = workspace.suite, workspace.paths.work
     data = suite.dataset
     name = name or recognise(parts(state_dicts(file)), suite, file)
     model = suite.model(name)
     expected = suite.teachers[name].top1 if name in suite.teachers else None
     source = open_teacher(name, model, file, data, expected)
     if source.remark:
-        session.say(source.remark)
+        warn(source.remark)
     kept = catalog.folder(work) / f"{name}-{source.id}.safetensors"
     if not kept.is_file():
         try:
@@ -93,9 +102,9 @@ def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
     teacher = open_teacher(name, model, kept, data, expected)
     if teacher.id != source.id:
         raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
-    top1, doubts = assess(teacher, data, session.split, work, torch.device(session.device))
-    catalog.choose(work, data.name, name, model, kept, session.data_id)
-    for line in (*verdict(teacher, top1, session.split_name, data.classes), *doubts):
+    top1, doubts = assess(teacher, data, workspace.split, work, torch.device(workspace.device))
+    catalog.choose(work, data.name, name, model, kept, workspace.data_id)
+    for line in (*verdict(teacher, top1, workspace.selection.split, data.classes), *doubts):
         say(line)
 
 

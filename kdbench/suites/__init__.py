@@ -11,6 +11,7 @@ from kdbench.suites.schema import (
     View,
     load,
     replace_recipe,
+    validated,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "load",
     "names",
     "replace_recipe",
+    "validated",
 ]

@@ -197,7 +197,38 @@ def load(name: str) -> Suite:
     """The suite of that name, or the one in that .toml file. Raises KdbenchError for every mistake in it."""
     file = find(name)
     table, where = read(file)
-    suite = dataclasses.replace(_build(Suite, table, where), name=file.stem)
+    suite = _checked(dataclasses.replace(_build(Suite, table, where), name=file.stem), where)
+    known = {pair.teacher for pair in suite.pairs}
+    # those of a base may belong to pairs that this file does not have
+    for teacher in parse(file).get("teachers", {}):
+        if teacher not in known:
+            raise unknown("teacher", teacher, known, f" in {where}: teachers: no pair has it")
+    return suite
+
+
+def validated(suite: Suite) -> Suite:
+    """A suite that was built in Python, checked as strictly as a file's. Raises KdbenchError for every mistake."""
+    if not isinstance(suite.name, str) or not suite.name or "/" in suite.name:
+        raise KdbenchError(
+            f"a suite needs a name that can be a file's (its rows go to <name>.csv), got {suite.name!r}; build it with "
+            "Suite(..., name='mine')"
+        )
+    where = f"suite {suite.name}"
+    return _checked(dataclasses.replace(_build(Suite, _table(suite), where), name=suite.name), where)
+
+
+def _table(value: Any) -> Any:
+    """A dataclass as the table that a file would hold, without what is left open."""
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {k: _table(v) for k, v in fields.items() if not (isinstance(value, Suite) and k == "name")}
+    if isinstance(value, Mapping):
+        return {key: _table(each) for key, each in value.items()}
+    return [_table(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _checked(suite: Suite, where: str) -> Suite:
+    """The suite, if its parts fit each other."""
     for pair in suite.pairs:
         replace_recipe(suite.recipe, pair.recipe, f"{where}: pair {pair}")
     replace_recipe(suite.recipe, suite.teacher_recipe, f"{where}: teacher_recipe")
@@ -205,11 +236,6 @@ def load(name: str) -> Suite:
         if view not in suite.views:
             raise unknown("view", view, suite.views, f" in {where}: recipe: train_views")
     _check_lists(suite, where)
-    known = {pair.teacher for pair in suite.pairs}
-    # those of a base may belong to pairs that this file does not have
-    for teacher in parse(file).get("teachers", {}):
-        if teacher not in known:
-            raise unknown("teacher", teacher, known, f" in {where}: teachers: no pair has it")
     return suite
 
 

@@ -370,8 +370,8 @@ def test_out_folders_and_device(lab, tmp_path):
         folder.mkdir()
         torch.save(state, folder / "teacher.pth")
     (tmp_path / "moved").symlink_to(lab.data)
-    here = lab.prepare(teacher_weights=tmp_path / "one")
-    there = lab.prepare(
+    here = lab.inputs(teacher_weights=tmp_path / "one")
+    there = lab.inputs(
         teacher_weights=tmp_path / "two", results=tmp_path / "r", data_dir=tmp_path / "moved", device="auto"
     )
     assert [c.id for c in here.cells()] == [c.id for c in there.cells()]

@@ -236,8 +236,8 @@ def test_a_pairs_recipe_is_over_the_suites_and_the_recipe_id_is_the_suites(lab):
 def test_what_the_user_types_is_over_the_pairs_recipe(lab):
     own = 'student = "student"\nrecipe = { epochs = 4, lr = 0.01 }\n'
     replaced = ('student = "student"\n', own)
-    assert [c.recipe.epochs for c in lab.prepare(replaced, methods=["ce"]).cells()] == [4]
-    (cell,) = lab.prepare(replaced, methods=["ce"], epochs=1).cells()
+    assert [c.recipe.epochs for c in lab.inputs(replaced, methods=["ce"]).cells()] == [4]
+    (cell,) = lab.inputs(replaced, methods=["ce"], epochs=1).cells()
     assert (cell.recipe.epochs, cell.recipe.lr) == (1, 0.01)
 
 
@@ -258,7 +258,7 @@ def test_parameters_for_a_method_that_does_not_exist_are_an_error(lab):
     """A slip of the pen must not train the method with its defaults."""
     slip = ('student = "student"\n', 'student = "student"\nparams = { kdd = { temperature = 2.0 } }\n')
     with pytest.raises(KdbenchError, match=r"unknown method 'kdd'.*did you mean 'kd"):
-        lab.prepare(slip, methods=["ce"])
+        lab.inputs(slip, methods=["ce"])
 
 
 # --- cohorts ---

@@ -63,8 +63,10 @@ def test_a_method_without_anything_to_ablate_says_how(scratch_registry):
         knob: float = 1.0
 
     with pytest.raises(KdbenchError, match=r"plain declares neither `weights` nor `ablate`.*--set"):
-        ablation.selection("plain", "digits")
-    assert ablation.selection("plain", "digits", ["plain.knob=2"])["also"] == [{"plain": {"knob": [2.0]}}]
+        ablation.resolve("plain", "digits")
+    selection, _ = ablation.resolve("plain", "digits", ["plain.knob=2"])
+    assert selection.variants == ({"plain": {"knob": [2.0]}},)
+    assert (selection.methods, selection.split) == (("plain", "ce", "kd"), "holdout")
 
 
 def test_the_command_trains_the_plan_on_the_holdout_split_once(tmp_path):

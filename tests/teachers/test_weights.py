@@ -15,8 +15,14 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Needs
 from kdbench.runner import teachers as teaching
 from kdbench.runner.run import run
-from kdbench.runner.session import locate_teacher, teacher_cell, trained_path
-from kdbench.runner.teachers import accuracy, announce_teacher, ensure_teacher
+from kdbench.runner.teachers import (
+    accuracy,
+    announce,
+    locate_teacher,
+    obtain_teacher,
+    teacher_cell,
+    trained_path,
+)
 from kdbench.suites import ModelSpec
 from kdbench.teachers import weights as teachers
 from kdbench.train.callbacks import Progress
@@ -24,6 +30,7 @@ from kdbench.train.teacher_outputs import table_key
 from kdbench.utils.files import save_weights, weights_digest
 from kdbench.utils.hashing import canonical
 from tests.support.cli_process import kdbench
+from tests.support.heard import Heard
 
 
 @pytest.fixture
@@ -175,13 +182,13 @@ def test_the_net_is_frozen_and_in_eval_mode(lab):
 
 
 def tanh(lab, weights, **changes):
-    """Two suites whose teachers differ in an activation alone, with the same weights: their sessions."""
+    """Two suites whose teachers differ in an activation alone, with the same weights: their inputs."""
     texts = [f'{{ arch = "resnet10t", args = {args} }}' for args in ("{}", '{ act_layer = "tanh" }')]
     before = '{ arch = "resnet8", args = { widths = [8, 8, 8, 16] } }'
     weights.mkdir(exist_ok=True)
     torch.manual_seed(2)
     torch.save(models.create("resnet10t", 4).state_dict(), weights / "teacher.pth")
-    return [lab.prepare((before, text), teacher_weights=weights, **changes) for text in texts]
+    return [lab.inputs((before, text), teacher_weights=weights, **changes) for text in texts]
 
 
 def test_another_activation_is_another_teacher_and_cell(lab, tmp_path):
@@ -192,9 +199,9 @@ def test_another_activation_is_another_teacher_and_cell(lab, tmp_path):
 
 def test_another_activation_has_its_own_logits_and_table(lab, tmp_path):
     keys, found = set(), []
-    for session in tanh(lab, tmp_path / "given", methods=["kd"]):
-        teacher, (cell,) = session.teachers["teacher"], session.cells()
-        net = teacher.net(session.suite.dataset)
+    for inputs in tanh(lab, tmp_path / "given", methods=["kd"]):
+        teacher, (cell,) = inputs.teachers["teacher"], inputs.cells()
+        net = teacher.net(inputs.workspace.suite.dataset)
         found.append(logits_of(lab, net, teacher=teacher))
         assert torch.equal(found[-1], net(lab.split.evaluation.images.permute(0, 3, 1, 2) / 255).logits)
         keys.add(canonical(table_key(cell, cell.views["weak"], torch.device("cpu"))))
@@ -208,9 +215,9 @@ def test_a_run_with_another_activation_trains_again(lab, tmp_path):
     for args in ("{}", '{ act_layer = "tanh" }', "{}"):
         suite = lab.suite_file(('resnet8", args = { widths = [8, 8, 8, 16] }', f'resnet10t", args = {args}'))
         usual = {"data_dir": lab.data, "results": tmp_path / "r", "teacher_weights": tmp_path / "given"}
-        outcome = run(str(suite), ["kd"], device="cpu", say=lambda text: None, **usual)
+        outcome = run(suite, ["kd"], device="cpu", progress=Progress(), **usual)
         assert outcome.complete
-        rows.append(outcome.records.iloc[0])
+        rows.append(outcome.rows.iloc[0])
     assert rows[0]["cell_id"] == rows[2]["cell_id"] != rows[1]["cell_id"]
     assert rows[0]["run_id"] == rows[2]["run_id"] != rows[1]["run_id"]
 
@@ -241,10 +248,12 @@ def test_what_was_taken_of_a_file_is_said_by_a_run(lab, state, heard):
     folder = lab.folder / "given"
     folder.mkdir()
     torch.save({"state_dict": {k: v + 1 for k, v in state.items()}, "ema": state}, folder / "teacher.pth")
-    session = lab.prepare(teacher_weights=folder, say=heard.append)
-    assert session.teachers["teacher"].id == lab.teacher.id
-    announce_teacher(session, "teacher")
-    assert f"{folder / 'teacher.pth'}: the averaged (EMA) weights under 'ema' are taken" in heard
+    inputs = lab.inputs(teacher_weights=folder)
+    assert inputs.teachers["teacher"].id == lab.teacher.id
+    announce(inputs.workspace, inputs.teachers["teacher"], heard.say)
+    assert (
+        heard.said.count(f"{folder / 'teacher.pth'}: the averaged (EMA) weights under 'ema' are taken") == 1
+    )
 
 
 # --- logits, once ---
@@ -314,54 +323,56 @@ def test_accuracy_is_counted_on_the_evaluation_split(lab):
     assert found == pytest.approx(100 * right / len(images.targets), abs=1e-4)
 
 
-# --- teachers of a session ---
+# --- teachers of a selection ---
 
 
 @pytest.fixture
 def heard():
-    return []
+    return Heard()
+
+
+def never():
+    """A stop that never says so."""
+    return False
 
 
 def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab, heard):
     recipe = ("[[pairs]]", "[teacher_recipe]\nepochs = 1\nlr = 0.02\n[[pairs]]")
-    session = lab.prepare(recipe, say=heard.append)
-    assert session.teachers == {}
-    assert ensure_teacher(session, "teacher", Progress())
-    cell = teacher_cell(session, "teacher")
+    workspace = lab.open(recipe)
+    assert locate_teacher(workspace, "teacher") is None
+    teacher = obtain_teacher(workspace, "teacher", heard, never)
+    cell = teacher_cell(workspace, "teacher")
     assert (cell.recipe.epochs, cell.recipe.lr, cell.method, cell.seed) == (1, 0.02, "ce", 0)
-    path = trained_path(session, "teacher")
+    path = trained_path(workspace, "teacher")
     assert path.is_file()
     assert path.parent == lab.folder / "results" / ".work" / "teachers"
     before = path.read_bytes()
-    again = lab.prepare(recipe, say=heard.append)
-    assert again.teachers["teacher"].id == session.teachers["teacher"].id
-    assert ensure_teacher(again, "teacher", Progress())
+    assert lab.inputs(recipe).teachers["teacher"] == teacher
+    assert obtain_teacher(workspace, "teacher", heard, never) == teacher
     assert path.read_bytes() == before
-    assert [text for text in heard if "training the teacher" in text] == [
-        "training the teacher teacher for 1 epochs"
-    ]
+    assert heard.said == ["training the teacher teacher for 1 epochs"]
     assert list((lab.folder / "results" / ".work").glob("*.pt")) == []  # the checkpoint is gone
 
 
 def test_epochs_of_the_command_line_do_not_make_another_teacher(lab):
-    usual, short = lab.prepare(), lab.prepare(epochs=1)
+    usual, short = lab.open(), lab.open(epochs=1)
     assert trained_path(short, "teacher") == trained_path(usual, "teacher")
 
 
 def test_a_suite_file_that_has_the_name_of_a_shipped_suite_keeps_its_own_teacher_recipe(lab):
-    session = lab.prepare(("lr = 0.05", "lr = 0.03"), name="digits")
-    assert teacher_cell(session, "teacher").recipe == session.suite.recipe
+    workspace = lab.open(("lr = 0.05", "lr = 0.03"), name="digits")
+    assert teacher_cell(workspace, "teacher").recipe == workspace.suite.recipe
 
 
 def test_weights_of_the_user_go_before_those_trained_here(lab, state):
     folder = lab.folder / "given"
     folder.mkdir()
     torch.save(state, folder / "teacher.pth")
-    session = lab.prepare(teacher_weights=folder)
-    assert session.teachers["teacher"].path == folder / "teacher.pth"
-    assert locate_teacher(session, "teacher").id == lab.teacher.id
+    inputs = lab.inputs(teacher_weights=folder)
+    assert inputs.teachers["teacher"].path == folder / "teacher.pth"
+    assert locate_teacher(inputs.workspace, "teacher").id == lab.teacher.id
     with pytest.raises(KdbenchError, match=r"there is no teacher\.pth"):
-        lab.prepare(teacher_weights=lab.data)
+        lab.inputs(teacher_weights=lab.data)
 
 
 @pytest.mark.parametrize(("expected", "warned"), [(99.5, True), (0.0, False)])
@@ -370,19 +381,18 @@ def test_a_teacher_below_the_suites_expectation_is_a_loud_warning(lab, state, he
     folder.mkdir()
     torch.save(state, folder / "teacher.pth")
     claim = ("[[pairs]]", f"[teachers.teacher]\ntop1 = {expected}\n[[pairs]]")
-    session = lab.prepare(claim, teacher_weights=folder, say=heard.append)
-    announce_teacher(session, "teacher")
-    top1 = accuracy(session, session.teachers["teacher"])
-    assert heard[:2] == [
+    inputs = lab.inputs(claim, teacher_weights=folder)
+    top1 = announce(inputs.workspace, inputs.teachers["teacher"], heard.say)
+    assert heard.said[:2] == [
         f"teacher teacher is {folder / 'teacher.pth'}",
         f"teacher teacher ({lab.teacher.id}) reaches {top1:.2f} % top-1 on test (expected {expected:.2f})",
     ]
-    assert session.teacher_top1 == {"teacher": top1}
-    assert len(heard) == (3 if warned else 2)
+    assert accuracy(inputs.workspace, inputs.teachers["teacher"]) == top1
+    assert len(heard.said) == (3 if warned else 2)
     if warned:
         assert (
             f"WARNING: the suite expects 99.50 % of teacher; this teacher is {99.5 - top1:.2f} points"
-            in heard[2]
+            in heard.said[2]
         )
 
 
@@ -394,7 +404,7 @@ def test_a_teacher_that_does_not_fit_the_memory_is_told(lab, monkeypatch):
     with pytest.raises(
         KdbenchError, match=r"the teacher teacher does not fit the memory of cpu; .*batch_size"
     ):
-        ensure_teacher(lab.prepare(), "teacher", Progress())
+        obtain_teacher(lab.open(), "teacher", Progress(), never)
 
 
 # --- teachers that timm has the weights of ---
@@ -424,20 +434,19 @@ def hub(monkeypatch, spec):
 def test_a_teacher_with_a_tag_is_fetched_once_and_never_trained_by_a_run(lab, hub, state, heard):
     weights, asked = hub
     weights["resnet18.tv_in1k"] = state
-    session = lab.prepare(TAGGED, say=heard.append)
-    assert session.teachers == {}
-    assert ensure_teacher(session, "teacher", Progress())
-    assert heard == ["fetching the teacher teacher: resnet18.tv_in1k from timm"]
-    found = session.teachers["teacher"]
+    workspace = lab.open(TAGGED)
+    assert locate_teacher(workspace, "teacher") is None
+    found = obtain_teacher(workspace, "teacher", heard, never)
+    assert heard.said == ["fetching the teacher teacher: resnet18.tv_in1k from timm"]
     assert (found.id, found.expected) == (lab.teacher.id, 60.0)
     assert found.path.name == "teacher-resnet18.tv_in1k.safetensors"
-    assert lab.prepare(TAGGED).teachers["teacher"].id == lab.teacher.id
+    assert lab.inputs(TAGGED).teachers["teacher"].id == lab.teacher.id
     assert asked == ["resnet18.tv_in1k"]
 
 
 def test_off_line_one_sentence_says_what_was_tried_and_the_ways_out(lab, hub):
     with pytest.raises(KdbenchError) as caught:
-        ensure_teacher(lab.prepare(TAGGED), "teacher", Progress())
+        obtain_teacher(lab.open(TAGGED), "teacher", Progress(), never)
     text = str(caught.value)
     assert (
         "timm.create_model('resnet18.tv_in1k', pretrained=True) says: We couldn't connect to the hub;" in text
@@ -454,16 +463,16 @@ def test_off_line_one_sentence_says_what_was_tried_and_the_ways_out(lab, hub):
 def test_a_tag_that_timm_does_not_have_is_told_with_the_nearest(lab, hub):
     wrong = (TAGGED[0], TAGGED[1].replace("tv_in1k", "tv_in2k"))
     with pytest.raises(KdbenchError, match=r"'resnet18\.tv_in2k'.*did you mean 'resnet18\.tv_in1k'"):
-        ensure_teacher(lab.prepare(wrong), "teacher", Progress())
+        obtain_teacher(lab.open(wrong), "teacher", Progress(), never)
     assert hub[1] == []
 
 
 def test_only_the_user_trains_a_teacher_with_a_tag_and_then_it_goes_before_timms(lab, hub, state):
     hub[0]["resnet18.tv_in1k"] = state
-    assert ensure_teacher(lab.prepare(TAGGED), "teacher", Progress(), train=True)
+    assert obtain_teacher(lab.open(TAGGED), "teacher", Progress(), never, train=True)
     assert hub[1] == []
-    found = lab.prepare(TAGGED).teachers["teacher"]
-    assert found.path == trained_path(lab.prepare(TAGGED), "teacher")
+    found = lab.inputs(TAGGED).teachers["teacher"]
+    assert found.path == trained_path(lab.open(TAGGED), "teacher")
     assert found.id != lab.teacher.id
 
 
