@@ -1,15 +1,15 @@
-"""The one exception for a user's mistake, and the sentence for a name that is not there."""
+"""The exception for a user's mistake, and its sentence for an unknown name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class KdbenchError(Exception):
-    """Bad input, told in one sentence with its remedy; the command line prints it and exits with 1."""
+    """Invalid input, explained in one sentence with its remedy; the command line prints it and exits with 1."""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], where: str = "") -> KdbenchError:
-    """The error for a name that is not among ``choices``, with the nearest right one."""
+    """Build the error for a name that is not among ``choices``, with the nearest valid one."""
     known = sorted(choices)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"

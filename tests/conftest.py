@@ -12,7 +12,7 @@ import torch
 
 from kdbench import models, registry
 from kdbench.teachers.weights import open_teacher
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
 from tests.support.lab import CLASSES, SUITE, Lab, write_lab_images
 from tests.support.pictures import count_decodes, write_images
 

@@ -16,6 +16,7 @@ import torch
 from kdbench.bench.workload import Work, made_up
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
+from kdbench.utils.threads import thread_share
 
 BATCHES = 100  # a cohort, before the next begins
 
@@ -25,7 +26,7 @@ class Neighbours:
 
     def __init__(self, work: Work, count: int, folder: str) -> None:
         self.folder, self.threads = folder, torch.get_num_threads()
-        self.share = max(1, self.threads // (count + 1))
+        self.share = thread_share(self.threads, count + 1)
         spawn = multiprocessing.get_context("spawn")
         started = [spawn.Event() for _ in range(count)]
         arguments = [(work, self.share, folder, event) for event in started]
@@ -79,9 +80,9 @@ class _Announce(Progress):
         self.event.set()
 
 
-def _train(work: Work, threads: int, folder: str, started: Any) -> None:
+def _train(work: Work, share: int, folder: str, started: Any) -> None:
     tempfile.tempdir = folder
-    torch.set_num_threads(threads)
+    torch.set_num_threads(share)
     while True:
         with made_up(work, BATCHES) as job:
             train_cohort(job, _Announce(started))

@@ -70,20 +70,18 @@ def measure_scale(
     which: Sequence[scaling.Point] | None = None,
     graphs: bool = False,
 ) -> str:
-    """Scale curves and starting times into ``out``: scale-<cpu, cuda, cuda-graphs>.csv, .png, .svg and startup.csv."""
+    """Scale curves and starting times into ``out``: scale-<cpu, cuda, cuda-graphs>.csv, .png and startup.csv."""
     spec, place = measured(suites.load(suite)), choose_device(device)
     started = scaling.starts()
     found = scaling.table(spec, place, precision, which or scaling.points(), to_stderr, graphs)
     stem = out / f"scale-{torch.device(place).type}{'-graphs' if graphs else ''}"
     _save(figures.draw, (found,), found, stem)
     _write(out / "startup.csv", started.to_csv(index=False, lineterminator="\n"))
-    return (
-        f"{found.to_string(index=False)}\n\n{started.to_string(index=False)}\n\nwrote {stem}.csv, .png, .svg"
-    )
+    return f"{found.to_string(index=False)}\n\n{started.to_string(index=False)}\n\nwrote {stem}.csv, .png"
 
 
 def study_precision(suite: str, results: Path, out: Path) -> str:
-    """precision-<suite>.md, .csv, .png and .svg in ``out``, from rows of a suite that were made in both precisions."""
+    """precision-<suite>.md, .csv and .png in ``out``, from rows of a suite that were made in both precisions."""
     spec = suites.load(suite)
     both = precision.sides(spec, store.read(store.file_of(results, spec.name)))
     pairs = precision.paired(both)

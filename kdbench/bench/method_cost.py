@@ -22,7 +22,9 @@ from kdbench.teachers.weights import open_teacher
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.environment import collect
-from kdbench.utils.files import save_weights, write_atomic
+from kdbench.utils.files import write_atomic
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 CLASSES, SIZE, BATCH, STEPS, ROUNDS = 100, 32, 64, 15, 3
 TEACHER, STUDENT = "resnet20", "resnet8"
@@ -65,7 +67,7 @@ def measure(names: Sequence[str]) -> pd.DataFrame:
         for seed in range(ROUNDS):
             cells = plan_cells(Selection(suite, chosen, [pair], [seed]), split_id, {TEACHER: teacher.id})
             results, _ = train_cohort(Job(tuple(cells), teacher, folder, folder / "work", "cpu"))
-            seconds = {r.cell.method: r.row["train_s"] for r in results if r.row["status"] == "ok"}
+            seconds = {r.cell.method: r.row["train_s"] for r in results if r.row["status"] == Status.OK}
             rounds.append({method: own / seconds["kd"] for method, own in seconds.items()})
         extra = {r.cell.method: r.row.get("extra_params") for r in results}
     ratios = pd.DataFrame(rounds).median()

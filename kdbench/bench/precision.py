@@ -11,11 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdbench.errors import KdbenchError
-from kdbench.plan.cells import recipe_id, replace_recipe
+from kdbench.plan.cells import replace_recipe
 from kdbench.report.figures import style
 from kdbench.report.tables import ARROW, Table, tables
 from kdbench.results import setting
 from kdbench.results.statistics import summary as stats
+from kdbench.results.statistics.power import detects
 from kdbench.suites import Suite
 from kdbench.utils.hashing import canonical
 
@@ -36,7 +37,7 @@ def sides(suite: Suite, attempts: pd.DataFrame) -> dict[str, Table]:
             recipe = replace_recipe(
                 suite.recipe, {"precision": table.precision, "epochs": epochs}, suite.name
             )
-            if table.recipe_id == recipe_id(recipe):
+            if table.recipe_id == recipe.id:
                 found.setdefault((table.dataset, table.epochs), {}).setdefault(table.precision, []).append(
                     table
                 )
@@ -89,7 +90,7 @@ def summary(pairs: pd.DataFrame) -> pd.DataFrame:
                 "delta": interval.mean,
                 "low": interval.low,
                 "high": interval.high,
-                "detects": stats.detectable(*stats.summary(differences)[1:]),
+                "detects": detects(differences.std() / np.sqrt(2), 2, len(differences.dropna())),
                 "exceeds": bool(interval.low > 0 or interval.high < 0),
             }
         )

@@ -30,6 +30,7 @@ from kdbench.suites.schema import View
 from kdbench.teachers.weights import Teacher
 from kdbench.train.cell_trainer import build_net
 from kdbench.train.job import Job
+from kdbench.train.step import Optimisation, Step
 from kdbench.utils.timer import Stopwatch
 
 
@@ -115,13 +116,8 @@ class Plain:
             teacher=self.teacher.facts(data.size) if self.teacher else None,
         )
         self.modules = self.method.build(context).to(device)
-        self.optimizer = torch.optim.SGD(
-            [*self.student.parameters(), *self.modules.parameters()],
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-        )
+        optimisation = Optimisation.of(recipe, fused=False)
+        self.train = Step(self.method, self.student, self.modules, optimisation)
         self.student_watch, self.teacher_watch, self.loss_watch = (Stopwatch(device) for _ in range(3))
         watched(self.method, "loss", self.loss_watch)
         if self.teacher:
@@ -146,9 +142,9 @@ class Plain:
         images, target = images.to(self.device), target.to(self.device)
         needs, teacher = self.method.needs, None
         if self.teacher:
-            asked = needs.of("teacher")
+            other = needs.of("teacher")
             with torch.no_grad():
-                teacher = Views({"weak": self.teacher(images, asked)}, asked)
+                teacher = Views({"weak": self.teacher(images, other)}, other)
         batch = Batch(
             target=target,
             epoch=self.epoch,
@@ -158,16 +154,8 @@ class Plain:
             sample_index=index.to(self.device) if needs.index else None,
         )
         with self.student_watch.running():
-            asked = needs.of("student")
-            student = Views({"weak": self.student(images, asked)}, asked)
-            terms = self.method.loss(batch, student, teacher, self.modules)
-            loss = torch.stack([value for name, value in terms.items() if not name.startswith("_")]).sum()
-            self.optimizer.zero_grad()
-            loss.backward()
-            if overrides(self.method, "update"):
-                with torch.no_grad():
-                    detached = {name: value.detach() for name, value in terms.items()}
-                    self.method.update(batch, student, teacher, self.modules, detached)
-            self.optimizer.step()
+            own = needs.of("student")
+            student = Views({"weak": self.student(images, own)}, own)
+            loss = self.train(batch, [(student, teacher)]).total
         right = student.logits.topk(min(5, student.logits.shape[1])).indices == target[:, None]
         self.log.append((loss.item(), right[:, 0].float().mean().item(), right.any(1).float().mean().item()))

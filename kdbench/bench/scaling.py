@@ -27,6 +27,7 @@ from kdbench.bench.workload import Work, made_up, work
 from kdbench.suites import Pair, Suite
 from kdbench.utils import fresh_process
 from kdbench.utils.environment import collect
+from kdbench.utils.memory import peak_mb
 from kdbench.utils.precision import tensor_cores
 
 MAIN = "resnet56:resnet20"
@@ -74,7 +75,7 @@ def asked(suite: Suite, point: Point, device: str, precision: str | None, graphs
 def measure(work: Work, cells: int, steps: int) -> dict[str, Any]:
     """The row of one point, but for the peak it is compared with; call it in a fresh process."""
     device = torch.device(work.device)
-    idle = fresh_process.peak_mb(device)  # torch and all else, imported
+    idle = peak_mb(device)  # torch and all else, imported
     with made_up(work, WARMUP + ROUNDS * steps) as job:
         blocks = Blocks(job, WARMUP, steps).run()
     batch = work.suite.recipe.batch_size
@@ -90,7 +91,7 @@ def measure(work: Work, cells: int, steps: int) -> dict[str, Any]:
         "ms_high": max(ms) / cells,
         "img_per_s": 1000 * batch * cells / middle,
         **mean_shares(blocks),
-        "peak_mem_mb": fresh_process.peak_mb(device),
+        "peak_mem_mb": peak_mb(device),
         "idle_mem_mb": idle,
         "gflop_step": flop / 1e9,
         "tflop_per_s": flop / middle / 1e9,

@@ -18,6 +18,7 @@ from kdbench.bench.workload import Work, made_up
 from kdbench.data.loading import load_split
 from kdbench.utils import fresh_process
 from kdbench.utils.environment import collect
+from kdbench.utils.memory import peak_mb
 from kdbench.utils.text import grid
 
 WARMUP, ROUNDS = 2, 5
@@ -76,7 +77,7 @@ def peak(work: Work, loop: str) -> float:
             train = load_split(cell.dataset, cell.split, job.data_dir).train
             run = reference_loop.Plain(cell, job.teacher, train, torch.device(job.device))
             run.block(reference_loop.batches(job), WARMUP + 1)
-    return fresh_process.peak_mb(torch.device(work.device))
+    return peak_mb(torch.device(work.device))
 
 
 def rows(work: Work, steps: int, seeds: int, images: int | None) -> list[dict[str, Any]]:

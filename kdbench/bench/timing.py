@@ -15,6 +15,7 @@ from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.cohort import Cohort
 from kdbench.train.job import Job
+from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
@@ -109,12 +110,14 @@ class Blocks(Progress):
 
     def trained(self) -> list[Trainee]:
         """The trainees that took part."""
-        return [t for t in self.cohort.trainees if t.outcome is None or t.outcome[0] == "diverged"]
+        return [t for t in self.cohort.trainees if t.outcome is None or t.outcome[0] == Status.DIVERGED]
 
     def _check(self) -> None:
-        fine = {"ok", "diverged"} | ({"skipped"} if self.may_skip else set())  # noise may well diverge
+        fine = {Status.OK, Status.DIVERGED}  # random images may well diverge
+        if self.may_skip:
+            fine.add(Status.SKIPPED)
         for trainee in self.cohort.trainees:
-            status, reason = trainee.outcome or ("ok", "")
+            status, reason = trainee.outcome or (Status.OK, "")
             if status not in fine:
                 raise KdbenchError(f"{trainee.cell} cannot be timed: {reason}")
 

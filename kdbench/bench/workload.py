@@ -21,8 +21,8 @@ from kdbench.suites import DataSpec, Pair, Suite
 from kdbench.teachers.weights import open_teacher
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
-from kdbench.utils.files import save_weights
 from kdbench.utils.precision import check as check_fast_paths
+from kdbench.utils.state_dicts import save_weights
 
 DATA = "made_up"
 TEST = 64  # images of the evaluation split

@@ -104,21 +104,46 @@ def run(dry_run: bool, **chosen: Any) -> None:
 @click.option(
     "--baseline", default="kd", show_default=True, help="The method that differences are taken against."
 )
+@click.option(
+    "--format",
+    "formats",
+    default="png",
+    show_default=True,
+    callback=options.comma,
+    help="Formats of the figures, comma-separated: png, svg, pdf.",
+)
 @click.option("--print", "show", is_flag=True, help="Print the leaderboard too.")
-def report(suite: list[str] | None, results: tuple[Path, ...], out: Path, baseline: str, show: bool) -> None:
+def report(
+    suite: list[str] | None,
+    results: tuple[Path, ...],
+    out: Path,
+    baseline: str,
+    formats: list[str],
+    show: bool,
+) -> None:
     """Turn results/<suite>.csv into leaderboard and figures under reports/<suite>/."""
     from kdbench.report import write
+    from kdbench.report.figures import files
     from kdbench.report.load import suites as suites_with_results
 
+    files.checked(formats)
     found = suite if suite is not None else suites_with_results(results)
     if not found:
         where = ", ".join(map(str, results))
         raise KdbenchError(f"there are no results in {where}; type `kdbench run` first")
+    failures: list[KdbenchError] = []
     for name in found:
-        text = write.write_report(name, results, out, baseline)
+        try:
+            text = write.write_report(name, results, out, baseline, formats)
+        except KdbenchError as error:
+            failures.append(error)
+            continue
         if show:
             click.echo(text)
         click.echo(f"wrote {out / name}", err=True)
+    for failure in failures:
+        click.echo(f"kdbench: {failure}", err=True)
+    sys.exit(1 if failures else 0)
 
 
 @main.command()

@@ -15,6 +15,7 @@ from kdbench.results import store
 from kdbench.suites import DataSpec, ModelSpec, Suite
 from kdbench.suites.schema import View
 from kdbench.utils import locks
+from kdbench.utils.status import DONE, Status
 from kdbench.utils.text import WIDTH, fold, grid
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _of_suite(name: str, found: pd.DataFrame) -> list[str]:
     if name in suites.names():
         wanted, done = own_cells(suites.load(name), found)
         lines.append(f"  of the suite's own {wanted} cells: {done} done, {wanted - done} missing")
-    for _, row in found[~found["status"].isin(["ok", "skipped"])].iterrows():
+    for _, row in found[~found["status"].isin([Status.OK, Status.SKIPPED])].iterrows():
         pair = f"{row['teacher']} -> {row['student']}" if isinstance(row["teacher"], str) else row["student"]
         reason = f": {row['error']}" if isinstance(row["error"], str) else ""
         lines.append(f"  {row['status']}  {row['method']}, {pair}, seed {row['seed']}{reason}")
@@ -69,7 +70,6 @@ def _of_suite(name: str, found: pd.DataFrame) -> list[str]:
 def own_cells(suite: Suite, found: pd.DataFrame) -> tuple[int, int]:
     """How many cells the suite as it is written has on the test split, and how many of them are done."""
     from kdbench import registry
-    from kdbench.plan.cells import recipe_id
     from kdbench.plan.selection import select_methods
 
     registry.load()
@@ -80,8 +80,8 @@ def own_cells(suite: Suite, found: pd.DataFrame) -> tuple[int, int]:
         for method in select_methods(None, suite.methods)
     }
     rows = found[
-        found["status"].isin(store.DONE)
-        & (found["recipe_id"] == recipe_id(suite.recipe))
+        found["status"].isin(DONE)
+        & (found["recipe_id"] == suite.recipe.id)
         & (found["split"] == "test")
         & (found["default"].astype(str) == "True")
     ]

@@ -20,7 +20,7 @@ from kdbench.contract import (
     usage_checks,
 )
 from kdbench.contract.core import CheckFailed, Subject, run
-from kdbench.contract.training_checks import Lab
+from kdbench.contract.training_lab import Lab
 from kdbench.errors import KdbenchError
 
 __all__ = ["CHECKS", "CheckFailed", "Subject", "report", "run", "subjects"]

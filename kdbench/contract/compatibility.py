@@ -25,10 +25,11 @@ from torch._subclasses.fake_tensor import (
 from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
-from kdbench.models.flops import sample
+from kdbench.models.flops import random_images
 from kdbench.models.wrapper import Net
 from kdbench.suites import Pair, Suite
-from kdbench.train.cell_trainer import check_terms, skip_reason
+from kdbench.train.skip_rules import skip_reason
+from kdbench.train.step import backward, call_loss, call_update
 
 IMAGES = 2
 LARGE = 50_000_000  # modules of more numbers are tried on shapes alone (semckd from resnet50: 850 million)
@@ -143,7 +144,7 @@ class Trial:
     @torch.no_grad()
     def _outputs(self, role: Role, needs: Needs) -> Outputs:
         net = self.net(getattr(self.pair, role)).train(role == "student")
-        return net(sample(net, IMAGES, self.suite.dataset.size), needs.of(role))
+        return net(random_images(net, IMAGES, self.suite.dataset.size), needs.of(role))
 
     def _numbers(self, method: Method) -> int:
         """How many the modules hold; 0 where they cannot be built without values."""
@@ -165,13 +166,11 @@ class Trial:
                 method.prepare(context, [(self._batch(needs, 0.0), other)], modules)  # type: ignore[list-item]
         for epoch in (1.0, float(self.suite.recipe.reference_epochs)):
             batch = self._batch(needs, epoch)
-            returned = method.loss(batch, own, other, modules)
-            total = torch.stack(list(check_terms(method.name, returned).values())).sum()
-            total.backward()
+            call = call_loss(method, batch, own, other, modules)
+            total = backward([call]).total
             if values and not torch.isfinite(total):
                 raise ValueError(f"the loss is {total.item()} in epoch {epoch:g}")
-            with torch.no_grad():
-                method.update(batch, own, other, modules, {k: v.detach() for k, v in returned.items()})
+            call_update(method, [call], modules)
         if overrides(method, "predict"):
             with torch.no_grad():
                 method.predict(own, modules.eval())

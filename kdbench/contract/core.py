@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from kdbench import registry
+from kdbench.contract.training_lab import Lab
 from kdbench.method import Method
-
-if TYPE_CHECKING:
-    from kdbench.contract.training_checks import Lab
 
 
 class CheckFailed(AssertionError):

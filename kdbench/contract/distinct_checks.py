@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -11,23 +13,19 @@ from kdbench.contract.loss_checks import gradients
 from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.models import OFFERS
 from kdbench.contract.synthetic.modules import warmed
+from kdbench.method import Method
 
 
 def check_distinct(subject: Subject) -> None:
     """Beside the cross-entropy the gradient is parallel to no other method's, unless alias_of says so."""
-    mine, vectors = subject.method, subject.lab.directions
+    mine = subject.method
     for entry in registry.entries():
         cls = entry.cls
-        if cls is None or cls.name == mine.name or not cls.__module__.startswith("kdbench.methods."):
+        if cls is None or not cls.__module__.startswith("kdbench.methods.") or _related(type(mine), cls):
             continue
-        if (
-            cls.name in (mine.alias_of,)
-            or cls.alias_of == mine.name
-            or (mine.alias_of and cls.alias_of == mine.alias_of)
-        ):
-            continue
+        other = registry.create(cls.name, {})
         for offer in OFFERS:
-            a, b = (vectors(name, offer) for name in (mine.name, cls.name))
+            a, b = direction(mine, offer), direction(other, offer)
             if a is not None and b is not None:
                 cosine = _cosine(a, b)
                 require(
@@ -37,6 +35,11 @@ def check_distinct(subject: Subject) -> None:
                 break
 
 
+def _related(a: type[Method], b: type[Method]) -> bool:
+    """Whether the two are one method, or forms of the same one by ``alias_of``."""
+    return (a.alias_of or a.name) in (b.name, b.alias_of) or b.alias_of == a.name
+
+
 def _cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """Of gradients by view; a view that one method does not see counts as 0."""
     product = sum(float(a[view] @ b[view]) for view in a.keys() & b.keys())
@@ -44,19 +47,16 @@ def _cosine(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return product / max(lengths[0] * lengths[1], 1e-300)
 
 
-def direction(name: str, offer: str) -> dict[str, Tensor] | None:
+@functools.cache
+def direction(method: Method, offer: str) -> dict[str, Tensor] | None:
     """The gradient by view of all terms but "ce" on one common problem, flat; None if the method cannot run there."""
-    method = registry.create(name, {})
     try:
         problem = problems.make(method, 16, 10, 3, torch.float64, offer, tied=True)
         if method.skip(problem.context) is not None:
             return None
         terms = problem.run(warmed(problem)).terms
         total = torch.stack([v for k, v in terms.items() if k != "ce"] or list(terms.values())).sum()
-        found = {}
-        for view in method.needs.views:
-            slopes = gradients(total, problem.student.leaves(view))
-            found[view] = torch.cat([slope.flatten() for slope in slopes])
-        return found
+        slopes = {view: gradients(total, problem.student.leaves(view)) for view in method.needs.views}
+        return {view: torch.cat([slope.flatten() for slope in each]) for view, each in slopes.items()}
     except Exception:  # it fails its own checks
         return None

@@ -103,7 +103,7 @@ def check_gradient(subject: Subject) -> None:
         for epoch in PHASES:
             run = problem.run(state, epoch)
             require(run.total.requires_grad, "the loss does not depend on the student")
-            run.total.backward()
+            run.back_propagate()
             for view in reached:
                 reached[view] |= any(_size(leaf.grad) > 0 for leaf in problem.student.leaves(view))
             for name, parameter in state.named_parameters():
@@ -129,7 +129,7 @@ def check_teacher_gradient(subject: Subject) -> None:
     if problem.teacher is None:
         return
     run = problem.run(modules)
-    run.total.backward()
+    run.back_propagate()
     head = problem.teacher.head
     for what, tensor in [*_tensors(run.teacher or {}), *head.named_parameters()]:
         require(
@@ -248,7 +248,7 @@ def extremes(problem: Problem) -> Iterator[tuple[str, Problem]]:
 def _finite_run(problem: Problem, modules: nn.Module, where: str) -> None:
     run: Run = problem.run(modules)
     finite(run.terms, where)
-    run.total.backward()
+    run.back_propagate()
     leaves = [("the student", leaf) for leaf in problem.leaves]
     for what, leaf in [*leaves, *modules.named_parameters(), *problem.student.head.named_parameters()]:
         if leaf.grad is not None:

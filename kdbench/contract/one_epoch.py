@@ -27,7 +27,9 @@ from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.environment import collect
-from kdbench.utils.files import save_weights, write_atomic
+from kdbench.utils.files import write_atomic
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 SUITE, MODELS = "cifar100-quick", "cifar100-timm"  # the second one's networks may be named too
 PAIRS = ("resnet56:resnet20", "vgg13:vgg8", "resnet56:vit_tiny_d6")
@@ -99,7 +101,7 @@ class World:
         path = next((file for file in files if file.is_file()), self.folder / f"{name}.safetensors")
         if not path.is_file():
             row, student = alone(self.job(self.cell("ce", Pair(name, name), None), None))
-            if row["status"] != "ok":
+            if row["status"] != Status.OK:
                 raise KdbenchError(f"the teacher {name} could not be trained: {row['error']}")
             save_weights(path, student)
         return open_teacher(name, self.suite.model(name), path, self.suite.dataset, None)
@@ -175,7 +177,7 @@ def report(
                 known = [r for r in known if r not in stale] + [{**row, **facts}]
                 _write(table(known), out)
     found = table(known)
-    return markdown(found), bool(found["status"].isin(["ok", "skipped"]).all())
+    return markdown(found), bool(found["status"].isin([Status.OK, Status.SKIPPED]).all())
 
 
 def _known(out: Path) -> list[dict]:
@@ -183,14 +185,14 @@ def _known(out: Path) -> list[dict]:
     if not (out / FILE).is_file():
         return []
     rows = pd.read_csv(out / FILE)
-    return rows[rows["status"].isin(["ok", "skipped"])].to_dict("records")
+    return rows[rows["status"].isin([Status.OK, Status.SKIPPED])].to_dict("records")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Rows by pair and method, with time and memory beside kd's on the same pair."""
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS).sort_values(["pair", "method"], ignore_index=True)
     base = frame[frame["method"] == BASELINE].set_index("pair")
-    own = frame["status"] == "ok"
+    own = frame["status"] == Status.OK
     frame["x_kd"] = (frame["epoch_s"] / frame["pair"].map(base["epoch_s"])).where(own).round(2)
     frame["mem_over_kd"] = (frame["peak_mem_mb"] - frame["pair"].map(base["peak_mem_mb"])).where(own).round(0)
     frame["epoch_s"], frame["peak_mem_mb"] = (

@@ -10,7 +10,7 @@ from typing import Any
 from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.modules import fresh
 from kdbench.contract.synthetic.problem import PHASES
-from kdbench.method import Method, overrides
+from kdbench.method import Method
 
 BESIDE = 0.5  # how far from a threshold its two sides are looked at
 ROUNDS = 3  # thresholds, those behind them, and those behind these
@@ -79,8 +79,7 @@ def thresholds(method: Method) -> list[float]:
         found = _within(seen)
         for epoch in (*PHASES, *(t + side for t in found for side in (-BESIDE, BESIDE))):
             run = problem.run(modules, Traced(epoch, seen), last=True)
-            if overrides(method, "update"):
-                problem.update(run, modules)
+            problem.update(run, modules)
     return _within(seen)
 
 

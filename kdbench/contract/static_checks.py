@@ -24,7 +24,7 @@ from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.models import Side
 from kdbench.contract.synthetic.modules import fresh
 from kdbench.errors import KdbenchError
-from kdbench.method import Method, field_types, overrides
+from kdbench.method import Method, field_types
 from kdbench.utils.hashing import canonical
 
 BANNED_CALLS = ("cuda", "cpu", "item", "numpy", "tolist", "manual_seed")
@@ -156,9 +156,8 @@ def check_no_sync(subject: Subject) -> None:
         try:
             with mode:
                 run = faked.run(modules, last=True)
-                run.total.backward()
-                if overrides(method, "update"):
-                    faked.update(run, modules)
+                run.back_propagate()
+                faked.update(run, modules)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise CheckFailed(
                 f"{_place(error, subject)} needs the value of a tensor ({error.func}): use masks and torch.where "

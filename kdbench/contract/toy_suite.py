@@ -19,7 +19,8 @@ from kdbench.teachers.weights import Teacher, open_teacher
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job, Result
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 CLASSES, SIZE, TRAIN, TEST = 4, 8, 64, 32
 EPOCHS, BATCH = 4, 16
@@ -106,7 +107,7 @@ class Rig:
             selection = Selection(self.suite(recipe), ["ce"], [pair], [1])
             cells = plan_cells(selection, self.split_id, {name: None})
             results, _ = train_cohort(Job(tuple(cells), None, self.folder, self.folder / "teachers", "cpu"))
-            if results[0].row["status"] != "ok":
+            if results[0].row["status"] != Status.OK:
                 raise RuntimeError(f"the teacher {name} was not trained: {results[0].row['error']}")
             path = self.folder / f"{name}.safetensors"
             save_weights(path, results[0].student)

@@ -36,8 +36,7 @@ def check_needs(subject: Subject) -> None:
         modules = fresh(spied)
         for epoch in PHASES:
             run = spied.run(modules, epoch, last=True)
-            if overrides(method, "update"):
-                spied.update(run, modules)
+            spied.update(run, modules)
         if overrides(method, "predict"):
             own = method.needs.of("student")
             method.predict(Spy(problem.student.outputs(own), own, "student", read), modules)

@@ -1,7 +1,11 @@
-"""The models: the KD literature's own networks first, then all of timm's.
+"""Build networks by name: those of the KD literature and all of timm's.
 
-``resnet20`` is the literature's (registered in timm as ``resnet20_cifar``). Where timm has a network of the
-same name, as for resnet18 or vgg13, ``timm/resnet18`` is timm's.
+``resnet20`` is the literature's network. Where timm has a network of the same name (resnet18, vgg13),
+``timm/resnet18`` is timm's.
+
+To add a network, write it in a module of `kdbench.models.cifar` as a subclass of `cifar.base.CifarNet`, call
+`cifar.base.register` at the end of that module and import the module below. It is then known to `create` by its
+short name, to suites as ``arch = "..."`` and to timm as ``<name>_cifar``. A network that timm has needs nothing.
 """
 
 import difflib
@@ -11,7 +15,7 @@ import timm
 from torch import nn
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.models.cifar import (  # noqa: F401  (each registers its networks)
+from kdbench.models.cifar import (  # noqa: F401  (importing a module registers its networks)
     mobilenetv2,
     resnet,
     resnet_wide,
@@ -26,7 +30,7 @@ from kdbench.models.wrapper import Net
 
 __all__ = ["Net", "count_parameters", "create", "full_name", "macs", "names"]
 
-# Arguments that would fetch weights or return something that is no classifier.
+# Arguments that would download weights or return something other than a classifier.
 FORBIDDEN = (
     "pretrained",
     "pretrained_cfg",
@@ -38,26 +42,26 @@ FORBIDDEN = (
 
 
 def names() -> list[str]:
-    """Every name that `create` knows: ours, then timm's, those that ours shadow with the prefix ``timm/``."""
+    """List every name that `create` accepts: kdbench's, then timm's, with the prefix ``timm/`` where both have one."""
     own = set(ENTRIES.values())
     others = [name for name in timm.list_models() if name not in own]
     return [*ENTRIES, *(f"timm/{name}" if name in ENTRIES else name for name in others)]
 
 
 def full_name(name: str) -> str:
-    """The name in timm's registry of what `create` calls ``name``; networks are equal where it is."""
+    """Return the name in timm's registry of the network that `create` calls ``name``: equal for equal networks."""
     return ENTRIES.get(name, name.removeprefix("timm/"))
 
 
 def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
-    """An untrained network with ``num_classes`` outputs; ``kwargs`` (``img_size=32``, ``widths=[8, 8, 16,
-    32]``) go to it. Weights are drawn from torch's global generator and never downloaded.
+    """Build an untrained network with ``num_classes`` outputs.
 
-    Raises KdbenchError for an unknown name and for arguments that the network does not take.
+    ``kwargs`` (``img_size=32``, ``widths=[8, 8, 16, 32]``) are the network's own. Weights are drawn from torch's global
+    generator and never downloaded. Raises KdbenchError for an unknown name and for arguments that do not fit.
     """
-    if wrong := [key for key in FORBIDDEN if key in kwargs]:
+    if forbidden := [key for key in FORBIDDEN if key in kwargs]:
         raise KdbenchError(
-            f"model {name!r} takes no {wrong[0]!r}: kdbench trains or imports its weights itself"
+            f"model {name!r} takes no {forbidden[0]!r}: kdbench trains or imports its weights itself"
         )
     full = full_name(name)
     if not timm.is_model(full):
@@ -66,6 +70,6 @@ def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     try:
         return timm.create_model(full, pretrained=False, num_classes=num_classes, **kwargs)
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RuntimeError) as error:
-        asked = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "its default arguments"
+        arguments = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "its default arguments"
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise KdbenchError(f"model {name!r} cannot be built with {asked}: {reason}") from error
+        raise KdbenchError(f"model {name!r} cannot be built with {arguments}: {reason}") from error

@@ -1,7 +1,7 @@
-"""Where a timm model's resolution stages are among its intermediates, and its final map as NCHW.
+"""Find a timm model's resolution stages among its intermediates, and bring its final map to NCHW.
 
-timm's ``feature_info`` lists the places that ``forward_intermediates`` yields. The first is the stem in
-ResNet, DenseNet or MobileNetV3 but a stage in ConvNeXt, EfficientNet or Swin; the last of VGG is a bare
+timm's ``feature_info`` lists the modules whose outputs ``forward_intermediates`` returns. The first is the stem
+in ResNet, DenseNet or MobileNetV3 but a stage in ConvNeXt, EfficientNet or Swin; the last of VGG is a bare
 pooling layer; an isotropic network (ViT, mixer) lists every block.
 """
 
@@ -11,35 +11,38 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# The first place is a stem when its name begins like this (read off every family in timm 1.0). Of the plain
+# The first module is a stem when its name begins like this (checked on every family in timm 1.0). Of the plain
 # ``features.N`` only those at half resolution are stems: VGG's first block, at full resolution, is not.
 STEM = re.compile(r"(stem|act\d|bn\d|conv|layer0|level0|features\.(norm0|conv)|$)", re.IGNORECASE)
 HALF_STEM = re.compile(r"features\.[02]$")
 
 
 def stage_indices(model: nn.Module) -> list[int]:
-    """The indices to ask of ``forward_intermediates``: every resolution stage, or four even blocks."""
-    found = model.feature_info
-    places: Sequence[dict[str, Any]] = found if isinstance(found, list) else found.info  # type: ignore
-    reductions = [place["reduction"] for place in places]
-    if len(places) > 4 and len(set(reductions)) == 1:
-        return [round(len(places) * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
-    name = places[0]["module"]
+    """Return the ``indices`` for ``forward_intermediates``: each resolution stage, or four evenly spaced blocks."""
+    info = model.feature_info
+    entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore
+    reductions = [entry["reduction"] for entry in entries]
+    if len(entries) > 4 and len(set(reductions)) == 1:
+        return [round(len(entries) * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
+    name = entries[0]["module"]
     stem = bool(STEM.match(name)) or (reductions[0] == 2 and bool(HALF_STEM.match(name)))
     return [
-        i for i, place in enumerate(places) if not (i == 0 and stem) and not _pools(model, place["module"])
+        i
+        for i, entry in enumerate(entries)
+        if not (i == 0 and stem) and not _is_pooling(model, entry["module"])
     ]
 
 
-def _pools(model: nn.Module, place: str) -> bool:
-    """Whether the place is a pooling layer alone, as VGG's last."""
-    return isinstance(dict(model.named_modules()).get(place), nn.MaxPool2d | nn.AvgPool2d)
+def _is_pooling(model: nn.Module, name: str) -> bool:
+    """Whether the module is a bare pooling layer, as VGG's last entry."""
+    return isinstance(dict(model.named_modules()).get(name), nn.MaxPool2d | nn.AvgPool2d)
 
 
 def as_map(final: Tensor, last_stage: Tensor, channels: int) -> Tensor:
-    """What the head is given -> [B, channels, H, W]: tokens lose their prefix, NHWC turns, vectors are 1x1.
+    """Bring the head's input to [B, channels, H, W].
 
-    ``last_stage`` [B, *, H, W] tells the tokens' grid.
+    Prefix tokens are dropped, NHWC is transposed and a vector becomes a 1x1 map. ``last_stage`` [B, *, H, W] has
+    the grid of the tokens.
     """
     if final.ndim == 2:
         return final[:, :, None, None]
@@ -47,5 +50,5 @@ def as_map(final: Tensor, last_stage: Tensor, channels: int) -> Tensor:
         grid = last_stage.shape[-2:]
         tokens = final[:, final.shape[1] - grid.numel() :]
         return tokens.transpose(1, 2).unflatten(2, grid)
-    turned = final.shape[1] != channels and final.shape[-1] == channels
-    return final.permute(0, 3, 1, 2) if turned else final
+    channels_last = final.shape[1] != channels and final.shape[-1] == channels
+    return final.permute(0, 3, 1, 2) if channels_last else final

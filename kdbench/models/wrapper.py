@@ -1,4 +1,4 @@
-"""Net: a timm model that normalises its images and hands out what methods ask for, in one forward.
+"""Wrap a timm model so that one forward pass returns everything that methods need.
 
 B images, C classes, D embedding size.
 """
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from kdbench.errors import KdbenchError
 from kdbench.method import ModelFacts, Needs, Outputs, StageFacts
 from kdbench.models.cifar.base import CifarNet
-from kdbench.models.flops import looking, sample
+from kdbench.models.flops import probing, random_images
 from kdbench.models.stages import as_map, stage_indices
 
-# How far the logits of two orders of the same fp32 arithmetic may lie apart, relative to the largest.
-TOLERANCE = 1e-4
+# Relative difference of equal fp32 arithmetic in another order of operations, at most.
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
 class Maps:
-    """All that one forward yields, in the precision it was computed in. ``before`` is None where unknown."""
+    """The maps of one forward pass, in the precision of the pass. ``before`` is None where it is not available."""
 
     stages: tuple[Tensor, ...]
     before: tuple[Tensor, ...] | None
@@ -29,7 +29,7 @@ class Maps:
 
 
 class Net(nn.Module):
-    """``model`` behind the normalisation of images in 0..1 by ``mean`` and ``std``. State dict: ``model.*``.
+    """A timm model that takes images in 0..1 and normalises them by ``mean`` and ``std``. State dict: ``model.*``.
 
     Raises KdbenchError for a model that lacks timm's interface or whose classifier is not one linear layer.
     """
@@ -43,19 +43,19 @@ class Net(nn.Module):
         self.name = _name(model)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-        for part in ("forward_intermediates", "forward_head", "get_classifier", "feature_info"):
-            if not hasattr(model, part):
-                raise KdbenchError(f"model {self.name!r} cannot be used: it has no timm {part}")
+        for attribute in ("forward_intermediates", "forward_head", "get_classifier", "feature_info"):
+            if not hasattr(model, attribute):
+                raise KdbenchError(f"model {self.name!r} cannot be used: it has no timm {attribute}")
         classifier = model.get_classifier()  # type: ignore[operator]
         if not isinstance(classifier, nn.Linear | nn.Conv2d):
             raise KdbenchError(f"model {self.name!r} cannot be used: its classifier is not one linear layer")
         self._indices = [] if isinstance(model, CifarNet) else stage_indices(model)
-        self._signed: bool | None = None  # measured on first use: no stage of this model ends in a ReLU
+        self._signed: bool | None = None  # whether no stage ends in a ReLU; measured on first use
 
     def forward(self, images: Tensor, needs: Needs = Needs()) -> Outputs:  # noqa: B008 (frozen)
-        """Images [B, 3, H, W] in 0..1 -> Outputs in fp32; the logits are the same bits whatever is asked.
+        """Run images [B, 3, H, W] in 0..1 -> Outputs in fp32; the logits have the same bits whatever ``needs`` is.
 
-        Raises KdbenchError when ``needs.preact`` is asked of a model that cannot give it.
+        Raises KdbenchError when ``needs.preact`` is set and the model has no such maps.
         """
         if needs.preact and not self._has_preact(images.shape[-1]):
             raise KdbenchError(
@@ -75,7 +75,7 @@ class Net(nn.Module):
         )
 
     def classify(self, embedding: Tensor) -> Tensor:
-        """The model's own last layer, in fp32 also under autocast: [B, D] -> [B, C]."""
+        """Apply the model's last layer, in fp32 also under autocast: [B, D] -> [B, C]."""
         layer = self.model.get_classifier()  # type: ignore[operator]
         with torch.autocast(embedding.device.type, enabled=False):
             if isinstance(layer, nn.Conv2d):  # 1x1, as in timm's resnetv2
@@ -83,24 +83,24 @@ class Net(nn.Module):
             return layer(embedding.float())
 
     def facts(self, size: int) -> ModelFacts:
-        """What methods may know of this model at ``size`` px, measured by one forward in evaluation mode.
+        """Measure what methods may know of this model at ``size`` px, by one forward pass in evaluation mode.
 
-        The model, its mode and the global random state stay as they were. The BatchNorm terms are copies.
-        Raises KdbenchError naming the model when it cannot take the size, or its parts do not add up to it.
+        The model, its mode and the global random state are unchanged; the BatchNorm terms are copies. Raises
+        KdbenchError when the model does not work at this size, or its classifier on its embedding is not its logits.
         """
-        with looking(self):
-            images = sample(self, 2, size)
+        with probing(self):
+            images = random_images(self, 2, size)
             try:
                 maps = self._maps(images)
                 embedding = self._embed(maps.final)
                 features = self._features(maps).float()
-                logits, whole = self.classify(embedding), self.model(self._normalise(images))
+                logits, direct = self.classify(embedding), self.model(self._normalise(images))
             except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, IndexError) as error:
                 reason = str(error).strip().split("\n")[0] or type(error).__name__
                 raise KdbenchError(
                     f"model {self.name!r} does not work on {size} px images: {reason}"
                 ) from error
-        if not _close(logits, whole):
+        if not _close(logits, direct):
             raise KdbenchError(
                 f"model {self.name!r} cannot be used: its logits are not its classifier on its embedding"
             )
@@ -111,7 +111,7 @@ class Net(nn.Module):
             feature_size=(features.shape[2], features.shape[3]),
             embedding_size=embedding.shape[1],
             classify=self.classify,
-            # on the embedding, not the logits: a head that starts at zero would agree with anything
+            # of the embedding, not the logits: those of a head that starts at zero are equal for any input
             linear_head=_close(embedding, features.mean((2, 3))),
             has_preact=self._has_preact(size),
         )
@@ -124,23 +124,23 @@ class Net(nn.Module):
         if isinstance(self.model, CifarNet):
             stages, before = self.model.forward_stages(x)
             return Maps(stages, before, self.model.final_map(stages, before))
-        final, taken = self.model.forward_intermediates(x, indices=self._indices, output_fmt="NCHW")  # type: ignore
-        return Maps(tuple(taken), None, final)
+        final, stages = self.model.forward_intermediates(x, indices=self._indices, output_fmt="NCHW")  # type: ignore
+        return Maps(tuple(stages), None, final)
 
     def _embed(self, final: Tensor) -> Tensor:
-        """What the last layer sees, [B, D] in fp32."""
+        """Return the input of the last layer, [B, D] in fp32."""
         return self.model.forward_head(final, pre_logits=True).flatten(1).float()  # type: ignore[operator]
 
     def _features(self, maps: Maps) -> Tensor:
         return as_map(maps.final, maps.stages[-1], self.model.num_features)  # type: ignore[arg-type]
 
     def _has_preact(self, size: int) -> bool:
-        """Ours tell; of others every stage must hold negative values: then none ends in a ReLU."""
+        """Whether maps before the last ReLU exist: always in a CifarNet, else where every stage has negative values."""
         if isinstance(self.model, CifarNet):
             return True
         if self._signed is None:
-            with looking(self):
-                stages = self._maps(sample(self, 2, size)).stages
+            with probing(self):
+                stages = self._maps(random_images(self, 2, size)).stages
             self._signed = all(bool((stage < 0).any()) for stage in stages)
         return self._signed
 
@@ -153,16 +153,16 @@ def _stage_facts(stage: Tensor, norm: nn.BatchNorm2d | None) -> StageFacts:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding."""
-    return a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * b.abs().max())
+    """Whether the tensors are equal up to rounding."""
+    return a.shape == b.shape and bool((a - b).abs().max() <= ROUNDING * b.abs().max())
 
 
 def _name(model: nn.Module) -> str:
-    """The model's name in timm's registry, or its class."""
+    """Return the model's name in timm's registry, or its class."""
     return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
 
 
-def place(net: Net, device: torch.device) -> Net:
-    """The net on ``device``, its weights stored channels_last."""
+def to_device(net: Net, device: torch.device) -> Net:
+    """Move ``net`` to ``device`` and store its weights as channels_last. Returns ``net``."""
     net.to(device)
     return net.to(memory_format=torch.channels_last)

@@ -91,11 +91,6 @@ class Cell:
         return digest(self.identity())
 
 
-def recipe_id(recipe: Recipe) -> str:
-    """The suite's recipe, before pairs change parts of it: rows of different ids never share a table."""
-    return digest(recipe.identity())
-
-
 def plan_cells(
     selection: Selection,
     split_id: str,
@@ -152,7 +147,7 @@ def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: 
         split_id=split_id,
         views=suite.views,
         recipe=replace_recipe(suite.recipe, pair.recipe, f"pair {pair}"),
-        recipe_id=recipe_id(suite.recipe),
+        recipe_id=suite.recipe.id,
         teacher=None,
         teacher_id=None,
         student=pair.student,

@@ -21,6 +21,7 @@ from kdbench.results.statistics.blocks import POOLED, collapsed_runs
 from kdbench.results.statistics.incomplete import complete_block, with_failed
 from kdbench.results.statistics.pairs import Alike, pairs_alike, these_pairs
 from kdbench.results.statistics.power import detects
+from kdbench.utils.status import Status
 
 # multiples of the baseline's seconds: those of which column
 COSTS = {"step_cost": "epoch_s", "alone_cost": "alone_s"}
@@ -111,8 +112,8 @@ def _cells(table: Table, scores: pd.DataFrame, baseline: str | None) -> tuple[pd
     index = pd.MultiIndex.from_product([table.labels, table.pairs], names=["label", "pair"])
     cells = _by_pair(scores).reindex(index)
     cells["n"] = cells["n"].fillna(0).astype(int)
-    cells["diverged"] = _of(table, "diverged")["seed"].count().reindex(index, fill_value=0)
-    reasons = _of(table, "skipped")["error"].first().replace("", "no reason recorded")
+    cells["diverged"] = _of(table, Status.DIVERGED)["seed"].count().reindex(index, fill_value=0)
+    reasons = _of(table, Status.SKIPPED)["error"].first().replace("", "no reason recorded")
     cells["skipped"] = reasons.reindex(index).fillna("")
     found, marks, differences = {}, {}, {}
     for pair, runs in _runs(scores):
@@ -252,7 +253,7 @@ def _failed(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.Data
     """Methods with diverged or collapsed runs, and the baseline's too: their difference without and with these."""
     if baseline is None:
         return pd.DataFrame()
-    diverged = table.rows[table.rows["status"] == "diverged"].assign(failed=True)
+    diverged = table.rows[table.rows["status"] == Status.DIVERGED].assign(failed=True)
     marks = stats.wide(diverged, "failed", index=["pair", "seed"])
     whole, marks = scores.align(marks)
     failed = marks.notna()

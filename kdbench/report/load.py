@@ -10,6 +10,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.results import store
+from kdbench.utils.status import DONE, Status
 
 Results = str | Path | Sequence[str | Path]  # folders of results, or .csv files
 
@@ -45,7 +46,7 @@ def suites(results: Results) -> list[str]:
 def merge(suite: str, results: Results) -> Merged:
     """All rows of a suite, merged by cell id.
 
-    Within one place the last finished attempt of a cell stands for it (a forced run replaces an older one). Of
+    Within one place the finished attempt that started last counts (a forced run replaces an older one). Of
     several places' the first one does that is ok: by its start, then by its run_id. So the order in which
     places are named changes nothing, and a run that stands in several counts once.
     """
@@ -62,8 +63,13 @@ def merge(suite: str, results: Results) -> Merged:
     )
 
 
+def rows_of(suite: str, place: Path) -> Path:
+    """The file of a suite's rows: the place itself, or the one of that name in the folder."""
+    return place if place.is_file() else store.file_of(place, suite)
+
+
 def _read(suite: str, place: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    file = place if place.is_file() else store.file_of(place, suite)
+    file = rows_of(suite, place)
     attempts = store.load(file)
     if place.is_file():
         attempts = attempts[attempts["suite"] == suite]
@@ -88,6 +94,6 @@ def _by_start(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _first_ok(records: pd.DataFrame) -> pd.DataFrame:
     """One record a cell: the first ok one, else the first diverged or skipped one, else the first."""
-    standing = records["status"].map({"ok": 0, **dict.fromkeys(store.DONE[1:], 1)}).fillna(2)
+    standing = records["status"].map({**dict.fromkeys(DONE, 1), Status.OK: 0}).fillna(2)
     order = _by_start(records.assign(_standing=standing)).sort_values("_standing", kind="stable")
     return order.drop_duplicates("cell_id").drop(columns="_standing")

@@ -9,6 +9,7 @@ from kdbench.report.leaderboard import Board
 from kdbench.report.tables import ARROW, Table
 from kdbench.results.statistics import summary as stats
 from kdbench.results.statistics.power import MOST, needed
+from kdbench.utils.status import DONE, Status
 
 BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
 UNKNOWN = "the rows do not hold the seconds of the teacher and of the data, or the teacher's outputs came from a cache."
@@ -224,7 +225,7 @@ def _records(table: Table) -> list[str]:
     """Runs without a result, runs left out, and runs that stand in several pairs."""
     lines = []
     runs = table.rows.drop_duplicates("cell_id")["status"].value_counts().sort_index()
-    failed = [f"{n} {status}" for status, n in runs.items() if status not in ("ok", "diverged", "skipped")]
+    failed = [f"{n} {status}" for status, n in runs.items() if status not in DONE]
     if failed:
         lines.append(f"Without a result (–): {', '.join(failed)}; the command that ran them tries again.")
     if table.setting:
@@ -307,7 +308,7 @@ def provenance(suite: str, tables: list[Table]) -> list[str]:
     """What every artefact ends with: suite, recipes, rows used, commits, devices, torch; and the teachers."""
     rows = pd.concat([t.rows for t in tables]).drop_duplicates(["cell_id", *stats.PAIR])
     once = rows.drop_duplicates("cell_id")
-    used = once[once["status"].isin(["ok", "diverged"])]
+    used = once[once["status"].isin([Status.OK, Status.DIVERGED])]
     dirty = int(used["git_dirty"].astype(str).isin(["True", "1", "1.0"]).sum())
     return [
         f"Suite {suite}; recipe {_values(used['recipe_id'])}; {len(used)} rows used of {len(once)} cells; "

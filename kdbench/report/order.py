@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from kdbench.report.literature import recipe_of
+from kdbench import suites
 from kdbench.report.tables import Table
 
 APPENDIX = "Appendix: other recipes, splits, precisions and settings"
@@ -18,7 +18,7 @@ def main_first(tables: Sequence[Table], suite: str) -> list[Table]:
     no suite file of that name ships, the recipe with most runs); more finished runs of methods as the suite sets them.
     Equals stay as they are.
     """
-    own = recipe_of(suite) or _most_run(tables)
+    own = suites.load(suite).recipe.id if suite in suites.names() else _most_run(tables)
 
     def preference(table: Table) -> tuple[bool, bool, bool, int]:
         return table.split != "test", not table.repeated, table.recipe_id != own, -_runs(table)

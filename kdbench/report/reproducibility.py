@@ -9,6 +9,7 @@ import pandas as pd
 
 from kdbench.report.tables import ARROW
 from kdbench.results import store
+from kdbench.utils.status import Status
 
 APART = 0.5  # points of top-1 beyond which two runs of one cell are called different
 FACTS = ["seed", "status", "top1", "run_id", "started_utc", "device", "torch", "git_commit"]
@@ -21,7 +22,7 @@ def frame(attempts: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     ``counted``: the one that the tables show. ``apart``: highest less lowest top-1 of the cell's ok runs.
     ``differs``: this is more than APART, or some runs of the cell diverged and others did not.
     """
-    runs = attempts[attempts["status"].isin(["ok", "diverged"])]
+    runs = attempts[attempts["status"].isin([Status.OK, Status.DIVERGED])]
     runs = runs[runs.duplicated("cell_id", keep=False)].copy()
     text = runs[store.TEXT].fillna("")
     runs[store.TEXT] = text
@@ -68,7 +69,7 @@ def differing(runs: pd.DataFrame) -> list[Sequence[str]]:
     for _, cell in found.sort_values(["_far", "cell_id"], kind="stable").groupby("cell_id", sort=False):
         shown = [
             ("[{}]" if row["counted"] else "{}").format(
-                "✗" if row["status"] != "ok" else f"{row['top1']:.2f}"
+                "✗" if row["status"] != Status.OK else f"{row['top1']:.2f}"
             )
             for row in cell.to_dict("records")
         ]

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from kdbench.report.literature import Literature, literature
+from kdbench import suites
 from kdbench.report.tables import ARROW, Table
 from kdbench.report.verdicts import Ours, compare, judged, mean, noise_of, rule_of, verdicts_of
 from kdbench.results import published
 from kdbench.results.published import Name, Number, Published
 from kdbench.results.statistics import summary
 from kdbench.results.statistics.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
+from kdbench.utils.status import Status
 
+FOLLOWERS = ("cifar100", "cifar100-twoview", "imagenet", "tiny-imagenet")  # suites that follow the literature
+SPLITS = {"cifar100": "f592eea6211a"}  # data set -> the hash of its true images and their test split
+TESTED = {"cifar100": 10_000, "imagenet": 50_000, "tiny-imagenet": 10_000}  # images of the true test part
+UNVERIFIED = "kdbench does not know the hash of {}'s true images: only their number was checked."
 SLACK = 0.05  # points by which a teacher may miss the expected accuracy
 VERDICTS = AGREES, DIFFERS, UNDECIDED
 SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
@@ -32,6 +38,73 @@ FACTS = (
     "rule value value_std runs keys reruns compared delta se p_holm verdict comparable why note remarks caution"
 ).split()
 COLUMNS = CELL + FACTS
+
+
+@dataclass(frozen=True)
+class Literature:
+    """What the report must know of a suite: its recipe's id and length, and its pairs."""
+
+    suite: str
+    recipe_id: str
+    epochs: int
+    milestone: int  # the last one: epochs that are trained before the last decay
+    dataset: str
+    protocol: str  # of the published numbers that the suite follows
+    pairs: frozenset[tuple[str, str]]  # (teacher, student)
+
+    def why_not(self, table: Table) -> str:
+        """Why no run of this table can be compared with published numbers, or ''.
+
+        The recipe's id holds epochs and precision too.
+        """
+        if table.recipe_id == self.recipe_id:
+            return self.other_images(table)
+        if table.epochs != str(self.epochs):
+            return f"{table.epochs} epochs, the literature's recipe has {self.epochs}"
+        return f"the recipe is not that of suite {self.suite}"
+
+    def other_images(self, table: Table) -> str:
+        """Why the table's images are not the literature's, or ''.
+
+        By the split's hash; where the true one is not known, by the number of images tested, which any ``--per-class``
+        changes.
+        """
+        rows, name = table.finished, self.dataset
+        if name in SPLITS:
+            if (rows["split_id"] == "").any():
+                return "the rows do not say on which images"
+            same = rows["split_id"] == SPLITS[name]
+            return "" if same.all() else f"the images are not those of {name} (some of them, or others)"
+        counts = rows["tested"].drop_duplicates()
+        if counts.isna().any():
+            return "the images are not verified: the rows do not say how many were tested"
+        other = [f"{count:g}" for count in counts if count != TESTED[name]]
+        return f"{'/'.join(other)} test images, {name} has {TESTED[name]}" if other else ""
+
+    @property
+    def caution(self) -> str:
+        """What is to be said of any comparison on this data set, or ''."""
+        return "" if self.dataset in SPLITS else UNVERIFIED.format(self.dataset)
+
+    def has(self, teacher: str, student: str) -> bool:
+        """Whether the suite has the pair (or, without a teacher, the student), and so a recipe for it."""
+        return any(s == student and teacher in ("", t) for t, s in self.pairs)
+
+
+def literature(suite: str) -> Literature | None:
+    """What the suite of that name says, where it follows the literature."""
+    if suite not in FOLLOWERS:
+        return None
+    own = suites.load(suite)
+    return Literature(
+        suite,
+        own.recipe.id,
+        own.recipe.reference_epochs,
+        own.recipe.milestones[-1],
+        own.dataset.name,
+        "twoview" if own.recipe.train_views else "crd",
+        frozenset((pair.teacher, pair.student) for pair in own.pairs),
+    )
 
 
 def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -103,7 +176,9 @@ def _cells(table: Table, whole: frozenset[str]) -> list[dict]:
     """For every pair, label and metric: what our runs reached. ``whole``: see `evaluated`."""
     rows = table.rows
     keys = [rows["pair"], rows["label"]]
-    counts = pd.DataFrame({s: (rows["status"] == s).groupby(keys).sum() for s in ("diverged", "skipped")})
+    counts = pd.DataFrame(
+        {s.value: (rows["status"] == s).groupby(keys).sum() for s in (Status.DIVERGED, Status.SKIPPED)}
+    )
     teachers = rows.groupby(["pair", "label"])[["teacher_top1", "teacher_expected"]].last()
     cells = counts.join(teachers).reset_index()
     pairs, settings = rows[PAIR].drop_duplicates("pair"), rows[SETTING].drop_duplicates("label")

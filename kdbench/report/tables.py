@@ -12,6 +12,7 @@ from kdbench.data.catalog import CLASSES
 from kdbench.results import setting, store
 from kdbench.results.statistics import summary
 from kdbench.utils.hashing import canonical, digest
+from kdbench.utils.status import Status
 
 ARROW = " -> "
 CONDITIONS = ["dataset", "split", "recipe_id", "precision"]
@@ -51,7 +52,7 @@ class Table:
     @property
     def finished(self) -> pd.DataFrame:
         """The rows with a result."""
-        return self.rows[self.rows["status"] == "ok"]
+        return self.rows[self.rows["status"] == Status.OK]
 
     @property
     def repeated(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,9 +11,8 @@ import pandas as pd
 from kdbench.errors import KdbenchError
 from kdbench.report import figures, reproducibility
 from kdbench.report.figures import files, style
-from kdbench.report.figures.files import Caption
 from kdbench.report.leaderboard import board
-from kdbench.report.load import Results, merge, places
+from kdbench.report.load import Results, merge, places, rows_of
 from kdbench.report.notes import provenance
 from kdbench.report.order import main_first
 from kdbench.report.render import html, latex, leaderboard, reproduction
@@ -22,22 +22,27 @@ BASELINE = "kd"
 
 
 def write_report(
-    suite: str, results: Results = "results", out: str | Path = "reports", baseline: str = BASELINE
+    suite: str,
+    results: Results = "results",
+    out: str | Path = "reports",
+    baseline: str = BASELINE,
+    formats: Sequence[str] = style.FORMATS[:1],
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
     results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex
     (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained
     more than once, what `figures` draws (differences are against the method ``baseline``) and what
-    `render.reproduction` writes.
-    Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged or ``out``
-    cannot be written.
+    `render.reproduction` writes. formats: of the pictures, some of png, svg and pdf; the pages show the first two.
+    Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a format is
+    unknown or ``out`` cannot be written.
     """
+    formats = files.checked(formats)
     merged = merge(suite, results)
     if merged.attempts.empty:
-        where = ", ".join(map(str, places(results)))
+        where = ", ".join(str(rows_of(suite, place)) for place in places(results))
         raise KdbenchError(
-            f"no results for suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
+            f"there are no rows of suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
         )
     found = main_first(tables(merged.records), suite)
     boards = [board(table, baseline) for table in found]
@@ -60,12 +65,10 @@ def write_report(
         _write_or_remove(folder / "leaderboard-appendix.tex", latex.appendix(suite, boards, footer))
         reproducibility.save(runs, folder / "reproducibility.csv")
         files.clear(folder)
-        captions = figures.write(boards, merged.curves, kept, baseline, footer, folder)
+        captions = figures.write(boards, merged.curves, kept, baseline, footer, folder, formats)
         with matplotlib.rc_context(style.RC):
-            reproduced = reproduction.write(folder, suite, found, footer, merged.curves)
-        shown = files.pictures(
-            folder, captions | {"published": Caption("Ours against published accuracies.")}
-        )
+            reproduced, published = reproduction.write(folder, suite, found, footer, merged.curves, formats)
+        shown = [*files.pictures(captions, formats), *published]
         words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
         page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)

@@ -17,21 +17,21 @@ from pathlib import Path
 from kdbench.errors import KdbenchError
 from kdbench.results import values
 from kdbench.results.schema import CURVE_COLUMNS, CURVES
+from kdbench.utils.file_kinds import FileKind, kind_of
 
 BOM = b"\xef\xbb\xbf"
 END = re.compile(rb"\r\n|\n|\r")
 MARKER = re.compile(r"<{7} |={7}$|\|{7} |>{7} ")
-STARTS = (  # what the first bytes of a file say it is, and the remedy
-    (b"\x1f\x8b", "it is compressed with gzip; unpack it with gunzip"),
-    (b"PK\x03\x04", "it is a zip file or a spreadsheet; unpack it, or save the sheet as CSV (UTF-8)"),
-    (b"\xd0\xcf\x11\xe0", "it is a spreadsheet; save the sheet as CSV (UTF-8)"),
-    (b"version https://git-lfs", "it is a pointer of Git LFS; type `git lfs pull`"),
-    (b"\xff\xfe", "it is encoded in UTF-16; save it as CSV in UTF-8"),
-    (b"\xfe\xff", "it is encoded in UTF-16; save it as CSV in UTF-8"),
-    (b"<", "it is a web page or XML; download the raw file"),
-    (b"{", "it is JSON; write the rows as CSV"),
-    (b"PAR1", "it is a Parquet file; write the rows as CSV"),
-)
+REMEDIES = {  # what a file of another kind is, and what to do
+    FileKind.GIT_LFS: "it is a pointer of Git LFS; type `git lfs pull`",
+    FileKind.MARKUP: "it is a web page or XML; download the raw file",
+    FileKind.JSON: "it is JSON; write the rows as CSV",
+    FileKind.UTF16: "it is encoded in UTF-16; save it as CSV in UTF-8",
+    FileKind.ZIP: "it is a zip file or a spreadsheet; unpack it, or save the sheet as CSV (UTF-8)",
+    FileKind.GZIP: "it is compressed with gzip; unpack it with gunzip",
+    FileKind.OFFICE: "it is a spreadsheet; save the sheet as CSV (UTF-8)",
+    FileKind.PARQUET: "it is a Parquet file; write the rows as CSV",
+}
 csv.field_size_limit(2**31 - 1)  # a long `facts` or `error` is a value like another
 
 
@@ -86,9 +86,9 @@ def header(path: Path, data: bytes, columns: Sequence[str]) -> list[str]:
 
     Raises KdbenchError where the file is of another kind than CSV with commas.
     """
-    for start, reason in STARTS:
-        if data.startswith(start) and not MARKER.match(data[:9].decode("latin-1")):
-            raise KdbenchError(f"{path} is no CSV file: {reason}")
+    kind = kind_of(data)
+    if kind in REMEDIES and not MARKER.match(data[:9].decode("latin-1")):
+        raise KdbenchError(f"{path} is no CSV file: {REMEDIES[kind]}")
     if not data.removeprefix(BOM).strip():
         return []
     end = END.search(data)

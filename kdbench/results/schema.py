@@ -1,130 +1,172 @@
-"""The columns of results/<suite>.csv and of the curves beside it: name, kind and range of each, said once.
+"""The columns of results files: one record per column, the only place that lists them.
 
-What is written, what must be there, what is checked on reading and what is text all derive from here.
+What is written, what must be there, what is checked on reading, what is text and the documentation's tables all derive
+from `ROWS` (results/<suite>.csv) and `CURVES` (results/<suite>.curves.csv).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-SCHEMA = 3
-STATUSES = ("ok", "diverged", "skipped", "error", "oom", "interrupted")
-DONE = STATUSES[:3]  # error, oom and interrupted are tried again
+from kdbench.utils.status import Status
+
+SCHEMA = 3  # version of ROWS; `store.UPGRADES` reads the earlier ones
+
+GROUPS = {
+    "identity": "What was trained: the same code gives the same numbers for the same identity.",
+    "aids": "What helps to read a row; all of it follows from the identity or from the inputs.",
+    "outcome": "How the run ended and how good the student is.",
+    "cost": "Time, memory and size.",
+    "provenance": "Where, when and by which code the run was made.",
+}
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of a file.
 
-    kind: how a value is written (a key of values.KINDS). means: what it says, with its unit. low, high: the range of a
-    number. needed: the column must be there, whoever wrote the file (kdbench writes all). filled: each row has a value.
+    name: as in the header.  group: a key of `GROUPS`, '' for curves.  kind: how a value is written, a key of
+    `values.KINDS`.  doc: what it says, in one sentence.  unit: of a number, '' where it has none.
+    low, high: the range of a number.  needed: the column must be there, whoever wrote the file (kdbench writes all).
+    filled: every row has a value.
     """
 
     name: str
     group: str
     kind: str
-    means: str
-    low: float = float("-inf")
-    high: float = float("inf")
+    doc: str
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
     needed: bool = False
     filled: bool = False
 
 
-def _percent(name: str, group: str, means: str, needed: bool = False) -> Column:
-    return Column(name, group, "number", f"{means}, percent", 0, 100, needed)
+def _identity(name: str, kind: str, doc: str, low: float = -math.inf, filled: bool = True) -> Column:
+    return Column(name, "identity", kind, doc, low=low, needed=True, filled=filled)
 
 
-def _amount(name: str, group: str, means: str, kind: str = "number") -> Column:
-    return Column(name, group, kind, means, low=0)
+def _text(name: str, group: str, doc: str) -> Column:
+    return Column(name, group, "text", doc)
 
 
-def _identity(name: str, kind: str, means: str, low: float = float("-inf"), filled: bool = True) -> Column:
-    return Column(name, "identity", kind, means, low, needed=True, filled=filled)
+def _percent(name: str, group: str, doc: str, needed: bool = False) -> Column:
+    return Column(name, group, "number", doc, "percent", 0, 100, needed)
 
 
-def _text(name: str, group: str, means: str) -> Column:
-    return Column(name, group, "text", means)
+def _amount(name: str, group: str, doc: str, unit: str) -> Column:
+    return Column(name, group, "number", doc, unit, low=0)
+
+
+def _count(name: str, group: str, doc: str, needed: bool = False) -> Column:
+    return Column(name, group, "whole", doc, low=0, needed=needed)
 
 
 ROWS = (
-    _identity("schema", "whole", "version of this list of columns", low=0),
-    _identity("cell_id", "id", "hash of all that can change the numbers of the run"),
-    _identity("suite", "text", "name of the suite"),
-    _identity("dataset", "text", "name of the data set"),
-    _identity("split", "text", "images that were tested: test or holdout"),
-    _identity("split_id", "id", "hash of the images and labels", filled=False),
-    _identity("teacher", "text", "name of the teacher; empty for a method without one", filled=False),
-    _identity("teacher_id", "id", "hash of the teacher's weights", filled=False),
-    _identity("student", "text", "name of the student"),
-    _identity("method", "text", "name of the method"),
-    _identity("method_version", "whole", "version of the method's mathematics", low=0),
-    _identity("params", "json", "parameters of the method"),
-    _identity("recipe_id", "id", "hash of the suite's recipe", filled=False),
-    _identity("seed", "whole", "seed of the run", low=0),
-    _text("variant", "aids", "parameters that differ from the method's defaults"),
-    Column("default", "aids", "truth", "whether all parameters are the method's defaults"),
-    _text("precision", "aids", "fp32, bf16 or tf32"),
-    _percent("teacher_top1", "aids", "top-1 accuracy of the teacher here"),
-    _percent("teacher_expected", "aids", "top-1 accuracy of the teacher as published"),
-    _text("teacher_cache", "aids", "how the teacher's logits were kept"),
-    Column("setting", "aids", "id", "hash of facts"),
-    Column("facts", "aids", "json", "everything but method, teacher and seed that the run depends on"),
-    _amount("test_in_train", "aids", "test images that are in train too", "whole"),
-    Column("status", "outcome", "status", ", ".join(STATUSES), needed=True, filled=True),
-    _percent("top1", "outcome", "top-1 accuracy of the student", needed=True),
-    _percent("top5", "outcome", "top-5 accuracy of the student"),
-    _amount("nll", "outcome", "negative log-likelihood, nats"),
-    _percent("ece", "outcome", "expected calibration error"),
-    _percent("agree_teacher", "outcome", "test images with the teacher's top-1 class"),
-    _amount("kl_teacher", "outcome", "mean KL(teacher || student), nats"),
-    _percent("train_top1", "outcome", "top-1 accuracy on the training images as seen"),
-    _percent("top1_best", "outcome", "highest top-1 accuracy of all epochs"),
-    Column("epochs_done", "outcome", "whole", "epochs trained", low=0, needed=True),
-    Column("final_loss", "outcome", "number", "mean loss of the last epoch"),
-    _amount("tested", "outcome", "test images behind the accuracy", "whole"),
-    _amount("train_s", "cost", "seconds of training"),
-    _amount("teacher_s", "cost", "seconds of the cohort's shared teacher"),
-    _amount("data_s", "cost", "seconds of the cohort's shared data"),
-    _amount("eval_s", "cost", "seconds of testing"),
-    _amount("cohort_size", "cost", "cells that were trained together", "whole"),
-    _amount("img_per_s", "cost", "training images per second"),
-    _amount("peak_mem_mb", "cost", "highest memory, MiB"),
-    _amount("student_params", "cost", "parameters of the student", "whole"),
-    _amount("extra_params", "cost", "parameters that the method adds in training", "whole"),
-    _amount("macs", "cost", "multiply-accumulates of the student per image", "whole"),
-    Column("run_id", "provenance", "id", "drawn for each run", needed=True),
-    Column("attempt", "provenance", "whole", "1 for the first run of the cell here", low=0, needed=True),
-    Column("started_utc", "provenance", "time", "start of the run", needed=True),
-    _text("kdbench", "provenance", "version of kdbench"),
-    _text("git_commit", "provenance", "commit of its checkout"),
-    Column("git_dirty", "provenance", "truth", "whether the checkout was edited"),
-    Column("code_hash", "provenance", "id", "hash of the method's source"),
-    _text("torch", "provenance", "version of torch"),
-    _text("timm", "provenance", "version of timm"),
-    _text("cuda", "provenance", "version of CUDA"),
-    _text("device", "provenance", "name of the device"),
-    _amount("threads", "provenance", "CPU threads of torch", "whole"),
-    Column("deterministic", "provenance", "truth", "whether torch was set to deterministic algorithms"),
-    _text("error", "provenance", "why there is no result"),
-)  # error is the last one: of a line cut short within it, all numbers are whole
+    _identity("schema", "whole", "Version of this list of columns.", low=0),
+    _identity("cell_id", "id", "Hash of everything that can change the numbers of the run."),
+    _identity("suite", "text", "Name of the suite."),
+    _identity(
+        "dataset", "text", "Name of the data set, with the part of it that was used where that is not all."
+    ),
+    _identity("split", "text", "What the student was evaluated on: test, or holdout (a part of train)."),
+    _identity("split_id", "id", "Hash of the images and labels of the split.", filled=False),
+    _identity("teacher", "text", "Name of the teacher; empty for a method that needs none.", filled=False),
+    _identity("teacher_id", "id", "Hash of the teacher's weights.", filled=False),
+    _identity("student", "text", "Name of the student."),
+    _identity("method", "text", "Name of the method."),
+    _identity("method_version", "whole", "Version of the method's mathematics.", low=0),
+    _identity("params", "json", "Parameters of the method."),
+    _identity(
+        "recipe_id", "id", "Hash of the suite's recipe, the pair's own changes left out.", filled=False
+    ),
+    _identity("seed", "whole", "Seed of the run.", low=0),
+    _text(
+        "variant",
+        "aids",
+        "Parameters that the command changed, and their values; empty where all are the suite's.",
+    ),
+    Column("default", "aids", "truth", "Whether all parameters are the suite's."),
+    _text("precision", "aids", "Arithmetic of training: fp32, bf16 or tf32."),
+    _percent("teacher_top1", "aids", "Top-1 accuracy of the teacher on the same images."),
+    _percent(
+        "teacher_expected", "aids", "Top-1 accuracy that the suite expects of the teacher on the test split."
+    ),
+    _text("teacher_cache", "aids", "Number format of cached teacher logits; empty where they were computed."),
+    Column("setting", "aids", "id", "Hash of `facts`."),
+    Column("facts", "aids", "json", "What the run depends on besides method, teacher and seed."),
+    _count("test_in_train", "aids", "Evaluated images that are in the training images too."),
+    Column(
+        "status", "outcome", "status", f"How the run ended: {', '.join(Status)}.", needed=True, filled=True
+    ),
+    _percent("top1", "outcome", "Top-1 accuracy of the student after the last epoch.", needed=True),
+    _percent("top5", "outcome", "Top-5 accuracy of the student after the last epoch."),
+    _amount("nll", "outcome", "Mean negative log-likelihood of the true class.", "nats"),
+    _percent("ece", "outcome", "Expected calibration error."),
+    _percent(
+        "agree_teacher",
+        "outcome",
+        "Share of the images on which student and teacher have the same top-1 class.",
+    ),
+    _amount("kl_teacher", "outcome", "Mean KL(teacher || student).", "nats"),
+    _percent("train_top1", "outcome", "Top-1 accuracy on the augmented training images in the last epoch."),
+    _percent("top1_best", "outcome", "Highest top-1 accuracy of all epochs that were evaluated."),
+    _count("epochs_done", "outcome", "Epochs trained.", needed=True),
+    Column("final_loss", "outcome", "number", "Mean training loss of the last epoch."),
+    _count("tested", "outcome", "Images behind the accuracy."),
+    _amount("train_s", "cost", "Time of the student's own training steps.", "seconds"),
+    _amount("teacher_s", "cost", "Time of the teacher's forward passes, which the cohort shares.", "seconds"),
+    _amount("data_s", "cost", "Time to load and augment the images, which the cohort shares.", "seconds"),
+    _amount("eval_s", "cost", "Time of the evaluations.", "seconds"),
+    _count("cohort_size", "cost", "Cells that were trained together, this one included."),
+    _amount("img_per_s", "cost", "Training images per second of `train_s`.", "images per second"),
+    _amount("peak_mem_mb", "cost", "Peak memory: of the GPU, or of the process on a CPU.", "MiB"),
+    _count("student_params", "cost", "Parameters of the deployed student."),
+    _count("extra_params", "cost", "Parameters that the method adds for training only."),
+    _count("macs", "cost", "Multiply-accumulate operations of the student per image."),
+    Column("run_id", "provenance", "id", "Random id of the attempt.", needed=True),
+    _count("attempt", "provenance", "Number of this attempt at the cell in this file, from 1.", needed=True),
+    Column(
+        "started_utc",
+        "provenance",
+        "time",
+        "When the training of the cell's cohort started, in UTC.",
+        needed=True,
+    ),
+    _text("kdbench", "provenance", "Version of kdbench."),
+    _text("git_commit", "provenance", "Commit of kdbench's checkout; empty for an installed package."),
+    Column("git_dirty", "provenance", "truth", "Whether the checkout had uncommitted changes."),
+    Column("code_hash", "provenance", "id", "Hash of the method's source."),
+    _text("torch", "provenance", "Version of PyTorch."),
+    _text("timm", "provenance", "Version of timm."),
+    _text("cuda", "provenance", "Version of CUDA; empty on a CPU."),
+    _text("device", "provenance", "Name of the device."),
+    _count("threads", "provenance", "CPU threads of PyTorch."),
+    Column(
+        "deterministic",
+        "provenance",
+        "truth",
+        "Whether a repetition on the same device, PyTorch and threads gives the same bits.",
+    ),
+    _text("error", "provenance", "Why there is no result; empty where there is one."),
+)  # error is the last column: a line that is cut within it has all its numbers
 
 CURVES = (
-    Column("cell_id", "curve", "id", "the row's", needed=True, filled=True),
-    Column("run_id", "curve", "id", "the row's", needed=True),
-    Column("epoch", "curve", "whole", "epoch, from 1", low=0, needed=True, filled=True),
-    Column("term", "curve", "text", "loss, a term of it, or an accuracy", needed=True, filled=True),
-    Column("value", "curve", "number", "mean over the epoch", needed=True),
+    Column("cell_id", "", "id", "The cell_id of the row.", needed=True, filled=True),
+    Column("run_id", "", "id", "The run_id of the row.", needed=True),
+    Column("epoch", "", "whole", "Epoch, from 1.", low=0, needed=True, filled=True),
+    Column("term", "", "text", "loss, one of its terms, or an accuracy.", needed=True, filled=True),
+    Column("value", "", "number", "Mean over the epoch.", needed=True),
 )
 
-BY_NAME = {column.name: column for column in (*CURVES, *ROWS)}  # those of one name agree in kind
-
-
-def _group(name: str) -> list[str]:
-    return [column.name for column in ROWS if column.group == name]
-
-
-IDENTITY, AIDS, OUTCOME, COST, PROVENANCE = map(_group, "identity aids outcome cost provenance".split())
+BY_NAME = {column.name: column for column in (*CURVES, *ROWS)}  # columns of one name agree in kind
 COLUMNS = [column.name for column in ROWS]
 CURVE_COLUMNS = [column.name for column in CURVES]
 TEXT = [column.name for column in ROWS if column.kind in ("text", "id", "json", "status", "time")]
 NEEDED = [column.name for column in ROWS if column.needed]
+
+
+def members(group: str) -> list[str]:
+    """The names of a group's columns, in the file's order."""
+    return [column.name for column in ROWS if column.group == group]

@@ -21,24 +21,12 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.results import lines, values
-from kdbench.results.schema import (
-    AIDS,
-    COLUMNS,
-    COST,
-    CURVE_COLUMNS,
-    DONE,
-    IDENTITY,
-    NEEDED,
-    OUTCOME,
-    PROVENANCE,
-    SCHEMA,
-    TEXT,
-)
+from kdbench.results.schema import COLUMNS, CURVE_COLUMNS, NEEDED, SCHEMA, TEXT
+from kdbench.utils.status import DONE
 
 __all__ = [
-    "AIDS", "COLUMNS", "COST", "CURVE_COLUMNS", "DONE", "IDENTITY", "NEEDED", "OUTCOME", "PROVENANCE", "SCHEMA", "TEXT",
-    "append", "check_folder", "check_writable", "curves_of", "encode", "file_of", "load", "read", "records",
-    "schema_of", "suites",
+    "COLUMNS", "CURVE_COLUMNS", "NEEDED", "SCHEMA", "TEXT", "append", "check_folder", "check_writable",
+    "curves_of", "encode", "file_of", "load", "read", "records", "schema_of", "suites",
 ]  # fmt: skip
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
@@ -263,8 +251,12 @@ def _files(results: Path) -> dict[str, Path]:
 
 
 def records(attempts: pd.DataFrame) -> pd.DataFrame:
-    """Attempts -> one record a cell: its last done row, or its last row where none is done."""
+    """Attempts -> one record per cell: its last done row, or its last row where none is done.
+
+    The last row is the one that started last, then the one of the highest attempt, then the lowest in the file: a file
+    that was merged or sorted by another tool gives the same records. The records are in the order of the file.
+    """
     done = attempts["status"].isin(DONE)
     order = attempts.assign(_done=done).reset_index(drop=True)
-    order = order.sort_values("_done", kind="stable")  # done rows last, file order kept within
+    order = order.sort_values(["_done", "started_utc", "attempt"], kind="stable", na_position="first")
     return order.drop_duplicates("cell_id", keep="last").drop(columns="_done").sort_index()

@@ -13,12 +13,14 @@ from typing import Any
 import pandas as pd
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.results.schema import BY_NAME, STATUSES, Column
+from kdbench.results.schema import BY_NAME, Column
+from kdbench.utils.status import Status
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WHOLE = re.compile(r"\d{1,18}(\.0)?", re.ASCII)  # pandas writes whole numbers beside a gap as 2.0
 ID = re.compile(r"[0-9a-f]{12}")
 STAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?", re.ASCII)
+STATUSES = [status.value for status in Status]
 SLACK = 1e-6  # sums of rounded shares: a KL of -1e-16, an ECE of 100.00000000000001
 GAPS = ("NA", "N/A", "#N/A", "NULL", "null", "None", "NaN", "nan")
 GROUPED = re.compile(r"[+-]?\d+([.,' \u00a0\u202f]\d+)+%?|[+-]?[\d.,]+%", re.ASCII)
@@ -200,5 +202,5 @@ def _without_accuracy(texts: Mapping[str, Sequence[str]], at: Sequence[int]) -> 
     return [
         (line, "top1", top1, reason)
         for line, status, top1 in zip(at, texts["status"], texts["top1"], strict=True)
-        if status == "ok" and top1.lower() in ("", "nan")
+        if status == Status.OK and top1.lower() in ("", "nan")
     ]

@@ -16,6 +16,7 @@ from kdbench.runner.missing import Missing, done_ids, find_missing, positions, r
 from kdbench.runner.options import RunOptions
 from kdbench.runner.teachers import pretrained_path
 from kdbench.runner.workspace import Say, open_workspace
+from kdbench.utils.status import Status
 
 LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
 
@@ -62,7 +63,7 @@ def announce_missing(missing: Missing, cells: Sequence[Cell], attempts: pd.DataF
             say(
                 f"the source of {name} cannot be read: its rows carry no code_hash, and an edit goes unnoticed"
             )
-        hashes = records.loc[(records["method"] == name) & (records["status"] == "ok"), "code_hash"]
+        hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
         if code and (hashes != code).any():
             say(
                 f"WARNING: the code of {name} changed since rows of this version were made; if it gives other numbers, "
@@ -74,7 +75,7 @@ def announce_missing(missing: Missing, cells: Sequence[Cell], attempts: pd.DataF
 
 def estimate(rows: pd.DataFrame, missing: Sequence[Cell]) -> str:
     """Hours for ``missing`` from the seconds per epoch of past rows: same method and student, else same student."""
-    past = rows[rows["status"] == "ok"]
+    past = rows[rows["status"] == Status.OK]
     seconds = (past["train_s"] + past["eval_s"]) / past["epochs_done"]
     known, unknown_cells = 0.0, 0
     for cell in missing:

@@ -17,7 +17,9 @@ from kdbench.plan.cells import Cell
 from kdbench.results import store
 from kdbench.suites import DataSpec, ModelSpec
 from kdbench.teachers.weights import fill
-from kdbench.utils.files import load_weights, save_weights, write_atomic
+from kdbench.utils.files import write_atomic
+from kdbench.utils.state_dicts import load_weights, save_weights
+from kdbench.utils.status import Status
 
 FORMATS = (".safetensors", ".pth")
 
@@ -87,7 +89,7 @@ def _row(cell: str, results: Path) -> dict[str, Any]:
         shown = ", ".join(sorted(found)[:5]) + (" ..." if len(found) > 5 else "")
         raise KdbenchError(f"{cell!r} begins {len(found)} cell ids ({shown}); give more of it")
     (row,) = found.values()
-    if row["status"] != "ok":
+    if row["status"] != Status.OK:
         raise KdbenchError(f"the cell {row['cell_id']} has no student: its status is {row['status']}")
     return {str(key): value for key, value in row.items()}
 

@@ -13,7 +13,7 @@ from kdbench.data.augment import Draws, render
 from kdbench.data.dataset import ImageSet
 from kdbench.errors import KdbenchError
 from kdbench.method import Needs
-from kdbench.models.wrapper import Net, place
+from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
 from kdbench.runner.inputs import Inputs, find_inputs
@@ -63,7 +63,7 @@ def _fill(inputs: Inputs, progress: Progress, stop: Callable[[], bool]) -> Itera
         )
     for name, cell in cells.items():
         assert name is not None
-        net = place(inputs.teachers[name].net(cell.dataset), device)
+        net = to_device(inputs.teachers[name].net(cell.dataset), device)
         cache = open_cache(folder, cell, len(train), device, progress.warn)
         for view, table in cache.tables.items():
             filler = _Filler(cell, net, train.images, cache, view)

@@ -27,7 +27,7 @@ from kdbench.suites import ModelSpec, Suite
 from kdbench.teachers import catalog
 from kdbench.teachers.fitting import Part, Problems, in_words, nearest, parts, size
 from kdbench.teachers.weights import SUFFIXES, assess, open_teacher, verdict
-from kdbench.utils.files import save_weights, state_dicts
+from kdbench.utils.state_dicts import save_weights, state_dicts
 
 
 def import_teachers(

@@ -13,6 +13,7 @@ from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import Position
 from kdbench.results import store
 from kdbench.train.checkpoint import resumable
+from kdbench.utils.status import DONE, Status
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ def records_of(attempts: pd.DataFrame, cells: Iterable[Cell]) -> pd.DataFrame:
 
 def done_ids(records: pd.DataFrame) -> set[str]:
     """Ids of the cells that need not be trained again."""
-    return set(records.loc[records["status"].isin(store.DONE), "cell_id"])
+    return set(records.loc[records["status"].isin(DONE), "cell_id"])
 
 
 def count_tries(attempts: pd.DataFrame) -> Counter[str]:
     """Cell id -> how many rows it has, interrupted ones left out."""
-    return Counter(attempts.loc[attempts["status"] != "interrupted", "cell_id"])
+    return Counter(attempts.loc[attempts["status"] != Status.INTERRUPTED, "cell_id"])
 
 
 def positions(work: Path, cells: Iterable[Cell]) -> dict[str, Position]:

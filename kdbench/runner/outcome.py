@@ -11,6 +11,7 @@ import pandas as pd
 from kdbench.plan.cells import Cell
 from kdbench.results import store
 from kdbench.runner.paths import Paths
+from kdbench.utils.status import Status
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -48,7 +49,7 @@ class Outcome:
 
     @property
     def _done(self) -> int:
-        return int(self.rows["status"].isin(["ok", "skipped"]).sum())
+        return int(self.rows["status"].isin([Status.OK, Status.SKIPPED]).sum())
 
     @property
     def exit_code(self) -> int:

@@ -18,8 +18,10 @@ from kdbench.runner.export import description
 from kdbench.runner.inputs import Inputs
 from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.job import Result
-from kdbench.utils.files import save_weights, write_atomic
+from kdbench.utils.files import write_atomic
 from kdbench.utils.hashing import canonical
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import DONE, Status
 
 
 def record(inputs: Inputs, result: Result, source: Mapping[str, Any]) -> str:
@@ -40,7 +42,7 @@ def record(inputs: Inputs, result: Result, source: Mapping[str, Any]) -> str:
         attempt=int((before["cell_id"] == cell.id).sum()) + 1,
         code_hash=registry.code_hash(cell.method),
     )
-    if status == "ok":
+    if status == Status.OK:
         try:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **result.details)  # type: ignore[arg-type]
@@ -52,7 +54,7 @@ def record(inputs: Inputs, result: Result, source: Mapping[str, Any]) -> str:
                 f"cannot write {error.filename or paths.details} ({error.strerror}); free or fix it and type the same "
                 "command again: what is saved stays"
             ) from error
-    if status in store.DONE:
+    if status in DONE:
         curves = [
             {"cell_id": cell.id, "run_id": row["run_id"], "epoch": epoch, "term": term, "value": value}
             for epoch, term, value in result.curves
@@ -60,7 +62,7 @@ def record(inputs: Inputs, result: Result, source: Mapping[str, Any]) -> str:
         if curves:
             store.append(paths.curves, curves, store.CURVE_COLUMNS)
     store.append(paths.rows, [row])
-    if status != "interrupted":
+    if status != Status.INTERRUPTED:
         checkpoint_path(paths.work, cell.id).unlink(missing_ok=True)
     return _line(row)
 
@@ -100,7 +102,7 @@ def _line(row: Mapping[str, Any]) -> str:
     """One finished cell, in words."""
     what = " ".join(str(row[k]) for k in ("method", "variant") if row[k])
     pair = f"{row['teacher']} -> {row['student']}" if row["teacher"] else row["student"]
-    if row["status"] == "ok":
+    if row["status"] == Status.OK:
         text = f"top-1 {row['top1']:.2f} %, {row['train_s']:.0f} s"
     else:
         text = f"{row['status']}: {row['error'] or 'saved, type the same command to go on'}"

@@ -23,7 +23,8 @@ from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils import locks
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
+from kdbench.utils.status import Status
 
 # --- which file ---
 
@@ -141,7 +142,7 @@ def _train(workspace: Workspace, name: str, progress: Progress, stop: Callable[[
             ) from error
         if stopped:
             return False
-        if result.row["status"] != "ok":
+        if result.row["status"] != Status.OK:
             raise KdbenchError(f"the teacher {name} could not be trained: {result.row['error']}")
         try:
             save_weights(path, result.student)

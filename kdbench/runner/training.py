@@ -23,6 +23,7 @@ from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import Say
 from kdbench.train.job import Result
 from kdbench.utils import locks
+from kdbench.utils.status import Status
 
 RETRIES = 3  # of a cohort whose process dies
 
@@ -100,7 +101,7 @@ def _split(
     """Two halves; a single cell that does not fit is recorded so."""
     cells = attempt.cells
     if len(cells) == 1:
-        return [Result(cells[0], {"status": "oom", "error": reason, "cohort_size": 1})], []
+        return [Result(cells[0], {"status": Status.OOM, "error": reason, "cohort_size": 1})], []
     say(f"out of memory with {len(cells)} students side by side; training them in two halves")
     half = len(cells) // 2
     return [], [each for part in (cells[:half], cells[half:]) for each in _attempts(part, work)]
@@ -110,7 +111,7 @@ def _retry(attempt: _Attempt, work: Path, say: Say) -> tuple[Sequence[Result], S
     """The same cells from their last checkpoint; after ``RETRIES`` they are recorded as failed."""
     cells, deaths = attempt.cells, attempt.deaths + 1
     if deaths > RETRIES:
-        row = {"status": "error", "error": f"its process died {deaths} times", "cohort_size": len(cells)}
+        row = {"status": Status.ERROR, "error": f"its process died {deaths} times", "cohort_size": len(cells)}
         return [Result(cell, row) for cell in cells], []
     say(f"the process that trained {len(cells)} cells died; they continue from their last checkpoint")
     return [], _attempts(cells, work, deaths)

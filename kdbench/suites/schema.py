@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdbench.errors import KdbenchError, unknown
 from kdbench.suites.loader import find, parse, read
+from kdbench.utils.hashing import digest
 
 MAGNITUDES = 31  # RandAugment's strengths are 0..30
 
@@ -97,6 +98,11 @@ class Recipe:
         fields = (f for f in dataclasses.fields(self) if f.metadata.get("identity", True))
         used = (f.name for f in fields if f.metadata.get("schedule", self.schedule) == self.schedule)
         return {name: getattr(self, name) for name in used if name != "train_views" or self.train_views}
+
+    @property
+    def id(self) -> str:
+        """Hash of the identity; for a suite's recipe, before pairs change parts of it: the recipe_id of its rows."""
+        return digest(self.identity())
 
     def views(self, declared: tuple[str, ...]) -> tuple[str, ...]:
         """The views that a method which declares ``declared`` is trained on."""

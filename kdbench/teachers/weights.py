@@ -17,12 +17,12 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Needs
 from kdbench.metrics import predictions, top_k
 from kdbench.models.cifar.base import ENTRIES
-from kdbench.models.wrapper import Net, place
+from kdbench.models.wrapper import Net, to_device
 from kdbench.suites import DataSpec, ModelSpec
 from kdbench.teachers.class_order import like_chance, permuted
 from kdbench.teachers.fitting import Part, choose, parts
-from kdbench.utils.files import load_weights, save_weights, state_dicts, weights_digest
 from kdbench.utils.hashing import digest
+from kdbench.utils.state_dicts import load_weights, save_weights, state_dicts, weights_digest
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 TOLERANCE = 0.05  # points that a teacher may be below the expected accuracy, which is told with two digits
@@ -155,5 +155,5 @@ def _evaluation(
     teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Logits [N, C] and targets [N] on the evaluation split, on the CPU."""
-    net = place(teacher.net(data), device)
+    net = to_device(teacher.net(data), device)
     return teacher_logits(teacher, net, split, work, device).cpu(), split.evaluation.targets.cpu()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,23 +16,22 @@ from kdbench.errors import KdbenchError
 from kdbench.method import (
     Batch,
     Context,
-    Method,
-    ModelFacts,
     Needs,
     Outputs,
-    Role,
-    Terms,
     Views,
     overrides,
     union,
 )
 from kdbench.metrics import predictions
-from kdbench.models.flops import looking
-from kdbench.models.wrapper import Net, place
+from kdbench.models.flops import probing
+from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
+from kdbench.train.skip_rules import skip_reason
+from kdbench.train.step import Optimisation, Step
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
+from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
@@ -44,7 +41,7 @@ def build_net(cell: Cell, device: torch.device) -> Net:
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
         model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return place(Net(model, data.mean, data.std), device)
+    return to_device(Net(model, data.mean, data.std), device)
 
 
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
@@ -56,26 +53,6 @@ def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
     return [needs] if views == needs.views else [dataclasses.replace(needs, views=(v,)) for v in views]
 
 
-def unmet(needs: Needs, student: ModelFacts, teacher: ModelFacts | None) -> str | None:
-    """Why a pair cannot give what a method declares, or None."""
-    models: dict[Role, ModelFacts | None] = {"student": student, "teacher": teacher}
-    for role, facts in models.items():
-        if needs.of(role).preact and facts is not None and not facts.has_preact:
-            return f"the {role} has no pre-activation stages"
-    return None
-
-
-def skip_reason(method: Method, context: Context) -> str | None:
-    """Why ``method`` cannot train this pair, or None."""
-    reason = unmet(method.needs, context.student, context.teacher) or method.skip(context)
-    if not reason and context.num_classes < method.min_classes:
-        reason = f"{method.name} needs at least {method.min_classes} classes"
-    largest = min(context.batch_size, context.train_size)
-    if not reason and largest < method.min_batch:
-        reason = f"{method.name} needs batches of at least {method.min_batch} images; the largest here is {largest}"
-    return reason
-
-
 class Trainee:
     """The live state of one cell. ``outcome`` is None while it trains, else (status, reason)."""
 
@@ -85,7 +62,7 @@ class Trainee:
         self.passes = passes(self.method.needs, cell.recipe)
         self.needs = union(self.passes)  # the passes' views, in their order
         self.min_batch = max(2, self.method.min_batch)  # BatchNorm cannot train on a single sample
-        self.outcome: tuple[str, str] | None = None
+        self.outcome: tuple[Status, str] | None = None
         self.epoch, self.step_in_epoch, self.seen = 0, 0, 0
         self.sums: dict[str, Tensor] = {}
         self.curves: list[tuple[int, str, float]] = []
@@ -95,7 +72,7 @@ class Trainee:
         self.streams = Streams(stream("cell", cell.split_id, cell.seed, cell.student), device)
         self.net = net
         if reason := skip_reason(self.method, context):
-            self.outcome = ("skipped", reason)
+            self.outcome = (Status.SKIPPED, reason)
             return
         with self.streams.active():
             self.modules = self.method.build(context)
@@ -104,16 +81,7 @@ class Trainee:
                 f"{cell.method}.build must return a torch.nn.Module, got {type(self.modules).__name__}"
             )
         self.modules.to(device)
-        recipe = cell.recipe
-        self.optimizer = torch.optim.SGD(
-            [*self.net.parameters(), *self.modules.parameters()],
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        momentum_from_zero(self.optimizer)
+        self.take_step = Step(self.method, net, self.modules, Optimisation.of(cell.recipe))
 
     def prepare(self, teacher_batches: Any) -> None:
         """The method's one pass over the train set, where it has one."""
@@ -125,49 +93,31 @@ class Trainee:
         self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
     ) -> None:
         """Forward, loss, backward, update, optimiser: one training step on one batch."""
-        self.set_rate(lr)
+        self.take_step.set_rate(lr)
         with self.watch.running(), self.streams.active():
             self.compute(batch, images, teacher)
         self.seen += len(batch.target)
 
-    def set_rate(self, lr: float) -> None:
-        """The learning rate of the next step; a rate that lies on the device (of a recorded step) stays there."""
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
-
     def compute(self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs]) -> None:
-        """All of a step that runs on the device: no host number changes here, so it can be recorded and replayed."""
+        """The part of a step that runs on the device: it changes no number of the host, so it can be recorded."""
+        student = self.needs.of("student")
         with autocast(self.cell.recipe.precision, self.device):
-            asked = self.needs.of("student")
-            outputs = {view: self.net(images[view], asked) for view in asked.views}
-        calls = [
+            outputs = {view: self.net(images[view], student) for view in student.views}
+        shown = [
             (
                 Views(outputs, needs.of("student")),
                 Views(teacher, needs.of("teacher")) if needs.teacher else None,
             )
             for needs in self.passes
         ]
-        returned = [self.method.loss(batch, *views, self.modules) for views in calls]
-        terms = _added([check_terms(self.cell.method, each) for each in returned])
-        total = torch.stack(list(terms.values())).sum()
-        total.backward()
-        if overrides(self.method, "update"):
-            with torch.no_grad():
-                for views, each in zip(calls, returned, strict=True):
-                    detached = {name: value.detach() for name, value in each.items()}
-                    self.method.update(batch, *views, self.modules, detached)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.take_step(batch, shown)
         size = len(batch.target)
-        self._add("loss", total.detach() * size)
+        self._add("loss", losses.total * size)
         if not overrides(self.method, "predict"):  # else the student's own logits are not its prediction
             logits = outputs[self.needs.views[0]].logits.detach()
             self._add("hits", (logits.argmax(dim=1) == batch.target).sum())
-        for name, value in terms.items():
-            self._add(f"loss_{name}", value.detach() * size)
+        for name, value in losses.terms.items():
+            self._add(f"loss_{name}", value * size)
 
     def _add(self, name: str, value: Tensor) -> None:
         if name in self.sums:
@@ -186,7 +136,7 @@ class Trainee:
         self.sums, self.seen = {}, 0
         loss = means.get("loss", float("nan"))
         if not torch.isfinite(torch.tensor(loss)):
-            self.outcome = ("diverged", f"the training loss became {loss} in epoch {self.epoch}")
+            self.outcome = (Status.DIVERGED, f"the training loss became {loss} in epoch {self.epoch}")
 
     def predict(self, images: Tensor) -> Tensor:
         """The deployed student's logits on ``images`` in 0..1."""
@@ -198,7 +148,7 @@ class Trainee:
     def evaluate(self, evaluation: Feed) -> Tensor:
         """Logits of the deployed student, eval mode, fp32; training state is left as it was."""
         begin = time.perf_counter()
-        with looking(self.net), looking(self.modules):
+        with probing(self.net), probing(self.modules):
             logits = predictions(self.predict, evaluation)
         expected = (len(evaluation), self.context.num_classes)
         if tuple(logits.shape) != expected:
@@ -220,7 +170,7 @@ class Trainee:
             "seconds": [self.watch.seconds, self.eval_s],
             "net": self.net.state_dict(),
             "modules": self.modules.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.take_step.state_dict(),
             "streams": self.streams.state(),
         }
 
@@ -233,36 +183,5 @@ class Trainee:
         self.watch.seconds, self.eval_s = state["seconds"]
         self.net.load_state_dict(state["net"])
         self.modules.load_state_dict(state["modules"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        momentum_from_zero(self.optimizer)  # of a checkpoint that was written without
+        self.take_step.load_state_dict(state["optimizer"])
         self.streams.load(state["streams"])
-
-
-def momentum_from_zero(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter without a momentum buffer one of zeros.
-
-    torch makes it at a parameter's first gradient, as a copy of it: momentum * 0 + gradient, the same number. But a
-    fused step fails where only some of its parameters have a buffer, as after a change of a method's phase.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group["momentum"] else ():
-            state = optimizer.state[parameter]
-            if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-
-
-def _added(calls: list[Terms]) -> Terms:
-    """Terms of several calls, summed by name."""
-    return {name: functools.reduce(operator.add, [terms[name] for terms in calls]) for name in calls[0]}
-
-
-def check_terms(method: str, returned: Any) -> Terms:
-    """The terms that are summed. Raises KdbenchError when ``loss`` broke its contract."""
-    if not isinstance(returned, dict) or not any(not name.startswith("_") for name in returned):
-        raise KdbenchError(f"{method}.loss must return a dict of named scalar tensors, got {returned!r:.80}")
-    terms = {name: value for name, value in returned.items() if not name.startswith("_")}
-    for name, value in terms.items():
-        if not isinstance(value, Tensor) or value.ndim != 0:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise KdbenchError(f"{method}.loss: the term {name!r} must be a 0-dim tensor, got {shape}")
-    return terms

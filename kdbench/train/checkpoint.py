@@ -7,7 +7,7 @@ from typing import Any
 
 from kdbench import registry
 from kdbench.plan.cells import Cell
-from kdbench.utils.files import load_state
+from kdbench.utils.state_dicts import load_state
 
 
 def checkpoint_path(work: Path, cell_id: str) -> Path:

@@ -23,7 +23,7 @@ from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Needs, Views, union
 from kdbench.metrics import top_k
-from kdbench.models.wrapper import Net, place
+from kdbench.models.wrapper import Net, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.teachers.weights import teacher_logits
@@ -34,8 +34,10 @@ from kdbench.train.cuda_graphs import RecordedStep
 from kdbench.train.job import Job, Result
 from kdbench.train.result import result_of
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
-from kdbench.utils.files import save_state, write_atomic
+from kdbench.utils.files import write_atomic
 from kdbench.utils.precision import tensor_cores
+from kdbench.utils.state_dicts import save_state
+from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
@@ -100,7 +102,7 @@ class Cohort:
         teacher = self.job.teacher
         if teacher is None:
             return None, None
-        net = place(teacher.net(self.first.dataset), self.device)
+        net = to_device(teacher.net(self.first.dataset), self.device)
         return net, teacher_logits(teacher, net, split, self.job.work, self.device)
 
     def _shared(self) -> SharedTeacher | None:
@@ -246,7 +248,7 @@ class Cohort:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            trainee.outcome = ("error", self._explain(trainee.cell, what, error))
+            trainee.outcome = (Status.ERROR, self._explain(trainee.cell, what, error))
 
     def _explain(self, cell: Cell, what: str, error: Exception) -> str:
         if isinstance(error, KdbenchError):
@@ -274,8 +276,8 @@ class Cohort:
         trainee = next((t for t in self.trainees if t.cell is cell), None)
         cohort: dict[str, Any] = {"cohort_size": len(self.job.cells)}
         if trainee is None:
-            return Result(cell, {"status": "error", "error": self.failures[cell.id], **cohort})
-        if trainee.outcome is None or trainee.outcome[0] != "skipped":
+            return Result(cell, {"status": Status.ERROR, "error": self.failures[cell.id], **cohort})
+        if trainee.outcome is None or trainee.outcome[0] != Status.SKIPPED:
             cohort |= self._shared_seconds(trainee)
         logits = self.students_eval.get(cell.id)
         return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)

@@ -66,8 +66,7 @@ class RecordedStep:
         self.trainee, self.record = trainee, record
         self.recorded: Recorded | None = None
         self.eager, self.epoch = 0, -1
-        for group in trainee.optimizer.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=trainee.device)
+        trainee.take_step.move_rate(trainee.device)
 
     def step(
         self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
@@ -80,7 +79,7 @@ class RecordedStep:
             self.eager += 1
             trainee.step(*inputs, lr)
             return
-        trainee.set_rate(lr)
+        trainee.take_step.set_rate(lr)
         with trainee.watch.running(), trainee.streams.active():
             if self.recorded is None:
                 generators = (trainee.streams.generator,)

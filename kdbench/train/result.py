@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +11,11 @@ from torch import Tensor
 from kdbench import models
 from kdbench.data.batches import Feed
 from kdbench.metrics import details, fidelity, quality
-from kdbench.models.flops import looking
+from kdbench.models.flops import probing
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.job import Result
+from kdbench.utils.memory import peak_mb
+from kdbench.utils.status import Status
 
 
 def result_of(
@@ -32,7 +33,7 @@ def result_of(
     """
     cell = trainee.cell
     finished = trainee.outcome is None and trainee.epoch == cell.recipe.epochs
-    status, reason = trainee.outcome or ("ok" if finished else "interrupted", "")
+    status, reason = trainee.outcome or (Status.OK if finished else Status.INTERRUPTED, "")
     row: dict[str, Any] = {
         "status": status,
         "error": reason or None,
@@ -40,17 +41,17 @@ def result_of(
         **cohort,
     }
     result = Result(cell, row, trainee.curves)
-    if status == "skipped":
+    if status == Status.SKIPPED:
         return result
     latest = {name: value for _, name, value in trainee.curves}
     row.update(_cost(trainee), train_top1=latest.get("train_top1"), final_loss=latest.get("loss"))
-    if status != "error":  # a faulty method's `predict` is not run again
-        with looking(trainee.modules):
+    if status != Status.ERROR:  # a faulty method's `predict` is not run again
+        with probing(trainee.modules):
             row["macs"] = models.macs(trainee.net, cell.dataset.size, trainee.predict)
     if not finished or logits is None:
         return result
     if not torch.isfinite(logits).all():
-        row.update(status="diverged", error="the student's logits are not finite after training")
+        row.update(status=Status.DIVERGED, error="the student's logits are not finite after training")
         return result
     teacher = teacher_logits if trainee.needs.teacher else None
     row.update(quality(logits, evaluation.targets), top1_best=trainee.best, tested=len(evaluation))
@@ -72,14 +73,7 @@ def _cost(trainee: Trainee) -> dict[str, Any]:
         "train_s": seconds,
         "eval_s": trainee.eval_s,
         "img_per_s": images / seconds if seconds else None,
-        "peak_mem_mb": _peak_memory(trainee.device),
+        "peak_mem_mb": peak_mb(trainee.device),
         "student_params": deployed + (extra if keeps else 0),
         "extra_params": 0 if keeps else extra,
     }
-
-
-def _peak_memory(device: torch.device) -> float:
-    """MiB: of the device's allocations on a GPU, else of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

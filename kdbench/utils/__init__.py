@@ -1,1 +1,1 @@
-"""Small tools that know nothing of distillation."""
+"""General tools that know nothing of distillation: files, hashes, locks, random streams, timing."""

@@ -1,4 +1,4 @@
-"""One lock file a cell, held by the process that trains it; the kernel lets go of it however the process ends."""
+"""Lock files, one per cell, held by the process that trains it and released by the kernel however that ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import IO
 from kdbench.errors import KdbenchError
 
 
-def _take(path: Path, wait: bool) -> IO[str] | None:
+def _acquire(path: Path, wait: bool) -> IO[str] | None:
+    """Open and lock a file; None if another process holds it and ``wait`` is false."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (it stays open: it is the lock)
@@ -29,13 +30,13 @@ def _take(path: Path, wait: bool) -> IO[str] | None:
         except FileNotFoundError:
             same = False
         if same:
-            _note(file)
+            _write_note(file)
             return file
-        file.close()  # its last holder removed it meanwhile: take the new one
+        file.close()  # its last holder removed it meanwhile: lock the new file
 
 
-def _note(file: IO[str]) -> None:
-    """Who holds the lock, for `running`; a full disk costs the note, not the lock."""
+def _write_note(file: IO[str]) -> None:
+    """Write who holds the lock, for `running`. On a full disk the lock is held without the note."""
     note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
     with contextlib.suppress(OSError):
         os.ftruncate(file.fileno(), 0)
@@ -52,7 +53,7 @@ def held(folder: Path, names: Iterable[str], wait: bool = False) -> Iterator[lis
     try:
         try:
             for name in names:
-                file = _take(folder / f"{name}.lock", wait)
+                file = _acquire(folder / f"{name}.lock", wait)
                 if file:
                     files[name] = file
         except OSError as error:
@@ -68,11 +69,12 @@ def held(folder: Path, names: Iterable[str], wait: bool = False) -> Iterator[lis
 
 
 def running(folder: Path) -> dict[str, dict]:
-    """Name -> pid, host and start of every lock whose process is alive (on another host: that is there).
+    """Map the name of every held lock to its note: pid, host and start (``since``, seconds since the epoch).
 
-    Reads the notes only: asking the kernel would mean to take the lock for a moment.
+    Locks of another host count as held. Only the notes are read: to ask the kernel would mean to hold each lock for a
+    moment, in which a run would skip the cell.
     """
-    found = {}
+    notes = {}
     for path in sorted(folder.glob("*.lock")):
         try:
             note = json.loads(path.read_bytes())
@@ -81,8 +83,8 @@ def running(folder: Path) -> dict[str, dict]:
         if note.keys() == {"pid", "host", "since"} and (
             note["host"] != socket.gethostname() or _alive(note["pid"])
         ):
-            found[path.stem] = note
-    return found
+            notes[path.stem] = note
+    return notes
 
 
 def _alive(pid: int) -> bool:

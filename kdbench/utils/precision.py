@@ -1,4 +1,4 @@
-"""In which precision networks run: fp32, bf16 (autocast), or tf32 (fp32 with TF32 matrix products on a CUDA device)."""
+"""Precision of networks: fp32, bf16 (autocast), or tf32 (fp32 with TF32 matrix products on a CUDA device)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdbench.errors import KdbenchError
 
 
 def check(precision: str, graphs: bool, device: str) -> None:
-    """Raises KdbenchError for a precision or recorded steps that the device does not have."""
+    """Raise KdbenchError if the device does not support the precision or CUDA graphs."""
     if device.startswith("cuda"):
         return
     if precision == "tf32":
@@ -21,13 +21,13 @@ def check(precision: str, graphs: bool, device: str) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The forward of students and teacher under a recipe's ``precision``."""
+    """Return the autocast context for forward passes in a recipe's ``precision``."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextlib.contextmanager
 def tensor_cores(precision: str) -> Iterator[None]:
-    """TF32 in matrix products and convolutions only where it says ``tf32``: cuDNN would take it unasked."""
+    """Allow TF32 in matrix products and convolutions only if ``precision`` is tf32; cuDNN uses it by default."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"

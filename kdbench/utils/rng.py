@@ -1,4 +1,4 @@
-"""Seeded random streams: one generator for each purpose, and a cell's own numbers, whoever trains beside it."""
+"""Seeded random streams: one generator per purpose, and the same numbers for a cell in any cohort."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kdbench.utils.hashing import canonical
 
 
 def stream(purpose: str, *parts: Any) -> int:
-    """The seed (63 bits) of one random stream: a hash of what it is for and what it depends on."""
+    """Return the seed (63 bits) of a random stream: a hash of its purpose and what it depends on."""
     text = canonical([purpose, *parts]).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
 def generator(purpose: str, *parts: Any) -> torch.Generator:
-    """A CPU generator at the start of that stream."""
+    """Return a CPU generator at the start of the stream with this purpose."""
     return torch.Generator().manual_seed(stream(purpose, *parts))
 
 
 class Streams:
-    """A cell's random streams: torch's global generators while the cell acts, and one of its own."""
+    """A cell's random streams: torch's global generators while the cell is active, and one of its own."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
@@ -47,7 +47,7 @@ class Streams:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Run the block on this cell's streams; whoever acts next is left as it was."""
+        """Run a block on this cell's streams, then restore the global generators."""
         outside = self._global_state()
         self._set_global_state(self._state)
         try:
@@ -57,8 +57,10 @@ class Streams:
             self._set_global_state(outside)
 
     def state(self) -> dict[str, Any]:
+        """Return the state of all generators, for a checkpoint."""
         return {"global": self._state, "own": self.generator.get_state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned."""
         self._state = list(state["global"])
         self.generator.set_state(state["own"])

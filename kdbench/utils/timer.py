@@ -1,4 +1,4 @@
-"""Seconds of work, on a processor or a GPU."""
+"""Measure seconds of work on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds that a cell's own work takes; on a GPU by events, read only when asked for (no sync in between)."""
+    """Sum of the seconds that blocks take; on a GPU measured by events, which synchronise only when read."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
@@ -22,6 +22,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
+        """Add the seconds of a block."""
         if self.cuda:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
@@ -34,7 +35,7 @@ class Stopwatch:
             self._seconds += time.perf_counter() - started
 
     def timed(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; the making of each of them is timed."""
+        """Yield the items and add the seconds that the iterator spends on each of them."""
         iterator = iter(items)
         while True:
             with self.running():
@@ -45,6 +46,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
+        """The sum so far; waits for the GPU."""
         if self._pending:
             self._pending[-1][1].synchronize()
             self._seconds += sum(begin.elapsed_time(end) for begin, end in self._pending) / 1000

@@ -1,25 +1,28 @@
-"""What a file is that was given as weights and is none: known by its first bytes, said with the way out."""
+"""Explain why a file cannot be weights, and what to do: what users download or export by mistake."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
 
+from kdbench.utils.file_kinds import FileKind, kind_of
+
 SAVE = "save it again as torch.save(model.state_dict(), ...)"
-_HEADS = {
-    b"version https://git-lfs": "is a Git LFS pointer, not the file it stands for; type `git lfs pull` beside it",
-    b"<": "is a web page or XML, what a download link answers instead of the file; download it again",
-    b"{": f"is JSON, not weights; {SAVE}",
-    b"\x89HDF": "is HDF5 (Keras, TensorFlow), which kdbench does not read; convert it for PyTorch",
-    b"GGUF": f"is GGUF, quantised weights that kdbench does not read; {SAVE}",
-    b"\x93NUMPY": f"is one numpy array, not a state dict; {SAVE}",
-    b"\x1f\x8b": "is compressed by gzip; unpack it first",
-    b"BZh": "is compressed by bzip2; unpack it first",
-    b"\xfd7zXZ": "is compressed by xz; unpack it first",
-    b"7z\xbc\xaf": "is a 7z archive; unpack it first",
-    b"Rar!": "is a RAR archive; unpack it first",
+HEAD = 1024  # bytes read to recognise a file
+_REASONS = {
+    FileKind.GIT_LFS: "is a Git LFS pointer, not the file it stands for; run `git lfs pull` in its folder",
+    FileKind.MARKUP: "is a web page or XML, what a download link answers instead of the file; download it again",
+    FileKind.JSON: f"is JSON, not weights; {SAVE}",
+    FileKind.HDF5: "is HDF5 (Keras, TensorFlow), which kdbench does not read; convert it for PyTorch",
+    FileKind.GGUF: f"is GGUF, quantised weights that kdbench does not read; {SAVE}",
+    FileKind.NUMPY: f"is one numpy array, not a state dict; {SAVE}",
+    FileKind.GZIP: "is compressed by gzip; unpack it first",
+    FileKind.BZIP2: "is compressed by bzip2; unpack it first",
+    FileKind.XZ: "is compressed by xz; unpack it first",
+    FileKind.SEVEN_ZIP: "is a 7z archive; unpack it first",
+    FileKind.RAR: "is a RAR archive; unpack it first",
 }
-_MEMBERS = (  # what some name in a zip file ends in, the first that is there counts
+_ZIP_MEMBERS = (  # ending of a member's name -> what the archive is; the first ending that occurs decides
     ("constants.pkl", f"is a TorchScript archive, which holds code; {SAVE}, or torch.jit.load(...).state_dict()"),
     ("archive_format", f"is a torch.export archive; {SAVE}"),
     (".weights.h5", "is a Keras model, which kdbench does not read; convert it for PyTorch"),
@@ -31,35 +34,34 @@ _MEMBERS = (  # what some name in a zip file ends in, the first that is there co
 )  # fmt: skip
 
 
-def kind(path: Path) -> str:
-    """What the file at ``path`` is and what to do, as the rest of a sentence; '' for what may be weights."""
+def objection(path: Path) -> str:
+    """Return why ``path`` cannot be weights and the remedy, as the rest of a sentence; '' if it may be weights."""
     if path.is_dir():
         return "is a folder; name the weights file in it"
     if not path.is_file():
         return "is not there; name a weights file"
     with path.open("rb") as file:
-        head = file.read(1024)
+        head = file.read(HEAD)
     if not head:
         return "is empty; fetch or save it again"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for start, words in _HEADS.items():
-        if text.startswith(start):
-            return words
-    return _zipped(path) if head.startswith(b"PK") else ""
+    if is_safetensors(head):
+        return ""
+    kind = kind_of(head.removeprefix(b"\xef\xbb\xbf").lstrip())
+    if kind is FileKind.ZIP:
+        return _zip_objection(path)
+    return _REASONS.get(kind, "") if kind else ""
 
 
-def is_safetensors(path: Path) -> bool:
-    """By content: a small length, then JSON. Files are renamed."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file begins as safetensors do: eight bytes with a small length, then JSON. Suffixes can be wrong."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
 
 
-def _zipped(path: Path) -> str:
+def _zip_objection(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except Exception:  # damage has many forms
         return "is a zip file that was cut off or damaged; fetch or save it again"
-    found = (words for end, words in _MEMBERS if any(name.endswith(end) for name in names))
-    return next(found, "")
+    reasons = (reason for ending, reason in _ZIP_MEMBERS if any(name.endswith(ending) for name in names))
+    return next(reasons, "")

@@ -10,12 +10,11 @@ import torch
 from kdbench import models, registry, suites
 from kdbench.cli import status
 from kdbench.errors import KdbenchError
-from kdbench.plan.cells import recipe_id
 from kdbench.results import store
 from kdbench.runner.teachers import trained_path
 from kdbench.teachers import catalog
 from kdbench.utils import locks
-from kdbench.utils.files import save_weights
+from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.text import grid
 from tests.support.scenarios import hex12, run
 
@@ -68,7 +67,7 @@ def test_status_counts_what_the_suite_itself_still_lacks(tmp_path, scratch_regis
     """Its methods x pairs x seeds on the test split by its recipe; a run without a teacher counts once a student."""
     suite = suites.load("cifar100")
     own = {
-        "student": "resnet20", "recipe_id": recipe_id(suite.recipe), "split": "test", "default": True,
+        "student": "resnet20", "recipe_id": suite.recipe.id, "split": "test", "default": True,
         "status": "ok", "teacher": "resnet56",
     }  # fmt: skip
     other = {"cell_id": "x", "recipe_id": hex12("quick"), "status": "ok"}

@@ -3,7 +3,7 @@
 import pytest
 
 from kdbench import contract, registry
-from kdbench.contract.training_checks import Lab
+from kdbench.contract.training_lab import Lab
 
 registry.load()
 METHODS = [

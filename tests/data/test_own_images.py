@@ -22,8 +22,7 @@ from kdbench.suites import DataSpec
 from tests.support.cli_process import kdbench
 from tests.support.image_files import arrays, save, write_folders, write_npz
 from tests.support.lab import SUITE_TEXT
-
-README = (Path(__file__).parents[2] / "README.md").read_text()
+from tests.support.pages import block
 
 
 @pytest.fixture(autouse=True)
@@ -282,11 +281,11 @@ def test_the_count_is_on_the_command_line(tmp_path):
     assert (done.code, "WARNING: 4 of the 13 images" in done.err) == (0, True), done.err
 
 
-# --- README ---
+# --- documentation ---
 
 
-def test_the_ten_lines_of_the_readme_run(tmp_path):
-    (text,) = [b for b in re.findall(r"```toml\n(.*?)```", README, re.S) if "photos" in b]
+def test_the_ten_lines_of_the_documentation_run(tmp_path):
+    text = block("docs/add-a-dataset.md", "toml", "photos")
     assert len([line for line in text.splitlines() if line]) <= 10
     (tmp_path / "mine.toml").write_text(text)
     write_folders(tmp_path / "photos", size=40, counts=(6, 6), suffix="jpg")

@@ -20,8 +20,8 @@ from kdbench.suites import ModelSpec, Pair, Recipe
 from kdbench.suites.schema import View
 from kdbench.teachers.weights import open_teacher
 from kdbench.utils import hashing
-from kdbench.utils.files import weights_digest
 from kdbench.utils.rng import generator, stream
+from kdbench.utils.state_dicts import weights_digest
 
 # --- hashes ---
 

@@ -9,7 +9,7 @@ import pytest
 from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
-from kdbench.plan.cells import plan_cells, recipe_id
+from kdbench.plan.cells import plan_cells
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Selection, parse_seeds, parse_sets, select_methods, select_pairs
 from kdbench.runner import describe
@@ -230,7 +230,7 @@ def test_a_pairs_recipe_is_over_the_suites_and_the_recipe_id_is_the_suites(lab):
     (cell,) = lab.cells("kd", recipe={"lr": 0.01})
     (plain,) = lab.cells("kd")
     assert (cell.recipe.lr, plain.recipe.lr) == (0.01, 0.05)
-    assert cell.recipe_id == plain.recipe_id == recipe_id(lab.suite.recipe)
+    assert cell.recipe_id == plain.recipe_id == lab.suite.recipe.id
 
 
 def test_what_the_user_types_is_over_the_pairs_recipe(lab):

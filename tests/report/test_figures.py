@@ -217,28 +217,26 @@ def all_written(tmp_path_factory):
     """(what is shown, the folder, the folder of a second time, the figures by name)"""
     path, drawn = tmp_path_factory.mktemp("all"), {}
     inputs = everything(path)
-    save = style.save
+    save, formats = style.save, ("svg", "png", "pdf")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            style, "save", lambda f, frame, stem: (drawn.update({stem.name: f}), save(f, frame, stem))
-        )
+        patch.setattr(style, "save", lambda f, *rest: (drawn.update({rest[1].name: f}), save(f, *rest)))
         for folder in (path / "first", path / "second"):
             folder.mkdir()
-            (folder / "sweep-gone-k.md").write_text("of rows that are no more")
-            told = figures.write(*inputs, "kd", [*FOOTER, DEVICES], folder)
-    return told, path / "first", path / "second", drawn
+            captions = figures.write(*inputs, "kd", [*FOOTER, DEVICES], folder, formats)
+    return captions, path / "first", path / "second", drawn
 
 
 def test_every_figure_has_its_data_beside_it(all_written):
-    told, folder, _, _ = all_written
-    assert set(told) == FIGURES
+    captions, folder, _, _ = all_written
+    assert set(captions) == FIGURES
     pages = {"ablation-bickd.md", "similarity.md", "similarity-scores.csv", "sweep-bickd-tau.md"}
-    names = {f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png", "svg")}
+    names = {f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png", "svg", "pdf")}
     assert {path.name for path in folder.iterdir()} == names | pages
     for name in FIGURES:
         assert len(pd.read_csv(folder / f"{name}.csv")), name
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (folder / f"{name}.svg").read_text()[:500]
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_same_rows_same_figures(all_written):
@@ -282,7 +280,7 @@ def test_little_to_draw_is_no_error(tmp_path, left):
     (tmp_path / "with").mkdir()
     told = figures.write(found, lines, [tmp_path / "none"], "kd", FOOTER, tmp_path / "with")
     assert set(told) == ({"curves"} if left != "only failures" else set())
-    files = {f"{name}.{kind}" for name in told for kind in ("png", "svg", "csv")}
+    files = {f"{name}.{kind}" for name in told for kind in ("png", "csv")}
     assert {path.name for path in (tmp_path / "with").iterdir() if path.stat().st_size} == files
 
 

@@ -22,8 +22,11 @@ from tests.support.scenarios import COLUMN, boards, hex12, run, runs, wild
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
-def write_page(results, rows, curves=()):
-    """Results -> index.html beside them, with one small figure."""
+SHOWN = files.pictures({"forest": files.Caption("Differences")}, ["png"])
+
+
+def write_page(results, rows, curves=(), shown=SHOWN):
+    """Results -> index.html in their folder, with one small figure."""
     store.append(results / "s.csv", rows)
     store.append(results / "s.curves.csv", curves, store.CURVE_COLUMNS)
     merged = merge("s", results)
@@ -32,15 +35,7 @@ def write_page(results, rows, curves=()):
     figure, _ = style.canvas(20, [2.0], ["a footer"])  # wider than the page
     style.save(figure, pd.DataFrame({"x": [1]}), results / "forest")
     footer = provenance("s", [b.table for b in found])
-    text = html.page(
-        "s",
-        found,
-        footer,
-        merged.attempts,
-        merged.curves,
-        runs_,
-        files.pictures(results, {"forest": files.Caption("Differences")}),
-    )
+    text = html.page("s", found, footer, merged.attempts, merged.curves, runs_, shown)
     (results / "index.html").write_text(text)
     return results / "index.html"
 
@@ -86,14 +81,14 @@ def data_of(page):
 # --- the file ---
 
 
-def test_it_needs_no_other_file_and_no_network(page):
+def test_it_needs_its_pictures_and_no_network(page):
     outline = Outline(page.read_text())
-    assert all(address.startswith(("data:", "#")) for address in outline.addresses)
+    files_ = [address for address in outline.addresses if not address.startswith(("data:", "#"))]
+    assert files_ == ["forest.png"]
+    assert (page.parent / "forest.png").is_file()
     assert outline.open == []
     assert len(set(outline.ids)) == len(outline.ids)
-    assert not re.search(
-        r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", re.sub(r"base64,\S+", "", page.read_text())
-    )
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)|base64", page.read_text())
 
 
 def test_markup_in_results_stays_text(page):
@@ -122,15 +117,13 @@ def test_same_rows_same_bytes(page, tmp_path):
 
 def test_figures_of_an_earlier_report_go_and_other_files_stay(tmp_path):
     figure, _ = style.canvas(6, [2.0], [])
-    for name in ("curves", "old_sweep", "forest"):
-        style.save(figure, pd.DataFrame({"x": [1]}), tmp_path / name)
-    (tmp_path / "mine.svg").write_text("<svg/>")
-    shown = files.pictures(tmp_path, {"gone": files.Caption(""), "forest": files.Caption("Differences", 1)})
-    assert [(p.name, p.text, p.table) for p in shown] == [
-        ("forest", "Differences", 1), ("curves", "curves", 0), ("old_sweep", "old_sweep", 0),
-    ]  # fmt: skip
+    for name in ("curves", "sweep-gone-k", "forest-holdout-0.5ep"):
+        style.save(figure, pd.DataFrame({"x": [1]}), tmp_path / name, style.FORMATS)
+    (tmp_path / "sweep-gone-k.md").write_text("of rows that are no more")
+    for name in ("mine.svg", "leaderboard.csv", "forestry.png"):
+        (tmp_path / name).write_text("")
     files.clear(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.svg"]
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.svg", "leaderboard.csv", "forestry.png"}
 
 
 def test_a_phone_and_a_dark_room_are_thought_of(page):
@@ -179,6 +172,13 @@ def test_curves_are_thinned_to_points_that_were_measured_ends_included(tmp_path)
 
 
 # --- the browser ---
+
+
+@pytest.fixture
+def absent(tmp_path):
+    """A page whose one picture is not in its folder."""
+    return write_page(tmp_path, runs("kd", 70.0), shown=files.pictures({"gone": files.Caption("x")}, ["png"]))
+
 
 DRIVER = shutil.which("chromedriver")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -327,6 +327,14 @@ class TestInBrowser:
         button.click()
         assert button.get_attribute("aria-pressed") == "true"
         assert image.size["width"] == image.get_property("naturalWidth") > 1280
+
+    def test_a_picture_that_is_not_there_is_named(self, browser, absent):
+        browser.get(absent.as_uri())
+        image, said = (browser.find_element("css selector", f"figure {name}") for name in ("img", ".absent"))
+        assert not image.is_displayed()
+        assert said.text == "gone.png is not in the folder of this page; kdbench report writes it there."
+        (entry,) = browser.get_log("browser")
+        assert "gone.png" in entry["message"]
 
     def test_on_a_phone_only_tables_and_figures_scroll_sideways(self, browser):
         size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}

@@ -96,7 +96,7 @@ def test_a_failure_elsewhere_never_hides_a_result(tmp_path):
     assert merged.attempts["status"].tolist() == ["error", "ok"]  # both are kept
 
 
-def test_in_one_folder_a_forced_run_replaces_the_older_one_and_both_are_listed(tmp_path):
+def test_a_forced_run_replaces_the_older_one_of_its_folder(tmp_path):
     row = first(70.0)
     folder = write(tmp_path / "a", [row, again(row, 71.0, attempt=2)])
     assert merge("s", folder).records["top1"].tolist() == [71.0]
@@ -104,6 +104,15 @@ def test_in_one_folder_a_forced_run_replaces_the_older_one_and_both_are_listed(t
         [70.0, False, True],
         [71.0, True, True],
     ]
+
+
+def test_the_order_of_rows_in_a_file_changes_nothing(tmp_path):
+    """As after a merge of two branches, or after another tool sorted the file."""
+    row = first(70.0)
+    late = again(row, 71.0, attempt=2)
+    same_start = again(row, 72.0, started_utc=MONDAY, attempt=2)
+    for name, rows, counts in (("a", [late, row], 71.0), ("b", [same_start, row], 72.0)):
+        assert merge("s", write(tmp_path / name, rows)).records["top1"].tolist() == [counts]
 
 
 def test_teachers_of_one_name_and_different_weights_never_share_a_column(tmp_path):
@@ -188,6 +197,26 @@ def test_a_place_that_is_not_there_is_told(tmp_path):
         merge("s", [tmp_path / "a", tmp_path / "missing"])
     with pytest.raises(KdbenchError, match="kdbench run --suite s"):
         write_report("s", tmp_path / "missing", tmp_path / "out")
+
+
+def test_a_bad_file_stops_no_other_suites_report(tmp_path):
+    write(tmp_path / "results", [run()], suite="torn")
+    header = (tmp_path / "results" / "torn.csv").read_bytes().partition(b"\n")[0] + b"\n"
+    (tmp_path / "results" / "torn.csv").write_bytes(header + b"1,2,3\n")
+    (tmp_path / "results" / "digits.csv").write_bytes(b"")
+    (tmp_path / "results" / "header.csv").write_bytes(header)
+    write(tmp_path / "results", runs("kd", 70.0, 71.0), suite="s")
+    done = kdbench("report", cwd=tmp_path)
+    assert done.code == 1
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["s"]
+    wrote, *failures = done.err.splitlines()
+    assert wrote == "wrote reports/s"
+    assert [line.partition(";")[0] for line in failures[:2]] == [
+        "kdbench: there are no rows of suite 'digits' in results/digits.csv",
+        "kdbench: there are no rows of suite 'header' in results/header.csv",
+    ]
+    assert failures[2].startswith("kdbench: results/torn.csv is damaged (line 2")
+    assert len(failures) == 3
 
 
 # --- files of other versions and tools ---

@@ -1,19 +1,16 @@
 """Which table of a suite is its main one, what the others' files are called, and how every artefact shows it first."""
 
 import pandas as pd
-import pytest
 
 from kdbench import suites
-from kdbench.plan.cells import recipe_id
 from kdbench.report import order
-from kdbench.report.literature import recipe_of
 from kdbench.report.render import latex, leaderboard
 from kdbench.report.tables import tables
 from kdbench.report.write import leaderboard_text, write_report
 from kdbench.results import store
 from tests.support.scenarios import PAIRS, A, boards, grid, hex12, runs
 
-OWN = recipe_of("cifar100")
+OWN = suites.load("cifar100").recipe.id
 
 
 def first(path, rows, suite="cifar100"):
@@ -21,15 +18,6 @@ def first(path, rows, suite="cifar100"):
     store.append(path / "s.csv", rows)
     found = order.main_first(tables(store.read(path / "s.csv")), suite)
     return [(table.split, table.epochs, table.recipe_id) for table in found]
-
-
-@pytest.mark.parametrize("name", suites.names())
-def test_a_suites_recipe_is_read_as_its_loader_reads_it(name):
-    assert recipe_of(name) == recipe_id(suites.load(name).recipe)
-
-
-def test_no_suite_file_no_recipe():
-    assert recipe_of("one-of-mine") == ""
 
 
 def test_each_preference_beats_all_that_come_after_it(tmp_path):

@@ -17,6 +17,7 @@ from kdbench.report.render import html, latex, leaderboard
 from kdbench.report.tables import tables
 from kdbench.report.write import write_report
 from kdbench.results import store
+from tests.support.cli_process import kdbench, refused
 from tests.support.scenarios import COLUMN, PAIRS, A, hex12, run, runs, wild
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +45,9 @@ FILES = ["index.html", "leaderboard.csv", "leaderboard.md", "leaderboard.tex"]
 
 def test_files(written):
     names = {path.name for path in written[1].iterdir()}
-    figures = {f"{figure}.{kind}" for figure in ("curves", "forest") for kind in ("csv", "png", "svg")}
+    figures = {f"{figure}.{kind}" for figure in ("curves", "forest") for kind in ("csv", "png")}
     assert names >= {*FILES, *figures}
+    assert not [name for name in names if name.endswith((".svg", ".pdf"))]
     assert "reproducibility.csv" not in names  # no cell was trained twice
 
 
@@ -83,6 +85,37 @@ def test_csv_keeps_full_digits(written):
     line = frame[(frame["split"] == "test") & (frame["label"] == "bickd")].iloc[0]
     assert line[f"{COLUMN}: mean"] == pytest.approx(70.5 + 0.1 / 3 + 0.05, abs=1e-12)
     assert line["wins"] + line["ties"] + line["losses"] == line["pairs_common"]
+
+
+def test_formats_are_those_asked_for_and_an_earlier_reports_go(tmp_path):
+    store.append(tmp_path / "s.csv", [*runs("kd", 70.0, 71.0), *runs("dkd", 71.0, 72.5)])
+    folder = tmp_path / "out" / "s"
+    for formats in (["svg", "pdf", "svg"], ["pdf"]):
+        write_report("s", tmp_path, tmp_path / "out", formats=formats)
+        forest = {path.suffix for path in folder.glob("forest.*")}
+        assert forest == {".csv", *(f".{kind}" for kind in formats)}
+        shown = "![Paired differences in top-1 to kd.](forest.svg)" in (folder / "leaderboard.md").read_text()
+        assert shown == ("svg" in formats)
+        assert ('src="forest.svg"' in (folder / "index.html").read_text()) == shown
+    assert "(forest.pdf)" in (folder / "leaderboard.md").read_text()
+    assert "(forest.pdf; its numbers: forest.csv)" in (folder / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("formats", "sentence"),
+    [
+        (["pnf"], "unknown figure format 'pnf'; --format takes png, svg, pdf; did you mean 'png'?"),
+        ([], "no figure format is named; --format takes png, svg, pdf (several: png,svg)"),
+    ],
+)
+def test_an_unknown_format_is_one_sentence(written, tmp_path, formats, sentence):
+    with pytest.raises(KdbenchError) as error:
+        write_report("s", written[0], tmp_path, formats=formats)
+    assert str(error.value) == sentence
+    assert not list(tmp_path.iterdir())
+    refused(
+        kdbench("report", "--results", str(written[0]), "--format", ",".join(formats), cwd=tmp_path), sentence
+    )
 
 
 def test_no_rows_tells_the_remedy(tmp_path):

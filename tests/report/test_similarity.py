@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kdbench import metrics
-from kdbench.report.figures import calibration, class_matrices, class_similarity
+from kdbench.report.figures import calibration, class_similarity
 from kdbench.report.tables import tables
 from kdbench.results import store
 from tests.support.figures import FOOTER, keep, texts
@@ -122,6 +122,6 @@ def test_matrices_are_means_over_seeds_of_methods_that_have_all_common_pairs(tmp
 def test_like_classes_stand_side_by_side():
     group = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
     p = 0.1 + (group[:, None] == group) + 0.5 * np.eye(9)
-    order = class_matrices.class_order(class_similarity.cosines(p, p))
+    order = class_similarity.class_order(class_similarity.cosines(p, p))
     assert sorted(order) == list(range(9))
     assert (np.diff(group[order]) != 0).sum() == 2

@@ -322,6 +322,7 @@ def _records(*attempts):
     frame = pd.DataFrame(
         [{"cell_id": cell, "status": status, "run_id": run} for cell, status, run in attempts]
     )
+    frame = frame.assign(started_utc=None, attempt=1)
     return [tuple(r) for r in store.records(frame)[["cell_id", "status", "run_id"]].to_numpy()]
 
 

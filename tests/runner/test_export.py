@@ -12,7 +12,7 @@ from kdbench.metrics import top_k
 from kdbench.results import store
 from kdbench.runner import run as driver
 from kdbench.runner.export import export
-from kdbench.utils.files import load_weights, save_weights
+from kdbench.utils.state_dicts import load_weights, save_weights
 from tests.support.cli_process import kdbench
 from tests.support.scenarios import run
 

@@ -18,7 +18,7 @@ from kdbench.runner.workspace import open_workspace
 from kdbench.suites import load
 from kdbench.teachers.fitting import parts
 from kdbench.teachers.weights import open_teacher
-from kdbench.utils.files import load_weights, save_weights
+from kdbench.utils.state_dicts import load_weights, save_weights
 from tests.support.cli_process import kdbench
 from tests.support.pictures import write_images
 

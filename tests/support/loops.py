@@ -3,7 +3,7 @@
 import torch
 
 from kdbench.train.checkpoint import checkpoint_path
-from kdbench.utils.files import load_state
+from kdbench.utils.state_dicts import load_state
 
 
 def same(left, right):

@@ -11,7 +11,7 @@ from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.teachers import weights
 from kdbench.teachers.fitting import choose, misfit, parts
-from kdbench.utils.files import state_dicts
+from kdbench.utils.state_dicts import state_dicts
 
 torch.manual_seed(3)
 NET = models.create("resnet8", 4, widths=[4, 4, 8, 8])

@@ -27,8 +27,8 @@ from kdbench.suites import ModelSpec
 from kdbench.teachers import weights as teachers
 from kdbench.train.callbacks import Progress
 from kdbench.train.teacher_outputs import table_key
-from kdbench.utils.files import save_weights, weights_digest
 from kdbench.utils.hashing import canonical
+from kdbench.utils.state_dicts import save_weights, weights_digest
 from tests.support.cli_process import kdbench
 from tests.support.heard import Heard
 

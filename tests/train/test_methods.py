@@ -17,7 +17,7 @@ from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
 from kdbench.train.cohort import train_cohort
-from kdbench.utils.files import weights_digest
+from kdbench.utils.state_dicts import weights_digest
 from tests.support.loops import After, same, state_of
 
 # --- rows and curves ---

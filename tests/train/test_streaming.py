@@ -20,8 +20,8 @@ from kdbench.teachers.weights import open_teacher
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import Cohort, learning_rate, train_cohort
 from kdbench.train.job import Job
-from kdbench.utils.files import save_weights
 from kdbench.utils.rng import generator
+from kdbench.utils.state_dicts import save_weights
 from tests.support.lab import RECIPE, SUITE
 from tests.support.loops import After, same, state_of
 from tests.support.pictures import SPEC, STRONG, WEAK, listed

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdbench.contract.synthetic.models import OFFERS, Side, copy_of, generator, make_facts, make_side
 from kdbench.method import Batch, Context, Method, Outputs, Terms, Views
-from kdbench.train.cell_trainer import check_terms
+from kdbench.train.step import Call, Shown, backward, call_loss, call_update, summed
 
 PHASES = (1.0, 120.0, 240.0)  # values of batch.epoch: first, middle and last of a reference schedule
 MIDDLE = 120.0
@@ -24,29 +24,41 @@ class NoOffer(Exception):
     """The method skips every pair of models that it is offered."""
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One call of ``loss``: what it returned and what it was given."""
+    """One call of ``loss``, and the teacher's outputs that it was shown."""
 
-    returned: Terms
-    terms: Terms  # without those that begin with _
-    batch: Batch
-    student: dict[str, Outputs]
+    call: Call
     teacher: dict[str, Outputs] | None
+
+    @property
+    def returned(self) -> Terms:
+        """All terms, the private ones among them."""
+        return self.call.returned
+
+    @property
+    def terms(self) -> Terms:
+        """The terms that are summed."""
+        return self.call.terms
 
     @property
     def detached(self) -> Terms:
         """The summed terms without their graph."""
-        return {name: value.detach() for name, value in self.terms.items()}
+        return summed([self.call]).detached().terms
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the terms."""
+        return summed([self.call]).total
 
     @property
     def drew(self) -> bool:
         """Whether the method drew random numbers."""
-        return not torch.equal(self.batch.generator.get_state(), _draws().get_state())
+        return not torch.equal(self.call.batch.generator.get_state(), _draws().get_state())
 
-    @property
-    def total(self) -> Tensor:
-        return torch.stack(list(self.terms.values())).sum()
+    def back_propagate(self) -> None:
+        """Add the gradient of the total to the ``grad`` of all that it depends on."""
+        backward([self.call])
 
 
 @dataclass(frozen=True)
@@ -78,24 +90,23 @@ class Problem:
         return self.watch_batch(made)
 
     def run(self, modules: nn.Module, epoch: float = MIDDLE, last: bool = False) -> Run:
-        """One call of the method's loss. Raises KdbenchError for what is no dict of scalars."""
-        needs, batch = self.method.needs, self.batch(epoch, last)
-        own, other = needs.of("student"), needs.of("teacher")
+        """One call of the method's loss. Raises KdbenchError when it returns something else than named scalars."""
+        batch = self.batch(epoch, last)
+        own, other = self.method.needs.of("student"), self.method.needs.of("teacher")
         student = self.student.outputs(own)
         teacher = self.teacher.outputs(other) if self.teacher is not None else None
-        views = self.watch("teacher", Views(teacher, other)) if teacher is not None else None
-        returned = self.method.loss(batch, self.watch("student", Views(student, own)), views, modules)
-        terms = check_terms(self.method.name, returned)
-        return Run(returned, terms, batch, student, teacher)
+        shown = self._shown(student, teacher)
+        return Run(call_loss(self.method, batch, *shown, modules), teacher)
 
     def update(self, run: Run, modules: nn.Module) -> None:
-        """The method's update after ``run``."""
+        """Call the method's ``update``, where it has one, after ``run``."""
+        call_update(self.method, [run.call], modules)
+
+    def _shown(self, student: dict[str, Outputs], teacher: dict[str, Outputs] | None) -> Shown:
+        """Both models' outputs as the method sees them."""
         own, other = self.method.needs.of("student"), self.method.needs.of("teacher")
-        views = self.watch("teacher", Views(run.teacher, other)) if run.teacher is not None else None
-        student = self.watch("student", Views(run.student, own))
-        with torch.no_grad():
-            detached = {name: value.detach() for name, value in run.returned.items()}
-            self.method.update(run.batch, student, views, modules, detached)
+        taught = self.watch("teacher", Views(teacher, other)) if teacher is not None else None
+        return self.watch("student", Views(student, own)), taught
 
     def sides(self, change: Callable[[str, Side], Side]) -> Problem:
         """Both models put through ``change(role, side)``."""

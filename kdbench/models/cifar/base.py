@@ -1,7 +1,7 @@
-"""What every network of the KD literature shares: timm's model interface over one ``forward_stages``.
+"""Base class and registration of the KD literature's networks: timm's model interface over ``forward_stages``.
 
-The networks are registered in timm as ``<literature name>_cifar``: timm has a resnet18 and a vgg13 of its own
-and registering a taken name overwrites it. B images in a batch.
+The networks are registered in timm as ``<literature name>_cifar``, since timm has a resnet18 and a vgg13 of its own
+and a second registration of a name would replace the first. B = images in a batch.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ Maps = tuple[Tensor, ...]
 
 ENTRIES: dict[str, str] = {}  # short name -> the name in timm's registry
 
-# timm reads a model's default configuration from this name in the entry point's module.
+# timm reads a model's default configuration from a variable of this name in the entry point's module.
 default_cfgs: dict[str, Any] = {}
 
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
@@ -26,11 +26,11 @@ CIFAR100_STD = (0.2675, 0.2565, 0.2761)
 
 
 class CifarNet(nn.Module):
-    """A network of the literature. A subclass defines ``forward_stages`` and ``stage_norms``, and
-    ``final_map`` where the head does not pool the last stage.
+    """Base class of the literature's networks, with timm's model interface.
 
-    ``classifier_name`` is the place of the last linear layer, as the literature's checkpoints name it.
-    ``feature_info`` holds one entry a stage, stem excluded, as ``forward_intermediates`` yields them.
+    A subclass defines ``forward_stages`` and ``stage_norms``, and ``final_map`` where the head does not pool the last
+    stage. ``classifier_name`` is the path of the last linear layer, as the literature's checkpoints name it.
+    ``feature_info`` has one entry per stage, without the stem, in the order of ``forward_intermediates``.
     """
 
     classifier_name = "fc"
@@ -42,21 +42,22 @@ class CifarNet(nn.Module):
         self.feature_info = feature_info
 
     def forward_stages(self, x: Tensor) -> tuple[Maps, Maps]:
-        """Normalised images [B, 3, H, W] -> (each stage's map, the same before its last ReLU), no stem."""
+        """Return each stage's map, and the same before its last ReLU, of normalised images [B, 3, H, W]; no stem."""
         raise NotImplementedError
 
     def stage_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
-        """Each stage's last BatchNorm; None where it does not span the stage's channels."""
+        """Return each stage's last BatchNorm; None where it does not span the stage's channels."""
         raise NotImplementedError
 
     def final_map(self, stages: Maps, preacts: Maps) -> Tensor:
-        """The map that the head pools."""
+        """Return the map that the head pools: the last stage's unless a subclass has more layers."""
         return stages[-1]
 
     def init_classifier(self, layer: nn.Linear) -> None:
-        """The literature's initialisation of the last layer; torch's own unless a subclass has another."""
+        """Initialise the last layer as the literature does: as torch does unless a subclass overrides this."""
 
     def forward_features(self, x: Tensor) -> Tensor:
+        """Return the map that the head pools, of normalised images [B, 3, H, W]."""
         return self.final_map(*self.forward_stages(x))
 
     def forward_intermediates(
@@ -68,40 +69,48 @@ class CifarNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """timm's interface: (the map that the head pools, the stages at ``indices``). Computes all stages."""
+        """Return (the map that the head pools, the stages at ``indices``), as timm's models do.
+
+        All stages are computed, whatever ``stop_early`` says. Raises ValueError for another format than NCHW.
+        """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be NCHW, got {output_fmt!r}")
         stages, preacts = self.forward_stages(x)
-        taken = [stages[i] for i in feature_take_indices(len(stages), indices)[0]]
-        return taken if intermediates_only else (self.final_map(stages, preacts), taken)
+        selected = [stages[i] for i in feature_take_indices(len(stages), indices)[0]]
+        return selected if intermediates_only else (self.final_map(stages, preacts), selected)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The pooled map -> embedding [B, num_features] (``pre_logits``) or logits [B, num_classes]."""
+        """Pool the map ``x`` -> embedding [B, num_features] with ``pre_logits``, else logits [B, num_classes]."""
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         return x if pre_logits else self.get_classifier()(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits [B, num_classes] of normalised images [B, 3, H, W]."""
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
         return self.get_submodule(self.classifier_name)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer; 0 classes make it an identity. Pooling is always the average."""
+        """Replace the last layer; with 0 classes it becomes an identity.
+
+        Raises ValueError for another ``global_pool`` than the average.
+        """
         if global_pool not in (None, "avg"):
             raise ValueError(f"global_pool must be avg, got {global_pool!r}")
-        where = next(self.parameters())
+        parameter = next(self.parameters())
         self.num_classes = num_classes
         layer: nn.Module = nn.Identity()
         if num_classes > 0:
-            layer = nn.Linear(self.num_features, num_classes).to(where.device, where.dtype)
+            layer = nn.Linear(self.num_features, num_classes).to(parameter.device, parameter.dtype)
             self.init_classifier(layer)
         parent, _, leaf = self.classifier_name.rpartition(".")
         setattr(self.get_submodule(parent), leaf, layer)
 
 
 def run_stage(blocks: Iterable[Any], x: Tensor) -> tuple[Tensor, Tensor]:
-    """A stage whose blocks end in a ReLU and define ``preact`` -> (its map, the map before the last ReLU)."""
+    """Run blocks that define ``preact``, each followed by a ReLU -> (the stage's map, the map before its last ReLU)."""
     *inner, last = blocks
     for block in inner:
         x = F.relu(block.preact(x), inplace=True)
@@ -110,16 +119,17 @@ def run_stage(blocks: Iterable[Any], x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def info(module: str, channels: int, reduction: int) -> dict[str, Any]:
-    """One entry of timm's ``feature_info``."""
+    """Build one entry of timm's ``feature_info``: the stage's module, channels and reduction of the image size."""
     return {"num_chs": channels, "reduction": reduction, "module": module}
 
 
 def register(
     name: str, net: Callable[..., nn.Module], classifier: str, stages: int = 3, **defaults: Any
 ) -> None:
-    """Add ``net(**defaults)`` to timm's registry as ``<name>_cifar`` and to ours as ``name``.
+    """Register ``net(**defaults)`` in timm as ``<name>_cifar`` and in kdbench as ``name``.
 
-    Raises KdbenchError when timm already has that name: it would be silently replaced.
+    ``classifier`` is the path of the last layer, ``stages`` the number of stages. Raises KdbenchError when timm has
+    that name, which would otherwise be replaced silently.
     """
     full = f"{name}_cifar"
     if is_model(full):
@@ -137,7 +147,7 @@ def register(
 
 
 def _cfg(classifier: str) -> dict[str, Any]:
-    """timm's default configuration: CIFAR-100's statistics at 32 px."""
+    """Build timm's default configuration: CIFAR-100's statistics at 32 px."""
     return {
         "num_classes": 100,
         "input_size": (3, 32, 32),
@@ -150,7 +160,7 @@ def _cfg(classifier: str) -> dict[str, Any]:
 
 
 def check_widths(widths: Sequence[int], count: int, what: str) -> tuple[int, ...]:
-    """``widths`` as a tuple of ``count`` positive ints; raises ValueError naming ``what`` they are."""
+    """Return ``widths`` as a tuple. Raises ValueError unless they are ``count`` positive ints, which ``what`` names."""
     if len(widths) != count or any(type(w) is not int or w < 1 for w in widths):
         raise ValueError(f"widths takes {count} positive integers ({what}), got {list(widths)!r}")
     return tuple(widths)

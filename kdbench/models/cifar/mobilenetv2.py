@@ -3,7 +3,7 @@
 Inverted residuals of expansion 6 (the first 1), all widths halved but the last 1x1 convolution's 1280,
 ReLU for ReLU6. Parameter names are those of the RepDistiller and mdistiller checkpoints.
 
-Two networks of equal parameters go by this name. The tables' ``mobilenetv2`` (RepDistiller, mdistiller;
+Two networks with the same parameters have this name. The tables' ``mobilenetv2`` (RepDistiller, mdistiller;
 64.6 % on CIFAR-100) has a stem of stride 2 and ends at 2x2; ``mobilenetv2_stride1`` (HSAKD) keeps 32x32
 in the stem, so each map has four times the pixels. Stages end in a linear bottleneck: ``preact`` equals
 ``stages``.
@@ -25,11 +25,14 @@ GROUPS = (
     (6, 80, 3, 2),
     (6, 160, 1, 1),
 )
-STAGE_ENDS = (1, 2, 4, 6)  # the groups after which a resolution is left
+STAGE_ENDS = (1, 2, 4, 6)  # the last group at each resolution
 
 
 class InvertedResidual(nn.Module):
-    """1x1 up, 3x3 depth-wise, 1x1 down, no ReLU: [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
+    """Convolutions 1x1 up, 3x3 depth-wise and 1x1 down, the last without ReLU.
+
+    [B, inputs, H, W] -> [B, outputs, H/stride, W/stride].
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -47,11 +50,12 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block, with its shortcut where the shape is unchanged."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
 class MobileNetV2(CifarNet):
-    """``stem_stride``: 2 in the literature's tables, 1 in HSAKD."""
+    """MobileNetV2 of half width. ``stem_stride`` is 2 in the literature's tables, 1 in HSAKD."""
 
     classifier_name = "classifier.0"
 

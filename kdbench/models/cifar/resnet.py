@@ -1,4 +1,4 @@
-"""The CIFAR ResNets of He et al. (CVPR 2016, arXiv:1512.03385, section 4.2), as the KD literature draws them.
+"""The CIFAR ResNets of He et al. (CVPR 2016, arXiv:1512.03385, section 4.2), as the KD literature builds them.
 
 Depth 6n + 2: a 3x3 stem, three stages of n basic blocks with strides 1, 2, 2, ReLU after the sum. Shortcuts
 that change the shape are a 1x1 convolution with BatchNorm (option B). The ``x4`` nets have widths 32, 64,
@@ -20,7 +20,7 @@ X4 = (32, 64, 128, 256)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
+    """Two 3x3 convolutions with a shortcut: [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -35,13 +35,13 @@ class BasicBlock(nn.Module):
             )
 
     def preact(self, x: Tensor) -> Tensor:
-        """The sum, before the block's last ReLU."""
+        """Return the sum before the block's last ReLU."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return self.bn2(self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
 
 
 class ResNet(CifarNet):
-    """``widths``: channels of stem and three stages. Raises ValueError for a depth other than 6n + 2."""
+    """ResNet of depth 6n + 2. ``widths`` are the channels of stem and stages. Raises ValueError for other depths."""
 
     def __init__(
         self, depth: int, num_classes: int = 100, in_chans: int = 3, widths: Sequence[int] = THIN

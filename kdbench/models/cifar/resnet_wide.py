@@ -17,7 +17,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class Basic(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: [B, inputs, H, W] -> [B, width, H/stride, W/stride]."""
+    """Two 3x3 convolutions with a shortcut: [B, inputs, H, W] -> [B, width, H/stride, W/stride]."""
 
     expansion = 1
 
@@ -30,13 +30,13 @@ class Basic(nn.Module):
         self.shortcut = _shortcut(inputs, width, stride)
 
     def preact(self, x: Tensor) -> Tensor:
-        """The sum, before the block's last ReLU."""
+        """Return the sum before the block's last ReLU."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return self.bn2(self.conv2(y)) + self.shortcut(x)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 with the stride, 1x1: [B, inputs, H, W] -> [B, 4 * width, H/stride, W/stride]."""
+    """Convolutions 1x1, 3x3 with the stride, 1x1: [B, inputs, H, W] -> [B, 4 * width, H/stride, W/stride]."""
 
     expansion = 4
 
@@ -51,14 +51,14 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(inputs, 4 * width, stride)
 
     def preact(self, x: Tensor) -> Tensor:
-        """The sum, before the block's last ReLU."""
+        """Return the sum before the block's last ReLU."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         return self.bn3(self.conv3(y)) + self.shortcut(x)
 
 
 class WideStemResNet(CifarNet):
-    """``block``: Basic or Bottleneck; ``counts``: blocks in each of the four stages."""
+    """ResNet of four stages. ``block`` is Basic or Bottleneck, ``counts`` the blocks per stage."""
 
     classifier_name = "linear"
 
@@ -81,9 +81,9 @@ class WideStemResNet(CifarNet):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         stages, before = [], []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x, earlier = run_stage(layer, x)
+            x, preact = run_stage(layer, x)
             stages.append(x)
-            before.append(earlier)
+            before.append(preact)
         return tuple(stages), tuple(before)
 
     def stage_norms(self) -> tuple[nn.BatchNorm2d, ...]:
@@ -92,7 +92,7 @@ class WideStemResNet(CifarNet):
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Empty, or a 1x1 convolution with BatchNorm where the shape changes."""
+    """Build a 1x1 convolution with BatchNorm where the shape changes, else nothing."""
     if stride == 1 and inputs == outputs:
         return nn.Sequential()
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))

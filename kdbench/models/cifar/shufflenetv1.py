@@ -1,10 +1,9 @@
-"""ShuffleNet of 3 groups (Zhang et al., CVPR 2018, arXiv:1707.01083), as the KD literature has it for 32 px.
+"""ShuffleNet of 3 groups (Zhang et al., CVPR 2018, arXiv:1707.01083) for 32 px, as in the KD literature.
 
 A 1x1 stem of 24 channels without stride or pooling; three stages of 4, 8, 4 blocks and 240, 480, 960
 channels, each halving the resolution; global pooling. Parameter names are those of the RepDistiller and
-mdistiller checkpoints. Two departures from the paper are the literature's: a ReLU follows the depth-wise
-convolution, and the bottleneck of a stage's first block is a quarter of what its convolutions add, not of
-the stage's width.
+mdistiller checkpoints. As there, and unlike in the paper, a ReLU follows the depth-wise convolution, and the
+bottleneck of a stage's first block is a quarter of the channels that its convolutions add, not of the stage's width.
 """
 
 from typing import Any
@@ -19,29 +18,32 @@ STEM, WIDTHS, COUNTS, GROUPS = 24, (240, 480, 960), (4, 8, 4), 3
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """[B, groups * C, H, W] -> the same, the groups' channels dealt in turn."""
+    """Interleave the channels of the groups: [B, groups * C, H, W] -> the same shape."""
     batch, channels, height, width = x.shape
     return x.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(x.shape)
 
 
 class ShuffleBlock(nn.Module):
-    """``outputs`` are the stage's; with stride 2 the pooled input makes up the first block's difference."""
+    """ShuffleNet block: [B, inputs, H, W] -> [B, outputs, H/stride, W/stride].
+
+    With stride 2 the pooled input is concatenated, so the convolutions add ``outputs - inputs`` channels.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        made = outputs - inputs if stride == 2 else outputs
-        middle = made // 4
+        convolved = outputs - inputs if stride == 2 else outputs
+        middle = convolved // 4
         self.groups = 1 if inputs == STEM else GROUPS  # the 24 channels of the stem are not split
         self.conv1 = nn.Conv2d(inputs, middle, 1, groups=self.groups, bias=False)
         self.bn1 = nn.BatchNorm2d(middle)
         self.conv2 = nn.Conv2d(middle, middle, 3, stride, 1, groups=middle, bias=False)
         self.bn2 = nn.BatchNorm2d(middle)
-        self.conv3 = nn.Conv2d(middle, made, 1, groups=GROUPS, bias=False)
-        self.bn3 = nn.BatchNorm2d(made)
+        self.conv3 = nn.Conv2d(middle, convolved, 1, groups=GROUPS, bias=False)
+        self.bn3 = nn.BatchNorm2d(convolved)
 
     def preact(self, x: Tensor) -> Tensor:
-        """The sum, or the concatenation with the pooled input, before the block's last ReLU."""
+        """Return the sum, or the concatenation with the pooled input, before the block's last ReLU."""
         y = shuffle(F.relu(self.bn1(self.conv1(x)), inplace=True), self.groups)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
@@ -49,7 +51,7 @@ class ShuffleBlock(nn.Module):
 
 
 class ShuffleNetV1(CifarNet):
-    """Initialised as torch has it, like the literature's."""
+    """ShuffleNet of 3 groups, initialised as torch does, as in the literature."""
 
     classifier_name = "linear"
 

@@ -1,9 +1,9 @@
-"""ShuffleNetV2 of width 1 (Ma et al., ECCV 2018, arXiv:1807.11164), as the KD literature has it for 32 px.
+"""ShuffleNetV2 of width 1 (Ma et al., ECCV 2018, arXiv:1807.11164) for 32 px, as in the KD literature.
 
-A 1x1 stem of 24 channels without stride or pooling; three stages of 116, 232, 464 channels, each one
+A 1x1 stem of 24 channels without stride or pooling; three stages of 116, 232, 464 channels, each of one
 halving block and 3, 7, 3 basic ones; a 1x1 convolution to 1024; global pooling. Parameter names are those
-of the RepDistiller and mdistiller checkpoints. ``preact`` is shuffled like ``stages`` here (mdistiller's
-is not), so that relu(preact) == stages channel by channel.
+of the RepDistiller and mdistiller checkpoints. Unlike in mdistiller ``preact`` is shuffled as ``stages`` are,
+so that relu(preact) == stages channel by channel.
 """
 
 import torch
@@ -17,7 +17,7 @@ STEM, WIDTHS, LAST, COUNTS = 24, (116, 232, 464), 1024, (3, 7, 3)
 
 
 class BasicUnit(nn.Module):
-    """Half of the channels pass, the other half is convolved: [B, channels, H, W] -> the same shape."""
+    """Convolve one half of the channels and pass the other: [B, channels, H, W] -> the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class BasicUnit(nn.Module):
         self.bn3 = nn.BatchNorm2d(half)
 
     def preact(self, x: Tensor) -> Tensor:
-        """Before the last ReLU, which the passing half, never negative, may share."""
-        kept, y = x.chunk(2, 1)
+        """Return the map before the last ReLU, which leaves the passed half as it is: that is never negative."""
+        passed, y = x.chunk(2, 1)
         y = F.relu(self.bn1(self.conv1(y)), inplace=True)
         y = self.bn3(self.conv3(self.bn2(self.conv2(y))))
-        return shuffle(torch.cat([kept, y], 1), 2)
+        return shuffle(torch.cat([passed, y], 1), 2)
 
 
 class DownUnit(nn.Module):
-    """Both branches see all channels: [B, inputs, H, W] -> [B, outputs, H/2, W/2]."""
+    """Convolve all channels in two branches with stride 2: [B, inputs, H, W] -> [B, outputs, H/2, W/2]."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class DownUnit(nn.Module):
         self.bn5 = nn.BatchNorm2d(half)
 
     def preact(self, x: Tensor) -> Tensor:
-        """Both branches before their last ReLU."""
+        """Return both branches before their last ReLU."""
         left = self.bn2(self.conv2(self.bn1(self.conv1(x))))
         right = F.relu(self.bn3(self.conv3(x)), inplace=True)
         right = self.bn5(self.conv5(self.bn4(self.conv4(right))))
@@ -63,7 +63,7 @@ class DownUnit(nn.Module):
 
 
 class ShuffleNetV2(CifarNet):
-    """Initialised as torch has it, like the literature's."""
+    """ShuffleNetV2 of width 1, initialised as torch does, as in the literature."""
 
     classifier_name = "linear"
 
@@ -90,7 +90,7 @@ class ShuffleNetV2(CifarNet):
         return F.relu(self.bn2(self.conv2(stages[-1])))
 
     def stage_norms(self) -> tuple[None, ...]:
-        """The last BatchNorm of a stage spans half of its channels."""
+        """Return None per stage: a stage's last BatchNorm spans half of its channels."""
         return None, None, None
 
 

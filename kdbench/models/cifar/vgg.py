@@ -2,8 +2,8 @@
 
 Five blocks of 3x3 convolutions (with bias) of 64, 128, 256, 512, 512 channels, 2x2 max-pooling after the
 first three (after the fourth too from 64 px on), global average pooling. Parameter names are those of the
-RepDistiller and mdistiller checkpoints. As in the literature the first block stands where other nets have
-their stem: the stages are the blocks 1 to 4, of which the last two share a resolution at 32 px.
+RepDistiller and mdistiller checkpoints. As in the literature the first block is the stem: the stages are the
+blocks 1 to 4, of which the last two have the same resolution at 32 px.
 """
 
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ POOL_FOURTH_FROM = 64  # px
 
 
 class VGG(CifarNet):
-    """``counts``: convolutions in each of the five blocks."""
+    """VGG of five blocks. ``counts`` are the convolutions per block."""
 
     classifier_name = "classifier"
 
@@ -54,7 +54,7 @@ class VGG(CifarNet):
 
 
 def _block(inputs: int, outputs: int, count: int) -> nn.Sequential:
-    """conv, bn, relu, ..., conv, bn: the last ReLU is the caller's."""
+    """Build conv, bn, relu, ..., conv, bn: the caller applies the last ReLU."""
     layers: list[nn.Module] = []
     for i in range(count):
         layers += [nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1)]

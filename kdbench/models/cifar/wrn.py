@@ -4,9 +4,8 @@ Depth 6n + 4, width k: a 3x3 stem of 16, three stages of n pre-activation blocks
 strides 1, 2, 2, then BatchNorm, ReLU, global pooling, one linear layer. Parameter names are those of the
 RepDistiller and mdistiller checkpoints.
 
-A stage here ends in a sum that no ReLU follows inside the stage. As in the literature, ``stages`` are
-those sums and ``preact`` are the sums after the BatchNorm that reads them: the next stage's first, or the
-final one.
+No ReLU follows a stage's last sum within the stage. As in the literature, ``stages`` are those sums and
+``preact`` are the sums after the BatchNorm that follows: the next stage's first, or the final one.
 """
 
 import torch.nn.functional as F
@@ -30,16 +29,17 @@ class WideBlock(nn.Module):
             self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def branches(self, x: Tensor, active: Tensor) -> Tensor:
-        """The sum, given the input and relu(bn1(input)), which is what a shortcut that convolves reads."""
+        """Return the sum of both branches, given the input and relu(bn1(input)), which a convolved shortcut reads."""
         y = F.relu(self.bn2(self.conv1(active)), inplace=True)
         return self.conv2(y) + (x if self.convShortcut is None else self.convShortcut(active))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block to the sum of the previous one."""
         return self.branches(x, F.relu(self.bn1(x), inplace=True))
 
 
 class WideStage(nn.Module):
-    """``blocks`` blocks, the first with the stride. ``forward`` takes the input and its relu(bn1(input))."""
+    """Stage of ``blocks`` blocks, the first of which has the stride."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, stride: int) -> None:
         super().__init__()
@@ -48,9 +48,11 @@ class WideStage(nn.Module):
 
     @property
     def entry(self) -> WideBlock:
+        """The first block."""
         return self.layer[0]  # type: ignore[return-value]
 
     def forward(self, x: Tensor, active: Tensor) -> Tensor:
+        """Apply the blocks to the input ``x`` and ``active``, which is relu(entry.bn1(x))."""
         x = self.entry.branches(x, active)
         for block in self.layer[1:]:
             x = block(x)
@@ -58,7 +60,7 @@ class WideStage(nn.Module):
 
 
 class WideResNet(CifarNet):
-    """Raises ValueError for a depth other than 6n + 4."""
+    """Wide residual network of depth 6n + 4. Raises ValueError for other depths."""
 
     def __init__(self, depth: int, width: int, num_classes: int = 100, in_chans: int = 3) -> None:
         blocks, rest = divmod(depth - 4, 6)
@@ -83,7 +85,7 @@ class WideResNet(CifarNet):
         for stage, norm in zip((self.block1, self.block2, self.block3), self.stage_norms(), strict=True):
             x = stage(x, active)
             stages.append(x)
-            before.append(norm(x))  # once: in train mode it moves the running statistics
+            before.append(norm(x))  # once: in training mode it updates the running statistics
             active = F.relu(before[-1])
         return tuple(stages), tuple(before)
 

@@ -51,11 +51,17 @@
     filter(board);
   }
 
-  // --- figures: as wide as the page, or in full ---
+  // --- figures: as wide as the page, or in full; of one whose file is not there, only its name ---
 
-  for (const figure of document.querySelectorAll("figure")) {
-    const [image, button] = [figure.querySelector("img"), figure.querySelector(".zoom")];
-    window.addEventListener("load", () => { button.hidden = image.naturalWidth <= image.clientWidth; });
+  for (const image of document.querySelectorAll("figure img")) {
+    const figure = image.closest("figure");
+    const button = figure.querySelector(".zoom");
+    window.addEventListener("load", () => {
+      const absent = image.naturalWidth === 0;
+      figure.querySelector(".scroll").hidden = absent;
+      figure.querySelector(".absent").hidden = !absent;
+      button.hidden = image.naturalWidth <= image.clientWidth;
+    });
     button.addEventListener("click", () => {
       button.setAttribute("aria-pressed", figure.classList.toggle("full"));
     });

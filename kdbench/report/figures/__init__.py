@@ -14,7 +14,6 @@ from kdbench.report import order
 from kdbench.report.figures import (
     ablation,
     calibration,
-    class_matrices,
     class_similarity,
     cost_accuracy,
     curves,
@@ -25,8 +24,6 @@ from kdbench.report.figures import (
 from kdbench.report.figures import sweep as sweeps
 from kdbench.report.figures.files import Caption
 from kdbench.report.leaderboard import Board
-
-PAGES = ("sweep", "ablation", "similarity")  # have a table of their own as <name>.md
 
 
 class Drawing(NamedTuple):
@@ -53,18 +50,15 @@ def write(
     baseline: str,
     footer: Sequence[str],
     folder: Path,
+    formats: Sequence[str] = style.FORMATS[:1],
 ) -> dict[str, Caption]:
-    """Write all figures as <name>.png, .svg and .csv (what is drawn) into ``folder``; name -> what it shows.
+    """Write all figures as <name>.csv (what is drawn) and a picture per format into ``folder``; name -> what it shows.
 
     A figure shows one table; names of figures of the appendix end in the table's slug (`order.slugs`). One without
     data is not drawn. epochs: curves of all cells in long form. details: the folders that hold the cells' npz files.
     Sweeps, ablations and the similarity also write their table as <name>.md. Raises OSError.
     """
-    for old in [
-        file for start in PAGES for file in (*folder.glob(f"{start}.md"), *folder.glob(f"{start}-*.md"))
-    ]:
-        old.unlink()  # their rows may have gone
-    told = {}
+    captions = {}
     slugs = order.slugs([board.table for board in boards])
     with matplotlib.rc_context(style.RC):
         for place, (board, slug) in enumerate(zip(boards, slugs, strict=True)):
@@ -72,13 +66,13 @@ def write(
                 name = "-".join(part for part in (one.name, slug) if part)
                 if len(one.data):
                     figure = one.draw(one.data, one.against, [*one.aside, *footer])
-                    style.save(figure, one.data, folder / name)
-                    told[name] = Caption(" ".join([one.caption + ".", *one.aside]), place)
+                    style.save(figure, one.data, folder / name, formats)
+                    captions[name] = Caption(" ".join([one.caption + ".", *one.aside]), place)
                 if one.page:
                     (folder / f"{name}.md").write_text(one.page, "utf-8")
                 if one.scores is not None:
                     style.save_data(one.scores, folder / f"{name}-scores.csv")
-    return told
+    return captions
 
 
 def _drawings(
@@ -112,7 +106,9 @@ def _drawings(
         scores = class_similarity.frame(found.runs, [board])
         page = class_similarity.markdown(scores, baseline, footer)
         said = "How alike student and teacher predict, class by class"
-        yield Drawing("similarity", said, found.matrices, class_matrices.draw, baseline, aside, page, scores)
+        yield Drawing(
+            "similarity", said, found.matrices, class_similarity.draw, baseline, aside, page, scores
+        )
 
 
 def _others(board: Board) -> list[str]:

@@ -15,18 +15,11 @@ from kdbench.report import predictions
 from kdbench.report.figures import style
 from kdbench.report.tables import Table
 from kdbench.results.statistics.sampling import ece_floor
+from kdbench.utils.calibration import expected_calibration_error
 
 COLUMNS = ["table", "label", "pair", "bin", "n", "confidence", "accuracy", "ece", "ece_std", "floor", "runs"]
 FEW = 10  # samples that a bin must have to be joined to its neighbours
 SIDE = 1.6  # inches of a panel at most
-
-
-def ece(bins: np.ndarray) -> float:
-    """Expected calibration error, points, of bins [15, 3]: samples, sum of confidences, number right.
-
-    The bins' |confidence - accuracy|, weighted by their samples.
-    """
-    return float(100 * np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())
 
 
 def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
@@ -44,7 +37,7 @@ def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
     for (label, pair), runs in bins.items():
         n, confidence, right = np.sum(runs, axis=0).T
         held = n > 0
-        errors = pd.Series([ece(run) for run in runs])
+        errors = pd.Series([expected_calibration_error(run) for run in runs])
         columns = {"bin": np.flatnonzero(held), "n": n[held].astype(int)}
         columns |= {"confidence": 100 * confidence[held] / n[held], "accuracy": 100 * right[held] / n[held]}
         one = pd.DataFrame(columns).assign(table=table.heading, label=label, pair=pair)

@@ -1,14 +1,20 @@
-"""The figures in a folder of reports: which there are, as data URIs for the page, and the old ones' removal."""
+"""The figures in a folder of reports: their formats, what a page shows of them, and the removal of old ones."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-KINDS = ("svg", "png", "csv")  # a figure is these three files
-LARGE = 1_000_000  # bytes of an SVG beyond which the page shows the PNG
+from kdbench.errors import KdbenchError, unknown
+from kdbench.report.figures.style import FORMATS
+
+SEEN = ("png", "svg")  # the formats that a browser and a markdown page can show
+# Figures and, where they have one, their table; of the appendix with "-" and the name of the table or the method.
+NAMES = (
+    "forest", "heatmap", "cost", "sweep", "ablation", "curves", "calibration", "similarity", "published",
+)  # fmt: skip
+KINDS = (*FORMATS, "csv", "md")
 
 
 class Caption(NamedTuple):
@@ -19,34 +25,53 @@ class Caption(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure: the name of its files, its caption, and the picture as a data URI."""
+    """A figure as a page names it: the name of its files, its caption, its table and its formats."""
 
     name: str
     text: str
     table: int
-    source: str
+    formats: tuple[str, ...]
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its picture files."""
+        return [f"{self.name}.{kind}" for kind in self.formats]
+
+    @property
+    def shown(self) -> str:
+        """The file that a page shows; '' where none of the formats can be shown."""
+        return next((f"{self.name}.{kind}" for kind in SEEN if kind in self.formats), "")
 
 
-def pictures(folder: Path, captions: Mapping[str, Caption]) -> list[Picture]:
-    """All figures of the folder, ready for a page, in the order of ``captions`` (by name)."""
-    names = _names(folder)
-    ordered = [*(name for name in captions if name in names), *(n for n in names if n not in captions)]
-    return [Picture(name, *captions.get(name, Caption(name)), _source(folder / name)) for name in ordered]
+def checked(formats: Sequence[str]) -> tuple[str, ...]:
+    """The formats, each once. Raises KdbenchError for none and for one that is not among FORMATS."""
+    if not formats:
+        raise KdbenchError(
+            f"no figure format is named; --format takes {', '.join(FORMATS)} (several: png,svg)"
+        )
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("figure format", name, FORMATS, f"; --format takes {', '.join(FORMATS)}")
+    return tuple(dict.fromkeys(formats))
+
+
+def pictures(captions: Mapping[str, Caption], formats: Sequence[str]) -> list[Picture]:
+    """The figures of these names as pages name them, in this order."""
+    return [Picture(name, *caption, tuple(formats)) for name, caption in captions.items()]
+
+
+def in_markdown(shown: Iterable[Picture]) -> list[str]:
+    """The pictures as lines of a markdown page; of a picture that it cannot show, the names of the files."""
+    return [
+        f"![{picture.text}]({picture.shown})"
+        if picture.shown
+        else f"{picture.text} ({', '.join(picture.files)})"
+        for picture in shown
+    ]
 
 
 def clear(folder: Path) -> None:
-    """Delete the figures of an earlier report: the rows that they show may have gone."""
-    for name in _names(folder):
-        for kind in KINDS:
-            (folder / f"{name}.{kind}").unlink()
-
-
-def _names(folder: Path) -> list[str]:
-    stems = [{path.stem for path in folder.glob(f"*.{kind}")} for kind in KINDS]
-    return sorted(set.intersection(*stems))
-
-
-def _source(stem: Path) -> str:
-    svg, png = (Path(f"{stem}.{kind}").read_bytes() for kind in ("svg", "png"))
-    kind, data = ("png", png) if len(svg) > LARGE and len(png) < len(svg) else ("svg+xml", svg)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    """Delete the figures of an earlier report, whatever their format: the rows that they show may have gone."""
+    for file in folder.iterdir():
+        if file.suffix[1:] in KINDS and file.stem.partition("-")[0] in NAMES:
+            file.unlink()

@@ -22,6 +22,12 @@ GREY = "#666666"
 WIDE, HIGH = 7.0, 8.0  # inches of a figure at most: a column of a page, a screen
 FEW = 4
 GAP, MOST_ACROSS = 0.12, 9  # inches between two squares of a row, and squares in it at most
+SAVED: dict[str, dict[str, Any]] = {  # format of a picture -> how it is saved
+    "png": {"dpi": 150, "metadata": {"Software": None}, "pil_kwargs": {"compress_level": 9}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
+}
+FORMATS = tuple(SAVED)
 RC: Any = {
     "svg.hashsalt": "kdbench",
     "font.family": "DejaVu Sans",
@@ -177,13 +183,11 @@ def _share(gap: float, total: float, count: int) -> float:
     return gap * count / (total - gap * (count - 1))
 
 
-def save(figure: Figure, frame: pd.DataFrame, stem: Path) -> None:
-    """``stem``.png, .svg and .csv (what is drawn), free of dates and versions."""
-    figure.savefig(
-        stem.with_suffix(".png"), dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 2}
-    )
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
-    save_data(frame, stem.with_suffix(".csv"))
+def save(figure: Figure, frame: pd.DataFrame, stem: Path, formats: Sequence[str] = FORMATS[:1]) -> None:
+    """Write ``stem``.csv (what is drawn) and one picture per format, free of dates and versions."""
+    for kind in formats:
+        figure.savefig(stem.with_name(f"{stem.name}.{kind}"), **SAVED[kind])
+    save_data(frame, stem.with_name(f"{stem.name}.csv"))
 
 
 def save_data(frame: pd.DataFrame, file: Path) -> None:

@@ -17,6 +17,7 @@ from matplotlib.ticker import NullLocator
 from kdbench.report.figures import style
 from kdbench.report.render import markdown as pipes
 from kdbench.report.tables import Table
+from kdbench.utils.status import Status
 
 SCALAR = (bool, int, float, str)  # what a parameter can be
 LEAST = 3  # values that make a sweep
@@ -60,7 +61,7 @@ def frame(tables: Sequence[Table], baseline: str) -> pd.DataFrame:
 def _of_table(table: Table, baseline: str) -> Iterator[pd.DataFrame]:
     done = table.finished
     bases = done[done["label"] == baseline].groupby("pair")["top1"].agg(["mean", "std", "count"])
-    runs = table.rows[table.rows["status"].isin(["ok", "diverged"])]
+    runs = table.rows[table.rows["status"].isin([Status.OK, Status.DIVERGED])]
     runs = runs[runs.groupby("method")["params"].transform("nunique") >= LEAST]
     for (method, pair), rows in runs.groupby(["method", "pair"]):
         own = rows["params"].map(params)
@@ -91,7 +92,7 @@ def _sweep(rows: pd.DataFrame, values: pd.Series, usual: Any) -> pd.DataFrame:
     numeric = all(isinstance(value, int | float) for value in values)
     words = sorted(map(show, set(values)))
     number = values.astype(float) if numeric else values.map(show).map(words.index).astype(float)
-    good = rows["status"] == "ok"
+    good = rows["status"] == Status.OK
     runs = pd.DataFrame({"number": number, "value": values.map(show), "seed": rows["seed"], "failed": ~good})
     runs["top1"] = rows["top1"].where(good)
     groups = runs.groupby(["number", "value"])

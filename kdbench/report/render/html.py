@@ -1,6 +1,6 @@
-"""The report as one HTML file that needs nothing else: no network, no second file, the same bytes for the same rows.
+"""The report as one HTML page: no network, the pictures in its folder, the same bytes for the same rows.
 
-The tables are plain HTML: they read without JavaScript, which adds sorting, filtering and what lies behind a cell.
+The tables are plain HTML: they read without JavaScript, which adds sorting, filtering and the runs behind an entry.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kdbench.report import order, reproducibility
 from kdbench.report.columns import columns, said_below
-from kdbench.report.figures.files import Picture
+from kdbench.report.figures.files import Picture, in_markdown
 from kdbench.report.leaderboard import Board
 from kdbench.report.notes import legend, notes
 from kdbench.report.render.markdown import escape, pipes
@@ -28,7 +28,7 @@ CELL = [
     "error",
     "state",
 ]  # what the CSV gives of a cell
-SHOWN = ("forest", "curves")
+SHOWN = ("forest", "cost", "curves")  # figures of the main table that leaderboard.md shows
 Texts = Sequence[str]  # a heading and one text a method
 
 
@@ -38,7 +38,7 @@ def markdown(
     """leaderboard.md: the main table, its notes, how to read it, its figures; an appendix of the others; provenance.
 
     runs: the frame of `reproducibility`; its section is there only where a cell was trained more than once. shown: the
-    figures beside it; the main table's that are named in SHOWN are shown, the others linked.
+    figures in its folder; the main table's that are named in SHOWN are shown, the others named.
     """
     first, *others = boards
     parts = [f"# {suite}: leaderboard", *_section(first, "##")]
@@ -48,12 +48,12 @@ def markdown(
     if runs["differs"].any():
         parts.append(pipes(reproducibility.HEADER, reproducibility.differing(runs)))
     own = [picture for picture in shown if picture.table == 0]
-    parts += [f"![{picture.text}]({picture.name}.png)" for picture in own if picture.name in SHOWN]
-    parts += _links("Further figures", [picture for picture in own if picture.name not in SHOWN])
+    parts += in_markdown(picture for picture in own if picture.name in SHOWN)
+    parts += _named("Further figures", [picture for picture in own if picture.name not in SHOWN])
     parts += [f"## {order.APPENDIX}"] if others else []
     for i, board in enumerate(others, 1):
         parts += _section(board, "###")
-        parts += _links("Figures", [picture for picture in shown if picture.table == i])
+        parts += _named("Figures", [picture for picture in shown if picture.table == i])
     return "\n\n".join([*parts, "---", *footer]) + "\n"
 
 
@@ -64,9 +64,10 @@ def _section(board: Board, mark: str) -> list[str]:
     return [f"{mark} {board.table.heading}", pipes([c.heading for c in table], rows), _bullets(notes(board))]
 
 
-def _links(title: str, shown: Sequence[Picture]) -> list[str]:
-    links = "\n".join(f"- [{picture.text}]({picture.name}.png)" for picture in shown)
-    return [f"{title}:", links] if links else []
+def _named(title: str, shown: Sequence[Picture]) -> list[str]:
+    """The files of figures and what they show; no links, for a copy of the page may be without them."""
+    lines = [f"- `{'`, `'.join(picture.files)}`: {escape(picture.text)}" for picture in shown]
+    return [f"{title}, which `kdbench report` writes into this folder:", "\n".join(lines)] if lines else []
 
 
 def _bullets(lines: Sequence[str]) -> str:

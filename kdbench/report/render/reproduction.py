@@ -12,11 +12,13 @@ import pandas as pd
 from kdbench.report import reproduction
 from kdbench.report.figures import published as scatter
 from kdbench.report.figures import style
+from kdbench.report.figures.files import Caption, Picture, in_markdown, pictures
 from kdbench.report.render import paper_tables
 from kdbench.report.render.markdown import escape
 from kdbench.report.tables import Table
 from kdbench.results import published
 
+FIGURE, CAPTION = "published", Caption("Ours against published accuracies.")
 TITLE = "published numbers beside ours"
 LEGEND = [
     "Ours: mean ± std (ddof 1) of the last epoch over (n) seeds. Δ: ours - published, by the published number's own "
@@ -41,19 +43,19 @@ def write(
     tables: Sequence[Table],
     footer: Sequence[str],
     curves: pd.DataFrame | None = None,
-) -> str:
-    """Write reproduction.md and .csv, paper_*.md, .csv and .tex, published.png, .svg and .csv into ``folder``.
+    formats: Sequence[str] = style.FORMATS[:1],
+) -> tuple[str, list[Picture]]:
+    """Write reproduction.md and .csv, paper_*.md, .csv and .tex, and the figure ``published`` into ``folder``.
 
-    Returns the reproduction as text, at most 80 columns wide. Paper tables and the figure are written where something
-    is published of the suite's data; reproduction.md says why, where they are not.
+    Returns the reproduction as text, at most 80 columns wide, and the figure. Paper tables and the figure are written
+    where something is published of the suite's data; reproduction.md says why, where they are not.
     """
     data = reproduction.frame(suite, tables, curves)
     points = scatter.frame(data)
     found = paper_tables.layouts(data)
     names = _sources(data)
-    (folder / "reproduction.md").write_text(
-        markdown(suite, data, names, found, len(points) > 0, footer), "utf-8"
-    )
+    drawn = pictures({FIGURE: CAPTION} if len(points) else {}, formats)
+    (folder / "reproduction.md").write_text(markdown(suite, data, names, found, drawn, footer), "utf-8")
     whole = data.assign(suite=suite, provenance=" ".join(footer))
     (folder / "reproduction.csv").write_text(whole.to_csv(index=False, lineterminator="\n"), "utf-8")
     for name, kind in itertools.product(paper_tables.FILES, ("md", "tex", "csv")):
@@ -70,9 +72,9 @@ def write(
         )
         (folder / f"{layout.name}.tex").write_text(paper_tables.tex(suite, layout, notes, footer), "utf-8")
         (folder / f"{layout.name}.csv").write_text(paper_tables.csv(suite, layout, footer), "utf-8")
-    if len(points):
-        style.save(scatter.draw(points, footer), points, folder / "published")
-    return text(suite, data)
+    for picture in drawn:
+        style.save(scatter.draw(points, footer), points, folder / picture.name, formats)
+    return text(suite, data), drawn
 
 
 def markdown(
@@ -80,7 +82,7 @@ def markdown(
     data: pd.DataFrame,
     names: Mapping[str, str],
     layouts: Sequence[paper_tables.Layout],
-    drawn: bool,
+    drawn: Sequence[Picture],
     footer: Sequence[str],
 ) -> str:
     """The headline, a table for each set of conditions, how to read it, reruns by others and sources."""
@@ -102,8 +104,7 @@ def markdown(
         parts += ["## How to read it", "\n".join(f"- {escape(line)}" for line in [*LEGEND, *notes])]
     if layouts:
         parts.append("As papers print it: " + ", ".join(f"[{x.title}]({x.name}.md)" for x in layouts) + ".")
-    figure = "No figure: there is no pair of a published number and ours to draw."
-    parts.append("![ours against published](published.png)" if drawn else figure)
+    parts += in_markdown(drawn) or ["No figure: there is no pair of a published number and ours to draw."]
     return "\n\n".join([*parts, "---", *footer]) + "\n"
 
 

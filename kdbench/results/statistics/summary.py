@@ -9,13 +9,11 @@ percent, differences in percentage points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import optimize
 from scipy import stats as distributions
 
 CONDITIONS = ["dataset", "split", "split_id", "recipe_id"]
@@ -95,25 +93,6 @@ def mean_ranks(scores: pd.DataFrame) -> pd.Series:
     if scores.isna().to_numpy().any():
         raise ValueError("ranks need pairs that every method has completed")
     return scores.rank(axis=1, ascending=False, method="average").mean()
-
-
-def detectable(std: float, n: int) -> float:
-    """The smallest true mean difference that n paired differences of this std would show.
-
-    Two-sided paired t-test at alpha .05 with power .8: the noncentral t with n - 1 degrees of freedom, times
-    std / sqrt(n). NaN for n < 2.
-    """
-    return float(std) * _standard_effect(n) / float(np.sqrt(n)) if n > 1 else np.nan
-
-
-@lru_cache
-def _standard_effect(n: int, alpha: float = 0.05, power: float = 0.8) -> float:
-    critical = distributions.t.ppf(1 - alpha / 2, n - 1)
-
-    def lacking(effect: float) -> float:
-        return power - float(distributions.nct.sf(critical, n - 1, effect))  # the far tail is below 1e-5
-
-    return float(optimize.brentq(lacking, 0.1, 30.0))  # type: ignore[arg-type]
 
 
 def cost_ratio(cost: pd.DataFrame, machine: pd.DataFrame, baseline: str) -> pd.DataFrame:

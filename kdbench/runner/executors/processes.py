@@ -27,6 +27,7 @@ import torch
 from kdbench.runner.executors.base import Done, train_job
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job
+from kdbench.utils.threads import thread_share
 
 POLL = 0.1  # seconds between two looks at progress and at whether to stop
 
@@ -36,7 +37,7 @@ class Processes:
 
     def __init__(self, jobs: int, progress: Progress, stop: Callable[[], bool]) -> None:
         self.slots = jobs
-        self.threads = max(1, torch.get_num_threads() // jobs)
+        self.threads = thread_share(torch.get_num_threads(), jobs)
         self._stop = stop
         self._slots = [_Slot(progress.lane(number), self.threads) for number in range(jobs)]
 

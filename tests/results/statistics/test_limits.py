@@ -9,9 +9,10 @@ import pytest
 from scipy import stats as distributions
 from statsmodels.stats.power import TTestPower
 
-from kdbench.results.statistics import sampling, summary
+from kdbench.results.statistics import sampling
 from kdbench.results.statistics.incomplete import complete_block, with_failed
 from kdbench.results.statistics.power import detects, needed
+from tests.support.power import detectable
 from tests.support.rule_tables import SD, SIZES, near, seeds
 
 
@@ -73,7 +74,7 @@ def test_one_failed_run_of_the_baseline_deletes_no_difference():
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 def test_of_two_methods_detects_is_statsmodels_paired_power(n):
-    expected = summary.detectable(math.sqrt(2), n)
+    expected = detectable(math.sqrt(2), n)
     assert detects(1.0, 2, n) == pytest.approx(expected, rel=1e-4)
     solved = TTestPower().solve_power(nobs=n, alpha=0.025, power=0.8, alternative="larger")
     assert detects(1.0, 2, n) == pytest.approx(math.sqrt(2) * solved, rel=1e-3)
@@ -81,7 +82,7 @@ def test_of_two_methods_detects_is_statsmodels_paired_power(n):
 
 def test_pooling_eight_methods_halves_what_three_seeds_detect():
     assert [detects(SD, 8, n) for n in (3, 5, 10)] == pytest.approx([0.62, 0.46, 0.32], abs=0.005)
-    assert summary.detectable(SD * math.sqrt(2), 3) == pytest.approx(1.15, abs=0.005)
+    assert detectable(SD * math.sqrt(2), 3) == pytest.approx(1.15, abs=0.005)
 
 
 def test_seeds_needed_are_the_fewest_that_show_it():

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from kdbench.results.statistics import summary
+from kdbench.results.statistics.power import detects
 
 
 def test_summary_uses_n_minus_1():
@@ -44,14 +45,10 @@ def test_mean_ranks_share_ties_and_put_divergence_last():
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 def test_detectable_difference_is_found_four_times_in_five(n):
-    size = summary.detectable(2.0, n)
+    size = detects(2.0 / math.sqrt(2), 2, n)
     runs = np.random.default_rng(3).normal(size, 2.0, (20_000, n))
     found = scipy_stats.ttest_1samp(runs, 0.0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.015)
-
-
-def test_one_run_detects_nothing():
-    assert math.isnan(summary.detectable(1.0, 1))
 
 
 def rows(*runs):

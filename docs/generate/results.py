@@ -1,0 +1,55 @@
+"""The columns of results files, and the sources of the published numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from docs.generate.markdown import code, table
+from kdbench.results import published, schema
+from kdbench.results.schema import Column
+
+GROUPS = {
+    "identity": "What was trained: with the same code these decide the number.",
+    "aids": "What helps to read a row; all of it follows from the identity or from the inputs.",
+    "outcome": "What came out.",
+    "cost": "Time, memory and size.",
+    "provenance": "Where, when and by which code.",
+}
+
+
+def columns() -> str:
+    """A table per group of columns of results/<suite>.csv."""
+    chapters = []
+    for group, meaning in GROUPS.items():
+        members = [column for column in schema.ROWS if column.group == group]
+        chapters += [f"### {group.capitalize()}", meaning, _table(members)]
+    if missing := {column.group for column in schema.ROWS} - set(GROUPS):
+        raise KeyError(f"groups without a description in {__name__}: {missing}")
+    return "\n\n".join(chapters)
+
+
+def curves() -> str:
+    """The columns of results/<suite>.curves.csv."""
+    return _table(schema.CURVES)
+
+
+def _table(members: Iterable[Column]) -> str:
+    rows = [[code(c.name), c.kind, c.means, _range(c), "yes" if c.filled else ""] for c in members]
+    return table(["column", "kind", "meaning", "range", "always filled"], rows)
+
+
+def _range(column: Column) -> str:
+    low, high = (f"{end:g}" if math.isfinite(end) else "" for end in (column.low, column.high))
+    return f"{low} to {high}" if high else f"from {low}" if low else ""
+
+
+def sources() -> str:
+    """How many numbers each source gives, by the key that reports print."""
+    rows = published.load()
+    lines = []
+    for key, group in rows.groupby("key", sort=False):
+        where = min(group["source"], key=len)
+        lines.append([key, len(group), ", ".join(sorted(set(group["dataset"]))), where])
+    total = f"{len(rows):,} numbers of {rows['key'].nunique()} sources:"
+    return f"{total}\n\n{table(['key', 'numbers', 'data sets', 'source'], lines, right=[1])}"

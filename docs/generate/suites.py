@@ -1,0 +1,158 @@
+"""Every key of a suite file (name, type and default from the dataclasses, with its meaning), and the shipped suites."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+from docs.generate.markdown import code, prose, table
+from kdbench import suites
+from kdbench.suites import schema
+
+# table of the file -> its dataclass and what each key means; `keys` checks that no key is missing here or too many
+TABLES: dict[str, tuple[type, dict[str, str]]] = {
+    "The file": (
+        schema.Suite,
+        {
+            "description": "One line that `kdbench suites` prints.",
+            "methods": "Names of the methods that `kdbench run` trains without `--methods`.",
+            "seeds": "Seeds that `kdbench run` trains without `--seeds`.",
+            "dataset": "Data set, see below.",
+            "views": "Augmentations by name. Most methods read the view `weak`; some read `strong` too.",
+            "recipe": "How each student is trained, see below.",
+            "pairs": "Teachers and students, see below.",
+            "teacher_recipe": "Fields of `recipe` that differ where a teacher is trained.",
+            "models": "Names of this file for architectures with arguments, see below.",
+            "teachers": "What is known of a teacher, by its name, see below.",
+            "params": "Parameters of methods for every pair: `[params.dkd]` with `beta = 2.0`.",
+        },
+    ),
+    "`[dataset]`": (
+        schema.DataSpec,
+        {
+            "name": "Name of the data set, a column of each row. Known names are found or downloaded; `folder` and "
+            "`npz` give one's own.",
+            "classes": "Number of classes; 0: measured.",
+            "size": "Pixels per side; 0: measured. With `folder`, images are resized (shorter side) and centre-cropped "
+            "to it.",
+            "mean": "Mean of red, green and blue, of values in 0..1; empty: measured on the training images.",
+            "std": "Standard deviation of red, green and blue; empty: measured on the training images.",
+            "holdout": "Share of the training images that `--split holdout` evaluates on and leaves out of training.",
+            "train_per_class": "Use only the first N training images of each class.",
+            "test_per_class": "Use only the first N test images of each class.",
+            "folder": "Class folders `train/<class>/` with `test/` or `val/`. Paths are relative to the suite file.",
+            "npz": "A file with x_train, y_train, x_test and y_test. Paths are relative to the suite file.",
+            "stream": "Decode images while training, for class folders that do not fit into memory. Needs `size`, "
+            "`mean` and `std`.",
+            "eval_resize": "With `stream`: the shorter side before the centre crop of `size` pixels in evaluation; "
+            "0: `size`.",
+            "workers": "With `stream`: processes that decode; default: one per processor, at most 8.",
+            "subset": "Words for the part of the data in use; set by `--per-class`.",
+        },
+    ),
+    "`[views.NAME]`": (
+        schema.View,
+        {
+            "pad": "Black pixels around the image before a random crop of the old size.",
+            "flip": "Mirror left and right with probability 1/2.",
+            "ops": "RandAugment: number of operations.",
+            "magnitude": "RandAugment: strength, 0 to 30.",
+            "cutout": "Largest side of a black square, as a share of the shorter side of the image.",
+            "scale": "Random resized crop: share of the area, `[low, high]`; none: the whole image.",
+            "ratio": "Random resized crop: width to height, `[low, high]`.",
+        },
+    ),
+    "`[recipe]`": (
+        schema.Recipe,
+        {
+            "epochs": "Number of epochs.",
+            "reference_epochs": "Length to which `milestones` and the methods' warm-ups refer; with fewer `epochs` the "
+            "schedule keeps its shape.",
+            "batch_size": "Images per step.",
+            "lr": "Learning rate of SGD (its highest, with `onecycle`).",
+            "momentum": "Momentum of SGD.",
+            "nesterov": "Nesterov's momentum.",
+            "weight_decay": "Weight decay, on all parameters.",
+            "schedule": "`step`: lr times `decay` after each milestone. `onecycle`: linear from 0 to lr and back to 0.",
+            "precision": "`fp32`, `bf16` (autocast) or `tf32`; part of the cell's id.",
+            "eval_every": "Epochs between evaluations for the curves; after the last milestone each epoch is "
+            "evaluated.",
+            "milestones": "With `step`: epochs, in units of `reference_epochs`.",
+            "decay": "With `step`: factor at each milestone.",
+            "peak": "With `onecycle`: share of training at which lr is highest.",
+            "train_views": "Views on which a method that reads one view is trained, losses summed; empty: its own "
+            "view.",
+        },
+    ),
+    "`[[pairs]]`": (
+        schema.Pair,
+        {
+            "teacher": "Name of the teacher: an entry of `models`, a network of kdbench or of timm.",
+            "student": "Name of the student.",
+            "recipe": "Fields of the recipe that differ for this pair.",
+            "params": "Parameters of methods for this pair: `{ dkd = { beta = 2.0 } }`.",
+        },
+    ),
+    "`[models.NAME]`": (
+        schema.ModelSpec,
+        {
+            "arch": "A network of kdbench (`resnet20`) or of timm (`timm/resnet18` where both have the name).",
+            "args": "Keyword arguments of the network.",
+        },
+    ),
+    "`[teachers.NAME]`": (
+        schema.TeacherSpec,
+        {
+            "top1": "Accuracy in percent that the teacher is expected to reach on the test split; kdbench warns when "
+            "it is weaker.",
+            "pretrained": "Tag of timm's weights, where the teacher is not trained here.",
+        },
+    ),
+}
+
+
+def keys() -> str:
+    """A table of keys per table of a suite file. Raises KeyError where the descriptions and the dataclass disagree."""
+    chapters = []
+    for title, (cls, meanings) in TABLES.items():
+        rows = [[code(f.name), _type(cls, f.name), _default(f), meanings[f.name]] for f in _fields(cls)]
+        if unknown := set(meanings) - {field.name for field in _fields(cls)}:
+            raise KeyError(f"{cls.__name__} has no field {unknown}")
+        chapters += [f"### {title}", table(["key", "type", "default", "meaning"], rows)]
+    return "\n\n".join(chapters)
+
+
+def _fields(cls: type) -> Iterator[dataclasses.Field]:
+    """Those that a file may set; a suite's name is that of its file."""
+    return (f for f in dataclasses.fields(cls) if f.name != "name" or cls is schema.DataSpec)
+
+
+def _type(cls: type, name: str) -> str:
+    hint: Any = get_type_hints(cls)[name]
+    text = hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+    for old, new in {"typing.": "", "collections.abc.": "", "kdbench.suites.schema.": ""}.items():
+        text = text.replace(old, new)
+    return code(text)
+
+
+def _default(field: dataclasses.Field) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return "empty"
+    if field.default is dataclasses.MISSING:
+        return "required"
+    if field.default is None:
+        return "none"
+    return "empty" if field.default in ((), "") else code(json.dumps(field.default))
+
+
+def shipped() -> str:
+    """A table of the suites of kdbench."""
+    rows = [[code(name), *_suite(suites.load(name))] for name in suites.names()]
+    return table(["suite", "description", "pairs", "methods", "seeds", "epochs"], rows, right=[2, 4, 5])
+
+
+def _suite(suite: schema.Suite) -> list[Any]:
+    methods = ", ".join(suite.methods)
+    return [prose(suite.description), len(suite.pairs), methods, len(suite.seeds), suite.recipe.epochs]

@@ -1,0 +1,104 @@
+"""Where the training checks train: one cohort of all methods that are checked, and each method alone."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdbench.contract.toy_suite import EPOCHS, MODELS, PAIRS, RECIPE, STEPS, Rig, Steps
+from kdbench.errors import KdbenchError
+from kdbench.models import Net
+from kdbench.plan.cells import Cell
+from kdbench.suites import Pair
+from kdbench.train.cohort import Cohort
+from kdbench.train.job import Result
+from kdbench.utils.state_dicts import weights_digest
+from kdbench.utils.status import Status
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A result, and whether the teacher's weights, buffers and mode are what they were."""
+
+    result: Result
+    untouched: bool
+
+
+class Lab:
+    """Trains the methods ``names`` as one cohort (kd and ce among them) and each alone; every result is kept."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(dict.fromkeys([*names, "ce", "kd"]))
+        self._folder = tempfile.TemporaryDirectory(prefix="kdbench-check-")
+        self._alone: dict[tuple[str, bool], Alone] = {}
+
+    @cached_property
+    def rig(self) -> Rig:
+        return Rig(Path(self._folder.name), MODELS, PAIRS)
+
+    @cached_property
+    def together(self) -> dict[str, Result]:
+        """Method -> its result in the cohort of all, on the first pair that it does not skip."""
+        planned = [name for name in self.names if self.unplanned(name) is None]
+        results = self.rig.train(self.rig.cells(planned, PAIRS[0]), "together")
+        again = [name for name, result in results.items() if result.row["status"] == Status.SKIPPED]
+        if again:
+            second = self.rig.train(self.rig.cells(["ce", "kd", *again], PAIRS[1]), "together again")
+            results |= {name: second[name] for name in again}
+        return results
+
+    def unplanned(self, name: str) -> str | None:
+        """Why there can be no cell of ``name``, or None: one method's mistake is not everyone's."""
+        try:
+            self.rig.cells([name], PAIRS[0])
+        except KdbenchError as error:
+            return str(error)
+        return None
+
+    def pair(self, name: str) -> Pair:
+        """The pair that ``name`` was trained on."""
+        cell = self.together[name].cell
+        return next((pair for pair in PAIRS if pair.teacher == cell.teacher), PAIRS[0])
+
+    def cell(self, name: str) -> Cell:
+        """The planned cell of ``name``."""
+        return self.rig.cells([name], self.pair(name))[0]
+
+    def alone(self, name: str, stopped: bool) -> Alone:
+        """Trained without company; ``stopped``: in the middle of the third epoch, and started again."""
+        key = (name, stopped)
+        if key not in self._alone:
+            stops = [2 * STEPS + 1] if stopped else []
+            self._alone[key] = self._trained(self.cell(name), f"alone-{name}-{stopped}", stops)
+        return self._alone[key]
+
+    def across(self, name: str, threshold: float, stops: Sequence[int]) -> Result:
+        """Trained alone, the epoch ``threshold`` in the middle of the schedule, and stopped after ``stops`` steps."""
+        recipe = replace(RECIPE, reference_epochs=math.ceil(2 * threshold))
+        (cell,) = self.rig.cells([name], self.pair(name), recipe=recipe)
+        return self._trained(cell, f"across-{name}-{threshold}-{len(stops)}", stops).result
+
+    def _trained(self, cell: Cell, work: str, stops: Sequence[int]) -> Alone:
+        """The cell alone, started again after each of ``stops`` (steps from the beginning)."""
+        job, steps, untouched = self.rig.job([cell], work), Steps(), True
+        for end in (*stops, EPOCHS * STEPS + 1):
+            cohort = Cohort(job, steps)
+            before = _state(cohort.teacher)
+            results, _ = cohort.run(lambda: steps.done >= end)  # noqa: B023 (called at once)
+            untouched &= before == _state(cohort.teacher)
+        return Alone(results[0], untouched)
+
+
+def _state(teacher: Net | None) -> Any:
+    if teacher is None:
+        return None
+    return weights_digest(teacher.state_dict()), [m.training for m in teacher.modules()], _learns(teacher)
+
+
+def _learns(net: Net) -> list[bool]:
+    return [p.requires_grad or p.grad is not None for p in net.parameters()]

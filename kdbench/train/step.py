@@ -1,0 +1,178 @@
+"""The training step: call the loss, sum its terms, back-propagate, call `update`, update the optimiser.
+
+Everything that trains or probes a method goes through this module: cohorts, the contract's checks, the compatibility
+matrix and the benchmark's reference loop. A method with another update rule changes this file alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.errors import KdbenchError
+from kdbench.method import Batch, Method, Terms, Views, overrides
+from kdbench.suites import Recipe
+
+# the student's outputs and the teacher's, None where the method has no teacher
+Shown = tuple[Views, Views | None]
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """Hyperparameters of SGD. ``fused``: one kernel for all parameters; False: torch's default implementation."""
+
+    lr: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    fused: bool = True
+
+    @classmethod
+    def of(cls, recipe: Recipe, fused: bool = True) -> Optimisation:
+        """The optimisation that a suite's recipe prescribes."""
+        return cls(recipe.lr, recipe.momentum, recipe.nesterov, recipe.weight_decay, fused)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
+        """An optimiser of ``parameters`` whose momentum starts at zero."""
+        optimizer = torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=self.fused or None,  # None: torch chooses
+        )
+        momentum_from_zero(optimizer)
+        return optimizer
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a method's loss: its arguments and what it returned."""
+
+    batch: Batch
+    student: Views
+    teacher: Views | None
+    returned: Terms
+
+    @property
+    def terms(self) -> Terms:
+        """The terms that are summed: all but the private ones, whose names begin with ``_``."""
+        return {name: value for name, value in self.returned.items() if not name.startswith("_")}
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Terms by name, summed over the calls of one step, and their sum ``total``; all 0-dim."""
+
+    terms: Terms
+    total: Tensor
+
+    def detached(self) -> Losses:
+        """The same values without their graph."""
+        return Losses({name: value.detach() for name, value in self.terms.items()}, self.total.detach())
+
+
+class Step:
+    """A training step of one student with one method, and the optimiser that the steps share."""
+
+    def __init__(
+        self, method: Method, student: nn.Module, modules: nn.Module, optimisation: Optimisation
+    ) -> None:
+        self.method, self.modules = method, modules
+        self._optimizer = optimisation.optimizer([*student.parameters(), *modules.parameters()])
+
+    def __call__(self, batch: Batch, shown: Sequence[Shown]) -> Losses:
+        """One step: a call of the loss for each item of ``shown``, and one update of all parameters.
+
+        Everything runs on the device and changes no number of the host, so a step can be recorded and replayed.
+        Raises KdbenchError when the loss returns something else than named scalars.
+        """
+        calls = [call_loss(self.method, batch, *views, self.modules) for views in shown]
+        losses = backward(calls)
+        call_update(self.method, calls, self.modules)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return losses.detached()
+
+    def set_rate(self, lr: float) -> None:
+        """Set the learning rate of the next step."""
+        for group in self._optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+
+    def move_rate(self, device: torch.device) -> None:
+        """Hold the learning rate in a tensor on ``device``, where a recorded step reads it anew at each replay."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's state, for a checkpoint."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._optimizer.load_state_dict(dict(state))
+        momentum_from_zero(self._optimizer)  # older checkpoints lack buffers of parameters without a gradient
+
+
+def call_loss(
+    method: Method, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module
+) -> Call:
+    """Call the method's loss. Raises KdbenchError when it returns something else than named scalars."""
+    returned: Any = method.loss(batch, student, teacher, modules)
+    if not isinstance(returned, dict) or not any(not name.startswith("_") for name in returned):
+        raise KdbenchError(
+            f"{method.name}.loss must return a dict of named scalar tensors, got {returned!r:.80}"
+        )
+    call = Call(batch, student, teacher, returned)
+    for name, value in call.terms.items():
+        if not isinstance(value, Tensor) or value.ndim != 0:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise KdbenchError(f"{method.name}.loss: the term {name!r} must be a 0-dim tensor, got {shape}")
+    return call
+
+
+def summed(calls: Sequence[Call]) -> Losses:
+    """Each term summed over ``calls`` (at least one), and the sum of all terms."""
+    terms = [call.terms for call in calls]
+    added = {name: functools.reduce(operator.add, [each[name] for each in terms]) for name in terms[0]}
+    return Losses(added, torch.stack(list(added.values())).sum())
+
+
+def backward(calls: Sequence[Call]) -> Losses:
+    """Back-propagate the sum of all terms of ``calls`` and return it with its terms."""
+    losses = summed(calls)
+    losses.total.backward()
+    return losses
+
+
+def call_update(method: Method, calls: Sequence[Call], modules: nn.Module) -> None:
+    """Call the method's ``update``, where it has one, once per call of its loss, without gradients."""
+    if not overrides(method, "update"):
+        return
+    with torch.no_grad():
+        for call in calls:
+            detached = {name: value.detach() for name, value in call.returned.items()}
+            method.update(call.batch, call.student, call.teacher, modules, detached)
+
+
+def momentum_from_zero(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter without a momentum buffer a buffer of zeros.
+
+    torch creates the buffer at a parameter's first gradient, as a copy of it: momentum * 0 + gradient, the same number.
+    But a fused step fails where only some parameters have a buffer, as after a change of a method's phase.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
