@@ -12,6 +12,7 @@ from kdbench.metrics import top_k
 from kdbench.results import store
 from kdbench.runner import run as driver
 from kdbench.runner.export import export
+from kdbench.train.callbacks import Progress
 from kdbench.utils.state_dicts import load_weights, save_weights
 from tests.support.cli_process import kdbench
 from tests.support.scenarios import run
@@ -31,9 +32,9 @@ def results(lab):
     )
     folder = lab.folder / "results"
     outcome = driver.run(
-        str(file), ["ce"], data_dir=lab.data, results=folder, device="cpu", say=lambda text: None
+        str(file), ["ce"], data_dir=lab.data, results=folder, device="cpu", progress=Progress()
     )
-    assert list(outcome.records["status"]) == ["ok", "ok"]
+    assert list(outcome.rows["status"]) == ["ok", "ok"]
     return folder
 
 
