@@ -1,7 +1,6 @@
 """Pure functions that several methods share. B samples, C classes, T temperature; logits are [B, C].
 
-All of them stay in log space and never index by a mask, so they hold for logits of any size and run without a host
-sync.
+They stay in log space and never index by a mask, so they are exact for logits of any size and need no host sync.
 """
 
 from __future__ import annotations
@@ -14,24 +13,39 @@ def kl(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
     """KL(teacher || student) of log-probabilities [B, C], summed over classes -> [B].
 
     Differentiable in both arguments; a teacher probability of 0 contributes 0 to value and gradient.
+
+    >>> kl(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log())
+    tensor([0.1927])
     """
     return (teacher_log_probs.exp() * (teacher_log_probs - student_log_probs)).sum(dim=1)
 
 
 def soft_cross_entropy(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
-    """-sum_c p^t_c log p^s_c of log-probabilities [B, C] -> [B]: `kl` plus the teacher's entropy."""
+    """-sum_c p^t_c log p^s_c of log-probabilities [B, C] -> [B]: `kl` plus the teacher's entropy.
+
+    >>> soft_cross_entropy(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log())
+    tensor([0.6931])
+    """
     return -(teacher_log_probs.exp() * student_log_probs).sum(dim=1)
 
 
 def soft_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
-    """T^2 KL(softmax(t/T) || softmax(s/T)), mean over the batch (Hinton et al., arXiv:1503.02531)."""
+    """T^2 KL(softmax(t/T) || softmax(s/T)), mean over the batch (Hinton et al., arXiv:1503.02531).
+
+    >>> soft_kl(torch.tensor([[0.0, 0.0]]), torch.tensor([[4.0, 0.0]]), 4.0)
+    tensor(1.7751)
+    """
     student = (student_logits / temperature).log_softmax(dim=1)
     teacher = (teacher_logits / temperature).log_softmax(dim=1)
     return temperature**2 * kl(student, teacher).mean()
 
 
 def drop_target(values: Tensor, target: Tensor) -> Tensor:
-    """``values`` [B, C] without each row's target column -> [B, C-1], order kept."""
+    """``values`` [B, C] without each row's target column -> [B, C-1], in order.
+
+    >>> drop_target(torch.tensor([[5, 6, 7]]), torch.tensor([1]))
+    tensor([[5, 7]])
+    """
     columns = torch.arange(values.shape[1] - 1, device=values.device).expand(values.shape[0], -1)
     return values.gather(1, columns + (columns >= target[:, None]))
 
@@ -40,7 +54,11 @@ def split_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Split softmax(logits) into its binary part and its rest (DKD, arXiv:2203.08679, section 3).
 
     Returns ``binary`` [B, 2] = log of (p_y, 1 - p_y) and ``rest`` [B, C-1] = log of the probabilities of the other
-    classes, renormalised. 1 - p_y is a log-sum-exp over the rest: exact however certain the target is.
+    classes, renormalised. 1 - p_y is a log-sum-exp over the rest: exact even where the target is certain.
+
+    >>> binary, rest = split_target(torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([0]))
+    >>> binary.exp(), rest.exp()
+    (tensor([[0.5000, 0.5000]]), tensor([[0.6000, 0.4000]]))
     """
     others = drop_target(logits, target)
     normaliser = logits.logsumexp(dim=1)
@@ -53,6 +71,9 @@ def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
     """Row-wise (z - mean) / (eps + std) with the unbiased std (LSKD, arXiv:2403.01427).
 
     A constant row gives 0 with gradient 0 (the released code's gradient there is about 1/eps).
+
+    >>> standardize(torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[-1.0000,  0.0000,  1.0000]])
     """
     centred = logits - logits.mean(dim=1, keepdim=True)
     constant = (centred == 0).all(dim=1, keepdim=True)
@@ -62,12 +83,21 @@ def standardize(logits: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 def gram(matrix: Tensor) -> Tensor:
-    """M M^T: [B, C] -> [B, B]; of the transposed matrix, [C, C]."""
+    """M M^T: [B, C] -> [B, B]; of the transposed matrix, [C, C].
+
+    >>> gram(torch.tensor([[1, 2], [0, 3]]))
+    tensor([[5, 6],
+            [6, 9]])
+    """
     return matrix @ matrix.T
 
 
 def warmup(epoch: float, epochs: int) -> float:
-    """min(epoch / epochs, 1), epoch counted from 1; 1 where ``epochs`` is 0."""
+    """min(epoch / epochs, 1), epoch counted from 1; 1 where ``epochs`` is 0.
+
+    >>> [warmup(epoch, 20) for epoch in (1, 10, 30)]
+    [0.05, 0.5, 1.0]
+    """
     return min(epoch / epochs, 1.0) if epochs else 1.0
 
 
@@ -83,5 +113,10 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 def scale_gradient(value: Tensor, scale: float) -> Tensor:
-    """``value`` itself, its gradient times ``scale``; a negative scale is a gradient reversal."""
+    """Return ``value`` with its gradient times ``scale``; a negative scale reverses the gradient.
+
+    >>> value = torch.tensor(3.0, requires_grad=True)
+    >>> torch.autograd.grad(scale_gradient(value, -0.5), value)
+    (tensor(-0.5000),)
+    """
     return _ScaleGradient.apply(value, scale)

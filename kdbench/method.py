@@ -1,8 +1,8 @@
-"""The plug-in vocabulary: all that a method file needs to know of kdbench.
+"""The plug-in interface: all that a method file needs to know of kdbench.
 
-B samples in a batch, C classes, D size of an embedding, N train samples. A method is its hyperparameters: a frozen
-dataclass. Whatever learns or remembers lives in the ``modules`` that it builds. A method never runs a model and never
-sees an optimiser, a loader, a device name or a configuration.
+B samples in a batch, C classes, D size of an embedding, N train samples. A method is a frozen dataclass of its
+hyperparameters. Whatever learns or remembers is in the ``modules`` that it builds. A method never runs a model and
+never sees an optimiser, a loader, a device name or a configuration.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError, unknown
+from kdbench.utils.papers import Family, Fidelity, Paper
 
 Terms = dict[str, Tensor]
 Role = Literal["student", "teacher"]
@@ -47,12 +48,12 @@ class Needs:
         return Needs(views=tuple(dict.fromkeys(self.views + other.views)), **either)
 
     def of(self, role: Role) -> Needs:
-        """What is needed of one model, every flag a bool."""
+        """What is needed of one model, with every flag a bool."""
         return dataclasses.replace(self, preact=self.preact in (True, role))
 
 
 def union(needs: Iterable[Needs]) -> Needs:
-    """What one forward must yield to serve all of them; no view where there are none."""
+    """What one forward must yield to serve all of them; without any, no view."""
     return functools.reduce(operator.or_, needs, Needs(views=(), teacher=False))
 
 
@@ -70,7 +71,7 @@ class UndeclaredNeed(KdbenchError):
 
 @dataclass(frozen=True)
 class Outputs:
-    """One model on one view. What was not asked for is None."""
+    """What one model yields on one view; fields that no method needs are None."""
 
     logits: Tensor
     embedding: Tensor | None = None
@@ -107,7 +108,7 @@ class Views:
 
     @property
     def embedding(self) -> Tensor:
-        """[B, D]: what the head's last linear layer sees."""
+        """[B, D]: the input of the head's last linear layer."""
         return self._read("embedding", "embedding")
 
     @property
@@ -122,7 +123,7 @@ class Views:
 
     @property
     def preact(self) -> tuple[Tensor, ...]:
-        """``stages`` before each one's last ReLU."""
+        """The same maps as ``stages``, before each one's last ReLU."""
         return self._read("preact", "preact")
 
     @property
@@ -133,7 +134,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step, beside the models' outputs.
+    """One training batch, without the models' outputs.
 
     target: [B] int64.  epoch: counts from 1 in units of the recipe's reference length (1..240 on CIFAR-100 however
     short the run), so warm-ups and phases keep their share of the schedule.  last: the last batch of its epoch.
@@ -149,7 +150,7 @@ class Batch:
 
     @property
     def index(self) -> Tensor:
-        """[B] int64: the samples' places in the train set, 0..N-1."""
+        """[B] int64: the samples' positions in the train set, 0..N-1."""
         if self.sample_index is None:
             raise UndeclaredNeed("'index'")
         return self.sample_index
@@ -169,7 +170,7 @@ class StageFacts:
 class ModelFacts:
     """What a method may know of a model before training.
 
-    linear_head is measured: logits == classify(mean over space of features).  has_preact: ``preact`` can be had.
+    linear_head is measured: logits == classify(mean over space of features).  has_preact: ``preact`` is available.
     """
 
     stages: tuple[StageFacts, ...]
@@ -195,15 +196,21 @@ class Context:
 
 
 class Method:
-    """A distillation method: annotate hyperparameters as dataclass fields, then override what it needs.
+    """A distillation method: hyperparameters as annotated fields, facts as bare attributes, and the functions below.
 
     Fields are bool, int, float, str or a Literal of strings; `field(metadata={"neutral": v})` keeps a field that was
-    added later out of a run's identity while it equals v.
+    added later out of a run's identity while it equals v. Attributes without an annotation (`needs`, the tags, `paper`
+    ...) are no hyperparameters.
     """
 
     name: ClassVar[str]  # set by registry.register
     version: ClassVar[int] = 1  # bump when the same hyperparameters give different numbers
     needs: ClassVar[Needs] = Needs()
+
+    # Where it comes from; each method says all three itself, and none of them counts for its code's hash.
+    paper: ClassVar[Paper | None] = None  # None: it is in no paper
+    family: ClassVar[Family | None] = None
+    fidelity: ClassVar[Fidelity | None] = None
 
     # Honest tags; `kdbench check` tests each in both directions.
     coupled: ClassVar[bool] = False  # a sample's loss depends on its batch mates
@@ -215,13 +222,11 @@ class Method:
     partial_gradient: ClassVar[bool] = False  # the gradient is on purpose not that of the value
     keeps_modules: ClassVar[bool] = False  # `predict` uses the modules: they stay in the deployed student
     alias_of: ClassVar[str | None] = None  # the method that this one is another form of
-    weights: ClassVar[
-        Mapping[str, str | tuple[str, ...]]
-    ] = {}  # field -> the term(s) that its 0 switches off
+    # field -> the term(s) that its 0 switches off
+    weights: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}
     positive: ClassVar[tuple[str, ...]] = ()  # fields that must be greater than 0
-    ablate: ClassVar[
-        Mapping[str, tuple]
-    ] = {}  # field -> values that `kdbench ablate` tries beside the default
+    # field -> values that `kdbench ablate` tries in addition to the default
+    ablate: ClassVar[Mapping[str, tuple]] = {}
 
     def __post_init__(self) -> None:
         kinds = field_types(type(self))
@@ -233,38 +238,39 @@ class Method:
 
     @property
     def params(self) -> dict[str, Any]:
-        """All hyperparameters that count for identity: fields at their declared neutral value are left out."""
+        """The hyperparameters that count for a run's identity: all but fields at their neutral value."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         values = {f.name: getattr(self, f.name) for f in fields}
         neutral = {f.name: f.metadata["neutral"] for f in fields if "neutral" in f.metadata}
         return {k: v for k, v in values.items() if not (k in neutral and v == neutral[k])}
 
     def skip(self, context: Context) -> str | None:
-        """None, or why this pair cannot be trained by this method (recorded as skipped)."""
+        """Why this method cannot train this pair, which is then recorded as skipped; None where it can."""
         return None
 
     def build(self, context: Context) -> nn.Module:
-        """Everything that learns or remembers. All parameters are optimised; frozen tensors must be buffers."""
+        """Return everything that learns or remembers; all parameters are optimised, frozen tensors must be buffers."""
         return nn.Module()
 
-    def prepare(
-        self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: nn.Module
-    ) -> None:
-        """One pass, no gradient, over the unaugmented train set with teacher outputs; ``teacher_batches`` can be
-        iterated again. Called once after `build`, only where overridden."""
+    def prepare(self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: Any) -> None:
+        """Compute what needs a pass over the unaugmented train set with the teacher's outputs, without gradients.
 
-    def loss(self, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module) -> Terms:
-        """name -> scalar tensor, already weighted; the harness sums and back-propagates them. The same names in every
-        phase. Names that begin with ``_`` are not summed: they are detached and handed to `update`. Pure."""
+        Called once after `build`, only where overridden; ``teacher_batches`` can be iterated several times.
+        """
+
+    def loss(self, batch: Batch, student: Views, teacher: Any, modules: Any) -> Terms:
+        """Return the weighted terms, name -> scalar tensor; the harness sums and back-propagates them. Pure.
+
+        The names are the same in every phase. Those that begin with ``_`` are not summed: they are detached and handed
+        to `update`. teacher: `Views`; None where ``needs.teacher`` is False. modules: what `build` returned.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define loss(batch, student, teacher, modules)")
 
-    def update(
-        self, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module, terms: Terms
-    ) -> None:
-        """After the gradients, before the optimiser's step, no gradient: memory banks, running means, priors."""
+    def update(self, batch: Batch, student: Views, teacher: Any, modules: Any, terms: Terms) -> None:
+        """Update memory banks, running means, priors: after the gradients, before the optimiser's step, no gradient."""
 
-    def predict(self, student: Views, modules: nn.Module) -> Tensor:
-        """The logits [B, C] that are evaluated."""
+    def predict(self, student: Views, modules: Any) -> Tensor:
+        """Return the logits [B, C] that are evaluated."""
         return student.logits
 
 
@@ -280,7 +286,7 @@ def field_types(cls: type[Method]) -> dict[str, Any]:
 
 
 def coerce(kind: Any, value: Any, what: str) -> Any:
-    """``value`` as the field type ``kind``; an int serves where a float is asked, nothing else is converted.
+    """``value`` as the field type ``kind``; an int is accepted for a float, nothing else is converted.
 
     Raises KdbenchError naming ``what`` and the type.
     """

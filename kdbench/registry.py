@@ -207,7 +207,7 @@ def field_type(name: str, key: str) -> Any:
 
 
 def code_hash(name: str) -> str:
-    """12 hex digits of the method's file, and of those of its folder that it imports, without comments and docstrings.
+    """12 hex digits of the method's file, and of those of its folder that it imports, without documentation.
 
     Of the code as it was loaded: tells an edited file from an old row. Of a class without a file the hash is of its own
     text; '' where that cannot be read.

@@ -1,1 +1,1 @@
-"""One file a method; the file's name is the method's name. Found by kdbench.registry, never imported by name."""
+"""One file per method, named after it; `kdbench.registry` finds the files."""

@@ -1,4 +1,4 @@
-"""What several feature methods share: task terms, pooling, pairing of stages, published adapters.
+"""Building blocks of the feature methods: task terms, pooling, pairing of stages, published adapters.
 
 B samples, C classes, D embedding size; maps are [B, channels, height, width]. Registers no method.
 """
@@ -17,7 +17,7 @@ from kdbench.method import Batch, Context, Method, ModelFacts, StageFacts, Terms
 
 @dataclass(frozen=True)
 class PlusKD(Method):
-    """A method to which kd can be added: "CRD+KD" is crd with kd_weight=1."""
+    """Base of methods that kd can be added to: "CRD+KD" is crd with kd_weight=1."""
 
     ce_weight: float = 1.0
     kd_weight: float = 0.0
@@ -26,26 +26,35 @@ class PlusKD(Method):
     standardize: bool = field(default=False, metadata={"neutral": False})
 
     def task_terms(self, batch: Batch, logits: Tensor, teacher_logits: Tensor) -> Terms:
-        """``ce`` of the student's ``logits`` on the labels and ``kd`` = T^2 KL, weighted."""
+        """Return the weighted terms ``ce``, of ``logits`` on the labels, and ``kd`` = T^2 KL."""
         pair = (logits, teacher_logits)
         scores = map(standardize, pair) if self.standardize else pair
         return {
             "ce": self.ce_weight * F.cross_entropy(logits, batch.target),
-            "kd": self.kd_weight * soft_kl(*scores, self.kd_temperature),
+            "kd": self.kd_weight * soft_kl(*scores, self.kd_temperature),  # type: ignore[call-arg]
         }
 
 
 def unit(vectors: Tensor, dim: int = 1) -> Tensor:
-    """Divided by the L2 norm along ``dim``; a zero vector stays zero and gets no gradient."""
+    """Divide ``vectors`` by their L2 norm along ``dim``; a zero vector stays zero and gets no gradient.
+
+    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
     squares = vectors.square().sum(dim=dim, keepdim=True)
     zero = squares == 0
     return torch.where(zero, 0.0, vectors / torch.where(zero, 1.0, squares).sqrt())
 
 
 def pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Adaptive average pooling to ``size`` = (height, width), as two products; the identity at equal size.
+    """Pool by adaptive averages to ``size`` = (height, width); maps of that size are returned as they are.
 
-    (torch's own has no deterministic gradient on CUDA.)
+    Computed as two matrix products: torch's own pooling has no deterministic gradient on CUDA.
+
+    >>> pool(torch.arange(16.0).view(1, 1, 4, 4), (2, 2))
+    tensor([[[[ 2.5000,  4.5000],
+              [10.5000, 12.5000]]]])
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
@@ -59,13 +68,21 @@ def pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pool_to_smaller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps at the size of the one with fewer rows (the second's where they are equal)."""
+    """Pool both maps to the size of the one with fewer rows; at equal heights, to the second's.
+
+    >>> [maps.shape for maps in pool_to_smaller(torch.zeros(1, 3, 8, 8), torch.zeros(1, 5, 4, 4))]
+    [torch.Size([1, 3, 4, 4]), torch.Size([1, 5, 4, 4])]
+    """
     size = tuple((first if first.shape[2] < second.shape[2] else second).shape[2:])
-    return pool(first, size), pool(second, size)
+    return pool(first, size), pool(second, size)  # type: ignore[arg-type]
 
 
 def paired(student: Sequence[Any], teacher: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Stage by stage from the deepest; the longer one's first stages have no partner."""
+    """Pair stages from the deepest; the first stages of the longer sequence are left out.
+
+    >>> paired("abc", "xy")
+    [('b', 'x'), ('c', 'y')]
+    """
     count = min(len(student), len(teacher))
     return list(zip(student[-count:], teacher[-count:], strict=True))
 
@@ -79,7 +96,7 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def fan_out_normal(modules: nn.Module) -> nn.Module:
-    """Convolutions drawn from N(0, 2 / (kernel area x output channels)), in place."""
+    """Draw the convolutions' weights from N(0, 2 / (kernel area x output channels)), in place."""
     for module in modules.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -87,9 +104,9 @@ def fan_out_normal(modules: nn.Module) -> nn.Module:
 
 
 class ConvReg(nn.Module):
-    """FitNets' regressor as released: one convolution to the teacher's channels and size, BatchNorm, ReLU.
+    """FitNets' released regressor: one convolution to the teacher's channels and size, BatchNorm, ReLU.
 
-    A student map below the teacher's size, but not half of it, keeps its size (the SemCKD release).
+    A student map that is smaller than the teacher's, but not half its size, keeps its size (as in SemCKD's release).
     """
 
     def __init__(self, student: StageFacts, teacher: StageFacts, relu: bool = True) -> None:
@@ -132,7 +149,7 @@ class LinearHead(nn.Module):
 
 
 def _accepted(classify: Callable[[Tensor], Tensor], count: int, size: int, device: torch.device) -> Tensor:
-    """Zeros [count, size] in single precision, or in double where the head takes no other."""
+    """Zeros [count, size] in single precision, or in double where the head accepts nothing else."""
     probe = torch.zeros(count, size, device=device)
     try:
         classify(probe)
@@ -142,7 +159,7 @@ def _accepted(classify: Callable[[Tensor], Tensor], count: int, size: int, devic
 
 
 def needs_linear_head(method: str, **models: ModelFacts) -> str | None:
-    """The reason to skip a pair, or None; ``models`` by role."""
+    """Say why a pair is skipped: a head that is not linear; None where all are. ``models``: by role."""
     for role, facts in models.items():
         if not facts.linear_head:
             return f"the {role}'s head is not linear on the mean of its last map, which {method} needs"

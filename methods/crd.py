@@ -1,6 +1,6 @@
-"""Contrastive representation distillation: a sample's embedding agrees with the teacher's, others' do not.
+"""Contrastive representation distillation: embeddings agree with the teacher's of the same sample only.
 
-B samples, N train samples, D size of the learned embeddings, K negatives a sample.
+B samples, N train samples, D size of the learned embeddings, K negatives per sample.
 """
 
 from math import sqrt
@@ -9,19 +9,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Context, Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
 
 EPS = 1e-7
-CELLS = 2**24  # the largest number of entries of a B x N matrix that is made at once
+CELLS = 2**24  # most entries of a B x N matrix that are computed at once
 
 
 def scores(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) -> Tensor:
     """exp(<anchor, row> / T) -> [B, 1 + K]; ``anchors`` [B, D], ``memory`` [N, D], ``index`` [B, 1 + K].
 
-    All N products of a few anchors at a time: K rows of D numbers an anchor would be far more to hold.
+    Computes all N products for a few anchors at a time, which needs less memory than K rows of D numbers per anchor.
+
+    >>> scores(torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor([[0, 1]]), temperature=1.0)
+    tensor([[2.7183, 1.0000]])
     """
     rows = max(1, CELLS // len(memory))
     parts = zip(anchors.split(rows), index.split(rows), strict=True)
@@ -29,7 +32,11 @@ def scores(anchors: Tensor, memory: Tensor, index: Tensor, temperature: float) -
 
 
 def contrast_loss(found: Tensor, normaliser: Tensor, count: int) -> Tensor:
-    """Noise-contrastive loss of `scores` [B, 1 + K], the positive first; K uniform draws of N = ``count``."""
+    """Noise-contrastive loss of `scores` [B, 1 + K], the positive first; K uniform draws of N = ``count``.
+
+    >>> contrast_loss(torch.tensor([[1.0, 1.0]]), torch.tensor(1.0), count=1)
+    tensor(1.3863)
+    """
     noise = (found.shape[1] - 1) / count
     probs = found / normaliser
     positive = (probs[:, 0] / (probs[:, 0] + noise + EPS)).log()
@@ -40,7 +47,11 @@ def contrast_loss(found: Tensor, normaliser: Tensor, count: int) -> Tensor:
 def draw_negatives(
     index: Tensor, labels: Tensor, count: int, distinct: bool, generator: torch.Generator
 ) -> Tensor:
-    """[B, count] places in the train set with another label than ``index`` [B] has; ``labels`` [N]."""
+    """Draw positions in the train set whose label differs from that of ``index`` [B] -> [B, count]; ``labels`` [N].
+
+    >>> draw_negatives(torch.tensor([0]), torch.tensor([0, 0, 1]), 1, True, torch.Generator())
+    tensor([[2]])
+    """
     parts = []
     for rows in index.split(max(1, CELLS // len(labels))):
         others = labels != labels[rows][:, None]  # [B, N]
@@ -53,10 +64,15 @@ def draw_negatives(
 
 
 class Banks(nn.Module):
-    """Learned embeddings of both models, and every train sample's last ones.
+    """Learned embeddings of both models and, for every train sample, the last ones.
 
     ``normaliser`` holds Z of student and teacher anchors; 0 until the first batch has set it.
     """
+
+    student_memory: Tensor
+    teacher_memory: Tensor
+    labels: Tensor
+    normaliser: Tensor
 
     def __init__(self, context: Context, size: int, negatives: int) -> None:
         super().__init__()
@@ -72,13 +88,13 @@ class Banks(nn.Module):
         self.distinct = negatives <= context.train_size - most
 
     def embed(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Of unit length, [B, D] each."""
+        """Embed both models' outputs at unit length, [B, D] each."""
         return unit(self.student(student)), unit(self.teacher(teacher))
 
     def losses(
         self, student: Tensor, teacher: Tensor, index: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        """(the loss of both anchors [2], Z [2]); ``index`` [B, 1 + K], the samples' own places first."""
+        """Return the loss of both anchors [2] and Z [2]; ``index`` [B, 1 + K] begins with the samples themselves."""
         count = len(self.labels)
         pairs = ((student, self.teacher_memory), (teacher, self.student_memory))
         found = [scores(anchors, memory, index, temperature) for anchors, memory in pairs]
@@ -94,20 +110,31 @@ class Banks(nn.Module):
 
 @register
 class CRD(PlusKD):
-    """Contrastive representation distillation (Tian et al., ICLR 2020, arXiv:1910.10699, eq. 17 and 18).
+    """Contrastive representation distillation: tell a sample's teacher embedding from those of other samples.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL - crd_weight / B sum_i [log h(i, i) + sum_k log(1 - h(i,
     k))], once with anchors of the student and the teacher's memory, once the other way round; h = P / (P +
     K/N + eps), P = exp(<e_i, m_k>/temperature) / Z, e learned embeddings of unit length, m their moving
     averages, k over K train samples of other classes, Z = N times the mean score of the first batch.
-    fidelity: code.
-    Deviations: none known. As released, negatives are drawn without replacement, but with it where the
-    train set has fewer than K samples of other classes; and the teacher's embedding learns too.
+
+    Deviations: none known. As released, negatives are drawn without replacement (with replacement where the
+    train set has fewer than K samples of other classes), and the teacher's embedding learns too.
     """
+
+    paper = Paper(
+        title="Contrastive Representation Distillation",
+        authors=("Yonglong Tian", "Dilip Krishnan", "Phillip Isola"),
+        venue="ICLR",
+        year=2020,
+        arxiv="1910.10699",
+        equation="17 and 18",
+    )
+    family = "relation"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(embedding=True, index=True)
     coupled: ClassVar[bool] = True  # Z, in the first batch
-    order_dependent: ClassVar[bool] = True  # each place in the batch draws its own negatives
+    order_dependent: ClassVar[bool] = True  # each position in the batch draws its own negatives
     weights: ClassVar = {"ce_weight": "ce", "crd_weight": "crd"}
     positive: ClassVar = ("kd_temperature", "temperature", "negatives", "size")
 
@@ -118,10 +145,10 @@ class CRD(PlusKD):
     size: int = 128
     momentum: float = 0.5
 
-    def build(self, context):
+    def build(self, context: Context) -> Banks:
         return Banks(context, self.size, self.negatives)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: Banks) -> Terms:
         own, other = modules.embed(student.embedding, teacher.embedding)
         negatives = draw_negatives(
             batch.index, modules.labels, self.negatives, modules.distinct, batch.generator
@@ -132,6 +159,6 @@ class CRD(PlusKD):
         kept = {"_student": own, "_teacher": other, "_z": z}
         return {**self.task_terms(batch, student.logits, teacher.logits), "crd": crd, **kept}
 
-    def update(self, batch, student, teacher, modules, terms):
+    def update(self, batch: Batch, student: Views, teacher: Views, modules: Banks, terms: Terms) -> None:
         modules.normaliser.copy_(terms["_z"])
         modules.renew(batch.index, terms["_student"], terms["_teacher"], self.momentum)

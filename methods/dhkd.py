@@ -1,4 +1,4 @@
-"""Dual-head distillation: a second head learns from the teacher, the first one from the labels."""
+"""Dual-head distillation: one head learns from the labels, another from the teacher."""
 
 from math import log
 from typing import ClassVar, Literal
@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
-from kdbench.method import Method, Needs
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 CLAMP = log((1 - 1e-8) / 1e-8)  # the logit of the released code's bounds 1e-8 and 1 - 1e-8
@@ -17,7 +17,10 @@ def binary_kl(
 ) -> Tensor:
     """T^2 sum_c KL(Bern(1/2) || Bern(sigmoid((s_c - t_c)/T))), mean over the batch; 0 where s = t.
 
-    ``clamp`` bounds (s - t)/T, and so ends the gradient there, as the released code does.
+    ``clamp`` bounds (s - t)/T, beyond which there is no gradient, as in the released code.
+
+    >>> binary_kl(torch.tensor([[2.0]]), torch.tensor([[0.0]]), temperature=2.0)
+    tensor(0.4805)
     """
     gap = (student_logits - teacher_logits) / temperature
     gap = gap.clamp(-CLAMP, CLAMP) if clamp else gap
@@ -26,15 +29,25 @@ def binary_kl(
 
 @register
 class DHKD(Method):
-    """Dual-head knowledge distillation (Yang et al., 2024, arXiv:2411.08937).
+    """Dual-head distillation: a second head learns from the teacher, the main head from the labels.
 
     Equation: L = ce_weight CE(main head) + alpha T^2/B sum_i sum_c KL(Bern(1/2) || Bern(sigmoid((a_c -
     t_c)/T))), a the logits of a second head on the student's embedding; it is dropped after training.
-    fidelity: code.
-    Deviations: without the gradient alignment between the two losses (the release's --ga), which needs a
-    backward pass of its own; so this is the method's plain form. form="paper" has no bounds in the sigmoid,
-    form="code" the released code's (1e-8). The released head's dropout of 0.1 is left out.
+
+    Deviations: no gradient alignment between the two losses (the release's --ga), which needs a backward pass
+    of its own. form="paper" does not bound the sigmoid, form="code" bounds it at 1e-8 as the released code
+    does. The released head's dropout of 0.1 is left out.
     """
+
+    paper = Paper(
+        title="Dual-Head Knowledge Distillation: Enhancing Logits Utilization with an Auxiliary Head",
+        authors=("Penghui Yang", "Chen-Chen Zong", "Sheng-Jun Huang", "Lei Feng", "Bo An"),
+        venue="KDD",
+        year=2025,
+        arxiv="2411.08937",
+    )
+    family = "logit"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the second head
@@ -51,14 +64,14 @@ class DHKD(Method):
     hidden: int = 200
     form: Literal["paper", "code"] = "paper"
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.Module:
         size, classes = context.student.embedding_size, context.num_classes
         if self.head == "linear":
             return nn.Linear(size, classes)
         first = nn.Linear(size, self.hidden, bias=False)
         return nn.Sequential(first, nn.BatchNorm1d(self.hidden), nn.ReLU(), nn.Linear(self.hidden, classes))
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         second = modules(student.embedding)
         divergence = binary_kl(second, teacher.logits, self.temperature, self.form == "code")
         return {

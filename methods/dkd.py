@@ -6,11 +6,11 @@ B samples, C classes, T temperature; logits are [B, C].
 from dataclasses import field
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl, split_target, standardize, warmup
-from kdbench.method import Method
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
@@ -20,6 +20,10 @@ def dkd_terms(
     """Per sample: T^2 KL of (p_y, 1 - p_y) and T^2 KL of the other classes renormalised -> [B], [B].
 
     Differentiable in both logits and the temperature.
+
+    >>> teacher = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    >>> dkd_terms(torch.zeros(1, 3), teacher, torch.tensor([0]), 1.0)
+    (tensor([0.0589]), tensor([0.0201]))
     """
     student_binary, student_rest = split_target(student_logits / temperature, target)
     teacher_binary, teacher_rest = split_target(teacher_logits / temperature, target)
@@ -29,16 +33,26 @@ def dkd_terms(
 
 @register
 class DKD(Method):
-    """Decoupled knowledge distillation (Zhao et al., CVPR 2022, arXiv:2203.08679, eq. 7).
+    """Decoupled distillation: separate weights for the target class and for the other classes.
 
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1) (alpha TCKD + beta NCKD),
     TCKD = T^2 mean_i KL((p_y, 1-p_y)^t || (p_y, 1-p_y)^s), NCKD = T^2 mean_i KL(q^t || q^s), q = p without
     class y.
-    fidelity: paper.
-    Deviations: the target column is dropped where the released code subtracts 1000 from it, and 1 - p_y is a
-    log-sum-exp: same value, no NaN at large logits. With C = 2 NCKD is 0. `standardize` is LSKD's
-    (arXiv:2403.01427).
+
+    Deviations: the target column is dropped, where the released code subtracts 1000 from it, and 1 - p_y is a
+    log-sum-exp: the same value without NaN at large logits. With C = 2, NCKD is 0. `standardize` is lskd's.
     """
+
+    paper = Paper(
+        title="Decoupled Knowledge Distillation",
+        authors=("Borui Zhao", "Quan Cui", "Renjie Song", "Yiyu Qiu", "Jiajun Liang"),
+        venue="CVPR",
+        year=2022,
+        arxiv="2203.08679",
+        equation="7",
+    )
+    family = "logit"
+    fidelity = "paper"
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "tckd", "beta": "nckd"}
     zero_at_match: ClassVar = ("tckd", "nckd")
@@ -53,10 +67,10 @@ class DKD(Method):
     ce_weight: float = 1.0
     standardize: bool = field(default=False, metadata={"neutral": False})
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         logits = (student.logits, teacher.logits)
         pair = map(standardize, logits) if self.standardize else logits
-        tckd, nckd = dkd_terms(*pair, batch.target, self.temperature)
+        tckd, nckd = dkd_terms(*pair, batch.target, self.temperature)  # type: ignore[call-arg]
         ramp = warmup(batch.epoch, self.warmup_epochs)
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),

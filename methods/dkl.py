@@ -10,14 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_cross_entropy, warmup
-from kdbench.method import Method
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
 def difference_error(student_logits: Tensor, teacher_logits: Tensor, weight: Tensor) -> Tensor:
     """1/4 sum_jk w_j w_k ((t_j - t_k) - (s_j - s_k))^2, per sample -> [B]; ``weight`` [B, C].
 
-    Equals W/2 sum_j w_j (d_j - mean_w d)^2 with d = t - s and W = sum_j w_j: C numbers a sample, not C x C.
+    Computed as W/2 sum_j w_j (d_j - mean_w d)^2, d = t - s, W = sum_j w_j: C numbers per sample, not C x C.
+
+    >>> difference_error(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2))
+    tensor([0.5000])
     """
     gap = teacher_logits - student_logits
     total = weight.sum(dim=1, keepdim=True)
@@ -26,13 +29,21 @@ def difference_error(student_logits: Tensor, teacher_logits: Tensor, weight: Ten
 
 
 def soft_term(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of softmax(s/T) under softmax(t/T), mean over the batch; no T^2."""
+    """Cross-entropy of softmax(s/T) under softmax(t/T), mean over the batch; no T^2.
+
+    >>> soft_term(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), temperature=4.0)
+    tensor(0.6931)
+    """
     student, teacher = ((z / temperature).log_softmax(dim=1) for z in (student_logits, teacher_logits))
     return soft_cross_entropy(student, teacher).mean()
 
 
 class ClassPrior(nn.Module):
-    """Per class the teacher's mean probabilities over the last full epoch; uniform in the first."""
+    """The teacher's mean probabilities per class over the last full epoch; uniform in the first."""
+
+    prior: Tensor
+    total: Tensor
+    count: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -41,7 +52,7 @@ class ClassPrior(nn.Module):
         self.register_buffer("count", torch.zeros(num_classes, 1))
 
     def add(self, probs: Tensor, target: Tensor, last: bool) -> None:
-        """Add a batch; after an epoch's ``last`` one renew the prior. An absent class keeps its row."""
+        """Add a batch; after the ``last`` one of an epoch, renew the prior. An absent class keeps its row."""
         hits = (target[:, None] == torch.arange(len(self.prior), device=target.device)).to(self.total.dtype)
         self.total += hits.T @ probs.to(self.total.dtype)  # a product, not index_add: the same sum every run
         self.count += hits.sum(dim=0)[:, None]
@@ -54,17 +65,27 @@ class ClassPrior(nn.Module):
 
 @register
 class DKL(Method):
-    """Decoupled KL divergence, improved (Cui et al., NeurIPS 2024, arXiv:2305.13948).
+    """Decoupled KL, improved: a weighted error of logit differences plus a soft cross-entropy.
 
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1)
     [beta/(4B) sum_i sum_jk w_j w_k (D^t_jk - D^s_jk)^2 - alpha/B sum_i sum_c p^t_c log p^s_c],
     D_jk = z_j - z_k of the raw logits, p = softmax(z/T), no T^2; w = the class prior of y_i:
     the teacher's mean softmax(t/weight_temperature) over class y_i in the epoch before.
-    fidelity: code.
-    Deviations: the double sum is taken in O(C). A class without a sample in an epoch keeps its prior (0/0 in
+
+    Deviations: the double sum is computed in O(C). A class without a sample in an epoch keeps its prior (0/0 in
     the released code). class_prior=False weights by the sample's own softmax(t/weight_temperature) instead,
     the released default; at weight_temperature 100 both are nearly uniform.
     """
+
+    paper = Paper(
+        title="Decoupled Kullback-Leibler Divergence Loss",
+        authors=("Jiequan Cui", "Zhuotao Tian", "Zhisheng Zhong", "Xiaojuan Qi", "Bei Yu", "Hanwang Zhang"),
+        venue="NeurIPS",
+        year=2024,
+        arxiv="2305.13948",
+    )
+    family = "logit"
+    fidelity = "code"
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "soft", "beta": "wmse"}
     zero_at_match: ClassVar = ("wmse",)
@@ -79,10 +100,10 @@ class DKL(Method):
     warmup_epochs: int = 20
     ce_weight: float = 1.0
 
-    def build(self, context):
+    def build(self, context: Context) -> ClassPrior:
         return ClassPrior(context.num_classes)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: ClassPrior) -> Terms:
         own = (teacher.logits / self.weight_temperature).softmax(dim=1)
         weight = modules.prior[batch.target] if self.class_prior else own
         error = difference_error(student.logits, teacher.logits, weight)
@@ -93,5 +114,5 @@ class DKL(Method):
             "soft": ramp * self.alpha * soft_term(student.logits, teacher.logits, self.temperature),
         }
 
-    def update(self, batch, student, teacher, modules, terms):
+    def update(self, batch: Batch, student: Views, teacher: Views, modules: ClassPrior, terms: Terms) -> None:
         modules.add((teacher.logits / self.weight_temperature).softmax(dim=1), batch.target, batch.last)

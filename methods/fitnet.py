@@ -1,32 +1,53 @@
-"""FitNets: the student's middle map, through a learned regressor, matches the teacher's."""
+"""FitNets: a learned regressor maps the student's middle map to the teacher's."""
 
 from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import ConvReg, PlusKD, pool
 
 
 def hint_loss(regressed: Tensor, teacher_map: Tensor) -> Tensor:
-    """Mean squared error over all elements; where the sizes differ, the teacher's map is pooled."""
-    return mse_loss(regressed, pool(teacher_map, tuple(regressed.shape[2:])))
+    """Mean squared error over all elements; where the sizes differ, the teacher's map is pooled.
+
+    >>> hint_loss(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 4, 4))
+    tensor(1.)
+    """
+    return mse_loss(regressed, pool(teacher_map, tuple(regressed.shape[2:])))  # type: ignore[arg-type]
 
 
 @register
 class FitNet(PlusKD):
-    """FitNets hints (Romero et al., ICLR 2015, arXiv:1412.6550).
+    """Hints: a learned regressor brings the student's middle map to the teacher's.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + hint_weight mean (R(F^s) - F^t)^2, R a convolution to
     the teacher's channels and size, BatchNorm and ReLU; F the map of one stage.
-    fidelity: code.
-    Deviations: trained jointly as in RepDistiller and mdistiller; the paper trains the hint first. Where
-    the student's map is smaller than the teacher's, but not by half, the teacher's is pooled (the SemCKD
-    release).
+
+    Deviations: hint and labels are trained jointly, as in RepDistiller and mdistiller; the paper trains the
+    hint first. Where the student's map is smaller than the teacher's, but not half its size, the teacher's is
+    pooled, as in SemCKD's release.
     """
+
+    paper = Paper(
+        title="FitNets: Hints for Thin Deep Nets",
+        authors=(
+            "Adriana Romero",
+            "Nicolas Ballas",
+            "Samira Ebrahimi Kahou",
+            "Antoine Chassang",
+            "Carlo Gatta",
+            "Yoshua Bengio",
+        ),
+        venue="ICLR",
+        year=2015,
+        arxiv="1412.6550",
+    )
+    family = "feature"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the regressor
@@ -37,16 +58,16 @@ class FitNet(PlusKD):
     hint_weight: float = 100.0
     stage: int = 2  # counted from 1
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         for role in ("student", "teacher"):
             count = len(getattr(context, role).stages)
             if count < self.stage:
                 return f"the {role} has {count} stages; fitnet is to use stage {self.stage}"
         return None
 
-    def build(self, context):
+    def build(self, context: Context) -> ConvReg:
         return ConvReg(context.student.stages[self.stage - 1], context.teacher.stages[self.stage - 1])
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: ConvReg) -> Terms:
         hint = hint_loss(modules(student.stages[self.stage - 1]), teacher.stages[self.stage - 1])
         return {**self.task_terms(batch, student.logits, teacher.logits), "hint": self.hint_weight * hint}

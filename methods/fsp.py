@@ -1,40 +1,58 @@
-"""Flow of the solution procedure: how a stage's channels go along with the next one's."""
+"""Flow of the solution procedure: how the channels of a stage go together with those of the next."""
 
 from itertools import pairwise
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdbench.method import Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, pool_to_smaller
 
 
 def flow(bottom: Tensor, top: Tensor) -> Tensor:
-    """[B, channels of top, channels of bottom]: mean over places of products; the larger map is pooled."""
+    """Mean over positions of channel products -> [B, top's channels, bottom's channels]; the larger map is pooled.
+
+    >>> flow(torch.tensor([1.0, 2.0]).view(1, 1, 1, 2), torch.tensor([3.0, 4.0]).view(1, 1, 1, 2))
+    tensor([[[5.5000]]])
+    """
     bottom, top = pool_to_smaller(bottom, top)
     bottom, top = bottom.flatten(2), top.flatten(2)
     return top @ bottom.transpose(1, 2) / bottom.shape[2]
 
 
 def flow_losses(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> list[Tensor]:
-    """Mean squared difference of the flows, a value for every two consecutive maps."""
+    """Mean squared difference of the flows, one value per pair of consecutive maps.
+
+    >>> flow_losses((torch.ones(1, 1, 2, 2),) * 3, (torch.zeros(1, 1, 2, 2),) * 3)
+    [tensor(1.), tensor(1.)]
+    """
     flows = ([flow(*pair) for pair in pairwise(maps)] for maps in (student, teacher))
     return [(s - t).square().mean() for s, t in zip(*flows, strict=True)]
 
 
 @register
 class FSP(PlusKD):
-    """Flow of solution procedure (Yim et al., CVPR 2017, "A Gift from Knowledge Distillation", eq. 1 and 2).
+    """Flow of the solution procedure: match how the channels of consecutive stages go together.
 
     Equation: until init_epochs L = fsp_weight sum_l mean (G^s_l - G^t_l)^2, G_l = F_l+1 F_l^T / (H W) of
     stages l and l + 1; then L = ce_weight CE + kd_weight T^2 KL.
-    fidelity: code.
-    Deviations: the stem's map is not among the stages, so there is one flow fewer than released. The two
-    phases share the recipe's epochs, learning rate and optimiser; released, the 30 come on top, without BatchNorm
-    updates of the student.
+
+    Deviations: the stem's map is not a stage, so there is one flow fewer than in the release. Both phases
+    share the recipe's epochs, learning rate and optimiser; the release trains the first 30 epochs in addition,
+    without BatchNorm updates of the student.
     """
+
+    paper = Paper(
+        title="A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer Learning",
+        authors=("Junho Yim", "Donggyu Joo", "Jihoon Bae", "Junmo Kim"),
+        venue="CVPR",
+        year=2017,
+        equation="1 and 2",
+    )
+    family = "feature"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     zero_at_match: ClassVar = ("fsp",)
@@ -46,7 +64,7 @@ class FSP(PlusKD):
     fsp_weight: float = 1.0
     init_epochs: int = 30
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         student, teacher = ([s.channels for s in m.stages] for m in (context.student, context.teacher))
         if student != teacher:
             return (
@@ -54,9 +72,9 @@ class FSP(PlusKD):
             )
         return None if len(student) > 1 else "fsp needs two stages or more"
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         if batch.epoch > self.init_epochs:
             terms = self.task_terms(batch, student.logits, teacher.logits)
             return {**terms, "fsp": 0.0 * terms["ce"]}
         total = self.fsp_weight * sum(flow_losses(student.stages, teacher.stages))
-        return {"ce": 0.0 * total, "kd": 0.0 * total, "fsp": total}
+        return {"ce": 0.0 * total, "kd": 0.0 * total, "fsp": total}  # type: ignore[dict-item]

@@ -1,4 +1,4 @@
-"""Factor transfer: the teacher's last map, paraphrased by an autoencoder, translated from the student's."""
+"""Factor transfer: an autoencoder compresses the teacher's last map; a translator predicts the code."""
 
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -7,27 +7,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, pool_to_smaller, unit
 
 
 def factor_loss(student: Tensor, teacher: Tensor, power: int = 2, norm: int = 1) -> Tensor:
-    """The released form: mean |a(s) - a(t)|^norm, a the channels' mean of f^power, of unit length."""
+    """The released form: mean |a(s) - a(t)|^norm, a the mean over channels of f^power at unit length.
+
+    >>> maps = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
+    >>> factor_loss(maps, maps.flip(3), power=1)
+    tensor(0.2000)
+    """
     pair = (unit(f.pow(power).mean(dim=1).flatten(1)) for f in pool_to_smaller(student, teacher))
     gap = torch.sub(*pair).abs()
     return (gap if norm == 1 else gap.pow(norm)).mean()
 
 
 def paper_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The paper's form: mean absolute difference of the flattened factors, each of unit length."""
+    """The paper's form: mean absolute difference of the flattened factors at unit length.
+
+    >>> maps = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2)
+    >>> paper_loss(maps, maps.flip(3))
+    tensor(0.2000)
+    """
     pair = (unit(f.flatten(1)) for f in pool_to_smaller(student, teacher))
     return torch.sub(*pair).abs().mean()
 
 
 def convolutions(*channels: int, transposed: bool = False, norm: bool = False) -> nn.Sequential:
-    """3x3 convolutions between the ``channels``, each with a leaky ReLU, behind a BatchNorm if ``norm``."""
+    """3x3 convolutions between the ``channels``, each followed by a BatchNorm if ``norm`` and a leaky ReLU."""
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(channels):
@@ -39,17 +49,27 @@ def convolutions(*channels: int, transposed: bool = False, norm: bool = False) -
 
 @register
 class FT(PlusKD):
-    """Factor transfer (Kim et al., NeurIPS 2018, arXiv:1802.04977).
+    """Factor transfer: match compressed codes (factors) of the last maps.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL and, until init_epochs, paraphrase_weight mean (D(E(F^t)) -
     F^t)^2, then ft_weight mean |a(R(F^s)) - a(E(F^t))|: F the last stage's maps, E, D the paraphraser (frozen
     after init_epochs), R the translator, a(f) = the channels' mean of f^2 over its norm (form="code") or f
     over its norm (form="paper").
-    fidelity: code.
-    Deviations: the default is RepDistiller's form, attention maps of the factors, not the factors. The
-    paraphraser learns beside the student's first epochs, which see the labels only; released, its 30 epochs come
-    before the student's, mostly at rate 0.01: here at paraphrase_weight times the student's rate (0.05).
+
+    Deviations: the default is RepDistiller's form, which compares attention maps of the factors. The
+    paraphraser learns during the student's first epochs, which use the labels only; the release trains it for 30
+    epochs before the student, mostly at rate 0.01. Here its rate is paraphrase_weight times the student's (0.05).
     """
+
+    paper = Paper(
+        title="Paraphrasing Complex Network: Network Compression via Factor Transfer",
+        authors=("Jangho Kim", "SeongUk Park", "Nojun Kwak"),
+        venue="NeurIPS",
+        year=2018,
+        arxiv="1802.04977",
+    )
+    family = "feature"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the translator
@@ -63,7 +83,7 @@ class FT(PlusKD):
     form: Literal["code", "paper"] = "code"
     init_epochs: int = 30
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.ModuleDict:
         student, teacher = (facts.stages[-1].channels for facts in (context.student, context.teacher))
         factor = max(1, int(teacher * self.rate))
         return nn.ModuleDict(
@@ -74,7 +94,7 @@ class FT(PlusKD):
             }
         )
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.ModuleDict) -> Terms:
         terms = self.task_terms(batch, student.logits, teacher.logits)
         target = teacher.stages[-1]
         if batch.epoch <= self.init_epochs:

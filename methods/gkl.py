@@ -1,4 +1,4 @@
-"""Generalised KL: DKL's weighted error with flattened weights, normalised by their sum."""
+"""Generalised KL: dkl's weighted error with flattened weights, divided by their sum."""
 
 from typing import ClassVar
 
@@ -6,29 +6,53 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import warmup
-from kdbench.method import Method
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 from .dkl import ClassPrior, difference_error, soft_term
 
 
 def normalised_error(student_logits: Tensor, teacher_logits: Tensor, weight: Tensor) -> Tensor:
-    """1/4 sum_i sum_jk w_j w_k ((t_j - t_k) - (s_j - s_k))^2 / sum_i sum_jk w_j w_k; ``weight`` [B, C]."""
+    """1/4 sum_i sum_jk w_j w_k ((t_j - t_k) - (s_j - s_k))^2 / sum_i sum_jk w_j w_k; ``weight`` [B, C].
+
+    >>> normalised_error(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2))
+    tensor(0.1250)
+    """
     return difference_error(student_logits, teacher_logits, weight).sum() / weight.sum(dim=1).square().sum()
 
 
 @register
 class GKL(Method):
-    """Generalised KL divergence (Cui et al., TPAMI 2026, arXiv:2503.08038).
+    """Generalised KL: dkl with flattened weights, normalised over the batch.
 
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1) [beta/4 sum_i sum_jk w_j w_k (D^t_jk - D^s_jk)^2
     / sum_i sum_jk w_j w_k - alpha/B sum_i sum_c p^t_c log p^s_c],
     D_jk = z_j - z_k of the raw logits, p = softmax(z/T), no T^2; w = (class prior of y_i)^gamma, see dkl.
-    fidelity: code.
-    Deviations: the double sum is taken in O(C). A class without a sample in an epoch keeps its prior (0/0 in
+
+    Deviations: the double sum is computed in O(C). A class without a sample in an epoch keeps its prior (0/0 in
     the released code). class_prior=False weights by the sample's own softmax(t/weight_temperature)^gamma
     instead.
     """
+
+    paper = Paper(
+        title="Generalized Kullback-Leibler Divergence Loss",
+        authors=(
+            "Jiequan Cui",
+            "Beier Zhu",
+            "Qingshan Xu",
+            "Zhuotao Tian",
+            "Xiaojuan Qi",
+            "Bei Yu",
+            "Hanwang Zhang",
+            "Richang Hong",
+        ),
+        venue="TPAMI",
+        year=2026,
+        arxiv="2503.08038",
+        journal=True,
+    )
+    family = "logit"
+    fidelity = "code"
 
     coupled: ClassVar[bool] = True  # the weights are normalised over the batch
     alias_of: ClassVar[str] = (
@@ -48,10 +72,10 @@ class GKL(Method):
     warmup_epochs: int = 20
     ce_weight: float = 1.0
 
-    def build(self, context):
+    def build(self, context: Context) -> ClassPrior:
         return ClassPrior(context.num_classes)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: ClassPrior) -> Terms:
         if self.class_prior:
             weight = modules.prior[batch.target] ** self.gamma
         else:
@@ -63,5 +87,5 @@ class GKL(Method):
             "soft": ramp * self.alpha * soft_term(student.logits, teacher.logits, self.temperature),
         }
 
-    def update(self, batch, student, teacher, modules, terms):
+    def update(self, batch: Batch, student: Views, teacher: Views, modules: ClassPrior, terms: Terms) -> None:
         modules.add((teacher.logits / self.weight_temperature).softmax(dim=1), batch.target, batch.last)

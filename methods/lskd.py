@@ -2,24 +2,34 @@
 
 from typing import ClassVar
 
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl, standardize
-from kdbench.method import Method
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
 @register
 class LSKD(Method):
-    """Logit standardisation in knowledge distillation (Sun et al., CVPR 2024, arXiv:2403.01427).
+    """Logit standardisation: kd on z-scores, so that the student need not copy the teacher's scale.
 
     Equation: L = ce_weight CE + kd_weight T^2 mean_i KL(softmax(Z(t_i)/T) || softmax(Z(s_i)/T)),
     Z(z) = (z - mean_c z) / (1e-7 + std_c z).
-    fidelity: code.
-    Deviations: the std is the unbiased one, as released (the paper has the population's, we believe). A
-    constant row has gradient 0 (about 1e7 in the released code). `standardize` in dkd, mlkd and ctkd is the
-    same over those.
+
+    Deviations: the std is the unbiased one, as released (probably the population's in the paper). A constant
+    row has gradient 0 (about 1e7 in the released code). `standardize` applies it to dkd, mlkd and ctkd.
     """
+
+    paper = Paper(
+        title="Logit Standardization in Knowledge Distillation",
+        authors=("Shangquan Sun", "Wenqi Ren", "Jingzhi Li", "Rui Wang", "Xiaochun Cao"),
+        venue="CVPR",
+        year=2024,
+        arxiv="2403.01427",
+    )
+    family = "logit"
+    fidelity = "code"
 
     alias_of: ClassVar[str] = "kd"
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd"}
@@ -31,7 +41,7 @@ class LSKD(Method):
     ce_weight: float = 0.1
     kd_weight: float = 9.0
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         z_scores = (standardize(student.logits), standardize(teacher.logits))
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),

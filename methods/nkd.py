@@ -5,16 +5,20 @@ B samples, C classes, T temperature; logits are [B, C].
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import drop_target, soft_cross_entropy
-from kdbench.method import Method
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
 def soft_target(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
-    """-p^t_y log p^s_y at T = 1, per sample -> [B]."""
+    """-p^t_y log p^s_y at T = 1, per sample -> [B].
+
+    >>> soft_target(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))
+    tensor([0.3466])
+    """
     student, teacher = (
         z.log_softmax(dim=1).gather(1, target[:, None]).squeeze(1) for z in (student_logits, teacher_logits)
     )
@@ -30,7 +34,10 @@ def nkd_terms(
 ) -> tuple[Tensor, Tensor]:
     """Per sample: the target term and T^2 times the other classes' cross-entropy, renormalised -> [B], [B].
 
-    ``keep_target`` leaves the target among "the other classes" (a slip of some released copies).
+    ``keep_target`` leaves the target among "the other classes", a mistake in some released copies.
+
+    >>> nkd_terms(torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor([0]), temperature=2.0)
+    (tensor([0.3662]), tensor([2.7726]))
     """
     pair = (student_logits, teacher_logits)
     rest = pair if keep_target else (drop_target(z, target) for z in pair)
@@ -40,13 +47,24 @@ def nkd_terms(
 
 @register
 class NKD(Method):
-    """Normalised knowledge distillation (Yang et al., ICCV 2023, arXiv:2303.13005).
+    """Normalised distillation: a soft target term plus the other classes, renormalised.
 
     Equation: L = ce_weight CE - mean_i p^t_y log p^s_y - gamma T^2 mean_i sum_{c != y} q^t_c log q^s_c,
     p at temperature 1, q = softmax of the C - 1 other logits / T.
-    fidelity: paper.
+
     Deviations: none. Both terms are cross-entropies, so they do not vanish where student equals teacher.
     """
+
+    paper = Paper(
+        title="From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss "
+        "and Customized Soft Labels",
+        authors=("Zhendong Yang", "Ailing Zeng", "Zhe Li", "Tianke Zhang", "Chun Yuan", "Yu Li"),
+        venue="ICCV",
+        year=2023,
+        arxiv="2303.13005",
+    )
+    family = "logit"
+    fidelity = "paper"
 
     weights: ClassVar = {"ce_weight": "ce", "gamma": "rest"}
     positive: ClassVar = ("temperature",)
@@ -56,7 +74,7 @@ class NKD(Method):
     gamma: float = 3.5
     ce_weight: float = 1.0
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         target, rest = nkd_terms(student.logits, teacher.logits, batch.target, self.temperature)
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),

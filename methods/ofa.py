@@ -1,4 +1,4 @@
-"""One for all: every stage of the student answers the classification, whatever the architectures.
+"""One for all: every stage of the student predicts the classes, whatever the architectures.
 
 B samples, C classes; logits are [B, C].
 """
@@ -10,19 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from kdbench.method import ModelFacts, Needs
+from kdbench.method import Batch, Context, ModelFacts, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD
 
 HEADS = 4  # of the blocks on tokens
-GRID = 7  # tokens a side that the token projectors merge to
+GRID = 7  # tokens per side after the token projectors' merges
 
 
 def ofa_loss(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, eps: float, temperature: float
 ) -> Tensor:
-    """-sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log p^s_c, mean over the batch; softmax at T, no T^2."""
+    """-sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log p^s_c, mean over the batch; softmax at T, no T^2.
+
+    >>> ofa_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]), eps=1.0, temperature=1.0)
+    tensor(0.6931)
+    """
     classes = torch.arange(teacher_logits.shape[1], device=target.device)
     hit = (target[:, None] == classes).to(teacher_logits.dtype)
     weight = ((teacher_logits / temperature).softmax(dim=1) + hit).pow(eps) - hit
@@ -30,7 +34,7 @@ def ofa_loss(
 
 
 def separable(inputs: int, outputs: int) -> nn.Sequential:
-    """Two depthwise 3x3 and pointwise convolutions with BatchNorm and ReLU; halves the size."""
+    """Two pairs of depthwise 3x3 and pointwise convolutions with BatchNorm and ReLU; halves the size."""
 
     def half(channels: int, stride: int) -> list[nn.Module]:
         depthwise = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
@@ -41,7 +45,7 @@ def separable(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Merge(nn.Module):
-    """[B, D, H, W] -> [B, outputs, H/2, W/2]: 2 x 2 tokens, normalised, through a linear layer."""
+    """Merge 2 x 2 tokens by LayerNorm and a linear layer: [B, D, H, W] -> [B, outputs, H/2, W/2]."""
 
     def __init__(self, inputs: int, outputs: int, last: bool) -> None:
         super().__init__()
@@ -54,7 +58,7 @@ class Merge(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Maps of tokens -> logits: merging, transformer blocks, the mean token, a linear layer."""
+    """From maps of tokens to logits: merges, transformer blocks, the mean token, a linear layer."""
 
     def __init__(self, channels: int, grid: int, blocks: int, num_classes: int) -> None:
         super().__init__()
@@ -76,12 +80,12 @@ class Tokens(nn.Module):
 
 
 def isotropic(facts: ModelFacts) -> bool:
-    """All stages have one shape: blocks on tokens, not a pyramid."""
+    """Whether all stages have one shape: blocks on tokens, not a pyramid."""
     return len({(s.channels, s.size) for s in facts.stages}) == 1 < len(facts.stages)
 
 
 def projector(facts: ModelFacts, stage: int, width: int, num_classes: int) -> nn.Module:
-    """From stage ``stage`` (from 0) to logits, shorter near the end. ``width``: channels before the head."""
+    """The layers from stage ``stage`` (from 0) to logits, fewer near the end; ``width``: channels before the head."""
     channels, size = facts.stages[stage].channels, facts.stages[stage].size
     left = len(facts.stages) - 1 - stage
     if isotropic(facts):
@@ -93,7 +97,7 @@ def projector(facts: ModelFacts, stage: int, width: int, num_classes: int) -> nn
 
 
 def initialise(modules: nn.Module) -> nn.Module:
-    """As released: normal by fan out for convolutions, N(0, 0.02^2) and zero bias for linear layers."""
+    """Initialise as released: normal by fan-out for convolutions, N(0, 0.02^2) and zero bias for linear layers."""
     for module in modules.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -108,16 +112,27 @@ def initialise(modules: nn.Module) -> nn.Module:
 
 @register
 class OFA(PlusKD):
-    """One-for-all distillation, OFA-KD (Hao et al., NeurIPS 2023, arXiv:2310.19444, eq. 3 to 6).
+    """One-for-all distillation: every stage of the student predicts the classes through its own projector.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + logit_weight l(s) + stage_weight sum_l l(P_l(F_l)),
     l(z) = -mean_i sum_c [(p^t_c + 1(c = y))^eps - 1(c = y)] log softmax(z/T)_c, F_l the student's stages, P_l
     projectors to class space.
-    fidelity: code.
-    Deviations: a projector halves the map once for every stage that is left, where the release counts four.
-    Tokens go without the class token, so blocks end in their mean, the release's form for networks
+
+    Deviations: a projector halves the map once per remaining stage, where the release counts four stages.
+    Tokens come without the class token, so the blocks end in their mean, as the release does for networks
     without one. eps and T are the same at all stages.
     """
+
+    paper = Paper(
+        title="One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge Distillation",
+        authors=("Zhiwei Hao", "Jianyuan Guo", "Kai Han", "Yehui Tang", "Han Hu", "Yunhe Wang", "Chang Xu"),
+        venue="NeurIPS",
+        year=2023,
+        arxiv="2310.19444",
+        equation="3 to 6",
+    )
+    family = "feature"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the projectors of pyramids
@@ -130,7 +145,7 @@ class OFA(PlusKD):
     stage_weight: float = 1.0
     logit_weight: float = 1.0
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         channels = context.student.stages[0].channels
         if isotropic(context.student) and channels % HEADS:
             return (
@@ -138,13 +153,13 @@ class OFA(PlusKD):
             )
         return None
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.Module:
         width = max(context.student.embedding_size, context.teacher.embedding_size)
         places = range(len(context.student.stages))
         made = (projector(context.student, stage, width, context.num_classes) for stage in places)
         return initialise(nn.ModuleList(made))
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.ModuleList) -> Terms:
         def distance(logits: Tensor) -> Tensor:
             return ofa_loss(logits, teacher.logits, batch.target, self.eps, self.temperature)
 

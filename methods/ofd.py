@@ -1,4 +1,4 @@
-"""Overhaul of feature distillation: maps before the ReLU, where the teacher says something with them."""
+"""Overhaul of feature distillation: maps before the ReLU, where the teacher's values carry information."""
 
 from math import pi, sqrt
 from typing import ClassVar
@@ -6,14 +6,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Needs, StageFacts
+from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, fan_out_normal, paired, pool
 
 
 def margins(weight: Tensor, bias: Tensor) -> Tensor:
-    """E[x | x < 0] of x ~ N(bias, weight^2), a channel; -3 |weight| where P(x < 0) <= 0.001."""
+    """E[x | x < 0] of x ~ N(bias, weight^2), per channel; -3 |weight| where P(x < 0) <= 0.001.
+
+    >>> margins(torch.tensor([1.0]), torch.tensor([0.0]))
+    tensor([-0.7979])
+    """
     scale = weight.abs()
     ratio = bias / scale.clamp(min=torch.finfo(scale.dtype).tiny)
     negative = 0.5 * torch.erfc(ratio / sqrt(2))
@@ -23,14 +27,21 @@ def margins(weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def partial_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
-    """(s - max(t, margin))^2 where s is above that or t > 0; summed over the map, mean over the batch."""
+    """(s - max(t, margin))^2 where s is above that maximum or t > 0; summed over the map, mean over the batch.
+
+    >>> student, teacher = (torch.tensor(m).view(1, 1, 1, 2) for m in ([1.0, -2.0], [0.5, -3.0]))
+    >>> partial_loss(student, teacher, torch.tensor([-1.0]))
+    tensor(0.2500)
+    """
     target = torch.maximum(teacher, margin[:, None, None])
     counts = (student > target) | (teacher > 0)
     return torch.where(counts, student - target, 0.0).square().sum() / len(student)
 
 
 class Connector(nn.Module):
-    """The student's map to the teacher's channels, and the teacher's margins."""
+    """Brings the student's map to the teacher's channels; holds the teacher's margins."""
+
+    margin: Tensor
 
     def __init__(self, student: StageFacts, teacher: StageFacts) -> None:
         super().__init__()
@@ -39,20 +50,31 @@ class Connector(nn.Module):
         self.register_buffer("margin", margins(teacher.bn_weight.detach(), teacher.bn_bias.detach()))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return partial_loss(self.connect(student), pool(teacher, tuple(student.shape[2:])), self.margin)
+        return partial_loss(self.connect(student), pool(teacher, tuple(student.shape[2:])), self.margin)  # type: ignore[arg-type]
 
 
 @register
 class OFD(PlusKD):
-    """Overhaul of feature distillation (Heo et al., ICCV 2019, arXiv:1904.01866, eq. 2 to 5).
+    """Overhaul of feature distillation: match maps before the ReLU where the teacher's values matter.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + ofd_weight sum_l 2^(l-n) mean_i sum [1(t > 0 or r > u)
     (r - u)^2], t and r = BN(conv1x1(s)) the maps of stages 1..n before their ReLU, u = max(t, m),
     m = E[x | x < 0] of x ~ N(beta, gamma^2) by the teacher's BatchNorm before that ReLU.
-    fidelity: paper.
-    Deviations: the teacher stays in evaluation mode; the released code leaves its BatchNorm in training mode.
-    The teacher's map is pooled to the student's size, as in mdistiller. Stages are paired from the last.
+
+    Deviations: the teacher stays in evaluation mode; the release leaves its BatchNorm in training mode. The
+    teacher's map is pooled to the student's size, as in mdistiller. Stages are paired from the last.
     """
+
+    paper = Paper(
+        title="A Comprehensive Overhaul of Feature Distillation",
+        authors=("Byeongho Heo", "Jeesoo Kim", "Sangdoo Yun", "Hyojin Park", "Nojun Kwak", "Jin Young Choi"),
+        venue="ICCV",
+        year=2019,
+        arxiv="1904.01866",
+        equation="2 to 5",
+    )
+    family = "feature"
+    fidelity = "paper"
 
     needs: ClassVar[Needs] = Needs(preact=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the connectors
@@ -61,7 +83,7 @@ class OFD(PlusKD):
 
     ofd_weight: float = 0.001  # the release and mdistiller, CIFAR-100; ImageNet: 0.0001
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         stages = paired(context.student.stages, context.teacher.stages)
         if any(teacher.bn_weight is None or teacher.bn_bias is None for _, teacher in stages):
             return (
@@ -69,12 +91,12 @@ class OFD(PlusKD):
             )
         return None
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.ModuleList:
         return nn.ModuleList(
             Connector(s, t) for s, t in paired(context.student.stages, context.teacher.stages)
         )
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.ModuleList) -> Terms:
         stages = zip(modules, paired(student.preact, teacher.preact), strict=True)
         parts = [2.0**depth * m(s, t) for depth, (m, (s, t)) in enumerate(stages, start=1 - len(modules))]
         return {**self.task_terms(batch, student.logits, teacher.logits), "ofd": self.ofd_weight * sum(parts)}

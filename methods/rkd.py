@@ -6,11 +6,11 @@ B samples, D embedding size.
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from kdbench.losses import gram
-from kdbench.method import Needs
+from kdbench.method import Batch, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -19,7 +19,12 @@ FLOOR = 1e-12  # of a squared distance: two equal samples are 1e-6 apart
 
 
 def distances(embedding: Tensor, squared: bool = False) -> Tensor:
-    """Euclidean distances [B, B], or their squares, over their mean off the diagonal."""
+    """Euclidean distances [B, B], or their squares, divided by their mean off the diagonal.
+
+    >>> distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
     products = gram(embedding)
     squares = products.diagonal()
     apart = (squares[:, None] + squares[None, :] - 2 * products).clamp(min=FLOOR)
@@ -30,21 +35,36 @@ def distances(embedding: Tensor, squared: bool = False) -> Tensor:
 
 
 def angles(embedding: Tensor) -> Tensor:
-    """[B, B, B]: at sample i, the cosine between the directions to j and k; 0 where one is i itself."""
+    """At sample i, the cosine between the directions to j and k -> [B, B, B]; 0 where one is i itself.
+
+    >>> angles(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))[1, 0, 2]
+    tensor(0.7071)
+    """
     directions = unit(embedding[None, :] - embedding[:, None], dim=2)
     return directions @ directions.transpose(1, 2)
 
 
 @register
 class RKD(PlusKD):
-    """Relational knowledge distillation (Park et al., CVPR 2019, arXiv:1904.05068, eq. 4 to 8).
+    """Relational distillation: match distances between samples and angles of triples.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + distance_weight mean_ij h(d^s_ij, d^t_ij) + angle_weight
     mean_ijk h(cos^s_ijk, cos^t_ijk), h smooth L1, d distances of embeddings over their mean.
-    fidelity: paper.
-    Deviations: means run over all B^2 pairs and B^3 triples, degenerate ones included, as in all released
-    code. Equal samples have direction 0 and no gradient (1e12 in released code). Memory grows with B^3.
+
+    Deviations: as in all released code, means run over all B^2 pairs and B^3 triples, including degenerate
+    ones. Equal samples have direction 0 and no gradient (1e12 in released code). Memory grows with B^3.
     """
+
+    paper = Paper(
+        title="Relational Knowledge Distillation",
+        authors=("Wonpyo Park", "Dongju Kim", "Yan Lu", "Minsu Cho"),
+        venue="CVPR",
+        year=2019,
+        arxiv="1904.05068",
+        equation="4 to 8",
+    )
+    family = "relation"
+    fidelity = "paper"
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True
@@ -62,10 +82,10 @@ class RKD(PlusKD):
     angle_weight: float = 50.0
     squared: bool = False  # mdistiller's switch: squares of distances
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         pair = (student.embedding, teacher.embedding)
         return {
             **self.task_terms(batch, student.logits, teacher.logits),
-            "distance": self.distance_weight * smooth_l1_loss(*(distances(e, self.squared) for e in pair)),
-            "angle": self.angle_weight * smooth_l1_loss(*map(angles, pair)),
+            "distance": self.distance_weight * smooth_l1_loss(*(distances(e, self.squared) for e in pair)),  # type: ignore[arg-type]
+            "angle": self.angle_weight * smooth_l1_loss(*map(angles, pair)),  # type: ignore[arg-type]
         }

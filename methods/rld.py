@@ -1,4 +1,4 @@
-"""Refined logit distillation: what the teacher gets wrong is not taught.
+"""Refined logit distillation: the teacher's mistakes are left out.
 
 B samples, C classes, T temperature; logits are [B, C].
 """
@@ -6,30 +6,38 @@ B samples, C classes, T temperature; logits are [B, C].
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl, split_target, warmup
-from kdbench.method import Method
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
 def confidence_kl(
     student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float
 ) -> Tensor:
-    """T^2 KL of the teacher's (max p, 1 - max p) from the student's (p_y, 1 - p_y), per sample -> [B]."""
+    """T^2 KL of the teacher's (max p, 1 - max p) from the student's (p_y, 1 - p_y), per sample -> [B].
+
+    >>> confidence_kl(torch.zeros(1, 2), torch.tensor([[3.0, 1.0]]).log(), torch.tensor([0]), 1.0)
+    tensor([0.1308])
+    """
     student, _ = split_target(student_logits / temperature, target)
     teacher, _ = split_target(teacher_logits / temperature, teacher_logits.argmax(dim=1))
     return temperature**2 * kl(student, teacher)
 
 
 def masked_kl(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T^2 KL over the classes that the teacher puts below the target, renormalised, per sample -> [B].
+    """T^2 KL over the classes that the teacher ranks below the target, renormalised, per sample -> [B].
 
-    0 where there is none.
+    0 where there is no such class.
+
+    >>> teacher = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    >>> masked_kl(torch.zeros(1, 3), teacher, torch.tensor([0]), 1.0)
+    tensor([0.0201])
     """
     kept = teacher_logits < teacher_logits.gather(1, target[:, None])
-    pool = kept | ~kept.any(dim=1, keepdim=True)  # never empty: log 0
+    pool = kept | ~kept.any(dim=1, keepdim=True)  # an empty pool would give log 0
     log_probs = []
     for z in (student_logits / temperature, teacher_logits / temperature):
         normaliser = z.masked_fill(~pool, -torch.inf).logsumexp(dim=1, keepdim=True)
@@ -39,15 +47,25 @@ def masked_kl(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, te
 
 @register
 class RLD(Method):
-    """Refined logit distillation (Sun et al., ICCV 2025, arXiv:2408.07703).
+    """Refined logit distillation: leave out what the teacher gets wrong.
 
     Equation: L = ce_weight CE + min(epoch/warmup_epochs, 1) (alpha SCD + beta MCD),
     SCD = T_a^2 mean_i KL((p^t_max, 1 - p^t_max) || (p^s_y, 1 - p^s_y)), MCD = T^2 mean_i KL(q^t || q^s), q
     the softmax over the classes with t_c < t_y only.
-    fidelity: paper.
-    Deviations: classes are masked exactly where the released code subtracts 1e9, and 1 - p is a log-sum-exp:
-    same value, no NaN at large logits.
+
+    Deviations: classes are masked exactly, where the released code subtracts 1e9, and 1 - p is a log-sum-exp:
+    the same value without NaN at large logits.
     """
+
+    paper = Paper(
+        title="Knowledge Distillation with Refined Logits",
+        authors=("Wujie Sun", "Defang Chen", "Siwei Lyu", "Genlang Chen", "Chun Chen", "Can Wang"),
+        venue="ICCV",
+        year=2025,
+        arxiv="2408.07703",
+    )
+    family = "logit"
+    fidelity = "paper"
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "scd", "beta": "mcd"}
     zero_at_match: ClassVar = ("mcd",)  # scd is 0 only where the teacher is right
@@ -61,7 +79,7 @@ class RLD(Method):
     warmup_epochs: int = 20
     ce_weight: float = 1.0
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         triple = (student.logits, teacher.logits, batch.target)
         ramp = warmup(batch.epoch, self.warmup_epochs)
         return {

@@ -11,19 +11,24 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from kdbench.losses import gram
-from kdbench.method import Needs, StageFacts
+from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, conv3x3, pool_to_smaller, unit
 
 
 def similarities(maps: Tensor, width: int) -> Tensor:
-    """[B, width]: each sample's inner products with the batch, filled with zeros where it is smaller."""
+    """Inner products of each sample with the batch -> [B, width], padded with zeros where the batch is smaller.
+
+    >>> similarities(torch.eye(2), width=3)
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
     return pad(gram(maps.flatten(1)), (0, width - len(maps)))
 
 
 class Embed(nn.Module):
-    """Two layers; the result has unit length."""
+    """Two linear layers whose result has unit length."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -45,12 +50,12 @@ def regressor(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class CrossAttention(nn.Module):
-    """Queries of the student's stages, keys of the teacher's, a regressor for every pair."""
+    """Queries of the student's stages, keys of the teacher's, and a regressor per pair of stages."""
 
     def __init__(self, student: Sequence[StageFacts], teacher: Sequence[StageFacts], batch_size: int) -> None:
         super().__init__()
         self.width = batch_size
-        size = max(2, batch_size // 4)  # one number of unit length would be a sign
+        size = max(2, batch_size // 4)  # a single number of unit length is only a sign
         self.queries = nn.ModuleList(Embed(batch_size, size) for _ in student)
         self.keys = nn.ModuleList(Embed(batch_size, size) for _ in teacher)
         self.regressors = nn.ModuleList(
@@ -58,7 +63,7 @@ class CrossAttention(nn.Module):
         )
 
     def attention(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """[B, S, T], summing to 1 over the teacher's stages."""
+        """Attention weights [B, S, T] that sum to 1 over the teacher's stages."""
         sides = ((self.queries, student), (self.keys, teacher))
         queries, keys = (
             torch.stack([m(similarities(x, self.width)) for m, x in zip(ms, maps, strict=True)], dim=1)
@@ -67,33 +72,55 @@ class CrossAttention(nn.Module):
         return (queries @ keys.transpose(1, 2)).softmax(dim=2)
 
     def errors(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """[B, S, T]: mean squared error of every pair of stages, the larger map pooled."""
+        """Mean squared error of every pair of stages -> [B, S, T]; the larger map is pooled."""
         rows = []
         for modules, own in zip(self.regressors, student, strict=True):
-            for module, other in zip(modules, teacher, strict=True):
+            for module, other in zip(modules, teacher, strict=True):  # type: ignore[call-overload]
                 source, target = pool_to_smaller(own, other)
                 rows.append((module(source) - target).square().flatten(1).mean(dim=1))
         return torch.stack(rows, dim=1).unflatten(1, (len(student), len(teacher)))
 
 
 def attended_error(attention: Tensor, errors: Tensor) -> Tensor:
-    """Sum over the teacher's stages, mean over samples and the student's stages; both [B, S, T]."""
+    """Attention-weighted error: sum over the teacher's stages, mean over the rest; both arguments [B, S, T].
+
+    >>> attended_error(torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[4.0, 0.0]]]))
+    tensor(1.)
+    """
     return (attention * errors).sum(dim=2).mean()
 
 
 @register
 class SemCKD(PlusKD):
-    """Cross-layer distillation with semantic calibration (Chen et al., AAAI 2021, arXiv:2012.03236).
+    """Semantic calibration: attention chooses which teacher stages each student stage learns from.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + sem_weight mean_is sum_t a_ist e_ist, e_ist = the mean
     squared error of R_st(F^s_s) to F^t_t on sample i, a = softmax_t <q_s(G^s_s), k_t(G^t_t)>, G the stages'
     inner products between the samples of the batch, q and k two layers of unit length, R three convolutions.
-    fidelity: code.
-    Deviations: rows of G in a batch below the full size are filled with zeros (the released layers take no
-    other size); embeddings have two numbers at least. As published, every pair of stages has a regressor twice as wide
-    as the teacher's stage: 18 million parameters between networks of 512 channels, hundreds of millions from
-    resnet50.
+
+    Deviations: rows of G are padded with zeros in a batch below the full size (the released layers accept no
+    other size); embeddings have at least two numbers. As published, every pair of stages has a regressor twice
+    as wide as the teacher's stage: 18 million parameters between networks of 512 channels, hundreds of millions
+    from resnet50.
     """
+
+    paper = Paper(
+        title="Cross-Layer Distillation with Semantic Calibration",
+        authors=(
+            "Defang Chen",
+            "Jian-Ping Mei",
+            "Yuan Zhang",
+            "Can Wang",
+            "Zhe Wang",
+            "Yan Feng",
+            "Chun Chen",
+        ),
+        venue="AAAI",
+        year=2021,
+        arxiv="2012.03236",
+    )
+    family = "feature"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True
@@ -106,10 +133,10 @@ class SemCKD(PlusKD):
     sem_weight: float = 400.0
     kd_weight: float = 1.0
 
-    def build(self, context):
+    def build(self, context: Context) -> CrossAttention:
         return CrossAttention(context.student.stages, context.teacher.stages, context.batch_size)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: CrossAttention) -> Terms:
         stages = (student.stages, teacher.stages)
         error = attended_error(modules.attention(*stages), modules.errors(*stages))
         terms = self.task_terms(batch, student.logits, teacher.logits)

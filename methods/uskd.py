@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import drop_target
-from kdbench.method import Method, Needs
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 
 def self_target(logits: Tensor, target: Tensor) -> Tensor:
-    """-w_i log p_y, w = p_y^2 + 1 - mean_i p_y^2 without gradient, mean over the batch."""
+    """-w_i log p_y, w = p_y^2 + 1 - mean_i p_y^2 without gradient, mean over the batch.
+
+    >>> self_target(torch.zeros(2, 2), torch.tensor([0, 1]))
+    tensor(0.6931)
+    """
     log_hit = logits.log_softmax(dim=1).gather(1, target[:, None])
     squared = (2 * log_hit.detach()).exp()
     return -((squared + 1 - squared.mean()) * log_hit).mean()
@@ -24,36 +28,55 @@ def zipf_labels(logits: Tensor, weak_logits: Tensor, target: Tensor, logs: bool)
     """1/rank of every class, its target column dropped, renormalised -> [B, C-1].
 
     Classes are ranked by the sum of both heads' scores, each divided by 1 - its score at the target; ``logs``
-    takes the student's log-probability for its score, as the released code does.
+    uses the student's log-probability as its score, as the released code does.
+
+    >>> logits = torch.tensor([[3.0, 2.0, 1.0]])
+    >>> zipf_labels(logits, logits, torch.tensor([0]), logs=False)
+    tensor([[0.6000, 0.4000]])
     """
     score = logits.log_softmax(dim=1)
     ranked = sum(
         value / (1 - value.gather(1, target[:, None]) + 1e-6)
         for value in (weak_logits.softmax(dim=1), score if logs else score.exp())
     )
-    rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # type: ignore[union-attr]
     zipf = drop_target(1 / (rank + 1).to(logits.dtype), target)
     return zipf / zipf.sum(dim=1, keepdim=True)
 
 
 def self_rest(logits: Tensor, weak_logits: Tensor, target: Tensor, logs: bool = True) -> Tensor:
-    """Cross-entropy of the other classes, renormalised, under their Zipf labels, mean over the batch."""
+    """Cross-entropy of the other classes, renormalised, under their Zipf labels, mean over the batch.
+
+    >>> self_rest(torch.zeros(1, 3), torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([0]))
+    tensor(0.6931)
+    """
     labels = zipf_labels(logits.detach(), weak_logits.detach(), target, logs)
     return -(labels * drop_target(logits, target).log_softmax(dim=1)).sum(dim=1).mean()
 
 
 @register
 class USKD(Method):
-    """Universal self-knowledge distillation (Yang et al., ICCV 2023, arXiv:2303.13005).
+    """Universal self-distillation: soft labels from the student itself, without a teacher.
 
     Equation: L = ce_weight CE - alpha mean_i w_i log p_y - beta mean_i sum_{c != y} zipf_c log q_c
     + mu CE(weak head, 0.9 onehot + 0.1/C), w = p_y^2 + 1 - mean_i p_y^2, zipf_c ~ 1/rank(c), q = p without
     class y.
-    fidelity: code.
-    Deviations: form="code" ranks by the weak head's probabilities and the student's LOG-probabilities, a slip
-    of the released code; form="paper" takes probabilities of both. Labels are class numbers, so the release's
+
+    Deviations: form="code" ranks by the weak head's probabilities and the student's LOG-probabilities, a mistake
+    in the released code; form="paper" uses probabilities of both. Labels are class numbers, so the release's
     mixup branch is left out. The weak head reads the last stage but one, the released choice for resnet18.
     """
+
+    paper = Paper(
+        title="From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss "
+        "and Customized Soft Labels",
+        authors=("Zhendong Yang", "Ailing Zeng", "Zhe Li", "Tianke Zhang", "Chun Yuan", "Yu Li"),
+        venue="ICCV",
+        year=2023,
+        arxiv="2303.13005",
+    )
+    family = "self"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(teacher=False, stages=True)
     coupled: ClassVar[bool] = True  # w has a batch mean
@@ -67,13 +90,13 @@ class USKD(Method):
     ce_weight: float = 1.0
     form: Literal["code", "paper"] = "code"
 
-    def skip(self, context):
+    def skip(self, context: Context) -> str | None:
         return None if len(context.student.stages) > 1 else "uskd's weak head needs a student of two stages"
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.Linear:
         return nn.Linear(context.student.stages[-2].channels, context.num_classes)
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: None, modules: nn.Linear) -> Terms:
         weak = modules(student.stages[-2].mean(dim=(2, 3)))
         rest = self_rest(student.logits, weak, batch.target, self.form == "code")
         return {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from kdbench.method import Needs
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, paired, pool_to_smaller
@@ -16,7 +16,7 @@ MIN_VARIANCE = 1e-5
 
 
 class Predictor(nn.Module):
-    """A Gaussian of the teacher's map: its mean from the student's map, a variance a channel."""
+    """A Gaussian over the teacher's map: the mean from the student's map, one variance per channel."""
 
     def __init__(self, inputs: int, outputs: int, variance: float, learned: bool = True) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Predictor(nn.Module):
             self.register_buffer("log_scale", scale)
 
     def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
-        """Mean over elements of ((t - mean)^2 / var + log var) / 2; the larger map is pooled first."""
+        """Negative log-likelihood ((t - mean)^2 / var + log var) / 2, mean over elements; the larger map is pooled."""
         student, teacher = pool_to_smaller(student_map, teacher_map)
         variance = (softplus(self.log_scale) + MIN_VARIANCE)[:, None, None]
         return 0.5 * ((self.regressor(student) - teacher).square() / variance + variance.log()).mean()
@@ -42,14 +42,25 @@ class Predictor(nn.Module):
 
 @register
 class VID(PlusKD):
-    """Variational information distillation (Ahn et al., CVPR 2019, arXiv:1904.05835, eq. 5 and 6).
+    """Variational information distillation: maximise how well the student's stages predict the teacher's.
 
     Equation: L = ce_weight CE + kd_weight T^2 KL + vid_weight sum_l mean 1/2 [(F^t_l - m(F^s_l))^2 / v_l +
-    log v_l], m three 1x1 convolutions, v_l = softplus(a) + 1e-5 a channel, a learned.
-    fidelity: paper.
-    Deviations: the weight is RepDistiller's; stages are paired from the last. In mdistiller v never learns;
-    here it does, as in the paper. The constant log(2 pi)/2 is left out.
+    log v_l], m three 1x1 convolutions, v_l = softplus(a) + 1e-5 per channel, a learned.
+
+    Deviations: the weight is RepDistiller's. Stages are paired from the last. v is learned, as in the paper; in
+    mdistiller it is not. The constant log(2 pi)/2 is left out.
     """
+
+    paper = Paper(
+        title="Variational Information Distillation for Knowledge Transfer",
+        authors=("Sungsoo Ahn", "Shell Xu Hu", "Andreas Damianou", "Neil D. Lawrence", "Zhenwen Dai"),
+        venue="CVPR",
+        year=2019,
+        arxiv="1904.05835",
+        equation="5 and 6",
+    )
+    family = "feature"
+    fidelity = "paper"
 
     needs: ClassVar[Needs] = Needs(stages=True)
     weights: ClassVar = {"ce_weight": "ce", "vid_weight": "vid"}
@@ -60,13 +71,13 @@ class VID(PlusKD):
     variance: float = 5.0  # at the start
     learn_variance: bool = True  # False: mdistiller's
 
-    def build(self, context):
+    def build(self, context: Context) -> nn.ModuleList:
         stages = paired(context.student.stages, context.teacher.stages)
         return nn.ModuleList(
             Predictor(s.channels, t.channels, self.variance, self.learn_variance) for s, t in stages
         )
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.ModuleList) -> Terms:
         stages = paired(student.stages, teacher.stages)
         total = sum(predict(s, t) for predict, (s, t) in zip(modules, stages, strict=True))
         return {**self.task_terms(batch, student.logits, teacher.logits), "vid": self.vid_weight * total}

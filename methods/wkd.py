@@ -1,8 +1,9 @@
-"""Wasserstein distillation of logits: moving probability between alike classes costs less.
+"""Wasserstein distillation of logits: transport between similar classes costs less.
 
 B samples, C classes, D size of the teacher's embedding, T temperature; logits are [B, C].
 """
 
+from collections.abc import Iterable
 from math import cos, pi
 from typing import ClassVar
 
@@ -10,14 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Method, Needs
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
 from kdbench.registry import register
 
 from .nkd import soft_target
 
 
 def without_target(logits: Tensor, target: Tensor) -> Tensor:
-    """softmax over the other classes -> [B, C], 0 at the target."""
+    """Softmax over the classes other than the target -> [B, C], 0 at the target.
+
+    >>> without_target(torch.zeros(1, 3), torch.tensor([0]))
+    tensor([[0.0000, 0.5000, 0.5000]])
+    """
     return logits.scatter(1, target[:, None], -torch.inf).softmax(dim=1)
 
 
@@ -25,7 +30,11 @@ def sinkhorn(student: Tensor, teacher: Tensor, cost: Tensor, reg: float, rounds:
     """Cost of the entropic transport of ``student`` to ``teacher`` [B, C], per sample -> [B].
 
     ``cost`` [C, C] in [0, 1], so exp(-cost/reg) stays in range of float32 for reg > 0.012. A class without
-    mass on either side takes no part.
+    mass on either side is left out.
+
+    >>> start, end = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> sinkhorn(start, end, 1 - torch.eye(2), reg=0.05, rounds=10).round(decimals=4)
+    tensor([1.])
     """
     kernel = (-cost / reg).exp()
     tiny = torch.finfo(kernel.dtype).tiny
@@ -38,7 +47,12 @@ def sinkhorn(student: Tensor, teacher: Tensor, cost: Tensor, reg: float, rounds:
 
 
 def class_costs(kernels: Tensor, sharpen: float) -> Tensor:
-    """1 - exp(-sharpen (1 - CKA)) of class kernels [C, D, D] -> [C, C]; a class of zeros is far from all."""
+    """1 - exp(-sharpen (1 - CKA)) of class kernels [C, D, D] -> [C, C]; a class of zeros is far from all others.
+
+    >>> class_costs(torch.eye(2).diag_embed(), sharpen=1.0)
+    tensor([[0.0000, 0.6321],
+            [0.6321, 0.0000]])
+    """
     flat = kernels.flatten(1)
     unit = flat / flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     cost = -(-sharpen * (1 - unit @ unit.T).clamp(min=0)).expm1()
@@ -46,12 +60,18 @@ def class_costs(kernels: Tensor, sharpen: float) -> Tensor:
 
 
 def late_decay(epoch: float, start: int, end: int) -> float:
-    """1 until ``start``, then a cosine to 0 at ``end``."""
+    """Weight by epoch: 1 until ``start``, then a cosine to 0 at ``end``.
+
+    >>> [round(late_decay(epoch, 150, 240), 3) for epoch in (100, 195, 240)]
+    [1.0, 0.5, 0.0]
+    """
     return 0.5 * (1 + cos(pi * min(max(epoch - start, 0.0) / max(end - start, 1), 1.0)))
 
 
 class ClassCosts(nn.Module):
-    """The cost matrix [C, C]; every two classes are equally far until `WKD.prepare` has measured them."""
+    """The cost matrix [C, C]; all classes are equally far apart until `WKD.prepare` has measured them."""
+
+    cost: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -60,17 +80,27 @@ class ClassCosts(nn.Module):
 
 @register
 class WKD(Method):
-    """Wasserstein distance distillation of logits, WKD-L (Lv et al., NeurIPS 2024, arXiv:2412.08139).
+    """Wasserstein distillation of logits: moving probability between similar classes costs less.
 
     Equation: L = ce_weight CE - mean_i p^t_y log p^s_y + decay(epoch) kd_weight mean_i W(q^s_i, q^t_i),
     q = softmax of the C - 1 other logits / T, W entropic transport (Sinkhorn) with cost
     1 - exp(-sharpen (1 - CKA(c, d))), decay a cosine from decay_start to 0 at decay_end.
-    fidelity: code.
+
     Deviations: CKA compares the teacher's D x D feature kernels of two classes (features centred, linear
-    kernel, unaugmented train set), so that classes of unequal size compare; the released matrix was stored,
-    not computed, and how is not certain: low confidence. `prepare` holds C D^2 numbers. The student is not
-    run in half precision.
+    kernel, unaugmented train set), so that classes of unequal size can be compared; the release ships its
+    matrix, and how it was computed is uncertain. `prepare` holds C D^2 numbers. The student does not run in
+    half precision.
     """
+
+    paper = Paper(
+        title="Wasserstein Distance Rivals Kullback-Leibler Divergence for Knowledge Distillation",
+        authors=("Jiaming Lv", "Haoyuan Yang", "Peihua Li"),
+        venue="NeurIPS",
+        year=2024,
+        arxiv="2412.08139",
+    )
+    family = "logit"
+    fidelity = "code"
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "wasserstein"}
@@ -86,10 +116,12 @@ class WKD(Method):
     sinkhorn_reg: float = 0.05
     sinkhorn_rounds: int = 10
 
-    def build(self, context):
+    def build(self, context: Context) -> ClassCosts:
         return ClassCosts(context.num_classes)
 
-    def prepare(self, context, teacher_batches, modules):
+    def prepare(
+        self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: ClassCosts
+    ) -> None:
         kernels, classes = None, torch.arange(context.num_classes, device=modules.cost.device)
         for batch, teacher in teacher_batches:
             features = teacher.embedding - teacher.embedding.mean(dim=1, keepdim=True)
@@ -99,9 +131,9 @@ class WKD(Method):
             kernels += torch.einsum("bc,bd,be->cde", hits, features, features)
         modules.cost.copy_(class_costs(kernels, self.sharpen))
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: ClassCosts) -> Terms:
         pair = (without_target(z.logits / self.temperature, batch.target) for z in (student, teacher))
-        distance = sinkhorn(*pair, modules.cost, self.sinkhorn_reg, self.sinkhorn_rounds)
+        distance = sinkhorn(*pair, modules.cost, self.sinkhorn_reg, self.sinkhorn_rounds)  # type: ignore[arg-type, call-arg]
         decay = late_decay(batch.epoch, self.decay_start, self.decay_end)
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),

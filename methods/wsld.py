@@ -1,17 +1,21 @@
-"""Weighted soft labels: they count more where the student's error is large beside the teacher's."""
+"""Weighted soft labels: they count more where the student's error is large relative to the teacher's."""
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_cross_entropy
-from kdbench.method import Method
+from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
 
 def soft_label_weight(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
-    """1 - exp(-CE_s / CE_t) at temperature 1, without gradient, per sample -> [B] in [0, 1]."""
+    """1 - exp(-CE_s / CE_t) at temperature 1, without gradient, per sample -> [B] in [0, 1].
+
+    >>> soft_label_weight(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))
+    tensor([0.6321])
+    """
     student, teacher = (
         cross_entropy(z.detach(), target, reduction="none") for z in (student_logits, teacher_logits)
     )
@@ -20,13 +24,31 @@ def soft_label_weight(student_logits: Tensor, teacher_logits: Tensor, target: Te
 
 @register
 class WSLD(Method):
-    """Weighted soft labels distillation (Zhou et al., ICLR 2021, arXiv:2102.00650).
+    """Weighted soft labels: weight each sample by the student's error relative to the teacher's.
 
     Equation: L = ce_weight CE + alpha T^2 mean_i w_i CE(p^t_i, p^s_i), w_i = 1 - exp(-CE^s_i / CE^t_i) at T =
     1.
-    fidelity: paper.
-    Deviations: none; w has no gradient, and the 1e-7 beside CE^t is the released code's.
+
+    Deviations: none. w has no gradient; the 1e-7 added to CE^t is the released code's.
     """
+
+    paper = Paper(
+        title="Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective",
+        authors=(
+            "Helong Zhou",
+            "Liangchen Song",
+            "Jiajie Chen",
+            "Ye Zhou",
+            "Guoli Wang",
+            "Junsong Yuan",
+            "Qian Zhang",
+        ),
+        venue="ICLR",
+        year=2021,
+        arxiv="2102.00650",
+    )
+    family = "logit"
+    fidelity = "paper"
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "soft"}
     positive: ClassVar = ("temperature",)
@@ -37,7 +59,7 @@ class WSLD(Method):
     alpha: float = 2.25
     ce_weight: float = 1.0
 
-    def loss(self, batch, student, teacher, modules):
+    def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
         weight = soft_label_weight(student.logits, teacher.logits, batch.target)
         pair = ((z / self.temperature).log_softmax(dim=1) for z in (student.logits, teacher.logits))
         soft = (weight * soft_cross_entropy(*pair)).mean()

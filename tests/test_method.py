@@ -149,6 +149,25 @@ def test_class_variables_are_no_parameters(sample):
     }  # fmt: skip
 
 
+def test_attributes_without_annotation_are_facts(scratch_registry):
+    """Not hyperparameters; with ClassVar or without, they are the same."""
+
+    @registry.register
+    class Bare(Method):
+        needs = Needs(stages=True)
+        family = "feature"
+        coupled = True
+        positive = ("weight",)
+        weight: float = 1.0
+
+    method = Bare(weight=2)
+    assert list(field_types(Bare)) == ["weight"]
+    assert method.params == {"weight": 2.0}
+    assert (method.needs.stages, method.family, method.coupled) == (True, "feature", True)
+    with pytest.raises(KdbenchError, match=r"bare\.weight must be greater than 0"):
+        Bare(weight=0)
+
+
 def test_overrides_tells_own_members_from_inherited_ones(sample):
     class Own(sample):
         def update(self, *args):

@@ -16,7 +16,7 @@ def verbs() -> str:
 
 
 def _top() -> click.Context:
-    return click.Context(main, info_name="kdbench", terminal_width=80)
+    return click.Context(main, info_name="kdbench", terminal_width=80, **main.context_settings)
 
 
 def _walk(context: click.Context) -> Iterator[click.Context]:
@@ -26,7 +26,8 @@ def _walk(context: click.Context) -> Iterator[click.Context]:
         yield context
     if isinstance(command, click.Group):
         for name, below in sorted(command.commands.items()):
-            yield from _walk(click.Context(below, parent=context, info_name=name))
+            if not below.hidden:
+                yield from _walk(click.Context(below, parent=context, info_name=name))
 
 
 def _section(context: click.Context) -> str:

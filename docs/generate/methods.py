@@ -8,31 +8,33 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from docs.generate.markdown import code, fence, prose, table
 from kdbench import registry
-from kdbench.bench.method_cost import FILE
+from kdbench.bench.cost_table import FILE
 from kdbench.cli import methods as described
 from kdbench.method import Method, field_types
+from kdbench.utils.papers import FAMILIES, Paper
 
 ROOT = Path(__file__).parents[2]
-PARTS = re.compile(r"^(Equation|fidelity|Deviations):\s*", re.MULTILINE)
+PARTS = re.compile(r"^(Equation|Deviations):\s*", re.MULTILINE)
 
 
 @cache
 def shipped() -> tuple[type[Method], ...]:
     """Every method of kdbench, by family and name."""
     registry.load(None)
-    return tuple(sorted(map(registry.get, registry.names()), key=lambda cls: (described.kind(cls), cls.name)))
+    families = list(FAMILIES)
+    classes = map(registry.get, registry.names())
+    return tuple(sorted(classes, key=lambda cls: (families.index(cls.family), cls.name)))
 
 
 def by_family() -> Iterator[tuple[str, list[type[Method]]]]:
     """(family, its methods)"""
-    for family, members in groupby(shipped(), described.kind):
-        yield family, list(members)
+    for family in FAMILIES:
+        yield family, [cls for cls in shipped() if cls.family == family]
 
 
 @cache
@@ -43,7 +45,7 @@ def costs() -> dict[str, dict[str, str]]:
 
 
 def parts(cls: type[Method]) -> dict[str, str]:
-    """What a docstring says under Equation, fidelity and Deviations."""
+    """What a docstring says under Equation and Deviations."""
     pieces = PARTS.split(inspect.getdoc(cls) or "")[1:]
     return {name: text.strip() for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
 
@@ -60,7 +62,7 @@ def overview() -> str:
     for cls in shipped():
         cost = costs().get(cls.name, {})
         link = f"[{cls.name}](#{cls.name})"
-        facts = (described.kind(cls), described.paper(cls).year, described.fidelity(cls))
+        facts = (cls.family, cls.paper.year if cls.paper else "–", cls.fidelity)
         rows.append([link, *facts, described.describe_needs(cls.needs), _ratio(cost)])
     return table(["method", "family", "year", "fidelity", "needs", "step × kd"], rows, right=[5])
 
@@ -69,14 +71,14 @@ def sections() -> str:
     """A chapter per family with a section per method."""
     chapters = []
     for family, members in by_family():
-        chapters += [f"## {family.capitalize()}", *map(_section, members)]
+        chapters += [f"## {family.capitalize()}", f"Uses {FAMILIES[family]}.", *map(_section, members)]
     return "\n\n".join(chapters)
 
 
 def _section(cls: type[Method]) -> str:
     said, cost = parts(cls), costs().get(cls.name, {})
     facts = [
-        f"- Fidelity: {described.fidelity(cls)}. Deviations: {prose(said['Deviations'])}",
+        f"- Fidelity: {cls.fidelity}. Deviations: {prose(said['Deviations'])}",
         f"- Needs: {described.describe_needs(cls.needs)}",
         *_tags(cls),
         *_cost(cost),
@@ -87,10 +89,19 @@ def _section(cls: type[Method]) -> str:
 
 
 def _reference(cls: type[Method]) -> str:
-    paper = described.paper(cls)
-    where = ", ".join(filter(None, [paper.authors, f"{paper.venue} {paper.year}".strip()]))
-    link = f" [arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})." if paper.arxiv else ""
-    return f"{paper.title}. {where}.{link}"
+    summary = prose((inspect.getdoc(cls) or "").partition("\n")[0])
+    if cls.paper is None:
+        return summary
+    place = f"{cls.paper.venue} {cls.paper.year}".strip()
+    cited = ", ".join([*cls.paper.authors, place])
+    doubt = "" if cls.paper.verified else " Title and authors are not verified."
+    return f"{summary}\n\n*{cls.paper.title}.* {cited}.{_link(cls.paper)}{doubt}"
+
+
+def _link(paper: Paper) -> str:
+    if paper.arxiv:
+        return f" [arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})."
+    return f" <{paper.url}>." if paper.url else ""
 
 
 def _cost(cost: dict[str, str]) -> list[str]:

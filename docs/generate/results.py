@@ -35,7 +35,7 @@ def curves() -> str:
 
 
 def _table(members: Iterable[Column]) -> str:
-    rows = [[code(c.name), c.kind, c.means, _range(c), "yes" if c.filled else ""] for c in members]
+    rows = [[code(c.name), c.kind, c.doc, _range(c), "yes" if c.filled else ""] for c in members]
     return table(["column", "kind", "meaning", "range", "always filled"], rows)
 
 

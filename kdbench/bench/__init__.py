@@ -1,1 +1,1 @@
-"""`kdbench bench`: what a step costs here, beside the loop that the field copies; on made-up images."""
+"""`kdbench bench`: what training costs on this machine."""

@@ -1,4 +1,4 @@
-"""The verb `kdbench bench`: selections to text and files."""
+"""`kdbench bench step|scale|precision`: from names on the command line to tables, figures and files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdbench.bench.workload import measured, work
 from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_methods, select_pairs
 from kdbench.report.figures import style
-from kdbench.report.notes import provenance
+from kdbench.report.provenance import provenance
 from kdbench.results import store
 from kdbench.runner.progress import to_stderr
 from kdbench.utils.environment import choose_device
@@ -37,26 +37,25 @@ def compare(
     plugins: Path | None = None,
     **more: Any,
 ) -> str:
-    """A cohort beside the plain loop on each pair (default: the suite's first); the table as text, as CSV at ``out``.
+    """Time the cohort and the conventional loop on each pair (default: the suite's first); returns the table as text.
 
-    ``more``: precision, batch_size, cached, graphs, jobs of `work`. Raises KdbenchError for bad input.
+    ``steps``: timed steps of each loop.  ``out``: CSV file for the table.  ``more``: precision, batch_size, cached,
+    graphs, jobs of `work`.  Raises KdbenchError for bad input.
     """
-    if steps < 1:
-        raise KdbenchError(f"--steps must be at least 1, got {steps}")
     registry.load(plugins)
     spec = measured(suites.load(suite))
-    chosen = select_methods(methods, METHODS)
+    names = select_methods(methods, METHODS)
     selected = select_pairs(spec, pairs)[: None if pairs else 1]
-    wanted = [work(spec, p, chosen, choose_device(device), plugins=plugins, **more) for p in selected]
+    works = [work(spec, pair, names, choose_device(device), plugins=plugins, **more) for pair in selected]
     try:
         images, _ = sizes(spec.dataset)
-    except KdbenchError:  # the data are not at hand: no hours then
+    except KdbenchError:  # without the data, hours are unknown
         images = None
-    found = []
-    for each in wanted:
-        to_stderr(f"timing {', '.join(chosen)} on {each.pair}: side by side, and one by one, in turns")
-        found += table.rows(each, steps, len(spec.seeds), images)
-    frame = pd.DataFrame(found, columns=table.COLUMNS)
+    rows = []
+    for each in works:
+        to_stderr(f"timing {', '.join(names)} on {each.pair}: as a cohort and one by one, alternating")
+        rows += table.rows(each, steps, len(spec.seeds), images)
+    frame = pd.DataFrame(rows, columns=table.COLUMNS)
     if out is not None:
         _write(out, frame.to_csv(index=False, lineterminator="\n"))
     return table.text(frame, len(spec.seeds))
@@ -70,27 +69,33 @@ def measure_scale(
     which: Sequence[scaling.Point] | None = None,
     graphs: bool = False,
 ) -> str:
-    """Scale curves and starting times into ``out``: scale-<cpu, cuda, cuda-graphs>.csv, .png and startup.csv."""
+    """Write scale curves (scale-<cpu, cuda, cuda-graphs>.csv, .png) and start-up times (startup.csv) to ``out``.
+
+    ``which``: the points to measure; default: all.
+    """
     spec, place = measured(suites.load(suite)), choose_device(device)
-    started = scaling.starts()
-    found = scaling.table(spec, place, precision, which or scaling.points(), to_stderr, graphs)
+    startup = scaling.starts()
+    curves = scaling.table(spec, place, precision, which or scaling.points(), to_stderr, graphs)
     stem = out / f"scale-{torch.device(place).type}{'-graphs' if graphs else ''}"
-    _save(figures.draw, (found,), found, stem)
-    _write(out / "startup.csv", started.to_csv(index=False, lineterminator="\n"))
-    return f"{found.to_string(index=False)}\n\n{started.to_string(index=False)}\n\nwrote {stem}.csv, .png"
+    _save(figures.draw, (curves,), curves, stem)
+    _write(out / "startup.csv", startup.to_csv(index=False, lineterminator="\n"))
+    return f"{curves.to_string(index=False)}\n\n{startup.to_string(index=False)}\n\nwrote {stem}.csv, .png"
 
 
 def study_precision(suite: str, results: Path, out: Path) -> str:
-    """precision-<suite>.md, .csv and .png in ``out``, from rows of a suite that were made in both precisions."""
+    """Write precision-<suite>.md, .csv and .png to ``out``, from the suite's rows in both precisions.
+
+    Returns the Markdown. Raises KdbenchError where no run exists in both.
+    """
     spec = suites.load(suite)
     both = precision.sides(spec, store.read(store.file_of(results, spec.name)))
     pairs = precision.paired(both)
-    found = precision.summary(pairs)
+    summary = precision.summary(pairs)
     footer = provenance(spec.name, list(both.values()))
-    text = precision.markdown(found, precision.commands(suite, spec, both), footer)
+    text = precision.markdown(summary, precision.commands(suite, spec, both), footer)
     stem = f"precision-{spec.name}"
     _write(out / f"{stem}.md", text)
-    _save(precision.draw, (pairs, found, footer), found, out / stem)
+    _save(precision.draw, (pairs, summary, footer), summary, out / stem)
     return text
 
 

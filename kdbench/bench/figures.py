@@ -1,4 +1,4 @@
-"""The figure of the scale curves."""
+"""The figure of `kdbench bench scale`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from matplotlib.ticker import MaxNLocator
 from kdbench.bench.scaling import BATCH, MAIN, SIDE
 from kdbench.report.figures import style
 
-MEASURES = {"ms": "ms a step a cell", "peak_mem_mb": "peak memory, MiB"}
+MEASURES = {"ms": "ms per step and cell", "peak_mem_mb": "peak memory, MiB"}
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Time and memory (rows) against cells in the cohort, batch size and work a cell (columns)."""
+    """Draw time and memory (rows) against cells in the cohort, batch size and work per cell (columns)."""
     first = table.iloc[0]
     footer = [
         f"kd students side by side, {first['precision']}; {first['device']}, {first['threads']} threads, torch "
         f"{first['torch']}. Bars: the range of the rounds. A matrix product reaches {first['peak_tflop_per_s']:.3g} "
-        f"TFLOP/s here. Before the first step {first['idle_mem_mb']:.0f} MiB are taken."
+        f"TFLOP/s here. Before the first step {first['idle_mem_mb']:.0f} MiB are in use."
     ]
     looks: dict[str, Any] = {
         pair: {
@@ -38,7 +38,7 @@ def draw(table: pd.DataFrame) -> Figure:
     columns = {
         f"cells in the cohort (batch {BATCH})": ("cells", table[usual_batch]),
         f"batch size ({SIDE} cells, {MAIN})": ("batch_size", table[usual_cells & (table["pair"] == MAIN)]),
-        f"GFLOP a step a cell ({SIDE} cells)": ("work", table[usual_cells & usual_batch]),
+        f"GFLOP per step and cell ({SIDE} cells)": ("work", table[usual_cells & usual_batch]),
     }
     for place, (label, (key, rows)) in enumerate(columns.items()):
         for ax, (measure, name) in zip(axes[:, place], MEASURES.items(), strict=True):

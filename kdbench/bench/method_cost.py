@@ -1,4 +1,4 @@
-"""What a method's step costs beside kd's: `kdbench check --cost`. Measured in one cohort, on the machine at hand."""
+"""`kdbench bench methods`: step time relative to kd, measured in one cohort on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kdbench import models, registry
+from kdbench.bench.cost_table import FILE
 from kdbench.contract import toy_suite
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
@@ -28,7 +29,6 @@ from kdbench.utils.status import Status
 
 CLASSES, SIZE, BATCH, STEPS, ROUNDS = 100, 32, 64, 15, 3
 TEACHER, STUDENT = "resnet20", "resnet8"
-FILE = Path("bench") / "method_cost.csv"
 
 DATA = DataSpec("cost", CLASSES, SIZE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 RECIPE = replace(toy_suite.RECIPE, epochs=1, batch_size=BATCH, lr=0.01, schedule="step", eval_every=1)
@@ -88,12 +88,3 @@ def report(name: str | None, plugins: Path | None, out: Path) -> str:
     except OSError as error:
         raise KdbenchError(f"cannot write {out / FILE} ({error.strerror}); choose another --out") from error
     return table.to_string(index=False)
-
-
-def known(out: Path) -> dict[str, tuple[int | None, float]]:
-    """name -> (extra parameters, cost x kd), as last measured; empty where nothing was."""
-    if not (out / FILE).is_file():
-        return {}
-    table = pd.read_csv(out / FILE, dtype={"extra_params": "Int64"})
-    extra = [None if pd.isna(value) else int(value) for value in table["extra_params"]]
-    return dict(zip(table["name"], zip(extra, table["cost_x_kd"], strict=True), strict=True))

@@ -1,4 +1,4 @@
-"""What bf16 changes in the results: paired differences between runs that differ in nothing but the precision."""
+"""`kdbench bench precision`: paired differences between runs that differ in nothing but fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ COLUMNS = "pair label n fp32 fp32_std bf16 bf16_std delta low high detects excee
 
 
 def sides(suite: Suite, attempts: pd.DataFrame) -> dict[str, Table]:
-    """The test runs of the longest recipe that are there in fp32 and in bf16, by precision.
+    """The test runs of the longest recipe that exist in fp32 and in bf16, by precision.
 
-    Raises KdbenchError where there is none.
+    Raises KdbenchError where there are none.
     """
-    found: dict[tuple[str, str], dict[str, list[Table]]] = {}
+    by_recipe: dict[tuple[str, str], dict[str, list[Table]]] = {}
     for table in tables(attempts):
         if table.split == "test" and table.precision in PRECISIONS and len(table.finished):
             epochs = int(table.finished["epochs_done"].iloc[0])
@@ -38,17 +38,17 @@ def sides(suite: Suite, attempts: pd.DataFrame) -> dict[str, Table]:
                 suite.recipe, {"precision": table.precision, "epochs": epochs}, suite.name
             )
             if table.recipe_id == recipe.id:
-                found.setdefault((table.dataset, table.epochs), {}).setdefault(table.precision, []).append(
-                    table
-                )
-    for both in found.values():
+                by_recipe.setdefault((table.dataset, table.epochs), {}).setdefault(
+                    table.precision, []
+                ).append(table)
+    for both in by_recipe.values():
         if set(both) == set(PRECISIONS):
             runs = {kind: _runs(several) for kind, several in both.items()}
             common = runs["fp32"].index.intersection(runs["bf16"].index).sort_values()
             if len(common):
                 return {k: replace(both[k][0], rows=runs[k].loc[common].reset_index()) for k in PRECISIONS}
     raise KdbenchError(
-        f"no run of suite {suite.name} is there in fp32 and in bf16; type the same `kdbench run --suite {suite.name}` "
+        f"no run of suite {suite.name} exists in fp32 and in bf16; type the same `kdbench run --suite {suite.name}` "
         "with --precision fp32 and with --precision bf16 first"
     )
 
@@ -60,9 +60,9 @@ def _runs(several: list[Table]) -> pd.DataFrame:
 
 
 def _but_precision(facts: str) -> str:
-    told = setting.parse(facts)
-    recipe = {key: value for key, value in told.get("recipe", {}).items() if key != "precision"}
-    return canonical({**told, "recipe": recipe})
+    parsed = setting.parse(facts)
+    recipe = {key: value for key, value in parsed.get("recipe", {}).items() if key != "precision"}
+    return canonical({**parsed, "recipe": recipe})
 
 
 def paired(both: dict[str, Table]) -> pd.DataFrame:
@@ -71,8 +71,11 @@ def paired(both: dict[str, Table]) -> pd.DataFrame:
 
 
 def summary(pairs: pd.DataFrame) -> pd.DataFrame:
-    """By pair and label: mean and std (ddof 1) of each precision, the mean paired difference bf16 - fp32 with its 95 %
-    t-interval, the smallest true difference that this n would show, and whether the interval leaves out 0."""
+    """A row per pair and label: the paired difference bf16 - fp32 in points of top-1, with its 95 % t-interval.
+
+    Also mean and std (ddof 1) of each precision, the smallest true difference that this n would show (``detects``), and
+    whether the interval excludes 0 (``exceeds``).
+    """
     rows = []
     for (pair, label), group in pairs.groupby(["pair", "label"]):
         differences = group["bf16"] - group["fp32"]
@@ -98,7 +101,7 @@ def summary(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """In words, whether any difference exceeds the noise."""
+    """A sentence that says whether any difference exceeds the noise."""
     count = len(table)
     if table["low"].isna().all():
         return "One seed: nothing can be said of noise."
@@ -159,7 +162,7 @@ def draw(pairs: pd.DataFrame, table: pd.DataFrame, footer: Sequence[str]) -> Fig
 
 
 def commands(name: str, suite: Suite, both: dict[str, Table]) -> list[str]:
-    """The two commands that give these runs their rows."""
+    """The two commands that train these runs."""
     rows = both["bf16"].rows
     seeds, epochs = map(str, sorted(rows["seed"].unique())), int(rows["epochs_done"].iloc[0])
     same = (

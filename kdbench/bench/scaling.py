@@ -1,7 +1,7 @@
-"""`kdbench bench --scale`: cost against methods in a cohort, batch size and size of the networks; and starting times.
+"""`kdbench bench scale`: cost against the size of cohort, batch and networks; and start-up times.
 
 Every point is measured in a fresh process, so that its peak memory is its own. The cells of a point are kd at different
-temperatures: equal work each.
+temperatures, which cost the same.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ BATCHES = (16, 32, 128, 256)  # and 64
 SIZES = ("resnet20:resnet8", "resnet110:resnet32", "vgg13:vgg8")  # and those of CELLS
 SIDE, BATCH = 5, 64  # cells and batch where they are not what varies
 WARMUP, ROUNDS = 3, 3
-STEPS = {"cpu": 2, "cuda": 15}  # a round
-MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrix product that is taken as the peak
+STEPS = {"cpu": 2, "cuda": 15}  # per round
+MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrix product that counts as the peak
 COLUMNS = (
     "pair cells batch_size ms_step ms ms_low ms_high img_per_s data teacher students losses peak_mem_mb idle_mem_mb "
     "gflop_step tflop_per_s peak_tflop_per_s share_of_peak precision device threads torch"
@@ -58,14 +58,14 @@ class Point:
 
 
 def points() -> list[Point]:
-    """All that is measured, each once."""
-    wanted = [Point(pair, cells) for pair, counts in CELLS.items() for cells in counts]
-    wanted += [Point(MAIN, batch_size=size) for size in BATCHES]
-    return wanted + [Point(pair) for pair in SIZES]
+    """Every point to measure, once."""
+    by_cells = [Point(pair, cells) for pair, counts in CELLS.items() for cells in counts]
+    by_batch = [Point(MAIN, batch_size=size) for size in BATCHES]
+    return by_cells + by_batch + [Point(pair) for pair in SIZES]
 
 
-def asked(suite: Suite, point: Point, device: str, precision: str | None, graphs: bool = False) -> Work:
-    """What a point times: kd at temperatures 1, 2, ..."""
+def work_of(suite: Suite, point: Point, device: str, precision: str | None, graphs: bool = False) -> Work:
+    """The work to time at a point: kd at temperatures 1, 2, ..."""
     teacher, _, student = point.pair.partition(":")
     pair, sets = Pair(teacher, student), {"kd": {"temperature": [float(t + 1) for t in range(point.cells)]}}
     more = {"precision": precision, "batch_size": point.batch_size}
@@ -73,14 +73,14 @@ def asked(suite: Suite, point: Point, device: str, precision: str | None, graphs
 
 
 def measure(work: Work, cells: int, steps: int) -> dict[str, Any]:
-    """The row of one point, but for the peak it is compared with; call it in a fresh process."""
+    """The row of one point, without the peak of the device; call it in a fresh process."""
     device = torch.device(work.device)
-    idle = peak_mb(device)  # torch and all else, imported
+    idle = peak_mb(device)  # after all imports
     with made_up(work, WARMUP + ROUNDS * steps) as job:
         blocks = Blocks(job, WARMUP, steps).run()
     batch = work.suite.recipe.batch_size
     ms = [1000 * block.total / steps for block in blocks]
-    middle, flop = float(np.median(ms)), flop_a_step(work, cells)
+    middle, flop = float(np.median(ms)), flop_per_step(work, cells)
     return {
         "pair": str(work.pair),
         "cells": cells,
@@ -99,8 +99,8 @@ def measure(work: Work, cells: int, steps: int) -> dict[str, Any]:
     }
 
 
-def flop_a_step(work: Work, cells: int) -> float:
-    """Multiplications and additions: a forward of the teacher, and three of each student (backward costs two)."""
+def flop_per_step(work: Work, cells: int) -> float:
+    """Floating-point operations: a forward of the teacher, and three of each student (backward costs two)."""
     data = work.suite.dataset
     macs = {}
     for name in (work.pair.teacher, work.pair.student):
@@ -112,7 +112,7 @@ def flop_a_step(work: Work, cells: int) -> float:
 
 
 def matrix_peak(device: str, precision: str) -> float:
-    """TFLOP/s of a large matrix product in the precision, the best of 10."""
+    """TFLOP/s of a large matrix product in the precision, the best of 11."""
     place, kind = torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32
     size = MATRIX[place.type]
     a = torch.randn(size, size, device=place, dtype=kind)
@@ -133,17 +133,17 @@ def table(
     say: Callable[[str], None],
     graphs: bool = False,
 ) -> pd.DataFrame:
-    """A row a point, beside the peak of this device."""
+    """A row per point, with the peak of this device."""
     kind = torch.device(device).type
     peaks: dict[str, float] = {}
     rows = []
     for number, point in enumerate(which, 1):
         say(f"{number}/{len(which)}: {point.pair}, {point.cells} cells, batch {point.batch_size}")
-        wanted = asked(suite, point, device, precision, graphs)
-        used = wanted.suite.recipe.precision
+        timed = work_of(suite, point, device, precision, graphs)
+        used = timed.suite.recipe.precision
         if used not in peaks:
             peaks[used] = fresh_process.call(matrix_peak, device, used)
-        row = fresh_process.call(measure, wanted, point.cells, STEPS[kind])
+        row = fresh_process.call(measure, timed, point.cells, STEPS[kind])
         share = row["tflop_per_s"] / peaks[used]
         rows.append({**row, "peak_tflop_per_s": peaks[used], "share_of_peak": share, **collect(device)})
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -162,7 +162,7 @@ os._exit(1)
 
 
 def starts(repeats: int = 3) -> pd.DataFrame:
-    """Seconds from typing a command: `kdbench --help` to its end, a run on digits to its first step (its teacher's)."""
+    """Seconds that `kdbench --help` takes, and a run on digits to its first step (of the teacher's training)."""
     path = [str(Path(kdbench.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     rows = []

@@ -1,4 +1,4 @@
-"""`kdbench new NAME`: a working plug-in and its test, to be changed into one's own."""
+"""`kdbench new NAME`: a working plug-in and its test, as a start for a method of one's own."""
 
 from __future__ import annotations
 
@@ -6,82 +6,23 @@ import re
 from datetime import date
 from pathlib import Path
 
-from kdbench import registry
+import click
+
+from kdbench.cli import options
+from kdbench.cli.verbs import verb
 from kdbench.errors import KdbenchError
-from kdbench.utils.files import write_atomic
 
-PLUGIN = '''"""{name}: what it is, in one sentence. B samples, C classes; logits are [B, C]."""
-
-from typing import ClassVar
-
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-
-from kdbench.losses import soft_kl
-from kdbench.method import Method
-from kdbench.registry import register
+TEMPLATES = Path(__file__).parent / "templates"
+NAME, YEAR = "mymethod", "2026"  # as the templates spell them
 
 
-def {name}_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float, sharpen: float) -> Tensor:
-    """T^2 KL(softmax(a t/T) || softmax(s/T)), mean over the batch, a = sharpen."""
-    return soft_kl(student_logits, sharpen * teacher_logits, temperature)
-
-
-@register
-class {title}(Method):
-    """Sharpened distillation (Your Name, Venue {year}, arXiv:0000.00000, eq. 1).
-
-    Equation: L = CE + weight T^2 mean_i KL(softmax(sharpen t_i/T) || softmax(s_i/T)).
-    fidelity: paper.
-    Deviations: none.
-    """
-
-    weights: ClassVar = {{"weight": "{name}"}}
-    positive: ClassVar = ("temperature", "sharpen")
-    temperature: float = 4.0
-    sharpen: float = 1.5
-    weight: float = 1.0
-
-    def loss(self, batch, student, teacher, modules):
-        term = {name}_loss(student.logits, teacher.logits, self.temperature, self.sharpen)
-        return {{"ce": cross_entropy(student.logits, batch.target), "{name}": self.weight * term}}
-'''
-
-TEST = '''"""{name} against a plain loop, and the contract that every method passes."""
-
-import inspect
-import math
-from pathlib import Path
-
-import pytest
-import torch
-
-from kdbench import checks, registry
-
-FILE = Path(__file__).with_name("{name}.py")
-registry.load(FILE)
-{name}_loss = inspect.getmodule(registry.get("{name}")).{name}_loss
-
-
-def softmax(row):
-    total = sum(math.exp(value) for value in row)
-    return [math.exp(value) / total for value in row]
-
-
-def test_the_loss_equals_a_plain_loop():
-    student, teacher = torch.randn(2, 5, 7, dtype=torch.float64).tolist()
-    expected = 0.0
-    for s, t in zip(student, teacher, strict=True):
-        p, q = softmax([1.5 * v / 4 for v in t]), softmax([v / 4 for v in s])
-        expected += 16 / 5 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    got = {name}_loss(torch.tensor(student), torch.tensor(teacher), 4.0, 1.5)
-    assert got.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_contract_holds():
-    table, passed = checks.report(str(FILE), None)
-    assert passed, table
-'''
+@verb("new", short_help="Write a working plug-in and its test.")
+@click.argument("name")
+@options.path("--plugins", "DIR", "Folder to write into.", default="plugins")
+def new_command(name: str, plugins: Path) -> None:
+    """Write plug-in NAME and its test, which work and can be changed into your method."""
+    for file in create(name, plugins):
+        click.echo(file)
 
 
 def create(name: str, folder: Path) -> list[Path]:
@@ -89,21 +30,35 @@ def create(name: str, folder: Path) -> list[Path]:
 
     Raises KdbenchError for a name that is no lower-case identifier or is taken.
     """
+    from kdbench import registry
+    from kdbench.utils.files import write_atomic
+
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise KdbenchError(f"a method's name is a lower-case Python name such as mymethod, got {name!r}")
+        raise KdbenchError(f"a method's name is a lower-case Python name such as {NAME}, got {name!r}")
     registry.load()
     if name in registry.names():
         raise KdbenchError(
             f"there is a method {name!r} already ({registry.entry(name).origin}); choose another name"
         )
-    files = {folder / f"{name}.py": PLUGIN, folder / f"test_{name}.py": TEST}
+    files = {folder / f"{name}.py": "method.py", folder / f"test_{name}.py": "test.py"}
     for file in files:
         if file.exists():
             raise KdbenchError(f"{file} exists already; choose another name or --plugins folder")
     try:
-        for file, text in files.items():
-            filled = text.format(name=name, title=name.capitalize(), year=date.today().year)
-            write_atomic(file, filled.encode())
+        for file, template in files.items():
+            write_atomic(file, fill(template, name).encode())
     except OSError as error:
         raise KdbenchError(f"cannot write into {folder} ({error.strerror})") from error
     return list(files)
+
+
+def fill(template: str, name: str) -> str:
+    """The template's text for method ``name``, dated this year."""
+    text = (TEMPLATES / template).read_text("utf-8")
+    for spelled, value in (
+        (NAME, name),
+        (NAME.capitalize(), name.capitalize()),
+        (YEAR, str(date.today().year)),
+    ):
+        text = text.replace(spelled, value)
+    return text

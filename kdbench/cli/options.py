@@ -1,4 +1,4 @@
-"""The options of the command line that several verbs share, each said once."""
+"""Options that several verbs share, each defined once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from kdbench.errors import KdbenchError
+
 Decorator = Callable[[Any], Any]
+SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves the suite's
 
 
 def comma(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
@@ -16,9 +19,51 @@ def comma(context: click.Context, parameter: click.Parameter, value: str | None)
     return [part.strip() for part in value.split(",") if part.strip()] if value is not None else None
 
 
-def path(name: str, help: str | None = None, **settings: Any) -> Decorator:
-    """An option that names a file or a folder."""
-    return click.option(name, type=click.Path(path_type=Path), help=help, **settings)
+def names(name: str, metavar: str, help: str, **settings: Any) -> Decorator:
+    """An option that takes a comma-separated list."""
+    return click.option(name, metavar=metavar, help=help, **{"callback": comma, **settings})
+
+
+PATHS = {
+    "DIR": click.Path(path_type=Path, file_okay=False),
+    "FILE": click.Path(path_type=Path, dir_okay=False),
+    "PATH": click.Path(path_type=Path),
+}
+
+
+def path(name: str, metavar: str, help: str, **settings: Any) -> Decorator:
+    """An option that names a folder (metavar DIR), a file (FILE) or either (PATH)."""
+    return click.option(name, metavar=metavar, **{"type": PATHS[metavar], "help": help, **settings})
+
+
+def _method_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a file where a method's name is needed."""
+    if value is not None and value.endswith(".py"):
+        raise KdbenchError(f"{value} is a file: load it by --plugins {value} and name the method in it")
+    return value
+
+
+def _method_names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    patterns = comma(context, parameter, value)
+    for pattern in patterns or ():
+        _method_name(context, parameter, pattern)
+    return patterns
+
+
+def method_name(name: str = "name", required: bool = True) -> Decorator:
+    """An argument that names a method."""
+    return click.argument(name, required=required, callback=_method_name)
+
+
+def methods(default: str = SUITE_DEFAULT) -> Decorator:
+    """Names of methods."""
+    return names(
+        "--methods",
+        "NAME[,NAME]",
+        "Methods: names, globs or 'all'.",
+        show_default=default,
+        callback=_method_names,
+    )
 
 
 def together(*options: Decorator) -> Decorator:
@@ -32,40 +77,98 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-def suite(default: str = "digits") -> Decorator:
-    return click.option("--suite", default=default, show_default=True, help="A suite's name or a .toml file.")
+def _complete_suite(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
+    from kdbench import suites
+
+    return [name for name in suites.names() if name.startswith(start)]
 
 
-def folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
-    """Refuses a file where a folder of results is needed."""
+def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file.") -> Decorator:
+    """The suite to use."""
+    return click.option(
+        "--suite", metavar="SUITE", default=default, help=help, shell_complete=_complete_suite
+    )
+
+
+def several_suites(help: str, show_default: str) -> Decorator:
+    """Several suites, comma-separated."""
+    return names("--suite", "SUITE[,SUITE]", help, show_default=show_default)
+
+
+def _folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Refuse a file where a folder of results is needed."""
     from kdbench.results import store
 
     store.check_folder(value)
     return value
 
 
-results = path("--results", default="results", show_default=True, callback=folder)
-out = path("--out", default="reports", show_default=True)
-plugins = path("--plugins", "Folder of method files of your own.")
-pairs = click.option(
-    "--pairs", callback=comma, help="teacher:student, comma-separated; default: the suite's."
+results = path(
+    "--results",
+    "DIR",
+    "Folder of the results files.",
+    default="results",
+    type=PATHS["PATH"],  # `_folder` explains what a file is good for
+    callback=_folder,
 )
-data_dir = path("--data-dir", "Where the data lies; default: KDBENCH_DATA.")
-teacher_weights = path("--teacher-weights", "Folder of <teacher>.pth or .safetensors.")
-split = click.option("--split", type=click.Choice(["test", "holdout"]), default="test", show_default=True)
-device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
+reports = path("--out", "DIR", "Folder of the reports.", default="reports")
+plugins = path("--plugins", "PATH", "Method file of your own, or a folder of them.", show_default="none")
+pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", show_default=SUITE_DEFAULT)
+data_dir = path(
+    "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
+)
+teacher_weights = path(
+    "--teacher-weights",
+    "DIR",
+    "Folder with <teacher>.pth or .safetensors.",
+    show_default="none: imported or trained here",
+)
+split = click.option(
+    "--split", type=click.Choice(["test", "holdout"]), default="test", help="Images to evaluate on."
+)
+device = click.option("--device", metavar="DEVICE", default="auto", help="auto, cpu or cuda:0.")
 precision = click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "tf32"]), help="Default: the suite's."
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "tf32"]),
+    help="Precision of training.",
+    show_default=SUITE_DEFAULT,
 )
+graphs = click.option("--graphs", is_flag=True, help="Record each step as a CUDA graph (CUDA only).")
 jobs = click.option(
-    "--jobs", type=click.IntRange(1), default=1, help="Processes that train cohorts side by side."
+    "--jobs", metavar="N", type=click.IntRange(1), default=1, help="Processes that train cohorts in parallel."
 )
+
+
+def sets(help: str) -> Decorator:
+    """Values of methods' parameters."""
+    return click.option(
+        "--set",
+        "sets",
+        metavar="METHOD.PARAM=VALUE[,...]",
+        multiple=True,
+        help=help,
+        show_default="none",
+    )
+
+
 training = together(
     suite(),
     pairs,
-    click.option("--seeds", help="Like 0-2 or 0,3; default: the suite's."),
-    click.option("--epochs", type=int, help="Train for so many epochs, the schedule rescaled."),
-    click.option("--per-class", type=int, help="Keep so many training and test images of each class."),
+    click.option("--seeds", metavar="SEEDS", help="Seeds, such as 0-2 or 0,3.", show_default=SUITE_DEFAULT),
+    click.option(
+        "--epochs",
+        metavar="N",
+        type=int,
+        help="Number of epochs; the schedule is rescaled.",
+        show_default=SUITE_DEFAULT,
+    ),
+    click.option(
+        "--per-class",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Use at most N training and N test images per class.",
+        show_default="all",
+    ),
     data_dir,
     teacher_weights,
     results,
@@ -74,6 +177,12 @@ training = together(
     plugins,
     jobs,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
-    click.option("--max-hours", type=float, help="Stop (saved) after so many hours."),
+    click.option(
+        "--max-hours",
+        metavar="HOURS",
+        type=click.FloatRange(0, min_open=True),
+        help="Stop after this many hours and save the state.",
+        show_default="no limit",
+    ),
 )
 teaching = together(suite(), data_dir, teacher_weights, split, device, results)

@@ -30,6 +30,7 @@ GROUPS: dict[str, tuple[Check, ...]] = {
     "static": (
         static_checks.check_name,
         static_checks.check_docstring,
+        static_checks.check_record,
         static_checks.check_params,
         static_checks.check_tags,
         static_checks.check_banned,

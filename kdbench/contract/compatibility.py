@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import string
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,11 +29,11 @@ from kdbench.models.wrapper import Net
 from kdbench.suites import Pair, Suite
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import backward, call_loss, call_update
+from kdbench.utils.text import fold
 
 IMAGES = 2
 LARGE = 50_000_000  # modules of more numbers are tried on shapes alone (semckd from resnet50: 850 million)
 RUNS, SKIPS, FAILS = ".", "n", "X"
-WIDTH = 80
 SUITES = ("cifar100", "cifar100-timm")
 
 
@@ -208,7 +207,7 @@ def table(suite: Suite, methods: Sequence[str], found: Cells) -> str:
     letters = dict(zip(map(str, suite.pairs), string.ascii_letters, strict=False))
     width = max(map(len, ("method", *methods)))
     lines = [f"{suite.name}: {RUNS} runs, {SKIPS} skips, {FAILS} fails"]
-    lines += textwrap.wrap(", ".join(f"{letter}={pair}" for pair, letter in letters.items()), WIDTH)
+    lines.append(fold(", ".join(f"{letter}={pair}" for pair, letter in letters.items()), indent=0))
     lines += ["", f"{'method':<{width}}  {''.join(letters.values())}"]
     reasons: dict[tuple[str, str], str] = {}
     for name in methods:
@@ -219,5 +218,5 @@ def table(suite: Suite, methods: Sequence[str], found: Cells) -> str:
                 reasons[name, cell.reason] = reasons.get((name, cell.reason), "") + letters[pair]
     lines.append("")
     for (name, reason), where in reasons.items():
-        lines += textwrap.wrap(f"{name} {where}: {reason}", WIDTH, subsequent_indent="    ")
+        lines.append(fold(f"{name} {where}: {reason}", indent=4))
     return "\n".join(lines).rstrip()

@@ -1,4 +1,4 @@
-"""One epoch of every method on real images, each alone in a process: `kdbench check --real`."""
+"""`kdbench bench epoch`: one epoch of every method on real images, each alone in a process."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
@@ -26,9 +27,9 @@ from kdbench.contract.synthetic.modules import fresh
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, field_types
 from kdbench.utils.hashing import canonical
+from kdbench.utils.papers import FAMILIES, FIDELITIES, Paper
 
 BANNED_CALLS = ("cuda", "cpu", "item", "numpy", "tolist", "manual_seed")
-FIDELITIES = ("paper", "code", "reconstruction")
 
 
 def check_name(subject: Subject) -> None:
@@ -43,17 +44,34 @@ def check_name(subject: Subject) -> None:
 
 
 def check_docstring(subject: Subject) -> None:
-    """The docstring has a paper with its year, an equation, the fidelity and the deviations."""
+    """The docstring begins with a sentence of its own and has the equation and the deviations."""
     text = inspect.cleandoc(subject.cls.__dict__.get("__doc__") or "")
-    paper = r"\([^()]*(\b(19|20)\d\d\b|arXiv:\d{4}\.\d{4,5})"
-    wanted = {
-        "the paper in parentheses with venue and year or arXiv id": paper,
+    required = {
+        "a first line that is a whole sentence": r"\A\S[^\n]*\.(\n\n|\Z)",
         "a line 'Equation: ...'": r"(?m)^Equation: \S",
-        f"'fidelity: {'|'.join(FIDELITIES)}'": rf"(?m)^fidelity: ({'|'.join(FIDELITIES)})\b",
         "a line 'Deviations: ...'": r"(?m)(^|\s)Deviations: \S",
     }
-    missing = [what for what, pattern in wanted.items() if not re.search(pattern, text)]
+    missing = [what for what, pattern in required.items() if not re.search(pattern, text)]
     require(not missing, f"the docstring lacks {'; '.join(missing)}")
+
+
+def check_record(subject: Subject) -> None:
+    """The class itself says its paper (or None), family and fidelity; only what is in no paper has none."""
+    own = vars(subject.cls)
+    missing = [name for name in ("paper", "family", "fidelity") if name not in own]
+    require(not missing, f"the class does not set {', '.join(missing)}")
+    paper, family, fidelity = own["paper"], own["family"], own["fidelity"]
+    require(paper is None or isinstance(paper, Paper), f"paper must be a Paper(...) or None, got {paper!r}")
+    require(family in FAMILIES, f"family must be {_either(FAMILIES)}, got {family!r}")
+    require(fidelity in FIDELITIES, f"fidelity must be {_either(FIDELITIES)}, got {fidelity!r}")
+    require(
+        (paper is None) == (fidelity == "own"),
+        f"fidelity {fidelity!r} {'needs a paper' if paper is None else 'is for a method that is in no paper'}",
+    )
+
+
+def _either(choices: Iterable[str]) -> str:
+    return " or ".join(map(repr, choices))
 
 
 def check_params(subject: Subject) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import string
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from kdbench.contract.core import Subject
+from kdbench.utils.text import fold
 
 WIDTH = 100  # columns of a line
 
@@ -19,7 +19,7 @@ def lines(subject: Subject, outcomes: Outcomes, facts: Mapping[str, str]) -> str
     found = [f"{subject.name} ({subject.origin})"]
     for name, reason in outcomes.items():
         mark, text = ("pass", facts[name]) if reason is None else ("FAIL", reason)
-        found.append(_wrap(f"  {mark}  {name:<{width}}  {text}", width + 10))
+        found.append(fold(f"  {mark}  {name:<{width}}  {text}", WIDTH, width + 10))
     return "\n".join([*found, _count([outcomes])])
 
 
@@ -41,15 +41,11 @@ def table(results: Mapping[str, Outcomes], groups: Mapping[str, Sequence[str]]) 
     for method, outcomes in results.items():
         marks = {name: "." if name in outcomes and outcomes[name] is None else "X" for name in checks}
         found.append(row(method, ["".join(map(marks.__getitem__, group)) for group in groups.values()]))
-    found += ["", *textwrap.wrap(", ".join(f"{letters[name]} {name}" for name in checks), WIDTH)]
+    found += ["", fold(", ".join(f"{letters[name]} {name}" for name in checks), WIDTH, 0)]
     found += ["`kdbench check NAME` says what each means", ""]
     for method, outcomes in results.items():
-        found += [_wrap(f"{method} {name}: {reason}", 4) for name, reason in outcomes.items() if reason]
+        found += [fold(f"{method} {name}: {reason}", WIDTH, 4) for name, reason in outcomes.items() if reason]
     return "\n".join([*found, _count(results.values())])
-
-
-def _wrap(text: str, indent: int) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _count(results: Iterable[Outcomes]) -> str:

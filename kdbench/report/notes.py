@@ -1,4 +1,4 @@
-"""What stands under a table: how to read it, what is missing and why, and where the numbers come from."""
+"""The notes under a table: how to read it, and what is missing and why."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pandas as pd
 from kdbench.report import sampling
 from kdbench.report.leaderboard import Board
 from kdbench.report.tables import ARROW, Table
-from kdbench.results.statistics import summary as stats
 from kdbench.results.statistics.power import MOST, needed
-from kdbench.utils.status import DONE, Status
+from kdbench.utils.method_facts import shipped
+from kdbench.utils.papers import FIDELITIES
+from kdbench.utils.status import DONE
 
-BICKD = "bickd is a reconstruction from the paper's abstract (no code released), not the authors' code."
 UNKNOWN = "the rows do not hold the seconds of the teacher and of the data, or the teacher's outputs came from a cache."
 ERRORS = {  # whose intervals do not have the pooled error, and why
     "shrunk": "Variances differ between methods (Bartlett), so each interval has its own, averaged with the pooled one",
@@ -46,7 +46,6 @@ def notes(board: Board) -> list[str]:
     """What is to be said under one table."""
     table = board.table
     rule = f"Accuracy: top-1 on the {table.split} split, last epoch."
-    honesty = [BICKD] if (table.rows["method"] == "bickd").any() else []
     sampled = sampling.notes(table.finished)
     return [
         rule,
@@ -57,7 +56,7 @@ def notes(board: Board) -> list[str]:
         *_records(table),
         *sampled,
         *_teachers(table),
-        *honesty,
+        *_reconstructed(table),
     ]
 
 
@@ -304,44 +303,11 @@ def _teachers(table: Table) -> list[str]:
     return sorted(set(weak_teachers(table).values()))
 
 
-def provenance(suite: str, tables: list[Table]) -> list[str]:
-    """What every artefact ends with: suite, recipes, rows used, commits, devices, torch; and the teachers."""
-    rows = pd.concat([t.rows for t in tables]).drop_duplicates(["cell_id", *stats.PAIR])
-    once = rows.drop_duplicates("cell_id")
-    used = once[once["status"].isin([Status.OK, Status.DIVERGED])]
-    dirty = int(used["git_dirty"].astype(str).isin(["True", "1", "1.0"]).sum())
+def _reconstructed(table: Table) -> list[str]:
+    """A warning for each method that was written without its paper's equations."""
+    fidelities = {name: facts.fidelity for name, facts in shipped().items()}
     return [
-        f"Suite {suite}; recipe {_values(used['recipe_id'])}; {len(used)} rows used of {len(once)} cells; "
-        f"commit {_values(used['git_commit'].str[:10])}; rows from uncommitted code: {dirty}; "
-        f"device {_values(used['device'])}; torch {_values(used['torch'])}.",
-        *_teachers_used(rows[rows["teacher"] != ""]),
-        *_seen_in_training(once),
+        f"{name} is a reconstruction, {FIDELITIES['reconstruction']}: do not quote its numbers as the paper's."
+        for name in sorted(set(table.rows["method"]))
+        if fidelities.get(name) == "reconstruction"
     ]
-
-
-def _seen_in_training(rows: pd.DataFrame) -> list[str]:
-    """Evaluation images that are training images too, where some are."""
-    counts = pd.to_numeric(rows["test_in_train"], "coerce").groupby([rows["dataset"], rows["split"]]).max()
-    return [
-        f"{count:.0f} images of the {split} split of {dataset} are training images too: accuracies on it are too high."
-        for (dataset, split), count in counts.items()
-        if count > 0
-    ]
-
-
-def _teachers_used(rows: pd.DataFrame) -> list[str]:
-    """Every teacher with the hash of its weights and its accuracy, on each split where it has served."""
-    if rows.empty:
-        return []
-    names = []
-    for (name, weights), group in rows.groupby(["teacher", "teacher_id"]):
-        reached = group.dropna(subset=["teacher_top1"]).groupby("split")["teacher_top1"].last()
-        top1 = ", ".join(f"{value:.2f} {split}" for split, value in reached.items()) or "accuracy unknown"
-        names.append(f"{name} {weights} ({top1})")
-    return [f"Teachers (weights, top-1): {'; '.join(names)}."]
-
-
-def _values(column: pd.Series, most: int = 6) -> str:
-    found = sorted(set(column.dropna().astype(str)) - {""})
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more or "unknown"

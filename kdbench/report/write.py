@@ -13,8 +13,8 @@ from kdbench.report import figures, reproducibility
 from kdbench.report.figures import files, style
 from kdbench.report.leaderboard import board
 from kdbench.report.load import Results, merge, places, rows_of
-from kdbench.report.notes import provenance
 from kdbench.report.order import main_first
+from kdbench.report.provenance import provenance
 from kdbench.report.render import html, latex, leaderboard, reproduction
 from kdbench.report.tables import tables
 

@@ -8,17 +8,28 @@ import importlib.util
 import inspect
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kdbench.utils.method_facts import is_record, is_registered
+
+HOOKS = {
+    "__post_init__",
+    "skip",
+    "build",
+    "prepare",
+    "loss",
+    "update",
+    "predict",
+}  # of `kdbench.method.Method`
 DYNAMIC = ("import_module", "__import__")
 # Python 3.13 leaves empty lists out unless asked
 _ALL: dict[str, Any] = {"show_empty": True} if sys.version_info >= (3, 13) else {}
 
 
 def code_hash(origin: Path, root: Path | None = None) -> str:
-    """12 hex digits of what `reached` finds, without comments, docstrings and layout.
+    """12 hex digits of what `reached` finds, without comments, layout and documentation (see `_undocumented`).
 
     Raises SyntaxError (ValueError for a zero byte) for a file that is not Python.
     """
@@ -140,10 +151,56 @@ def _run(folder: Path, parts: list[str]) -> list[Path]:
 
 def _text(tree: ast.Module) -> str:
     """The code alone, the same text under every version of Python. Changes ``tree``."""
+    _undocumented(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            if ast.get_docstring(node) is not None:
-                node.body.pop(0)
-            if not getattr(node, "type_params", True):
-                del node.type_params  # type: ignore[union-attr]  # new in Python 3.12
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not getattr(node, "type_params", True):
+            del node.type_params  # type: ignore[union-attr]  # new in Python 3.12
     return ast.dump(tree, **_ALL)
+
+
+def _undocumented(tree: ast.Module) -> None:
+    """Remove what changes no number: docstrings, and of registered methods the records, the annotations of the
+    interface's own functions and the imports that served only these. Changes ``tree``."""
+    removed: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body.pop(0)
+        if isinstance(node, ast.ClassDef) and is_registered(node):
+            removed += [statement for statement in node.body if is_record(statement)]
+            node.body = [statement for statement in node.body if not is_record(statement)]
+            hooks = (part for part in node.body if isinstance(part, ast.FunctionDef) and part.name in HOOKS)
+            removed += [annotation for hook in hooks for annotation in _unannotated(hook)]
+    _drop_imports(tree, _names(removed) - _names([tree]))
+
+
+def _unannotated(function: ast.FunctionDef) -> list[ast.expr]:
+    """Take the annotations off ``function`` and return them."""
+    rules = function.args
+    parameters = [*rules.posonlyargs, *rules.args, *rules.kwonlyargs, rules.vararg, rules.kwarg]
+    annotations = [function.returns]
+    function.returns = None
+    for parameter in filter(None, parameters):
+        annotations.append(parameter.annotation)
+        parameter.annotation = None
+    return [annotation for annotation in annotations if annotation is not None]
+
+
+def _names(nodes: Iterable[ast.AST]) -> set[str]:
+    """The names that the code of ``nodes`` refers to."""
+    return {part.id for node in nodes for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _drop_imports(tree: ast.Module, names: set[str]) -> None:
+    """Remove ``names`` from the imports at the top of the file, and imports that are left without one."""
+    kept = []
+    for statement in tree.body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            aliases = [a for a in statement.names if (a.asname or a.name.partition(".")[0]) not in names]
+            if not aliases:
+                continue
+            statement.names = aliases
+        kept.append(statement)
+    tree.body = kept

@@ -21,9 +21,17 @@ def grid(rows: Iterable[Sequence[Any]], width: int | None = None) -> str:
 
 
 def fold(text: str, width: int | None = WIDTH, indent: int = 2) -> str:
-    """One line of text on lines of at most ``width`` columns, the later ones indented; long words stay whole."""
+    """A text on lines of at most ``width`` columns, the later ones indented; long words (paths, commands) stay whole.
+
+    Its first ``indent`` characters are never changed.
+    """
     if width is None or len(text) <= width:
         return text.rstrip()
     head, rest = text[:indent], text[indent:]
     parts = textwrap.wrap(rest, max(width - indent, 20), break_long_words=False, break_on_hyphens=False)
     return "\n".join([head + parts[0], *(" " * indent + part for part in parts[1:])])
+
+
+def wrap(text: str, width: int = WIDTH, indent: int = 2) -> list[str]:
+    """Lines of at most ``width`` columns, the later ones indented; for a narrow column: longer words are cut."""
+    return textwrap.wrap(text, width, subsequent_indent=" " * indent)

@@ -1,42 +1,45 @@
-"""The list of methods, one method's page, BibTeX, and `kdbench new`."""
+"""`kdbench methods`: the list, one method's page, BibTeX."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 from kdbench import registry
-from tests.support.cli_process import kdbench, refused
-from tests.support.tiny import RUN, make
+from tests.support.cli_process import ENVIRONMENT, kdbench, refused
 
 
-def test_every_method_has_a_line_with_year_kind_and_fidelity(tmp_path):
+def test_a_line_has_year_family_and_fidelity(tmp_path):
     lines = kdbench("methods", cwd=tmp_path).out.splitlines()
-    told = {line.split()[0]: line.split()[1:] for line in lines[1:]}
+    facts = {line.split()[0]: line.split()[1:4] for line in lines[1:]}
     registry.load()
-    assert set(registry.names()) <= set(told)
+    assert set(registry.names()) <= set(facts)
     for name in registry.names():
-        year, kind, fidelity = told[name][:3]
-        assert re.fullmatch(r"(19|20)\d\d", year), name
-        assert kind in ("plain", "logit", "embedding", "feature")
-        assert fidelity in ("paper", "code", "reconstruction")
-    assert told["dkd"][:3] == ["2022", "logit", "paper"]
-    assert told["ce"][1] == "plain"
-    assert told["bickd"][2] == "reconstruction"
+        cls = registry.get(name)
+        assert facts[name] == [str(cls.paper.year) if cls.paper else "–", cls.family, cls.fidelity]
+    assert facts["dkd"] == ["2022", "logit", "paper"]
+    assert facts["ce"] == ["1990", "plain", "paper"]
 
 
-def test_one_method_shows_formula_parameters_and_file(tmp_path):
+def test_a_page_shows_formula_parameters_and_origin(tmp_path):
     page = kdbench("methods", "dkd", cwd=tmp_path).out
-    assert "arXiv:2203.08679" in page
+    assert page.startswith("Decoupled distillation:")
+    assert "\nEquation: L =" in page
+    paper = "paper: Decoupled Knowledge Distillation (Zhao et al., CVPR 2022, arXiv:2203.08679, eq. 7)"
+    assert paper in page.splitlines()
+    assert "family: logit (the teacher's class scores)" in page.splitlines()
     assert re.search(r"^beta +float +8\.0$", page, re.M)
     assert re.search(r"^file: .*dkd\.py$", page, re.M)
     refused(kdbench("methods", "dkdd", cwd=tmp_path), "did you mean 'dkd'")
 
 
-def test_bibtex_is_read_from_the_docstring(tmp_path):
-    entry = kdbench("methods", "dkd", "--bibtex", cwd=tmp_path).out
+def test_bibtex_has_all_authors(tmp_path):
+    entry = kdbench("methods", "bibtex", "dkd", cwd=tmp_path).out
     assert entry.startswith("@inproceedings{dkd2022,\n")
     for line in (
-        "author = {Zhao and others}",
+        "title = {{Decoupled Knowledge Distillation}}",
+        "author = {Borui Zhao and Quan Cui and Renjie Song and Yiyu Qiu and Jiajun Liang}",
         "booktitle = {CVPR}",
         "year = {2022}",
         "eprint = {2203.08679}",
@@ -44,13 +47,44 @@ def test_bibtex_is_read_from_the_docstring(tmp_path):
         assert line in entry
 
 
-def test_new_writes_a_plug_in_that_passes_the_contract_trains_and_is_never_overwritten(tmp_path):
-    place = make(tmp_path / "place")
-    made = kdbench("new", "mine", cwd=place)
-    assert made.out.split() == ["plugins/mine.py", "plugins/test_mine.py"]
-    check = kdbench("check", "plugins/mine.py", cwd=place)
-    assert check.code == 0, check.out + check.err
-    assert kdbench(*RUN, "--methods", "mine", "--plugins", "plugins", cwd=place).code == 0
-    refused(kdbench("new", "mine", cwd=place), "exists already")
-    refused(kdbench("new", "kd", cwd=place), "there is a method 'kd' already")
-    refused(kdbench("new", "My-Method", cwd=place), "lower-case")
+def test_list_and_show_are_what_the_bare_verb_does(tmp_path):
+    assert kdbench("methods", "list", cwd=tmp_path).out == kdbench("methods", cwd=tmp_path).out
+    page = kdbench("methods", "show", "dkd", cwd=tmp_path).out
+    assert page == kdbench("methods", "dkd", cwd=tmp_path).out
+
+
+def test_measured_costs_are_read_from_the_reports(tmp_path):
+    table = tmp_path / "elsewhere" / "bench" / "method_cost.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("name,extra_params,cost_x_kd,device\nat,1234,1.5,cpu\nfsp,,,cpu\n")
+    lines = kdbench("methods", "--out", "elsewhere", cwd=tmp_path).out.splitlines()
+    row_of = {line.split()[0]: line.split()[4:6] for line in lines[1:]}
+    assert row_of["at"] == ["1,234", "1.50"]
+    assert row_of["fsp"] == row_of["kd"] == ["–", "–"]
+
+
+def test_the_list_imports_neither_training_nor_timm(tmp_path):
+    code = (
+        "import sys; from kdbench.cli.main import main\ntry: main(['methods'])\nexcept SystemExit: pass\n"
+        "heavy = ('kdbench.train.cohort', 'kdbench.models', 'timm', 'torchvision', 'pandas', 'matplotlib')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert "bickd" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_bibtex_of_all_has_every_paper_once(tmp_path):
+    text = kdbench("methods", "bibtex", cwd=tmp_path).out
+    registry.load()
+    cited = [name for name in registry.names() if registry.get(name).paper]
+    assert [key.rstrip("0123456789") for key in re.findall(r"^@\w+\{(\w+),$", text, re.M)] == cited
+    assert "and others" not in text
+    refused(kdbench("methods", "bibtex", "kd_twoview", cwd=tmp_path), "'kd_twoview' names no paper")

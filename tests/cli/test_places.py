@@ -10,7 +10,7 @@ import pytest
 
 import kdbench
 from kdbench import suites
-from kdbench.cli import status
+from kdbench.cli import suites as shown
 from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_pairs
 from tests.support.cli_process import kdbench as command
@@ -184,7 +184,7 @@ def test_another_data_set_in_the_cache_is_not_taken_for_it(tmp_path, monkeypatch
     (tmp_path / "tiny-imagenet-200" / "train" / "n0" / "images").mkdir(parents=True)
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path))
     monkeypatch.delenv("KDBENCH_DATA", raising=False)
-    assert "data not at hand" in " ".join(status.suite("imagenet").split())
+    assert "data not found" in " ".join(shown.suite("imagenet").split())
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):

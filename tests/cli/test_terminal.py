@@ -28,7 +28,7 @@ def results(tmp_path_factory):
     return folder
 
 
-def test_the_leaderboard_of_25_methods_on_5_pairs_fits_80_columns(results):
+def test_the_leaderboard_of_25_methods_fits_80_columns(results):
     text = leaderboard_text("s", store.read(results / "s.csv"))
     assert max(map(len, text.splitlines())) <= 80
     names = [line.split()[0] for line in text.splitlines() if line[:6] == "method" and line[6:8].isdigit()]

@@ -14,18 +14,21 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Method, Needs
+from kdbench.method import Method, Needs, Paper
 from kdbench.registry import register
 
 
 @register
 class Mine(Method):
-    """Distance of scaled probabilities (Brier, Monthly Weather Review 1950).
+    """Distance of scaled probabilities.
 
     Equation: L = ce_weight CE + gap_weight mean_i |g (p^t_i - p^s_i)|^2, p at temperature T, g learned.
-    fidelity: reconstruction.
     Deviations: made up.
     """
+
+    paper = Paper(title="Verification of Forecasts", authors=("Glenn W. Brier",), year=1950)
+    family = "logit"
+    fidelity = "reconstruction"
 
     needs: ClassVar[Needs] = Needs()
     weights: ClassVar = {"ce_weight": "ce", "gap_weight": "gap"}
@@ -90,9 +93,13 @@ FAULTS = {
         ],
     ),
     "another class name": ("name", "'other'", [("class Mine", "class Other")]),
-    "no docstring": ("docstring", "lacks", [("Equation: L", "L"), ("fidelity: reconstruction.\n", "\n")]),
-    "no paper": ("docstring", "paper", [(" (Brier, Monthly Weather Review 1950)", "")]),
-    "unknown fidelity": ("docstring", "fidelity", [("reconstruction.\n", "good.\n")]),
+    "no equation": ("docstring", "'Equation: ...'", [("Equation: L", "L")]),
+    "no sentence": ("docstring", "whole sentence", [("scaled probabilities.", "scaled")]),
+    "no paper": ("record", "does not set paper", [("paper = Paper(", "source = Paper(")]),
+    "no Paper record": ("record", "Paper(...) or None", [("paper = Paper(", "paper = dict(")]),
+    "a paper of its own": ("record", "in no paper", [('"reconstruction"', '"own"')]),
+    "unknown fidelity": ("record", "or 'own', got 'good'", [('"reconstruction"', '"good"')]),
+    "unknown family": ("record", "or 'self', got 'maps'", [('family = "logit"', 'family = "maps"')]),
     "types unchecked": (
         "params",
         "accepted",
@@ -103,7 +110,7 @@ FAULTS = {
     "item": ("banned", ".item(", [_before("ce = ce if ce.item() > 0 else ce")]),
     "cuda": ("banned", ".cuda(", [_before("ce = ce if True else ce.cuda()")]),
     "print": ("banned", "print(", [_before("print(ce)")]),
-    "a Python if on a value": ("no_sync", "line 41", [_before("ce = ce if ce > 0 else 2 * ce")]),
+    "a Python if on a value": ("no_sync", "line 44", [_before("ce = ce if ce > 0 else 2 * ce")]),
     "boolean indexing": (
         "no_sync",
         "value of a tensor",

@@ -101,6 +101,6 @@ def test_a_suite_that_does_not_say_its_classes_is_refused(suite):
 
 def test_the_command_prints_the_matrix_of_a_suite(tmp_path):
     place = make(tmp_path / "place")
-    done = kdbench("methods", "fsp", "--pairs", "--suite", "tiny.toml", cwd=place)
+    done = kdbench("methods", "pairs", "fsp", "--suite", "tiny.toml", cwd=place)
     assert done.code == 0, done.err
     assert "method  a\nfsp     n\n" in done.out

@@ -19,12 +19,15 @@ from kdbench.registry import register
 
 @register
 class Mine(Method):
-    """Made up (Author, CONF 2020).
+    """Made up.
 
     Equation: L = CE + weight gap.
-    fidelity: reconstruction.
     Deviations: made up.
     """
+
+    paper = None
+    family = "logit"
+    fidelity = "own"
 
     needs: ClassVar[Needs] = Needs({needs})
     weights: ClassVar = {{"weight": "gap"}}

@@ -1,4 +1,4 @@
-"""`kdbench check --real`: the table, and that what was measured is not measured again."""
+"""`kdbench bench epoch`: the table, and that what was measured is not measured again."""
 
 from __future__ import annotations
 

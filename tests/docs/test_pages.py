@@ -14,6 +14,7 @@ from docs.generate.__main__ import BLOCKS, outdated
 from docs.generate.markdown import MARKED, fill
 from kdbench import registry
 from kdbench.cli.main import main
+from kdbench.cli.verbs import DefaultVerbs
 from kdbench.contract import CHECKS
 from tests.support.cli_process import kdbench
 from tests.support.pages import PAGES, ROOT, block, commands
@@ -84,6 +85,8 @@ def _problem(command: str) -> str:
     node: click.Command = main
     while isinstance(node, click.Group) and words and words[0] in node.commands:
         node = node.commands[words.pop(0)]
+    if isinstance(node, DefaultVerbs):
+        node = node.commands[node.default]
     if isinstance(node, click.Group) and words and not words[0].startswith("-"):
         return f"no verb {words[0]}"
     known = {flag for option in node.params for flag in (*option.opts, *option.secondary_opts)} | {
@@ -99,6 +102,8 @@ def _problem(command: str) -> str:
     [
         ("kdbench run --suite digits", ""),
         ("kdbench teachers list", ""),
+        ("kdbench methods dkd --plugins plugins", ""),
+        ("kdbench methods dkd --suite digits", "no option --suite"),
         ("kdbench runs", "no verb runs"),
         ("kdbench teachers lists", "no verb lists"),
         ("kdbench run --suites digits", "no option --suites"),

@@ -92,7 +92,7 @@ def test_same_label_rows_are_no_negatives():
     assert sample.item() == 0.0
 
 
-def test_label_positives_equal_instance_positives_where_labels_differ():
+def test_positives_agree_where_all_labels_differ():
     student, teacher, target = logits(4, 6, 0), logits(4, 6, 1), torch.tensor([5, 0, 2, 1])
     one, other = (bickd_terms(student, teacher, target, positives=p)[0] for p in ("instance", "label"))
     torch.testing.assert_close(one, other)

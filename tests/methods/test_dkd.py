@@ -44,7 +44,7 @@ def test_agrees_with_the_loop(standardize):
     assert found["nckd"].item() == pytest.approx(5 / 20 * 8 * naive.mean(part for _, part in loop), rel=1e-7)
 
 
-def test_kl_is_the_target_part_and_the_missed_mass_times_the_rest():
+def test_kl_is_target_part_plus_missed_mass_times_rest():
     student, teacher = logits(5, 4, 0), logits(5, 4, 1)
     target = torch.tensor(TARGET)
     tckd, nckd = dkd_terms(student, teacher, target, 2.0)

@@ -31,7 +31,7 @@ def test_the_paper_form_agrees_with_the_loop():
     assert paper_loss(*factors).item() == pytest.approx(naive.mean(abs(a - b) for a, b in both), rel=1e-10)
 
 
-def test_the_code_form_does_not_see_the_channels_order_but_the_paper_form_does():
+def test_only_the_paper_form_sees_the_order_of_channels():
     factor = pairs.random_map(3, 4, 2, 2)
     assert factor_loss(factor, -factor[:, [1, 0, 3, 2]]).item() == pytest.approx(0, abs=1e-15)
     assert paper_loss(factor, factor[:, [1, 0, 3, 2]]) > 0.01

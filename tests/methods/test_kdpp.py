@@ -60,7 +60,7 @@ def test_two_zero_embeddings_give_one_and_no_gradient():
     assert student.grad.isfinite().all()
 
 
-def test_prepare_takes_the_mean_of_each_class_and_leaves_absent_classes_at_zero():
+def test_prepare_averages_each_class_and_skips_absent_ones():
     method, modules = create("kdpp", {}), ClassDirections(3, 2, 2)
     embedding = torch.tensor([[1.0, 0.0], [5.0, 8.0], [0.0, -2.0]])
     seen = [

@@ -89,7 +89,7 @@ def test_paper_form_treats_the_views_alike(pairs):
         torch.testing.assert_close(one[key], other[key])
 
 
-def test_a_base_temperature_of_the_pool_counts_once_in_the_paper_form_and_twice_in_the_code_form():
+def test_only_the_code_form_counts_a_base_in_the_pool_twice():
     student, teacher = torch.zeros(2, 3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)[:2]
     at = {t: naive.soft_kl(student.tolist(), teacher.tolist(), t) for t in (2, 3, 5, 6)}
     pair = ((student, student), (teacher, teacher))

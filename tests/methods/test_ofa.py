@@ -84,7 +84,7 @@ def test_merging_keeps_neighbours_together():
     ]
 
 
-def test_channels_that_the_heads_cannot_share_are_skipped_with_the_reason():
+def test_channels_that_heads_cannot_share_are_skipped():
     context = pairs.Problem("ofa", "vit", "cnn").context
     object.__setattr__(context.student, "stages", (StageFacts(6, (4, 4)),) * 4)
     assert "attention heads" in create("ofa", {}).skip(context)

@@ -50,7 +50,7 @@ def test_a_teacher_that_is_right_makes_it_dkd():
     torch.testing.assert_close(rld["mcd"], dkd["nckd"])
 
 
-def test_a_target_that_the_teacher_puts_last_teaches_nothing_of_the_rest():
+def test_a_target_ranked_last_leaves_no_rest_term():
     student = logits(1, 4, 0).requires_grad_()
     teacher = torch.tensor([[0.0, 1, 2, 3]], dtype=torch.float64)
     loss = masked_kl(student, teacher, torch.tensor([0]), 4.0).sum()

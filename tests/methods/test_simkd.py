@@ -58,7 +58,7 @@ def test_the_head_is_the_teacher_s_to_the_bit_and_does_not_learn():
     assert not any(name.startswith("head") for name, _ in modules.named_parameters())
 
 
-def test_the_prediction_is_the_teacher_s_where_the_projection_is_perfect():
+def test_a_perfect_projection_predicts_as_the_teacher():
     problem = pairs.Problem("simkd", "cnn", "cnn")
     problem.modules.transfer = torch.nn.Identity()
     student, _ = problem.views()
@@ -89,7 +89,7 @@ def test_labels_and_kl_act_on_the_prediction():
     assert terms["kd"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_teacher_whose_head_is_not_linear_is_skipped_with_the_reason():
+def test_a_teacher_without_a_linear_head_is_skipped():
     assert "teacher's head" in pairs.Problem("simkd", "cnn", "vit").skipped
 
 

@@ -13,7 +13,7 @@ from kdbench.report import columns, reproducibility
 from kdbench.report.figures import files, style
 from kdbench.report.leaderboard import board
 from kdbench.report.load import merge
-from kdbench.report.notes import provenance
+from kdbench.report.provenance import provenance
 from kdbench.report.render import html, html_data
 from kdbench.report.tables import tables
 from kdbench.results import store

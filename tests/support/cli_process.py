@@ -17,11 +17,14 @@ from typing import NamedTuple
 
 import torch
 
-import kdbench.cli.status
-import kdbench.report
+import kdbench.report.write
+import kdbench.runner.ablation
 import kdbench.runner.progress
 import kdbench.runner.run
 from kdbench.cli.main import main
+
+# of a fresh interpreter that runs this checkout on one thread
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 class Done(NamedTuple):
@@ -75,11 +78,9 @@ def python(code: str, cwd: Path) -> Done:
 
 def spawn(*args: str, cwd: Path) -> subprocess.Popen:
     """`python -m kdbench ARGS` in a fresh interpreter, one thread."""
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     command = [sys.executable, "-m", "kdbench", *args]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
 
 
 def refused(done: Done, *words: str, code: int = 1) -> None:
@@ -90,3 +91,10 @@ def refused(done: Done, *words: str, code: int = 1) -> None:
     assert len(sentences) == (code == 1), done.err
     for word in words:
         assert word in done.err, done.err
+
+
+def line_of(text: str, start: str) -> str:
+    """The one line of a text that begins so."""
+    found = [line for line in text.splitlines() if line.startswith(start)]
+    assert len(found) == 1, (start, text)
+    return found[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from kdbench import models
@@ -75,4 +76,11 @@ def make(folder: Path) -> Path:
     return folder
 
 
+def rows(place: Path) -> pd.DataFrame:
+    """The results that `kdbench run` of this suite wrote below ``place``."""
+    return pd.read_csv(place / "results" / "tiny.csv")
+
+
 RUN = ["run", "--suite", "tiny.toml", "--data-dir", "data", "--teacher-weights", "teachers"]
+# columns that a repetition of the same cell on the same machine gives again
+NUMBERS = ["cell_id", "method", "seed", "status", "top1", "top5", "nll", "ece", "train_top1", "final_loss"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -13,6 +12,7 @@ from kdbench.report.figures.files import Picture, in_markdown
 from kdbench.report.leaderboard import Board
 from kdbench.report.notes import legend, notes
 from kdbench.report.render.markdown import escape, pipes
+from kdbench.utils.text import fold, wrap
 
 CELL = [
     "mean",
@@ -81,12 +81,12 @@ def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False
     """
     full, named = (boards, ()) if whole else (boards[:1], boards[1:])
     parts = [f"{suite}: leaderboard", *(part for board in full for part in _plain(board, width))]
-    parts.append("\n".join(_wrap(line, width) for line in legend(boards[0].baseline)))
+    parts.append("\n".join(fold(line, width) for line in legend(boards[0].baseline)))
     if named:
         lines = [f"{order.APPENDIX}, in leaderboard.md"]
         lines += [f"  {board.table.heading}: {order.size(board.table)}" for board in named]
-        parts.append("\n".join(textwrap.fill(line, width, subsequent_indent="    ") for line in lines))
-    return "\n\n".join([*parts, *(_wrap(line, width) for line in footer)]) + "\n"
+        parts.append("\n".join(fold(line, width, 4) for line in lines))
+    return "\n\n".join([*parts, *(fold(line, width) for line in footer)]) + "\n"
 
 
 def _plain(board: Board, width: int) -> list[str]:
@@ -94,13 +94,9 @@ def _plain(board: Board, width: int) -> list[str]:
     said = said_below(board)
     shown = [column for column in columns(board) if column.heading not in said]
     table = [[c.heading, *(cell.marked("{}*".format) for cell in c.cells)] for c in shown]
-    heading = _wrap(board.table.heading, width)
-    below = "\n".join(_wrap(line, width) for line in notes(board))
+    heading = fold(board.table.heading, width)
+    below = "\n".join(fold(line, width) for line in notes(board))
     return [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width), below]
-
-
-def _wrap(line: str, width: int) -> str:
-    return textwrap.fill(line, width, subsequent_indent="  ")
 
 
 def _blocks(table: Sequence[Texts], width: int) -> list[str]:
@@ -119,10 +115,10 @@ Folded = list[list[str]]  # heading, then one cell a method, each as lines
 
 def _fold(column: Texts, most: int) -> Folded:
     heading = column[0]
-    cells = [textwrap.wrap(cell, most, subsequent_indent="  ") or [""] for cell in column[1:]]
+    cells = [wrap(cell, most) or [""] for cell in column[1:]]
     words = (min(len(word), 40) for word in heading.split())
     size = max(*words, *(len(line) for lines in cells for line in lines))
-    return [textwrap.wrap(heading, size), *cells]
+    return [wrap(heading, size, 0), *cells]
 
 
 def _size(column: Folded) -> int:

@@ -12,18 +12,12 @@ import pandas as pd
 from kdbench.report.render import latex
 from kdbench.report.render.markdown import escape
 from kdbench.report.tables import ARROW
+from kdbench.utils.method_facts import MethodFacts, shipped
+from kdbench.utils.papers import FAMILIES
 
-GROUPS = {  # as papers group them: by what is matched
-    "logit": (
-        "kd lskd dkd ctkd dist nkd wsld ttm wttm dkl gkl bkl rld sdd wkd dhkd ckd bickd mlkd crld kd_twoview tfkd uskd"
-    ).split(),
-    "feature": "fitnet at nst vid ab ft fsp ofd reviewkd semckd simkd srrl catkd kdpp ofa".split(),
-    "relation": "sp cc rkd pkt crd itrd".split(),
-}
 OTHER = "other"  # plug-ins
 TOP = ("teacher", "ce")
 NAMES = {"ce": "student (ce)"}
-TWO_VIEWS = ("mlkd", "crld", "kd_twoview")  # train on two views in every suite
 FILES = SAME, CROSS, TWO, IMAGENET = "paper_same", "paper_cross", "paper_twoview", "paper_imagenet"
 NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
 
@@ -47,7 +41,8 @@ def layouts(data: pd.DataFrame) -> list[Layout]:
         lines = _tried(data)
         return [Layout(IMAGENET, "ImageNet, top-1 and top-5", lines)] if len(lines) else []
     data = data[data["metric"] == "top1"]
-    top, two = data["method"].isin(TOP), data["method"].isin(TWO_VIEWS)
+    two_view = [name for name, facts in shipped().items() if facts.two_view]
+    top, two = data["method"].isin(TOP), data["method"].isin(two_view)
     if (data["protocol"] == "twoview").all():
         two |= True
     same = data["teacher"].map(family) == data["student"].map(family)
@@ -140,14 +135,19 @@ def _grid(lines: pd.DataFrame) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _ordered(lines: pd.DataFrame) -> pd.DataFrame:
-    """With the columns ``group`` and ``order``: the teacher, the plain student, then groups in papers' order."""
-    places = {method: (group, i) for group, methods in GROUPS.items() for i, method in enumerate(methods)}
+    """With the columns ``group`` and ``order``: the teacher, the plain student, then families by year."""
+    places = {facts.name: (facts.family or OTHER, _year(facts)) for facts in shipped().values()}
     places |= {method: ("", i) for i, method in enumerate(TOP)}
     found = [places.get(method, (OTHER, 0)) for method in lines["method"]]
-    groups = ["", *GROUPS, OTHER]
-    order = [100 * groups.index(group) + i for group, i in found]
+    groups = ["", *FAMILIES, OTHER]
+    order = [10_000 * groups.index(group) + place for group, place in found]
     lines = lines.assign(group=[group for group, _ in found], order=order)
     return lines.sort_values(["order", "label", "pair", "metric"], kind="stable")
+
+
+def _year(facts: MethodFacts) -> int:
+    """The paper's year; after all others without one."""
+    return facts.paper.year if facts.paper else 9999
 
 
 def _parts(cell: Mapping) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from kdbench.report.render import paper_tables
 from kdbench.report.render.markdown import escape
 from kdbench.report.tables import Table
 from kdbench.results import published
+from kdbench.utils.text import fold, wrap
 
 FIGURE, CAPTION = "published", Caption("Ours against published accuracies.")
 TITLE = "published numbers beside ours"
@@ -110,21 +110,21 @@ def markdown(
 
 def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
     """The same for a terminal: for each pair and method ours, published, difference and verdict."""
-    parts = [f"{suite}: {TITLE}", "\n".join(_wrap(line, width) for line in reproduction.headline(data))]
+    parts = [f"{suite}: {TITLE}", "\n".join(fold(line, width) for line in reproduction.headline(data))]
     for heading, lines in _beside(data).groupby("table", sort=False):
-        head = _wrap(str(heading), width)
+        head = fold(str(heading), width)
         parts.append(head + "\n" + "-" * max(map(len, head.split("\n"))))
         parts += [
-            _wrap(str(pair), width) + "\n" + "\n".join(map(_line, own.to_dict("records")))
+            fold(str(pair), width) + "\n" + "\n".join(map(_line, own.to_dict("records")))
             for pair, own in lines.groupby("pair")
         ]
     weak = [line for line in _notes(data) if line.startswith("†")]
-    return "\n\n".join([*parts, *(_wrap(line, width) for line in weak)]) + "\n"
+    return "\n\n".join([*parts, *(fold(line, width) for line in weak)]) + "\n"
 
 
 def _line(cell: dict) -> str:
     """At most 80 columns; a long label stands on lines of its own."""
-    *above, label = textwrap.wrap(cell["label"], 18, subsequent_indent="  ")
+    *above, label = wrap(cell["label"], 18)
     delta = _number(cell["delta"], "+.2f") if cell["verdict"] else paper_tables.NONE
     verdict = "not tested" if cell["why"] else _verdict(cell).replace(": no verdict", "")
     line = f"  {label:<18}  {paper_tables.ours(cell):>18}  {cell['printed']:>11}  {delta:>6}  {verdict}"
@@ -165,7 +165,3 @@ def _cited(data: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
 
 def _number(value: float, form: str) -> str:
     return paper_tables.NONE if pd.isna(value) else format(value, form)
-
-
-def _wrap(line: str, width: int) -> str:
-    return textwrap.fill(line, width, subsequent_indent="  ")

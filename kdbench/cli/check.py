@@ -1,0 +1,27 @@
+"""`kdbench check`: the contract that every method passes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from kdbench.cli import options
+from kdbench.cli.verbs import verb
+
+
+@verb(
+    "check",
+    short_help="Run the contract checks on methods.",
+    moved={"--cost": "kdbench bench methods", "--real": "kdbench bench epoch"},
+)
+@click.argument("name", metavar="[NAME|FILE]", required=False)
+@options.plugins
+def check_command(name: str | None, plugins: Path | None) -> None:
+    """Run the contract checks on every method, on method NAME or on those of FILE."""
+    from kdbench import contract
+
+    table, passed = contract.report(name, plugins)
+    click.echo(table)
+    sys.exit(0 if passed else 3)

@@ -1,0 +1,67 @@
+"""`kdbench report`: leaderboards and figures from results files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from kdbench.cli import options
+from kdbench.cli.verbs import verb
+from kdbench.errors import KdbenchError
+
+
+@verb("report", short_help="Write leaderboards and figures from the results.")
+@options.several_suites("Suites to report on.", show_default="every suite with results")
+@options.path(
+    "--results",
+    "PATH",
+    "Folder of results or a .csv file; several are merged. Repeatable.",
+    multiple=True,
+    default=["results"],
+)
+@options.reports
+@click.option(
+    "--baseline", metavar="METHOD", default="kd", help="Method against which differences are computed."
+)
+@click.option(
+    "--format",
+    "formats",
+    metavar="FORMAT[,FORMAT]",
+    callback=options.comma,
+    default="png",
+    help="Formats of the figures: png, svg, pdf.",
+)
+@click.option("--print", "show", is_flag=True, help="Print the leaderboard too.")
+def report_command(
+    suite: list[str] | None,
+    results: tuple[Path, ...],
+    out: Path,
+    baseline: str,
+    formats: list[str],
+    show: bool,
+) -> None:
+    """Turn results/<suite>.csv into a leaderboard and figures in reports/<suite>/."""
+    from kdbench.report import write
+    from kdbench.report.figures import files
+    from kdbench.report.load import suites as suites_with_results
+
+    files.checked(formats)
+    names = suite if suite is not None else suites_with_results(results)
+    if not names:
+        where = ", ".join(map(str, results))
+        raise KdbenchError(f"there are no results in {where}; type `kdbench run` first")
+    failures: list[KdbenchError] = []
+    for name in names:
+        try:
+            text = write.write_report(name, results, out, baseline, formats)
+        except KdbenchError as error:
+            failures.append(error)
+            continue
+        if show:
+            click.echo(text)
+        click.echo(f"wrote {out / name}", err=True)
+    for failure in failures:
+        click.echo(f"kdbench: {failure}", err=True)
+    sys.exit(1 if failures else 0)

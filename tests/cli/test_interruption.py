@@ -1,0 +1,71 @@
+"""A run that is killed, signalled or out of time, and two that share their work."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.support.cli_process import kdbench, spawn
+from tests.support.tiny import NUMBERS, RUN, make, rows
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return make(tmp_path / "place")
+
+
+def _wait_for(pattern: str, folder: Path, process) -> None:
+    deadline = time.time() + 120
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.time() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_run_resumes_to_the_numbers_of_a_whole_one(place, tmp_path):
+    command = [*RUN, "--methods", "ce,kd,mlkd", "--epochs", "30"]
+    process = spawn(*command, cwd=place)
+    _wait_for("results/.work/*.pt", place, process)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (place / "results" / "tiny.csv").exists() or len(rows(place)) < 3
+    assert kdbench(*command, cwd=place).code == 0
+    whole = make(tmp_path / "whole")
+    assert kdbench(*command, cwd=whole).code == 0
+    pd.testing.assert_frame_equal(rows(place)[NUMBERS], rows(whole)[NUMBERS])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_state_and_says_so(place, number, code):
+    command = [*RUN, "--methods", "kd", "--epochs", "2000"]
+    process = spawn(*command, cwd=place)
+    _wait_for("results/.work/*.pt", place, process)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code
+    assert "type the same command to go on" in err
+    assert "Traceback" not in err
+    assert list(rows(place)["status"]) == ["interrupted"]
+    assert list((place / "results" / ".work").glob("*.pt"))
+
+
+def test_max_hours_stops_saved_with_exit_code_3(place):
+    done = kdbench(*RUN, "--epochs", "5000", "--max-hours", "0.0005", cwd=place)
+    assert done.code == 3
+    assert "state saved" in done.err
+
+
+def test_two_shells_share_the_work_and_train_nothing_twice(place):
+    command = [*RUN, "--seeds", "0-3", "--epochs", "10"]
+    processes = [spawn(*command, cwd=place) for _ in range(2)]
+    for process in processes:
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+    table = rows(place)
+    assert len(table) == 8
+    assert table["cell_id"].is_unique
