@@ -66,7 +66,7 @@ def announce_missing(missing: Missing, cells: Sequence[Cell], attempts: pd.DataF
         hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
         if code and (hashes != code).any():
             say(
-                f"WARNING: the code of {name} changed since rows of this version were made; if it gives other numbers, "
+                f"WARNING: the code of {name} changed since its rows were written; if it gives other numbers, "
                 "raise its `version` and run again"
             )
     if len(missing.cells) >= LONG_PLAN:

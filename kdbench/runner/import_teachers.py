@@ -1,4 +1,4 @@
-"""Teachers from the literature's files: what network it is, what it reaches, and where it is kept.
+"""Teachers from the literature's files: what network it is, its accuracy, and where it is saved.
 
 A checkpoint says nothing of its architecture but the names and shapes of its tensors. These are compared with those of
 networks built without memory (torch's meta device): the suite's teachers first, then its students, kdbench's own
@@ -63,7 +63,7 @@ def import_teachers(
 
 
 def _unpacked(path: Path) -> Iterator[Path]:
-    """The file itself, or the weights in an archive of them, which are there until the next is asked for."""
+    """The file itself, or the weights in an archive of them, each of which is there until the next is taken."""
     if not path.is_file() or not tarfile.is_tarfile(path):
         yield path
         return
@@ -93,30 +93,30 @@ def _bring(workspace: Workspace, file: Path, name: str | None, say: Say, warn: S
     source = open_teacher(name, model, file, data, expected)
     if source.remark:
         warn(source.remark)
-    kept = catalog.folder(work) / f"{name}-{source.id}.safetensors"
-    if not kept.is_file():
+    saved = catalog.folder(work) / f"{name}-{source.id}.safetensors"
+    if not saved.is_file():
         try:
-            save_weights(kept, source.net(data).model.state_dict())
+            save_weights(saved, source.net(data).model.state_dict())
         except OSError as error:
-            raise KdbenchError(f"cannot write {kept} ({error.strerror}); nothing was imported") from error
-    teacher = open_teacher(name, model, kept, data, expected)
+            raise KdbenchError(f"cannot write {saved} ({error.strerror}); nothing was imported") from error
+    teacher = open_teacher(name, model, saved, data, expected)
     if teacher.id != source.id:
-        raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
+        raise KdbenchError(f"{saved} holds other weights than its name says; move it away and import again")
     top1, doubts = assess(teacher, data, workspace.split, work, torch.device(workspace.device))
-    catalog.choose(work, data.name, name, model, kept, workspace.data_id)
+    catalog.choose(work, data.name, name, model, saved, workspace.data_id)
     for line in (*verdict(teacher, top1, workspace.selection.split, data.classes), *doubts):
         say(line)
 
 
-def recognise(found: Sequence[Part], suite: Suite, file: Path) -> str:
+def recognise(candidates: Sequence[Part], suite: Suite, file: Path) -> str:
     """The name of the network that a part of a file is the weights of.
 
     Raises KdbenchError where several fit equally well, and where none does, naming the nearest and what differs.
     """
     classes, seen = suite.dataset.classes, dict[str, Problems]()
-    for names in _circles(found, suite):
+    for names in _circles(candidates, suite):
         fresh = [name for name in names if name not in seen]
-        seen.update({name: nearest(_skeleton(suite.model(name), classes), found) for name in fresh})
+        seen.update({name: nearest(_skeleton(suite.model(name), classes), candidates) for name in fresh})
         fitting = [name for name in fresh if not seen[name]]
         if len(fitting) > 1:
             raise KdbenchError(
@@ -131,7 +131,7 @@ def recognise(found: Sequence[Part], suite: Suite, file: Path) -> str:
     )
 
 
-def _circles(found: Sequence[Part], suite: Suite) -> Iterator[list[str]]:
+def _circles(candidates: Sequence[Part], suite: Suite) -> Iterator[list[str]]:
     """Names in rising distance from the suite; an outer circle is looked at only where no inner one fits."""
     yield list(dict.fromkeys(pair.teacher for pair in suite.pairs))
     yield list(dict.fromkeys(pair.student for pair in suite.pairs))
@@ -139,11 +139,11 @@ def _circles(found: Sequence[Part], suite: Suite) -> Iterator[list[str]]:
     yield [
         name
         for name in models.names()
-        if name not in ENTRIES and _ends_fit(name.removeprefix("timm/"), found)
+        if name not in ENTRIES and _ends_fit(name.removeprefix("timm/"), candidates)
     ]
 
 
-def _ends_fit(name: str, found: Sequence[Part]) -> bool:
+def _ends_fit(name: str, candidates: Sequence[Part]) -> bool:
     """Whether the file has the first and last layers that timm's registry tells of the network, without building it."""
     config = timm.get_pretrained_cfg(name)
     if config is None:
@@ -151,7 +151,7 @@ def _ends_fit(name: str, found: Sequence[Part]) -> bool:
     layers: list[str] = []
     for part in (config.first_conv, config.classifier):
         layers += part if isinstance(part, list | tuple) else [part] if part else []
-    return any(all(f"{layer}.weight" in part.state for layer in layers) for part in found)
+    return any(all(f"{layer}.weight" in part.state for layer in layers) for part in candidates)
 
 
 def _skeleton(spec: ModelSpec, classes: int) -> Mapping[str, Tensor]:

@@ -65,7 +65,7 @@ def find_inputs(workspace: Workspace, say: Say) -> Inputs:
 
 
 def open_inputs(workspace: Workspace, progress: Progress, stop: Stop) -> Inputs:
-    """The inputs with every teacher found, fetched or trained, and measured; not `complete` where ``stop`` said so.
+    """The inputs with every teacher located, fetched or trained, and measured; not `complete` where ``stop`` said so.
 
     Raises KdbenchError when a teacher cannot be had.
     """

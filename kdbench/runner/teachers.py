@@ -177,7 +177,7 @@ def _fetch(workspace: Workspace, name: str, path: Path, say: Say) -> None:
 
 
 def accuracy(workspace: Workspace, teacher: Teacher) -> float:
-    """Top-1 in percent on the split; its logits are measured once, then kept under the weights' hash."""
+    """Top-1 in percent on the split; its logits are measured once, then saved under the weights' hash."""
     device = torch.device(workspace.device)
     return measure(teacher, workspace.suite.dataset, workspace.split, workspace.paths.work, device)
 

@@ -47,7 +47,7 @@ class _Attempt:
 
 
 def train(missing: Missing, inputs: Inputs, executor: Executor, say: Say, stop: Stop) -> Iterator[Finished]:
-    """Train what is missing, and yield each result: its cell is locked until the next one is asked for.
+    """Train what is missing, and yield each result: its cell is locked until the next one is taken.
 
     Left out are cells that another process has locked, or has tried since ``missing`` was planned.
     """

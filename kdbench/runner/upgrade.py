@@ -1,4 +1,4 @@
-"""`kdbench results upgrade`: rewrite a results file of an older schema as today's, numbers untouched, a backup kept.
+"""`kdbench results upgrade`: rewrite a results file of an older schema as today's, numbers untouched, with a backup.
 
 An older row does not say its setting. Where today's suite makes a cell of the row's very id, the setting is that cell's
 and is filled in; where it does not (the suite was edited since), the setting stays unknown.
@@ -31,7 +31,7 @@ def upgrade(file: Path, suite: str | None = None, plugins: Path | None = None) -
 
     ``suite``: name or .toml file of the suite that the rows are of (default: the name that each row carries).
     A file of today's schema whose columns are in another order or lack, or whose line ends are not Unix's, is rewritten
-    too. The old file is kept beside it as ``<file>.schema<n>``. Raises KdbenchError for a damaged file.
+    too. The old file is saved beside it as ``<file>.schema<n>``. Raises KdbenchError for a damaged file.
     """
     registry.load(plugins)
     store.load(file)  # refuses what is damaged, and a newer schema
@@ -46,11 +46,11 @@ def upgrade(file: Path, suite: str | None = None, plugins: Path | None = None) -
 
 
 def _rewrite(file: Path, content: bytes, suite: str | None) -> str:
-    found = lines.read(file, content, store.COLUMNS)
-    schema = store.schema_of(file, found)
-    if schema == store.SCHEMA and found.header in ([], store.COLUMNS) and lines.is_plain(content):
+    parsed = lines.read(file, content, store.COLUMNS)
+    schema = store.schema_of(file, parsed)
+    if schema == store.SCHEMA and parsed.header in ([], store.COLUMNS) and lines.is_plain(content):
         return f"{file} has schema {schema} already"
-    rows = [dict(zip(found.header, row, strict=True)) for row in found.rows]
+    rows = [dict(zip(parsed.header, row, strict=True)) for row in parsed.rows]
     known = {name: _suite(suite or name) for name in {row["suite"] for row in rows}}
     upgraded = rows if schema == store.SCHEMA else [_upgraded(row, known[row["suite"]]) for row in rows]
     text = io.StringIO()

@@ -55,7 +55,7 @@ def top1_by(words, images, targets):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("student", ["student", "vit"])
-def test_the_printed_words_load_the_file_and_reach_the_recorded_accuracy(lab, results, student, suffix):
+def test_the_printed_lines_reach_the_recorded_accuracy(lab, results, student, suffix):
     row = record(results, student)
     file = lab.folder / f"out{suffix}"
     words = export(row["cell_id"], file, results)
@@ -81,7 +81,7 @@ def test_the_file_says_of_itself_how_it_is_built(lab, results):
     }  # fmt: skip
 
 
-def test_a_student_that_is_not_all_that_is_deployed_is_handed_out_with_a_warning(lab, results):
+def test_a_student_that_is_a_part_comes_with_a_warning(lab, results):
     row = record(results)
     source = results / ".work" / "students" / f"{row['cell_id']}.safetensors"
     with safetensors.safe_open(source, "pt") as opened:
@@ -92,7 +92,7 @@ def test_a_student_that_is_not_all_that_is_deployed_is_handed_out_with_a_warning
     )
 
 
-def test_a_student_file_that_says_nothing_is_built_by_the_suite_of_its_row(lab, results):
+def test_a_student_without_metadata_is_built_by_its_suite(lab, results):
     source = results / ".work" / "students" / f"{record(results)['cell_id']}.safetensors"
     save_weights(source, load_weights(source))
     with pytest.raises(KdbenchError, match="unknown suite 'tiny'"):

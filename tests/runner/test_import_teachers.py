@@ -60,7 +60,7 @@ class Evil:
 # --- the file ---
 
 
-def test_every_form_that_the_literature_saves_is_the_same_teacher(lab, tmp_path, state):
+def test_every_form_of_a_checkpoint_is_the_same_teacher(lab, tmp_path, state):
     """RepDistiller saves its arguments, mdistiller a numpy accuracy or its distiller, DataParallel prefixes."""
     extra = {"opt": argparse.Namespace(lr=0.05, model="resnet8"), "epoch": 240, "optimizer": {"state": {}}}
     wrapped, vanilla = (
@@ -83,7 +83,7 @@ def test_every_form_that_the_literature_saves_is_the_same_teacher(lab, tmp_path,
     assert shelf_of(lab) == {f"teacher-{lab.teacher.id}.safetensors"}
 
 
-def test_a_file_that_carries_code_is_refused_and_the_code_does_not_run(lab, tmp_path, state, capfd):
+def test_a_file_with_code_is_refused_and_not_run(lab, tmp_path, state, capfd):
     files = [
         saved(tmp_path / "a.pth", {"model": state, "opt": Evil()}),
         saved(tmp_path / "b.pth", {"model": state, "opt": argparse.Namespace(x=Evil())}),
@@ -151,14 +151,14 @@ def few(monkeypatch):
     monkeypatch.setattr(importing, "ENTRIES", {name: importing.ENTRIES[name] for name in names})
 
 
-def test_kdbenchs_own_networks_are_recognised_where_the_suite_has_none(lab, few):
+def test_own_networks_are_recognised_beside_the_suites(lab, few):
     """MobileNetV2 of two strides has one set of tensors: nobody can tell them apart."""
     assert known(lab, None, arch="wrn_16_2") == "wrn_16_2"
     with pytest.raises(KdbenchError, match="fits mobilenetv2 and mobilenetv2_stride1; say which with --name"):
         known(lab, None, arch="mobilenetv2")
 
 
-def test_timms_networks_are_recognised_without_building_all_of_them(lab, few, monkeypatch):
+def test_timms_networks_are_recognised_unbuilt(lab, few, monkeypatch):
     with torch.device("meta"):
         state = models.create("selecsls60b", 4).state_dict()
     built, create = [], models.create
@@ -181,7 +181,7 @@ def test_a_file_that_fits_two_asks_for_the_name(lab, tmp_path, state):
     assert said[0].startswith(f"teacher twin ({lab.teacher.id}) reaches")
 
 
-def test_a_file_that_fits_nothing_names_the_nearest_and_the_first_keys_that_differ(lab, few):
+def test_a_file_that_fits_nothing_names_the_nearest(lab, few):
     vgg = ('arch = "resnet8", args = { widths = [8, 8, 8, 16] }', 'arch = "vgg8"')
     state = models.create("vgg8", 4).state_dict()
     del state["classifier.bias"]
@@ -228,7 +228,7 @@ def test_an_imported_teacher_is_what_a_run_takes(lab, tmp_path, state):
     assert lab.inputs(teacher_weights=given).teachers["teacher"].path == given / "teacher.pth"
 
 
-def test_an_imported_teacher_serves_every_suite_of_its_data_set_that_builds_it_so(lab, tmp_path, state):
+def test_an_imported_teacher_serves_all_suites_of_its_data(lab, tmp_path, state):
     bring(lab, saved(tmp_path / "a.pth", state))
     assert lab.inputs(name="another").teachers["teacher"].id == lab.teacher.id
     wider = ("widths = [8, 8, 8, 16]", "widths = [8, 8, 8, 12]")

@@ -60,7 +60,7 @@ def test_out_of_memory_halves_the_cohort_until_it_fits(drive, lab, monkeypatch):
     assert any("out of memory with 4 students side by side" in text for text in drive.said)
 
 
-def test_a_cell_that_does_not_fit_alone_is_recorded_and_tried_again(drive, lab, monkeypatch):
+def test_a_cell_that_does_not_fit_is_recorded_and_retried(drive, lab, monkeypatch):
     full = True
 
     def tight(job, progress, stop):
@@ -109,7 +109,7 @@ def test_out_of_memory_late_after_a_neighbour_diverged(drive, lab):
         assert found.loc["hungry", key] == again.loc["hungry", key]
 
 
-def test_rows_have_the_planned_ids_and_every_column_that_has_a_value(drive, lab):
+def test_rows_have_the_planned_ids_and_every_column(drive, lab):
     outcome = drive("ce", "kd")
     rows = store.read(lab.folder / "results" / "tiny.csv")
     assert set(rows["cell_id"]) == {cell.id for cell in outcome.cells}

@@ -97,7 +97,7 @@ class _Slot:
 
     def show_progress(self) -> None:
         """Pass on what the process has reported."""
-        with contextlib.suppress(EOFError, OSError):  # it is dead, or was told to stop
+        with contextlib.suppress(EOFError, OSError):  # it is dead or stopping
             while self._pipe is not None and self._pipe.poll():
                 name, arguments = self._pipe.recv()
                 self._showing = name != "end" and (self._showing or name == "begin")
