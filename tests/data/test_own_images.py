@@ -190,7 +190,7 @@ def test_per_class_is_the_limit_of_the_suite_file(lab):
     assert ids(few) == ids(said) == ids(other)
     assert not set(ids(few)) & set(ids(lab.open()))
     assert cells(few)[0].dataset == dataclasses.replace(
-        lab.suite.dataset, holdout=0.1, train_per_class=3, test_per_class=3
+        lab.suite.dataset, holdout=0.1, train_per_class=3, test_per_class=3, subset="3 a class"
     )
     assert load_split(cells(few)[0].dataset, "test", lab.data).id == few.split.id  # what the cohort will load
     with pytest.raises(KdbenchError, match="per_class must be a whole number of at least 1, got 0"):
