@@ -10,7 +10,10 @@ from setuptools.command.build_py import build_py
 
 
 class BuildPy(build_py):
+    """Add the folder methods/ to a wheel as kdbench.methods."""
+
     def finalize_options(self) -> None:
+        """Add the package, except in an editable install."""
         super().finalize_options()
         if not self.editable_mode:
             self.packages = [*self.packages, "kdbench.methods"]

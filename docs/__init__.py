@@ -1,0 +1,1 @@
+"""The documentation: pages, and the code that generates some of them."""

@@ -14,3 +14,8 @@ def unknown(kind: str, name: str, choices: Iterable[str], where: str = "") -> Kd
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
     return KdbenchError(f"unknown {kind} {name!r}{where}; {hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or its type where it has none: the reason in a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -103,7 +103,7 @@ class Views:
 
     @property
     def logits(self) -> Tensor:
-        """[B, C]"""
+        """[B, C]."""
         return self._outputs[self._view].logits
 
     @property

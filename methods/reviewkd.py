@@ -71,6 +71,7 @@ def with_embedding(facts: ModelFacts) -> list[StageFacts]:
 
 
 def maps_of(stages: tuple[Tensor, ...], views: Views) -> list[Tensor]:
+    """Return the maps of all stages, then the embedding as a 1x1 map."""
     return [*stages, views.embedding[:, :, None, None]]
 
 

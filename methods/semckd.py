@@ -41,6 +41,7 @@ class Embed(nn.Module):
 
 
 def regressor(inputs: int, outputs: int) -> nn.Sequential:
+    """Build the projection of student maps to a teacher stage: 1x1, 3x3 and 1x1 convolutions."""
     middle = 2 * outputs
     return nn.Sequential(
         *(conv1x1(inputs, middle), nn.BatchNorm2d(middle), nn.ReLU()),

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from kdbench import models, registry
-from kdbench.teachers.weights import open_teacher
-from kdbench.utils.state_dicts import save_weights
-from tests.support.lab import CLASSES, SUITE, Lab, write_lab_images
+from kdbench import registry
+from kdbench.contract import toy_suite
+from tests.support.lab import SUITE, Lab
 from tests.support.pictures import count_decodes, write_images
 
 
@@ -98,13 +97,10 @@ def wait_for():
 
 @pytest.fixture(scope="session")
 def lab_parts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lab")
-    write_lab_images(folder / "data")
-    torch.manual_seed(5)
-    spec = SUITE.models["teacher"]
-    weights = folder / "teacher.safetensors"
-    save_weights(weights, models.create(spec.arch, CLASSES, **spec.args).state_dict())
-    return folder, open_teacher("teacher", spec, weights, SUITE.dataset, None)
+    folder, data = tmp_path_factory.mktemp("lab"), SUITE.dataset
+    sizes = toy_suite.TRAIN, toy_suite.TEST
+    toy_suite.write_images(folder / "data" / f"{data.name}.npz", data.classes, data.size, *sizes)
+    return folder, toy_suite.random_teacher(folder, SUITE, "teacher")
 
 
 @pytest.fixture
@@ -113,3 +109,15 @@ def lab(lab_parts, tmp_path, scratch_registry):
     folder, teacher = lab_parts
     (tmp_path / "data").symlink_to(folder / "data")
     return Lab(tmp_path, SUITE, teacher)
+
+
+@pytest.fixture
+def teacher_state(lab):
+    """The state dict of the laboratory's teacher."""
+    return lab.teacher.net(lab.suite.dataset).model.state_dict()
+
+
+@pytest.fixture
+def messages():
+    """An empty list, for the messages of a session (``say=messages.append``)."""
+    return []

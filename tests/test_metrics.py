@@ -78,10 +78,10 @@ def bins_by_loop(logits, targets):
 
 def test_calibration_bins_by_a_loop(case):
     logits, targets, _ = case
-    found = metrics.calibration(logits, targets)
-    assert found.shape == (15, 3)
-    assert found == pytest.approx(bins_by_loop(logits, targets), abs=1e-6)
-    assert found[:, 0].sum() == N
+    actual = metrics.calibration(logits, targets)
+    assert actual.shape == (15, 3)
+    assert actual == pytest.approx(bins_by_loop(logits, targets), abs=1e-6)
+    assert actual[:, 0].sum() == N
 
 
 def test_ece_by_a_loop_over_bins(case):
@@ -116,12 +116,12 @@ def test_agreement_and_kl_by_a_loop(case):
     for s, t in zip(probabilities(logits), probabilities(teacher), strict=True):
         same += s.index(max(s)) == t.index(max(t))
         divergence += sum(q * math.log(q / p) for q, p in zip(t, s, strict=True))
-    found = metrics.fidelity(logits, teacher)
-    assert found["agree_teacher"] == pytest.approx(100 * same / N, abs=1e-4)
-    assert found["kl_teacher"] == pytest.approx(divergence / N, rel=1e-9)
+    actual = metrics.fidelity(logits, teacher)
+    assert actual["agree_teacher"] == pytest.approx(100 * same / N, abs=1e-4)
+    assert actual["kl_teacher"] == pytest.approx(divergence / N, rel=1e-9)
 
 
-def test_fidelity_of_the_teacher_to_itself_and_the_direction_of_kl(case):
+def test_fidelity_to_itself_and_the_direction_of_kl(case):
     logits, _, teacher = case
     assert metrics.fidelity(teacher, teacher) == {"agree_teacher": 100.0, "kl_teacher": 0.0}
     forward = metrics.fidelity(logits, teacher)["kl_teacher"]
@@ -145,10 +145,10 @@ def test_confusion_by_a_loop(case):
     expected = np.zeros((C, C), dtype=int)
     for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
         expected[target][row.index(max(row))] += 1
-    found = metrics.details(logits, targets, None)["confusion"]
-    assert (found == expected).all()
-    assert (found[5] == 0).all()
-    assert found[:, 5].sum() > 0
+    actual = metrics.details(logits, targets, None)["confusion"]
+    assert (actual == expected).all()
+    assert (actual[5] == 0).all()
+    assert actual[:, 5].sum() > 0
 
 
 def test_class_means_by_a_loop_with_an_absent_class(case):
@@ -158,18 +158,18 @@ def test_class_means_by_a_loop_with_an_absent_class(case):
         rows = [p for p, t in zip(probabilities(logits), targets.tolist(), strict=True) if t == c]
         if rows:
             expected[c] = np.mean(rows, axis=0)
-    found = metrics.class_means(logits, targets)
-    assert found == pytest.approx(expected, abs=1e-9)
-    assert (found[5] == 0).all()
-    assert found.sum(axis=1) == pytest.approx([1, 1, 1, 1, 1, 0, 1])
+    actual = metrics.class_means(logits, targets)
+    assert actual == pytest.approx(expected, abs=1e-9)
+    assert (actual[5] == 0).all()
+    assert actual.sum(axis=1) == pytest.approx([1, 1, 1, 1, 1, 0, 1])
 
 
 def test_details_of_student_and_teacher_are_their_own(case):
     logits, targets, teacher = case
-    found = metrics.details(logits, targets, teacher)
-    assert set(found) == {"confusion", "calibration", "student_class_means", "teacher_class_means"}
-    assert found["teacher_class_means"] == pytest.approx(metrics.class_means(teacher, targets))
-    assert found["student_class_means"] == pytest.approx(metrics.class_means(logits, targets))
+    actual = metrics.details(logits, targets, teacher)
+    assert set(actual) == {"confusion", "calibration", "student_class_means", "teacher_class_means"}
+    assert actual["teacher_class_means"] == pytest.approx(metrics.class_means(teacher, targets))
+    assert actual["student_class_means"] == pytest.approx(metrics.class_means(logits, targets))
     assert "teacher_class_means" not in metrics.details(logits, targets, None)
 
 
@@ -184,9 +184,9 @@ def test_predictions_cover_the_set_in_its_order(count):
         return batch.mean((2, 3))
 
     samples = ImageSet(images, torch.zeros(count, dtype=torch.int64))
-    found = metrics.predictions(predict, Resident(samples, torch.device("cpu")))
+    actual = metrics.predictions(predict, Resident(samples, torch.device("cpu")))
     expected = images.numpy().astype(np.float64).mean((1, 2)) / 255
-    assert found.numpy() == pytest.approx(expected, abs=1e-6)
+    assert actual.numpy() == pytest.approx(expected, abs=1e-6)
     assert sum(chunks) == count
     assert max(chunks) <= metrics.BATCH
 

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs.generate import checks, commands, methods, packages, results, suites
+from docs.generate import checks, commands, methods, packages, python, results, suites
 from docs.generate.markdown import Block, fill
 
 ROOT = Path(__file__).parents[2]
 BLOCKS: dict[str, Block] = {
     "methods-list": methods.listed,
     "methods-overview": methods.overview,
+    "fidelities": methods.fidelities,
     "methods": methods.sections,
+    "python": python.api,
     "commands": commands.verbs,
     "package-order": packages.order,
     "checks": checks.listed,
@@ -34,6 +36,7 @@ def outdated(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
 
 
 def main() -> None:
+    """Write the generated pages, or fail with ``--check`` if one is outdated."""
     check = "--check" in sys.argv[1:]
     pages = dict(outdated())
     for file, text in pages.items():

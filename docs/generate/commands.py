@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import click
@@ -12,7 +13,7 @@ from kdbench.cli.main import main
 
 def verbs() -> str:
     """A section per verb."""
-    return "\n\n".join(_section(context) for context in _walk(_top()))
+    return "\n\n".join(map(_section, _walk(_top())))
 
 
 def _top() -> click.Context:
@@ -20,7 +21,7 @@ def _top() -> click.Context:
 
 
 def _walk(context: click.Context) -> Iterator[click.Context]:
-    """The contexts of all verbs below a group, in alphabetical order."""
+    """The contexts of all verbs below a group that help shows, in alphabetical order."""
     command = context.command
     if context.parent is not None:
         yield context
@@ -34,7 +35,8 @@ def _section(context: click.Context) -> str:
     command = context.command
     usage = context.get_usage().removeprefix("Usage: ")
     depth = len(context.command_path.split())  # 2 for a verb, 3 for a verb of a group
-    blocks = [f"{'#' * depth} {context.command_path}", prose(command.help or ""), fence(usage)]
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    blocks = [f"{'#' * depth} {context.command_path}", *map(prose, paragraphs), fence(usage)]
     records = (p.get_help_record(context) for p in command.params if isinstance(p, click.Option))
     rows = [[code(flags), prose(meaning)] for flags, meaning in filter(None, records)]
     if rows:

@@ -14,94 +14,96 @@ from typing import Any
 from docs.generate.markdown import code, fence, prose, table
 from kdbench import registry
 from kdbench.bench.cost_table import FILE
-from kdbench.cli import methods as described
+from kdbench.cli.methods import describe_needs
 from kdbench.method import Method, field_types
-from kdbench.utils.papers import FAMILIES, Paper
+from kdbench.utils.papers import FAMILIES, FIDELITIES
 
 ROOT = Path(__file__).parents[2]
-PARTS = re.compile(r"^(Equation|Deviations):\s*", re.MULTILINE)
+PARTS = re.compile(r"^(Equation|Deviations): ", re.MULTILINE)
 
 
 @cache
-def shipped() -> tuple[type[Method], ...]:
-    """Every method of kdbench, by family and name."""
+def by_family() -> dict[str, list[type[Method]]]:
+    """Family -> its methods by name, for every method of kdbench."""
     registry.load(None)
-    families = list(FAMILIES)
-    classes = map(registry.get, registry.names())
-    return tuple(sorted(classes, key=lambda cls: (families.index(cls.family), cls.name)))
-
-
-def by_family() -> Iterator[tuple[str, list[type[Method]]]]:
-    """(family, its methods)"""
-    for family in FAMILIES:
-        yield family, [cls for cls in shipped() if cls.family == family]
+    classes = [registry.get(name) for name in registry.names()]
+    return {family: [cls for cls in classes if cls.family == family] for family in FAMILIES}
 
 
 @cache
 def costs() -> dict[str, dict[str, str]]:
-    """method -> its row of the committed table of costs."""
+    """Method -> its row of the committed table of costs."""
     with (ROOT / "reports" / FILE).open(encoding="utf-8", newline="") as file:
         return {row["name"]: row for row in csv.DictReader(file)}
 
 
-def parts(cls: type[Method]) -> dict[str, str]:
-    """What a docstring says under Equation and Deviations."""
-    pieces = PARTS.split(inspect.getdoc(cls) or "")[1:]
-    return {name: text.strip() for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
+def parts(cls: type[Method]) -> tuple[str, str, str]:
+    """A docstring's summary, equation and deviations."""
+    summary, _, equation, _, deviations = PARTS.split(inspect.getdoc(cls) or "")
+    return summary, equation, deviations
 
 
 def listed() -> str:
     """One line per family: the names of its methods."""
-    lines = (f"- **{family}**: {', '.join(cls.name for cls in members)}" for family, members in by_family())
-    return f"{len(shipped())} methods:\n\n" + "\n".join(lines)
+    lines = [
+        f"- **{family}**: {', '.join(cls.name for cls in members)}" for family, members in by_family().items()
+    ]
+    return f"{sum(map(len, by_family().values()))} methods:\n\n" + "\n".join(lines)
+
+
+def fidelities() -> str:
+    """The words for how closely a method follows its source."""
+    return "\n".join(f"- {code(word)}: {meaning}" for word, meaning in FIDELITIES.items())
 
 
 def overview() -> str:
     """A table of all methods."""
-    rows = []
-    for cls in shipped():
-        cost = costs().get(cls.name, {})
-        link = f"[{cls.name}](#{cls.name})"
-        facts = (cls.family, cls.paper.year if cls.paper else "–", cls.fidelity)
-        rows.append([link, *facts, described.describe_needs(cls.needs), _ratio(cost)])
-    return table(["method", "family", "year", "fidelity", "needs", "step × kd"], rows, right=[5])
+    return table(
+        ["method", "family", "year", "fidelity", "needs", "step × kd"], map(_line, _shipped()), right=[5]
+    )
+
+
+def _shipped() -> Iterator[type[Method]]:
+    for members in by_family().values():
+        yield from members
+
+
+def _line(cls: type[Method]) -> list[Any]:
+    year = cls.paper.year if cls.paper else "–"
+    facts = [cls.family, year, cls.fidelity, describe_needs(cls.needs)]
+    return [f"[{cls.name}](#{cls.name})", *facts, _ratio(costs().get(cls.name, {}))]
 
 
 def sections() -> str:
     """A chapter per family with a section per method."""
     chapters = []
-    for family, members in by_family():
-        chapters += [f"## {family.capitalize()}", f"Uses {FAMILIES[family]}.", *map(_section, members)]
+    for family, members in by_family().items():
+        chapters += [f"## {family.capitalize()}: {FAMILIES[family]}", *map(_section, members)]  # type: ignore[index]
     return "\n\n".join(chapters)
 
 
 def _section(cls: type[Method]) -> str:
-    said, cost = parts(cls), costs().get(cls.name, {})
+    summary, equation, deviations = parts(cls)
     facts = [
-        f"- Fidelity: {cls.fidelity}. Deviations: {prose(said['Deviations'])}",
-        f"- Needs: {described.describe_needs(cls.needs)}",
+        f"- Paper: {_reference(cls)}",
+        f"- Fidelity: {cls.fidelity}. Deviations: {prose(deviations)}",
+        f"- Needs: {describe_needs(cls.needs)}",
         *_tags(cls),
-        *_cost(cost),
+        *_cost(costs().get(cls.name, {})),
         f"- File: {code(f'methods/{cls.name}.py')}, version {cls.version}",
     ]
-    blocks = [f"### {cls.name}", _reference(cls), fence(said["Equation"]), "\n".join(facts), _parameters(cls)]
-    return "\n\n".join(blocks)
+    return "\n\n".join(
+        [f"### {cls.name}", prose(summary), fence(equation), "\n".join(facts), _parameters(cls)]
+    )
 
 
 def _reference(cls: type[Method]) -> str:
-    summary = prose((inspect.getdoc(cls) or "").partition("\n")[0])
-    if cls.paper is None:
-        return summary
-    place = f"{cls.paper.venue} {cls.paper.year}".strip()
-    cited = ", ".join([*cls.paper.authors, place])
-    doubt = "" if cls.paper.verified else " Title and authors are not verified."
-    return f"{summary}\n\n*{cls.paper.title}.* {cited}.{_link(cls.paper)}{doubt}"
-
-
-def _link(paper: Paper) -> str:
-    if paper.arxiv:
-        return f" [arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})."
-    return f" <{paper.url}>." if paper.url else ""
+    paper = cls.paper
+    if paper is None:
+        return "none"
+    address = f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else paper.url
+    title = f"[{prose(paper.title)}]({address})" if address else prose(paper.title)
+    return f"{title} ({paper.cited}){'' if paper.verified else '; title and authors not verified'}"
 
 
 def _cost(cost: dict[str, str]) -> list[str]:
@@ -118,7 +120,7 @@ def _ratio(cost: dict[str, str]) -> str:
 
 def _tags(cls: type[Method]) -> list[str]:
     """The tags that are not at their defaults."""
-    said = {
+    statements = {
         "a sample's loss depends on the others of its batch": cls.coupled,
         "the order of the batch counts": cls.order_dependent,
         "its modules stay in the deployed student": cls.keeps_modules,
@@ -126,7 +128,7 @@ def _tags(cls: type[Method]) -> list[str]:
         f"at least {cls.min_classes} classes": cls.min_classes > 2,
         f"another form of {cls.alias_of}": cls.alias_of,
     }
-    true = [words for words, value in said.items() if value]
+    true = [words for words, value in statements.items() if value]
     return [f"- Properties: {'; '.join(true)}"] if true else []
 
 

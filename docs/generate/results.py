@@ -9,23 +9,13 @@ from docs.generate.markdown import code, table
 from kdbench.results import published, schema
 from kdbench.results.schema import Column
 
-GROUPS = {
-    "identity": "What was trained: with the same code these decide the number.",
-    "aids": "What helps to read a row; all of it follows from the identity or from the inputs.",
-    "outcome": "What came out.",
-    "cost": "Time, memory and size.",
-    "provenance": "Where, when and by which code.",
-}
-
 
 def columns() -> str:
     """A table per group of columns of results/<suite>.csv."""
     chapters = []
-    for group, meaning in GROUPS.items():
+    for group, meaning in schema.GROUPS.items():
         members = [column for column in schema.ROWS if column.group == group]
         chapters += [f"### {group.capitalize()}", meaning, _table(members)]
-    if missing := {column.group for column in schema.ROWS} - set(GROUPS):
-        raise KeyError(f"groups without a description in {__name__}: {missing}")
     return "\n\n".join(chapters)
 
 
@@ -35,8 +25,8 @@ def curves() -> str:
 
 
 def _table(members: Iterable[Column]) -> str:
-    rows = [[code(c.name), c.kind, c.doc, _range(c), "yes" if c.filled else ""] for c in members]
-    return table(["column", "kind", "meaning", "range", "always filled"], rows)
+    rows = [[code(c.name), c.kind, c.doc, c.unit, _range(c), "yes" if c.filled else ""] for c in members]
+    return table(["column", "kind", "meaning", "unit", "range", "always filled"], rows)
 
 
 def _range(column: Column) -> str:

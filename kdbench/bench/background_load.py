@@ -1,4 +1,4 @@
-"""Further cohorts that train beside the timed one, each in a process of its own, as `kdbench run --jobs` has them."""
+"""Further cohorts that train while one is timed, each in its own process, as with `kdbench run --jobs`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from kdbench.utils.threads import thread_share
 BATCHES = 100  # a cohort, before the next begins
 
 
-class Neighbours:
-    """``count`` processes that train cohorts of ``work`` without end; all share the threads that there are."""
+class BackgroundLoad:
+    """``count`` processes that train cohorts of ``work`` until they are ended; all share this process's threads."""
 
     def __init__(self, work: Work, count: int, folder: str) -> None:
         self.folder, self.threads = folder, torch.get_num_threads()
@@ -36,12 +36,12 @@ class Neighbours:
         for process, event in zip(self.processes, started, strict=True):
             while not event.wait(1):
                 if not process.is_alive():
-                    raise RuntimeError(f"a cohort beside the timed one ended with {process.exitcode}")
+                    raise RuntimeError(f"a background cohort ended with {process.exitcode}")
         torch.set_num_threads(self.share)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The machine for this process alone, with all threads."""
+        """Stop the others and give this process all threads."""
         self._send(signal.SIGSTOP)
         torch.set_num_threads(self.threads)
         yield
@@ -49,7 +49,7 @@ class Neighbours:
         self._send(signal.SIGCONT)
 
     def end(self) -> None:
-        """Without a word: what they train is thrown away."""
+        """Kill the processes; their results are not used."""
         for process in self.processes:
             process.kill()
             process.join()
@@ -62,14 +62,14 @@ class Neighbours:
 
 
 @contextmanager
-def neighbours(work: Work, count: int) -> Iterator[Neighbours]:
-    """``count`` of them, at work; killed at the end, their files with them."""
+def background_load(work: Work, count: int) -> Iterator[BackgroundLoad]:
+    """Train ``count`` cohorts while the block runs, then kill their processes and delete their files."""
     with tempfile.TemporaryDirectory() as folder:
-        crew = Neighbours(work, count, folder)
+        load = BackgroundLoad(work, count, folder)
         try:
-            yield crew
+            yield load
         finally:
-            crew.end()
+            load.end()
 
 
 class _Announce(Progress):

@@ -88,7 +88,7 @@ def study_precision(suite: str, results: Path, out: Path) -> str:
     Returns the Markdown. Raises KdbenchError where no run exists in both.
     """
     spec = suites.load(suite)
-    both = precision.sides(spec, store.read(store.file_of(results, spec.name)))
+    both = precision.sides(spec, store.load(store.file_of(results, spec.name)))
     pairs = precision.paired(both)
     summary = precision.summary(pairs)
     footer = provenance(spec.name, list(both.values()))

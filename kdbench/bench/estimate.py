@@ -12,29 +12,23 @@ import torch
 from kdbench import registry, suites
 from kdbench.bench.timing import Blocks, median_ms, now
 from kdbench.bench.workload import TEST, Work, made_up, measured, work
+from kdbench.data.catalog import CATALOG
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_methods
 from kdbench.runner.progress import to_stderr
 from kdbench.suites import DataSpec, Pair, Suite
-from kdbench.train.cohort import evaluates
+from kdbench.train.schedule import evaluates
 from kdbench.utils.environment import choose_device, collect
 from kdbench.utils.text import grid
 
 STEPS, PATIENCE = 12, 8.0  # steps a pair, and the seconds after which fewer will do
 PIXELS = 2**20  # of a batch on a CPU: larger ones are timed in part
-# (train, test) images of sets that may not be at hand
-SIZES = {
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "tiny-imagenet": (100_000, 10_000),
-    "imagenet": (1_281_167, 50_000),
-}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a pair's cohort takes: milliseconds a step, and hours for all seeds with their evaluations."""
+    """What a pair's cohort costs: milliseconds per step, and hours for all seeds with their evaluations."""
 
     pair: Pair
     step_ms: float
@@ -43,13 +37,14 @@ class Cost:
 
 def sizes(data: DataSpec, data_dir: Path | None = None) -> tuple[int, int]:
     """(train, test) images. Raises KdbenchError for a set that is not at hand and whose size nobody knows."""
-    if data.name not in SIZES or data.folder or data.npz:
+    known = CATALOG.get(data.name)
+    if known is None or data.folder or data.npz:
         split = load_split(data, "test", data_dir)
         return len(split.train), len(split.evaluation)
     limits = data.train_per_class, data.test_per_class
     train, test = (
         count if limit is None else min(count, limit * data.classes)
-        for count, limit in zip(SIZES[data.name], limits, strict=True)
+        for count, limit in zip((known.train, known.test), limits, strict=True)
     )
     return train, test
 
@@ -59,15 +54,15 @@ def training_hours(step_ms: float, images: int, batch_size: int, epochs: int, ru
     return step_ms * -(-images // batch_size) * epochs * runs / 3.6e6
 
 
-def cost(asked: Work, seeds: int, images: tuple[int, int]) -> Cost:
+def cost(load: Work, seeds: int, images: tuple[int, int]) -> Cost:
     """A dozen steps of the pair's cohort, the first left out; fewer where they would take longer than PATIENCE.
 
     Methods that skip the pair take no time.
     """
-    recipe, (train, test) = asked.suite.recipe, images
+    recipe, (train, test) = load.suite.recipe, images
     whole = recipe.batch_size
-    part = min(whole, PIXELS // asked.suite.dataset.size**2) if asked.device == "cpu" else whole
-    timed = replace(asked, suite=replace(asked.suite, recipe=replace(recipe, batch_size=part)))
+    part = min(whole, PIXELS // load.suite.dataset.size**2) if load.device == "cpu" else whole
+    timed = replace(load, suite=replace(load.suite, recipe=replace(recipe, batch_size=part)))
     with made_up(timed, STEPS) as job:
         loop, deadline = Blocks(job, 0, 1, may_skip=True), time.monotonic() + PATIENCE
         blocks = loop.run(lambda: bool(loop.blocks) and time.monotonic() > deadline)
@@ -78,7 +73,7 @@ def cost(asked: Work, seeds: int, images: tuple[int, int]) -> Cost:
     step = median_ms(blocks[1:] or blocks, 1) * whole / part if blocks else 0.0
     evaluations = sum(evaluates(recipe, epoch) for epoch in range(recipe.epochs))
     own = training_hours(step, train, whole, recipe.epochs) + evaluation * test * evaluations / 3600
-    return Cost(asked.pair, step, seeds * own)
+    return Cost(load.pair, step, seeds * own)
 
 
 def costs(
@@ -89,7 +84,7 @@ def costs(
     data_dir: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Cost]:
-    """Every pair of a suite with its methods and seeds, or with those given; ``say`` is told what is being done.
+    """Every pair of a suite with its methods and seeds, or with those given; ``say`` receives a line per pair.
 
     Raises KdbenchError for a data set of unknown size or a method that cannot train on a pair.
     """
@@ -97,23 +92,23 @@ def costs(
     suite = measured(suite, data_dir)
     chosen = select_methods(methods, suite.methods)
     images, count = sizes(suite.dataset, data_dir), len(suite.seeds if seeds is None else seeds)
-    found = []
+    estimates = []
     for pair in suite.pairs:
         say(f"timing {pair}: a few steps of {', '.join(chosen)} side by side")
-        found.append(cost(work(suite, pair, chosen, choose_device(device)), count, images))
-    return found
+        estimates.append(cost(work(suite, pair, chosen, choose_device(device)), count, images))
+    return estimates
 
 
 def report(name: str, data_dir: Path | None = None, device: str = "auto") -> str:
-    """A line a pair and the total, as text; progress on stderr."""
+    """One line per pair and the total, as text; progress on stderr."""
     suite = suites.load(name)
     try:
-        found = costs(suite, device, data_dir=data_dir, say=to_stderr)
+        estimates = costs(suite, device, data_dir=data_dir, say=to_stderr)
     except (KdbenchError, torch.OutOfMemoryError) as error:
         return f"no estimate of hours: {error}"
     lines: list[Sequence[str]] = [("pair", "ms a step", "hours")]
-    lines += [(str(one.pair), f"{one.step_ms:.0f}", f"{one.hours:.2f}") for one in found]
-    lines.append(("all pairs", "", f"{sum(one.hours for one in found):.2f}"))
+    lines += [(str(one.pair), f"{one.step_ms:.0f}", f"{one.hours:.2f}") for one in estimates]
+    lines.append(("all pairs", "", f"{sum(one.hours for one in estimates):.2f}"))
     place = collect(choose_device(device))
     return (
         f"hours for {len(suite.methods)} methods x {len(suite.seeds)} seeds, the methods side by side; measured on "

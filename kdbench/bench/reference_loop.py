@@ -1,9 +1,9 @@
-"""The loop that the field copies, to compare with: what RepDistiller and mdistiller do, in our own words.
+"""A conventional training loop to compare with, as RepDistiller and mdistiller have it.
 
 PIL images through torchvision's transforms in a DataLoader; fp32 (cuDNN in TF32 where it can, as torch has it); default
-memory format; cuDNN chooses by trial; torch's default SGD; one method a run; the teacher recomputed and loss and
+memory format; cuDNN chooses by trial; torch's default SGD; one method per run; the teacher computed and loss and
 accuracy read back in every step.
-Networks, initial weights and the method's formula are kdbench's, so that both sides do the same work.
+Networks, initial weights and the training step itself are kdbench's, so that both loops do the same work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kdbench.data.dataset import ImageSet
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Views, overrides
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites import DataSpec
 from kdbench.suites.schema import View
@@ -69,7 +69,7 @@ def transform(view: View, data: DataSpec) -> transforms.Compose:
 
 
 def batches(job: Job) -> Iterator[list[Tensor]]:
-    """Shuffled batches without end."""
+    """Endless shuffled batches of (images, targets, indices)."""
     cell = job.cells[0]
     train = load_split(cell.dataset, cell.split, job.data_dir).train
     images = Images(train, transform(cell.views["weak"], cell.dataset))
@@ -80,19 +80,19 @@ def batches(job: Job) -> Iterator[list[Tensor]]:
         yield from loader
 
 
-class Normalised(Net):
-    """A network that gets its images normalised."""
+class Normalised(Network):
+    """A network whose images are already normalised."""
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images
 
 
-def _bare(model: nn.Module, device: torch.device) -> Net:
+def _bare(model: nn.Module, device: torch.device) -> Network:
     return Normalised(model, (0.0,) * 3, (1.0,) * 3).to(device)
 
 
-class Plain:
-    """One method's run. Raises KdbenchError for a method that this loop has no place for."""
+class ReferenceLoop:
+    """One method's run. Raises KdbenchError for a method with several views or a `prepare`."""
 
     def __init__(self, cell: Cell, teacher: Teacher | None, train: ImageSet, device: torch.device) -> None:
         self.method, self.device = cell.build_method(), device

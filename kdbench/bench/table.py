@@ -1,4 +1,4 @@
-"""`kdbench bench`: a cohort beside the plain loop, in turns, as a table."""
+"""`kdbench bench`: the step of a cohort compared with that of a conventional loop, as a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from kdbench.bench import reference_loop
-from kdbench.bench.background_load import neighbours
+from kdbench.bench.background_load import background_load
 from kdbench.bench.estimate import training_hours
 from kdbench.bench.timing import Blocks, Seconds, mean_shares
 from kdbench.bench.workload import Work, made_up
@@ -45,17 +45,17 @@ def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[li
     Where ``work`` has several jobs, the others' cohorts train while this one's steps are timed, and rest in between.
     """
     with (
-        neighbours(work, work.jobs - 1) as beside,
+        background_load(work, work.jobs - 1) as load,
         made_up(work, WARMUP + rounds * steps) as job,
     ):
         device = torch.device(job.device)
         train = load_split(job.cells[0].dataset, job.cells[0].split, job.data_dir).train
-        runs = [reference_loop.Plain(cell, job.teacher, train, device) for cell in job.cells]
+        runs = [reference_loop.ReferenceLoop(cell, job.teacher, train, device) for cell in job.cells]
         loader = reference_loop.batches(job)
         turns: list[list[Seconds]] = []
 
         def others() -> None:
-            with beside.paused():
+            with load.paused():
                 turns.append([run.block(loader, steps if turns else WARMUP) for run in runs])
 
         ours = Blocks(job, WARMUP, steps, others).run()
@@ -68,14 +68,14 @@ def ratios(ours: Sequence[Seconds], theirs: Sequence[Sequence[Seconds]], jobs: i
 
 
 def peak(work: Work, loop: str) -> float:
-    """MiB at the most during a few steps of the cohort, or of one method's plain loop; call it in a fresh process."""
+    """Peak memory in MiB of a few steps of the cohort or of one method's plain loop; call it in a fresh process."""
     with made_up(work, WARMUP + 1) as job:
         if loop == OURS:
             Blocks(job, WARMUP, 1).run()
         else:
             cell = next((cell for cell in job.cells if cell.teacher), job.cells[0])
             train = load_split(cell.dataset, cell.split, job.data_dir).train
-            run = reference_loop.Plain(cell, job.teacher, train, torch.device(job.device))
+            run = reference_loop.ReferenceLoop(cell, job.teacher, train, torch.device(job.device))
             run.block(reference_loop.batches(job), WARMUP + 1)
     return peak_mb(torch.device(work.device))
 
@@ -103,7 +103,7 @@ def rows(work: Work, steps: int, seeds: int, images: int | None) -> list[dict[st
         ),
         (THEIRS, 1, "fp32", False, [_sum(turn) / cells for turn in theirs], [1.0], list(chain(*theirs))),
     ]
-    found = []
+    lines: list[dict[str, Any]] = []
     for loop, jobs, precision, cached, seconds, factors, blocks in sides:
         ms = [1000 * each / block for each in seconds]
         middle, memory = statistics.median(ms), fresh_process.call(peak, work, loop)
@@ -130,8 +130,8 @@ def rows(work: Work, steps: int, seeds: int, images: int | None) -> list[dict[st
         }
         if images is not None:
             row["hours"] = training_hours(middle, images, recipe.batch_size, recipe.epochs, cells * seeds)
-        found.append({**row, **mean_shares(blocks), **place})
-    return found
+        lines.append({**row, **mean_shares(blocks), **place})
+    return lines
 
 
 def _sum(blocks: Sequence[Seconds]) -> float:

@@ -1,4 +1,4 @@
-"""Where the seconds of a step go: the cohort's own loop in blocks of steps, others' turns in between."""
+"""Times the cohort loop in blocks of steps, with turns of other loops in between, and splits the time by part."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Seconds:
 
 
 def now(device: torch.device) -> float:
-    """The clock, after all that was asked of the device is done."""
+    """Seconds on the clock, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def watched(owner: Any, name: str, watch: Stopwatch) -> None:
-    """Have ``watch`` run whenever ``owner.name`` is called."""
+    """Run ``watch`` during each call of ``owner.name``."""
     call = getattr(owner, name)
 
     def running(*args: Any, **options: Any) -> Any:
@@ -93,9 +93,11 @@ class Blocks(Progress):
         return self.blocks
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Read the clocks when the training starts."""
         self.there = self._read()
 
     def step(self, images: int) -> None:
+        """Count a step; after the warm-up, record the seconds of each block of steps."""
         self.done += 1
         if self.done >= self.warmup and (self.done - self.warmup) % self.steps == 0:
             if self.done > self.warmup:
@@ -123,7 +125,7 @@ class Blocks(Progress):
 
 
 def median_ms(blocks: list[Seconds], steps: int) -> float:
-    """Milliseconds a step, the median over blocks of ``steps`` steps."""
+    """Milliseconds per step: the median over blocks of ``steps`` steps."""
     return 1000 * statistics.median(block.total for block in blocks) / steps
 
 

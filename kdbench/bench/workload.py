@@ -1,4 +1,4 @@
-"""What is timed: methods on a pair of a suite, with made-up images and random weights, so that only shapes count."""
+"""What is timed: methods on a pair of a suite, with synthetic images and random weights."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
-
-from kdbench import models, registry
-from kdbench.data.augment import plain
+from kdbench import registry
+from kdbench.contract import toy_suite
 from kdbench.data.loading import load_data, load_split
 from kdbench.plan.cells import plan_cells, replace_recipe
 from kdbench.plan.selection import Overrides, Selection
 from kdbench.suites import DataSpec, Pair, Suite
-from kdbench.teachers.weights import open_teacher
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.precision import check as check_fast_paths
-from kdbench.utils.state_dicts import save_weights
 
 DATA = "made_up"
 TEST = 64  # images of the evaluation split
@@ -58,8 +52,8 @@ def work(
     jobs: int = 1,
 ) -> Work:
     """The pair's recipe, with another precision or batch size where given. Raises KdbenchError for a bad value."""
-    asked = {"precision": precision, "batch_size": batch_size}
-    changes = {key: value for key, value in {**pair.recipe, **asked}.items() if value is not None}
+    options = {"precision": precision, "batch_size": batch_size}
+    changes = {key: value for key, value in {**pair.recipe, **options}.items() if value is not None}
     recipe = replace_recipe(suite.recipe, changes, "the recipe to time")
     check_fast_paths(recipe.precision, graphs, device)
     bare = replace(pair, recipe={})
@@ -68,7 +62,10 @@ def work(
 
 
 def measured(suite: Suite, data_dir: Path | None = None) -> Suite:
-    """The suite with its images' shape. Raises KdbenchError where only the data would tell and are not at hand."""
+    """The suite with the shape of its images, read from its data where it does not say it.
+
+    Raises KdbenchError where those data are missing.
+    """
     data = suite.dataset
     if data.classes and data.size and data.mean and data.std:
         return suite
@@ -77,20 +74,17 @@ def measured(suite: Suite, data_dir: Path | None = None) -> Suite:
 
 @contextmanager
 def made_up(work: Work, batches: int) -> Iterator[Job]:
-    """A cohort of all cells of ``work`` on one epoch of ``batches`` batches; its files go when it is done."""
+    """A cohort of all cells of ``work`` for one epoch of ``batches`` batches; its files are deleted at the end."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         registry.load(work.plugins)
         given, recipe = work.suite.dataset, work.suite.recipe
         data = DataSpec(DATA, given.classes, given.size, given.mean, given.std)
         suite = replace(work.suite, dataset=data, recipe=replace(recipe, epochs=1))
-        _write_images(folder, max(batches * recipe.batch_size, data.classes), data.classes, data.size)
+        train = max(batches * recipe.batch_size, data.classes)
+        toy_suite.write_images(folder / f"{DATA}.npz", data.classes, data.size, train, TEST)
         split = load_split(data, "test", folder)
-        spec = suite.model(work.pair.teacher)
-        weights = folder / "teacher.safetensors"
-        images = plain(split.train.images[: recipe.batch_size])
-        save_weights(weights, _settled(models.create(spec.arch, data.classes, **spec.args), images))
-        teacher = open_teacher(work.pair.teacher, spec, weights, data, None)
+        teacher = toy_suite.random_teacher(folder, suite, work.pair.teacher, settled=True)
         ids = {work.pair.teacher: teacher.id}
         selection = Selection(suite, work.methods, [work.pair], [0], work.sets)
         cells = plan_cells(selection, split.id, ids, teacher_cache=work.cached)
@@ -108,22 +102,3 @@ def made_up(work: Work, batches: int) -> Iterator[Job]:
         if cached:  # the same seed draws the same views
             train_cohort(replace(job, cells=cached, work=folder / "filling"))
         yield job
-
-
-def _write_images(folder: Path, count: int, classes: int, size: int) -> None:
-    draw = np.random.default_rng(0)
-    arrays: dict[str, np.ndarray] = {}
-    for part, images in (("train", count), ("test", TEST)):
-        arrays[f"x_{part}"] = draw.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
-        arrays[f"y_{part}"] = np.arange(images) % classes
-    np.savez(folder / f"{DATA}.npz", **arrays)  # type: ignore[arg-type]
-
-
-def _settled(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The weights with BatchNorm's statistics of ``images``: without them a deep network's maps would explode."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(images - 0.5)
-    return model.state_dict()

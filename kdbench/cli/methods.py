@@ -53,11 +53,11 @@ def methods_default(name: str | None, out: Path, plugins: Path | None) -> None:
     click.echo(method(name, plugins) if name else methods(plugins, out))
 
 
-@methods_group.command("list", short_help="Show year, kind, fidelity, cost and needs of each.")
+@methods_group.command("list", short_help="Show year, family, fidelity, cost and needs of each.")
 @costs_in
 @options.plugins
 def methods_list(out: Path, plugins: Path | None) -> None:
-    """Show year, kind, fidelity, cost and needs of each method.
+    """Show year, family, fidelity, cost and needs of each method.
 
     `kdbench bench methods` measures the cost: extra parameters, and step time
     relative to kd.

@@ -77,7 +77,8 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-def _complete_suite(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
+def complete_suite(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
+    """Names of shipped suites, for the shell."""
     from kdbench import suites
 
     return [name for name in suites.names() if name.startswith(start)]
@@ -85,9 +86,7 @@ def _complete_suite(context: click.Context, parameter: click.Parameter, start: s
 
 def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file.") -> Decorator:
     """The suite to use."""
-    return click.option(
-        "--suite", metavar="SUITE", default=default, help=help, shell_complete=_complete_suite
-    )
+    return click.option("--suite", metavar="SUITE", default=default, help=help, shell_complete=complete_suite)
 
 
 def several_suites(help: str, show_default: str) -> Decorator:

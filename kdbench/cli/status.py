@@ -47,13 +47,14 @@ def status(results: Path, unreadable: Callable[[KdbenchError], object] = _raise)
 
     lines = []
     for name in store.suites(results):
+        file = store.file_of(results, name)
         try:
-            records = store.records(store.read(store.file_of(results, name)))
+            records, remedy = store.records(store.load(file)), store.upgrade_note(file)
         except KdbenchError as error:
             unreadable(error)
             lines.append(f"{name}: cannot be read")
         else:
-            lines += _of_suite(name, records)
+            lines += [*_of_suite(name, records), *([f"  before `kdbench run`: {remedy}"] if remedy else [])]
     lines += _running(results)
     return "\n".join(fold(line, indent=4) for line in lines) or f"no results in {results}"
 

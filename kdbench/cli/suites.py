@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from kdbench.utils.text import WIDTH, fold, grid
 
 
 @verb("suites", short_help="List the suites, or show one.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=options.complete_suite)
 @click.option("--no-timing", is_flag=True, help="Do not time steps to estimate the hours.")
 @options.data_dir
 def suites_command(name: str | None, no_timing: bool, data_dir: Path | None) -> None:
@@ -81,10 +80,11 @@ def _data(spec: DataSpec, data_dir: Path | None) -> tuple[DataSpec, str]:
     """The data set, measured if it is here (nothing is downloaded), and a sentence that describes it."""
     from kdbench.data.dataset import split_dataset
     from kdbench.data.loading import load_data
+    from kdbench.data.places import is_local
     from kdbench.data.streaming import count_duplicates
 
     state = "data not found (--data-dir)"
-    if _is_here(spec, data_dir):
+    if is_local(spec, data_dir):
         dataset, spec = load_data(spec, data_dir)
         state = f"{len(dataset.train):,} train and {len(dataset.test):,} test images"
         duplicates = count_duplicates(dataset, split_dataset(dataset, "test", spec.holdout))
@@ -94,21 +94,6 @@ def _data(spec: DataSpec, data_dir: Path | None) -> tuple[DataSpec, str]:
         state = "; ".join([state, *dataset.notes])
     classes, size = (value or "?" for value in (spec.classes, spec.size))
     return spec, f"{spec.name}: {classes} classes, {size} px, holdout {spec.holdout:g} of train; {state}"
-
-
-def _is_here(spec: DataSpec, data_dir: Path | None) -> bool:
-    from kdbench.data.decode_cache import home
-    from kdbench.data.folders import TRAIN, part
-    from kdbench.data.sources import CIFAR, TINY
-
-    if spec.name == "digits" or spec.folder or spec.npz:
-        return True
-    folder = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
-    unpacked = {"tiny-imagenet": TINY.inside, **{name: each.base_folder for name, each in CIFAR.items()}}
-    files = [f"{spec.name}.npz", *([unpacked[spec.name]] if spec.name in unpacked else [])]
-    return any((folder / file).exists() for file in files) or any(
-        part(place, TRAIN) for place in (folder / spec.name, folder)
-    )
 
 
 def _pairs(spec: Suite) -> list[Sequence[Any]]:

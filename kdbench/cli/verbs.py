@@ -34,6 +34,7 @@ class Verb(_Renamed):
     """A command that explains an argument too many."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises KdbenchError for one too many."""
         ctx.allow_extra_args = True
         extra = super().parse_args(ctx, list(args))
         if extra and not ctx.resilient_parsing:
@@ -47,6 +48,7 @@ class Verbs(_Renamed, click.Group):
     command_class = Verb
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, or print the help if there are none."""
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help())
             ctx.exit()
@@ -55,6 +57,7 @@ class Verbs(_Renamed, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb. Raises KdbenchError for an unknown one, with the nearest."""
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
             where = f" of `{ctx.command_path}`" if ctx.parent else ""
             raise unknown("verb", args[0], _shown(self), where)
@@ -69,6 +72,7 @@ class DefaultVerbs(Verbs):
         self.default = default
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, after the default verb if they do not begin with a verb."""
         known = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
         if not known and not ctx.resilient_parsing:
             args = [self.default, *args]

@@ -1,7 +1,7 @@
 """The contract that every registered method passes, as a command and as tests: methods x checks.
 
 A check is a function of a `Subject` that raises when the method breaks it; its docstring is the fact that it states.
-There are no excuses beside the tags of `kdbench.method.Method`, and those are checked in both directions.
+The only exceptions are the tags of `kdbench.method.Method`, which are checked in both directions.
 """
 
 from __future__ import annotations
@@ -75,40 +75,39 @@ CHECKS: dict[str, Check] = {name: check for group in BY_GROUP.values() for name,
 
 
 def subjects(name: str | None = None, plugins: Path | None = None) -> list[Subject]:
-    """What is to be judged: all methods (None), one by name, or those of a file of the user's.
+    """The methods to check: all (None), one by name, or those of a user's file.
 
     Raises KdbenchError for an unknown name, and for a file that is not there or registers nothing.
     """
     registry.load(plugins)
     if name is None:
-        found = registry.entries()
+        entries = registry.entries()
     elif name.endswith(".py"):
-        found = _of_file(Path(name))
+        entries = _of_file(Path(name))
     else:
-        known = [entry for entry in registry.entries() if entry.name == name]
-        if not known:
-            registry.get(name)  # says what was meant
-        found = known
-    lab = Lab([entry.name for entry in found if entry.cls])
-    return [Subject(entry.name, entry.origin, lab) for entry in found]
+        entries = [entry for entry in registry.entries() if entry.name == name]
+        if not entries:
+            registry.get(name)  # raises, with the nearest name
+    lab = Lab([entry.name for entry in entries if entry.cls])
+    return [Subject(entry.name, entry.origin, lab) for entry in entries]
 
 
 def _of_file(file: Path) -> list[registry.Entry]:
     if not file.is_file():
         raise KdbenchError(f"there is no file {file}; check takes a method's name or a .py file")
 
-    registry.load(file)  # a shipped one is there already, and stays
-    found = [entry for entry in registry.entries() if entry.origin == file.resolve()]
-    if not found:
+    registry.load(file)  # no effect for a shipped one, which is loaded
+    entries = [entry for entry in registry.entries() if entry.origin == file.resolve()]
+    if not entries:
         raise KdbenchError(f"{file} registers no method; decorate its class with @register")
-    return found
+    return entries
 
 
 def report(name: str | None = None, plugins: Path | None = None) -> tuple[str, bool]:
-    """(what `kdbench check` prints, whether all passed). One method: a line a check; several: a table."""
+    """(what `kdbench check` prints, whether all passed). One method: one line per check; several: a table."""
     judged = subjects(name, plugins)
     results = {subject.name: judge(subject) for subject in judged}
-    passed = all(reason is None for found in results.values() for reason in found.values())
+    passed = all(reason is None for outcomes in results.values() for reason in outcomes.values())
     if len(judged) == 1:
         facts = {name: check.__doc__ or "" for name, check in CHECKS.items()}
         return table.lines(judged[0], results[judged[0].name], facts), passed

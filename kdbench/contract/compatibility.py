@@ -1,4 +1,4 @@
-"""Method x pair: what runs on the pairs of a suite, found by trying one step of each on random images.
+"""Method x pair: what runs on the pairs of a suite, determined by trying one step of each on random images.
 
 B images, C classes.
 """
@@ -25,7 +25,7 @@ from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
 from kdbench.models.flops import random_images
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.suites import Pair, Suite
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import backward, call_loss, call_update
@@ -38,14 +38,14 @@ SUITES = ("cifar100", "cifar100-timm")
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcome:
     """What came of one method on one pair; ``reason`` is empty where it runs."""
 
     mark: str
     reason: str = ""
 
 
-Cells = Mapping[tuple[str, str], Found]  # by method and pair
+Cells = Mapping[tuple[str, str], Outcome]  # by method and pair
 
 
 def report(names: Sequence[str] | None, plugins: Path | None, method: str | None = None) -> tuple[str, bool]:
@@ -55,9 +55,9 @@ def report(names: Sequence[str] | None, plugins: Path | None, method: str | None
     texts, sound = [], True
     for name in names or SUITES:
         suite = suites.load(name)
-        found = cells(suite, methods)
-        texts.append(table(suite, methods, found))
-        sound &= all(cell.mark != FAILS for cell in found.values())
+        outcomes = cells(suite, methods)
+        texts.append(table(suite, methods, outcomes))
+        sound &= all(cell.mark != FAILS for cell in outcomes.values())
     return "\n\n".join(texts), sound
 
 
@@ -71,29 +71,29 @@ def cells(suite: Suite, methods: Sequence[str]) -> Cells:
         raise KdbenchError(f"suite {suite.name} does not say its classes and size: add them to its file")
 
     @functools.cache
-    def net(name: str) -> Net:
+    def net(name: str) -> Network:
         spec = suite.model(name)
         model = models.create(spec.arch, data.classes, **spec.args)
-        return Net(model, data.mean or (0.5,) * 3, data.std or (0.25,) * 3)
+        return Network(model, data.mean or (0.5,) * 3, data.std or (0.25,) * 3)
 
     @functools.cache
     def facts(name: str) -> ModelFacts:
         return net(name).facts(data.size)
 
-    found = {}
+    outcomes = {}
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         for pair in suite.pairs:
-            outcome = Trial(suite, pair, net, facts).outcomes(methods)
-            found.update({(name, str(pair)): outcome[name] for name in methods})
-    return found
+            outcome = Trial(suite, pair, net, facts).try_all(methods)
+            outcomes.update({(name, str(pair)): outcome[name] for name in methods})
+    return outcomes
 
 
 class Trial:
     """One pair: its networks run once, for all methods."""
 
     def __init__(
-        self, suite: Suite, pair: Pair, net: Callable[[str], Net], facts: Callable[[str], ModelFacts]
+        self, suite: Suite, pair: Pair, net: Callable[[str], Network], facts: Callable[[str], ModelFacts]
     ) -> None:
         self.suite, self.pair, self.net = suite, pair, net
         classes = suite.dataset.classes
@@ -108,19 +108,19 @@ class Trial:
             teacher=facts(pair.teacher),
         )
 
-    def outcomes(self, names: Sequence[str]) -> dict[str, Found]:
+    def try_all(self, names: Sequence[str]) -> dict[str, Outcome]:
         """Try the methods ``names``."""
-        found, runnable = {}, []
+        outcomes, runnable = {}, []
         for name in names:
             params = {**self.suite.params.get(name, {}), **self.pair.params.get(name, {})}
             method = registry.create(name, params)
             reason = self._missing_view(method.needs) or skip_reason(method, self._context(method))
             if reason:
-                found[name] = Found(SKIPS, reason)
+                outcomes[name] = Outcome(SKIPS, reason)
             else:
                 runnable.append(method)
         if not runnable:
-            return found
+            return outcomes
         needs = union(method.needs for method in runnable)
         student, teacher = self._outputs("student", needs), self._outputs("teacher", needs)
         for method in runnable:
@@ -128,10 +128,10 @@ class Trial:
                 large = self._numbers(method) > LARGE
                 with shapes() if large else contextlib.nullcontext():
                     self._step(method, leaves(student), teacher, values=not large)
-                found[method.name] = Found(RUNS)
+                outcomes[method.name] = Outcome(RUNS)
             except Exception as error:  # whatever a method raises is its result here
-                found[method.name] = Found(FAILS, f"{type(error).__name__}: {error}")
-        return found
+                outcomes[method.name] = Outcome(FAILS, f"{type(error).__name__}: {error}")
+        return outcomes
 
     def _missing_view(self, needs: Needs) -> str | None:
         lacking = [view for view in needs.views if view not in self.suite.views]
@@ -192,7 +192,7 @@ def shapes() -> FakeTensorMode:
 
 
 def leaves(outputs: Outputs) -> Outputs:
-    """The same values as leaves of a new graph."""
+    """Copy outputs to leaves of a new graph, with the same values."""
 
     def leaf(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -202,7 +202,7 @@ def leaves(outputs: Outputs) -> Outputs:
     return replace(outputs, **{name: leaf(value) for name, value in vars(outputs).items()})
 
 
-def table(suite: Suite, methods: Sequence[str], found: Cells) -> str:
+def table(suite: Suite, methods: Sequence[str], outcomes: Cells) -> str:
     """A row a method, a letter a pair, then the reasons; no line is wider than 80 columns."""
     letters = dict(zip(map(str, suite.pairs), string.ascii_letters, strict=False))
     width = max(map(len, ("method", *methods)))
@@ -211,7 +211,7 @@ def table(suite: Suite, methods: Sequence[str], found: Cells) -> str:
     lines += ["", f"{'method':<{width}}  {''.join(letters.values())}"]
     reasons: dict[tuple[str, str], str] = {}
     for name in methods:
-        row = {pair: found[name, pair] for pair in letters}
+        row = {pair: outcomes[name, pair] for pair in letters}
         lines.append(f"{name:<{width}}  {''.join(cell.mark for cell in row.values())}")
         for pair, cell in row.items():
             if cell.reason:

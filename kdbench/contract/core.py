@@ -1,4 +1,4 @@
-"""What is judged, and how a check says no."""
+"""The subject of a check, and how a check fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdbench.method import Method
 
 
 class CheckFailed(AssertionError):
-    """The contract is broken; one sentence."""
+    """A method breaks the contract; the message is one sentence."""
 
 
 def require(holds: bool, sentence: str) -> None:
@@ -24,7 +24,7 @@ def require(holds: bool, sentence: str) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """One registered method; ``lab`` trains it, beside those that are judged with it."""
+    """One registered method; ``lab`` trains it, together with the others that are checked."""
 
     name: str
     origin: Path
@@ -42,7 +42,7 @@ class Subject:
 
 
 def run(check, subject: Subject) -> str | None:
-    """None when ``subject`` passes ``check``, else why not. What a method raises is a reason, not an accident."""
+    """None when ``subject`` passes ``check``, else the reason; an exception of the method is one."""
     try:
         with torch.random.fork_rng([]):
             check(subject)

@@ -85,11 +85,11 @@ def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> tuple[float, str]:
 
 
 def gradients(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    """d value / d leaf, 0 where there is none; the graph is kept."""
+    """d value / d leaf for each leaf, 0 where there is none; the graph can be used again."""
     if not value.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(value, leaves, allow_unused=True, retain_graph=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+    slopes = torch.autograd.grad(value, leaves, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, slopes, strict=True)]
 
 
 def check_gradient(subject: Subject) -> None:
@@ -110,7 +110,7 @@ def check_gradient(subject: Subject) -> None:
                 parameters[name] = max(parameters[name], _size(parameter.grad))
             for leaf in [*problem.leaves, *state.parameters()]:
                 leaf.grad = None
-    lost = [view for view, found in reached.items() if not found]
+    lost = [view for view, has in reached.items() if not has]
     require(not lost, f"no gradient reaches the student on the view {', '.join(map(repr, lost))}")
     normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules.modules())
     # a bias in front of a BatchNorm has gradient 0 but for rounding
@@ -134,19 +134,19 @@ def check_teacher_gradient(subject: Subject) -> None:
     for what, tensor in [*_tensors(run.teacher or {}), *head.named_parameters()]:
         require(
             not tensor.requires_grad and tensor.grad is None,
-            f"the teacher's {what} is made to take a gradient",
+            f"the teacher's {what} requires a gradient",
         )
     owned = {id(p) for p in head.parameters()} & {id(p) for p in modules.parameters()}
     require(not owned, "the modules hold the teacher's head as parameters: it would be trained")
 
 
 def _tensors(outputs: dict) -> Iterator[tuple[str, Tensor]]:
-    for view, found in outputs.items():
+    for view, out in outputs.items():
         for what in ("logits", "embedding", "features"):
-            if (tensor := getattr(found, what)) is not None:
+            if (tensor := getattr(out, what)) is not None:
                 yield f"{what} ({view})", tensor
         for what in ("stages", "preact"):
-            yield from ((f"{what} ({view})", tensor) for tensor in getattr(found, what) or ())
+            yield from ((f"{what} ({view})", tensor) for tensor in getattr(out, what) or ())
 
 
 def check_pure(subject: Subject) -> None:

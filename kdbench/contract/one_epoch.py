@@ -49,9 +49,11 @@ class Clock(Progress):
         self.begun = self.seconds = 0.0
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Start the clock when the training starts."""
         self.begun = time.process_time()
 
     def step(self, images: int) -> None:
+        """Read the clock after each step."""
         self.seconds = time.process_time() - self.begun
 
 
@@ -92,7 +94,8 @@ class World:
         return plan_cells(Selection(self.suite, [method], [pair], [0]), split_id, ids)[0]
 
     def job(self, cell: Cell, teacher: Teacher | None) -> Job:
-        work = self.folder / "work" / cell.id  # of its own: nothing is found that another one left
+        """Build the job of one cell."""
+        work = self.folder / "work" / cell.id  # a folder per cell: no checkpoint of another one is read
         return Job((cell,), teacher, self.folder, work, self.device, self.plugins)
 
     def teacher(self, name: str) -> Teacher:
@@ -148,9 +151,9 @@ def report(
     data_dir: Path | None = None,
     teacher_weights: Path | None = None,
 ) -> tuple[str, bool]:
-    """Measure one method or all (and kd), a row at a time into ``out``/bench/real_images.csv and .md.
+    """Measure one method or all (and kd), one row at a time into ``out``/bench/real_images.csv and .md.
 
-    Rows of the same code, images and device are kept. Returns (the table, whether all ran or said why they skip).
+    Rows of the same code, images and device are not measured again. Returns (the table, whether all ran or skipped).
     """
     registry.load(plugins)
     names = [registry.get(name).name] if name else registry.names()
@@ -176,8 +179,8 @@ def report(
                 stale = [r for r in known if (r["pair"], r["method"]) == (str(pair), method)]
                 known = [r for r in known if r not in stale] + [{**row, **facts}]
                 _write(table(known), out)
-    found = table(known)
-    return markdown(found), bool(found["status"].isin([Status.OK, Status.SKIPPED]).all())
+    measured = table(known)
+    return markdown(measured), bool(measured["status"].isin([Status.OK, Status.SKIPPED]).all())
 
 
 def _known(out: Path) -> list[dict]:
@@ -202,10 +205,10 @@ def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def markdown(found: pd.DataFrame) -> str:
-    """A table a pair, the reasons of what skipped, and how it was measured."""
+def markdown(measured: pd.DataFrame) -> str:
+    """One table per pair, the reasons of what skipped, and how it was measured."""
     parts = ["# One epoch on real images"]
-    for pair, rows in found.groupby("pair", sort=False):
+    for pair, rows in measured.groupby("pair", sort=False):
         lines = ["| method | status | s | x kd | MB | MB - kd | student | extra | loss |"]
         lines.append("|---|---|" + "---:|" * 7)
         for row in rows.to_dict("records"):
@@ -216,7 +219,7 @@ def markdown(found: pd.DataFrame) -> str:
         reasons = rows.dropna(subset="error")
         said = [f"- {row['method']}: {row['error']}" for row in reasons.to_dict("records")]
         parts += [f"## {pair}", "\n".join(lines), "\n".join(said)]
-    counts = "/".join(map(str, sorted(found["images"].unique())))
+    counts = "/".join(map(str, sorted(measured["images"].unique())))
     parts.append(
         f"{counts} training images of {SUITE}, seed 0: one epoch with the number and the highest learning rate of the "
         "suite's first (methods of two stages are in their first), its batch, views and precision. Teachers without "
@@ -224,14 +227,14 @@ def markdown(found: pd.DataFrame) -> str:
         "the epoch's steps, batches and teacher included, what `prepare` does once not; measured once, so 20 % is "
         "noise. MB: peak of the whole process, interpreter and libraries included; every row in a process of its own. "
         "student, extra: parameters deployed, and learned beside them. "
-        f"Device: {', '.join(found['device'].unique())}."
+        f"Device: {', '.join(measured['device'].unique())}."
     )
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _write(found: pd.DataFrame, out: Path) -> None:
+def _write(measured: pd.DataFrame, out: Path) -> None:
     try:
-        write_atomic(out / FILE, found.to_csv(index=False).encode())
-        write_atomic((out / FILE).with_suffix(".md"), markdown(found).encode())
+        write_atomic(out / FILE, measured.to_csv(index=False).encode())
+        write_atomic((out / FILE).with_suffix(".md"), markdown(measured).encode())
     except OSError as error:
         raise KdbenchError(f"cannot write {out / FILE} ({error.strerror}); choose another --out") from error

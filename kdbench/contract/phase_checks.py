@@ -24,9 +24,10 @@ class Traced(float):
     offset: float
 
     def __new__(cls, value: float, seen: set[float], scale: float = 1.0, offset: float = 0.0) -> Traced:
-        made = super().__new__(cls, value)
-        made.seen, made.scale, made.offset = seen, scale, offset
-        return made
+        """Create a value that records in ``seen`` where comparisons with it change."""
+        traced = super().__new__(cls, value)
+        traced.seen, traced.scale, traced.offset = seen, scale, offset
+        return traced
 
     def moved(self, value: float, scale: float, offset: float) -> Traced:
         """``value``, which is scale * self + offset."""
@@ -76,8 +77,8 @@ def thresholds(method: Method) -> list[float]:
     modules = fresh(problem)
     seen: set[float] = set()
     for _ in range(ROUNDS):
-        found = _within(seen)
-        for epoch in (*PHASES, *(t + side for t in found for side in (-BESIDE, BESIDE))):
+        known = _within(seen)
+        for epoch in (*PHASES, *(t + side for t in known for side in (-BESIDE, BESIDE))):
             run = problem.run(modules, Traced(epoch, seen), last=True)
             problem.update(run, modules)
     return _within(seen)

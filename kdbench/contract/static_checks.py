@@ -149,12 +149,12 @@ def check_banned(subject: Subject) -> None:
 
 
 def variants(method: Method) -> list[Method]:
-    """The defaults, then every other value of each switch (bool or Literal), one at a time."""
-    found = [method]
+    """``method``, then a copy for each other value of each switch (bool or Literal), one change at a time."""
+    methods = [method]
     for key, kind in field_types(type(method)).items():
         choices = (True, False) if kind is bool else kind.__args__ if get_origin(kind) is Literal else ()
-        found += [dataclasses.replace(method, **{key: v}) for v in choices if v != getattr(method, key)]  # type: ignore
-    return found
+        methods += [dataclasses.replace(method, **{key: v}) for v in choices if v != getattr(method, key)]  # type: ignore
+    return methods
 
 
 def check_no_sync(subject: Subject) -> None:

@@ -16,11 +16,11 @@ Outcomes = Mapping[str, str | None]  # check -> None, or why it failed
 def lines(subject: Subject, outcomes: Outcomes, facts: Mapping[str, str]) -> str:
     """One method: a line a check, with the fact that holds or the reason why it does not."""
     width = max(map(len, outcomes))
-    found = [f"{subject.name} ({subject.origin})"]
+    parts = [f"{subject.name} ({subject.origin})"]
     for name, reason in outcomes.items():
         mark, text = ("pass", facts[name]) if reason is None else ("FAIL", reason)
-        found.append(fold(f"  {mark}  {name:<{width}}  {text}", WIDTH, width + 10))
-    return "\n".join([*found, _count([outcomes])])
+        parts.append(fold(f"  {mark}  {name:<{width}}  {text}", WIDTH, width + 10))
+    return "\n".join([*parts, _count([outcomes])])
 
 
 def table(results: Mapping[str, Outcomes], groups: Mapping[str, Sequence[str]]) -> str:
@@ -34,18 +34,18 @@ def table(results: Mapping[str, Outcomes], groups: Mapping[str, Sequence[str]]) 
         padded = [f"{cell:<{size}}" for cell, size in zip(cells, sizes, strict=True)]
         return "  ".join([f"{first:<{width}}", *padded]).rstrip()
 
-    found = [
+    parts = [
         row("", list(groups)),
         row("method", ["".join(map(letters.__getitem__, g)) for g in groups.values()]),
     ]
     for method, outcomes in results.items():
         marks = {name: "." if name in outcomes and outcomes[name] is None else "X" for name in checks}
-        found.append(row(method, ["".join(map(marks.__getitem__, group)) for group in groups.values()]))
-    found += ["", fold(", ".join(f"{letters[name]} {name}" for name in checks), WIDTH, 0)]
-    found += ["`kdbench check NAME` says what each means", ""]
+        parts.append(row(method, ["".join(map(marks.__getitem__, group)) for group in groups.values()]))
+    parts += ["", fold(", ".join(f"{letters[name]} {name}" for name in checks), WIDTH, 0)]
+    parts += ["`kdbench check NAME` says what each means", ""]
     for method, outcomes in results.items():
-        found += [fold(f"{method} {name}: {reason}", WIDTH, 4) for name, reason in outcomes.items() if reason]
-    return "\n".join([*found, _count(results.values())])
+        parts += [fold(f"{method} {name}: {reason}", WIDTH, 4) for name, reason in outcomes.items() if reason]
+    return "\n".join([*parts, _count(results.values())])
 
 
 def _count(results: Iterable[Outcomes]) -> str:

@@ -52,8 +52,8 @@ def check_zero_at_match(subject: Subject) -> None:
             sizes.setdefault(name, []).append((*away, *at))
     unknown = [name for name in method.zero_at_match if name not in sizes]
     require(not unknown, f"zero_at_match names {', '.join(unknown)}, but the terms are {', '.join(sizes)}")
-    for name, found in sizes.items():
-        awake = [s for s in found if s[0] > 1e-9]
+    for name, values in sizes.items():
+        awake = [s for s in values if s[0] > 1e-9]
         if name in method.zero_at_match:
             require(bool(awake), f"zero_at_match lists {name!r}, which is 0 everywhere")
             for value, slope, left, tilt in awake:
@@ -167,8 +167,11 @@ def check_coupled(subject: Subject) -> None:
 
 
 def _interaction(problem: Problem, modules: nn.Module, epoch: float) -> float:
-    """How far the whole is from the mean of its halves. Where random numbers are drawn, the halves would see others:
-    then how far L(a, b) + L(c, d) is from L(a, d) + L(c, b)."""
+    """Measure how far the loss of a batch is from the mean of its halves' losses.
+
+    Where random numbers are drawn, the halves would get others; then it is how far L(a, b) + L(c, d) is from L(a,
+    d) + L(c, b).
+    """
 
     def run(p: Problem) -> problems.Run:
         return p.run(copy.deepcopy(modules), epoch)
@@ -207,9 +210,9 @@ def _awake(method: Method, count: int, classes: int) -> set[str] | None:
         terms = problem.run(modules).terms
     except Exception:  # whatever it raises, it does not work
         return None
-    found = set()
+    names = set()
     for name, value in terms.items():
         sizes = [s.abs().max() for s in gradients(value, problem.leaves)]
         if torch.isfinite(value) and any(torch.isfinite(s) and s > 1e-12 for s in sizes):
-            found.add(name)
-    return found
+            names.add(name)
+    return names

@@ -7,12 +7,13 @@ import torch
 
 from kdbench.contract.core import Subject, require
 from kdbench.contract.phase_checks import thresholds
-from kdbench.contract.toy_suite import CLASSES, DATA, EPOCHS, STEPS, TRAIN, same
+from kdbench.contract.toy_suite import CLASSES, SUITE, TRAIN, difference
+from kdbench.contract.training_lab import EPOCHS, STEPS
 from kdbench.data.augment import plain
 from kdbench.data.loading import load_split
 from kdbench.method import overrides
 from kdbench.metrics import top_k
-from kdbench.models import Net, count_parameters
+from kdbench.models import Network, count_parameters
 from kdbench.models.cifar import base
 from kdbench.results.schema import members
 from kdbench.train.job import Result
@@ -46,8 +47,8 @@ def check_teacher_untouched(subject: Subject) -> None:
 def check_alone(subject: Subject) -> None:
     """Trained alone and beside all others: the same curves and weights, bit for bit."""
     result, lab = trained(subject), subject.lab
-    if same(result, lab.alone(subject.name, stopped=True).result):
-        gap = same(result, lab.alone(subject.name, stopped=False).result)
+    if difference(result, lab.alone(subject.name, stopped=True).result):
+        gap = difference(result, lab.alone(subject.name, stopped=False).result)
         require(gap is None, f"alone and in the cohort: {gap}")
 
 
@@ -55,8 +56,8 @@ def check_resumes(subject: Subject) -> None:
     """Stopped in the third of four epochs and started again: the same curves and weights, bit for bit."""
     result, lab = trained(subject), subject.lab
     stopped = lab.alone(subject.name, stopped=True).result
-    if same(result, stopped):
-        gap = same(lab.alone(subject.name, stopped=False).result, stopped)
+    if difference(result, stopped):
+        gap = difference(lab.alone(subject.name, stopped=False).result, stopped)
         require(
             gap is None,
             f"interrupted and not: {gap}; what must outlive a step belongs in buffers of the modules",
@@ -72,7 +73,7 @@ def check_phases(subject: Subject) -> None:
         )
         status, error = whole.row["status"], whole.row["error"]
         require(status == Status.OK, f"across batch.epoch {threshold:g} the cell ended as {status}: {error}")
-        gap = same(whole, stopped)
+        gap = difference(whole, stopped)
         require(gap is None, f"interrupted and not, across batch.epoch {threshold:g}: {gap}")
 
 
@@ -94,7 +95,7 @@ def check_exports(subject: Subject) -> None:
     """The student loads into a bare timm model, strictly, and (without a predict of its own) scores the same there."""
     result = trained(subject)
     spec = result.cell.student_model
-    bare = timm.create_model(base.ENTRIES[spec.arch], num_classes=DATA.classes, **spec.args)
+    bare = timm.create_model(base.ENTRIES[spec.arch], num_classes=CLASSES, **spec.args)
     misfits = bare.load_state_dict(result.student, strict=False)
     more, less = (", ".join(keys) for keys in (misfits.unexpected_keys, misfits.missing_keys))
     require(
@@ -102,8 +103,8 @@ def check_exports(subject: Subject) -> None:
     )
     if overrides(subject.method, "predict"):
         return
-    images = load_split(DATA, "test", subject.lab.rig.folder).evaluation
-    net = Net(bare, DATA.mean, DATA.std).eval()
+    images = load_split(SUITE.dataset, "test", subject.lab.toy.folder).evaluation
+    net = Network(bare, SUITE.dataset.mean, SUITE.dataset.std).eval()
     with torch.no_grad():
         top1 = top_k(net.model((plain(images.images) - net.mean) / net.std), images.targets, 1)
     require(
@@ -123,7 +124,7 @@ def check_row(subject: Subject) -> None:
     require(row["epochs_done"] == EPOCHS, f"epochs_done is {row['epochs_done']} of {EPOCHS}")
     bare = count_parameters(
         timm.create_model(
-            base.ENTRIES[planned.student_model.arch], num_classes=DATA.classes, **planned.student_model.args
+            base.ENTRIES[planned.student_model.arch], num_classes=CLASSES, **planned.student_model.args
         )
     )
     kept = row["student_params"] - bare

@@ -10,15 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdbench.contract.toy_suite import EPOCHS, MODELS, PAIRS, RECIPE, STEPS, Rig, Steps
+from kdbench.contract.toy_suite import SUITE, TRAIN, Steps, ToyRuns
 from kdbench.errors import KdbenchError
-from kdbench.models import Net
+from kdbench.models import Network
 from kdbench.plan.cells import Cell
-from kdbench.suites import Pair
+from kdbench.suites import ModelSpec, Pair
 from kdbench.train.cohort import Cohort
 from kdbench.train.job import Result
 from kdbench.utils.state_dicts import weights_digest
 from kdbench.utils.status import Status
+
+EPOCHS = 4
+STEPS = TRAIN // SUITE.recipe.batch_size  # of an epoch
+# no stage of the teacher has as many channels as the student's
+STUDENT, TEACHER = (ModelSpec("resnet8", {"widths": widths}) for widths in ([8, 8, 8, 8], [8, 10, 10, 12]))
+PAIRS = (Pair("teacher", "student"), Pair("twin", "student"))  # the second has equal shapes
+TRAINED = replace(
+    SUITE,
+    recipe=replace(SUITE.recipe, epochs=EPOCHS, lr=0.03, schedule="onecycle", eval_every=2),
+    models={"student": STUDENT, "teacher": TEACHER, "twin": STUDENT},
+    pairs=PAIRS,
+)
 
 
 @dataclass(frozen=True)
@@ -38,24 +50,25 @@ class Lab:
         self._alone: dict[tuple[str, bool], Alone] = {}
 
     @cached_property
-    def rig(self) -> Rig:
-        return Rig(Path(self._folder.name), MODELS, PAIRS)
+    def toy(self) -> ToyRuns:
+        """The toy suite in which all methods are trained."""
+        return ToyRuns(Path(self._folder.name), TRAINED)
 
     @cached_property
     def together(self) -> dict[str, Result]:
         """Method -> its result in the cohort of all, on the first pair that it does not skip."""
         planned = [name for name in self.names if self.unplanned(name) is None]
-        results = self.rig.train(self.rig.cells(planned, PAIRS[0]), "together")
+        results = self.toy.train(self.toy.cells(planned, PAIRS[0]), "together")
         again = [name for name, result in results.items() if result.row["status"] == Status.SKIPPED]
         if again:
-            second = self.rig.train(self.rig.cells(["ce", "kd", *again], PAIRS[1]), "together again")
+            second = self.toy.train(self.toy.cells(["ce", "kd", *again], PAIRS[1]), "together again")
             results |= {name: second[name] for name in again}
         return results
 
     def unplanned(self, name: str) -> str | None:
         """Why there can be no cell of ``name``, or None: one method's mistake is not everyone's."""
         try:
-            self.rig.cells([name], PAIRS[0])
+            self.toy.cells([name], PAIRS[0])
         except KdbenchError as error:
             return str(error)
         return None
@@ -67,7 +80,7 @@ class Lab:
 
     def cell(self, name: str) -> Cell:
         """The planned cell of ``name``."""
-        return self.rig.cells([name], self.pair(name))[0]
+        return self.toy.cells([name], self.pair(name))[0]
 
     def alone(self, name: str, stopped: bool) -> Alone:
         """Trained without company; ``stopped``: in the middle of the third epoch, and started again."""
@@ -79,13 +92,13 @@ class Lab:
 
     def across(self, name: str, threshold: float, stops: Sequence[int]) -> Result:
         """Trained alone, the epoch ``threshold`` in the middle of the schedule, and stopped after ``stops`` steps."""
-        recipe = replace(RECIPE, reference_epochs=math.ceil(2 * threshold))
-        (cell,) = self.rig.cells([name], self.pair(name), recipe=recipe)
+        recipe = replace(TRAINED.recipe, reference_epochs=math.ceil(2 * threshold))
+        (cell,) = self.toy.cells([name], self.pair(name), suite=replace(TRAINED, recipe=recipe))
         return self._trained(cell, f"across-{name}-{threshold}-{len(stops)}", stops).result
 
     def _trained(self, cell: Cell, work: str, stops: Sequence[int]) -> Alone:
         """The cell alone, started again after each of ``stops`` (steps from the beginning)."""
-        job, steps, untouched = self.rig.job([cell], work), Steps(), True
+        job, steps, untouched = self.toy.job([cell], work), Steps(), True
         for end in (*stops, EPOCHS * STEPS + 1):
             cohort = Cohort(job, steps)
             before = _state(cohort.teacher)
@@ -94,11 +107,11 @@ class Lab:
         return Alone(results[0], untouched)
 
 
-def _state(teacher: Net | None) -> Any:
+def _state(teacher: Network | None) -> Any:
     if teacher is None:
         return None
     return weights_digest(teacher.state_dict()), [m.training for m in teacher.modules()], _learns(teacher)
 
 
-def _learns(net: Net) -> list[bool]:
+def _learns(net: Network) -> list[bool]:
     return [p.requires_grad or p.grad is not None for p in net.parameters()]

@@ -70,6 +70,7 @@ class Spy(Views):
 
     @property
     def logits(self) -> Tensor:
+        """The logits, whose reading is recorded."""
         self._seen.add(f"{self._role} {self._view}")
         return super().logits
 
@@ -79,11 +80,13 @@ class SpyBatch(Batch):
     """Notes that the index is read."""
 
     def on(self, read: set[str]) -> SpyBatch:
+        """Record what is read in ``read``. Returns the batch itself."""
         object.__setattr__(self, "_seen", read)
         return self
 
     @property
     def index(self) -> Tensor:
+        """The index, whose reading is recorded."""
         value = super().index
         self._seen.add("index")  # type: ignore[attr-defined]
         return value

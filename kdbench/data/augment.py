@@ -1,9 +1,9 @@
-"""Views: a batch of stored images as a network sees it, from random choices that were drawn beforehand.
+"""Views: render a batch of stored images as a network sees it, from random choices drawn before the epoch.
 
-B = batch, N = samples of a set, H x W = image size in pixels. Choosing and rendering are apart: ``draw``
+B = batch, N = samples of a set, H x W = image size in pixels. Drawing and rendering are separate: ``draw``
 makes all choices of one epoch from one generator, and ``render`` is a pure function of a row's image and a
 row's draws, so that a sample's view depends neither on its batch mates nor on what else is trained, and can
-be made again at any time.
+be rendered again at any time.
 """
 
 import math
@@ -50,7 +50,7 @@ def draw(view: View, count: int, size: tuple[int, int], generator: torch.Generat
 def render(view: View, images: Tensor, draws: Draws) -> Tensor:
     """``images`` (uint8 [B, H, W, 3]) as the view shows them: float32 [B, 3, H, W] in 0..1.
 
-    Memory format channels_last. ``draws`` holds one row an image; it may stay on the CPU whatever the images'
+    Memory format channels_last. ``draws`` holds one row per image; it may stay on the CPU whatever the images'
     device (``part``, ``op`` and ``negative`` must: what is read from them on a GPU would wait for it).
     """
     if view.scale:

@@ -1,4 +1,4 @@
-"""Feeds: an image set batch by batch, as the cohort loop takes it, whether it lies in memory or streams from disk.
+"""Feeds: the batches of an image set, from memory or streamed from disk.
 
 B samples in a batch, N in the set, H x W pixels.
 """
@@ -22,7 +22,7 @@ from kdbench.utils.rng import generator
 class Fed:
     """One batch of a training epoch.
 
-    rows: [B] int64 on the CPU, the samples' places in the set.  index: the same on the device.  target: [B] int64.
+    rows: [B] int64 on the CPU, the samples' rows in the set.  index: the same on the device.  target: [B] int64.
     images: view -> float32 [B, 3, H, W] in 0..1, channels_last.  draws: view -> the choices behind these images.
     """
 
@@ -34,7 +34,7 @@ class Fed:
 
 
 class Feed(Protocol):
-    """What the loop asks of a set. ``targets``: [N] int64 on the device."""
+    """What the training loop needs of a set. ``targets``: [N] int64 on the device."""
 
     targets: Tensor
 
@@ -52,18 +52,18 @@ class Feed(Protocol):
 def choices(
     views: Mapping[str, View], where: Sequence[Any], count: int, size: tuple[int, int]
 ) -> tuple[Tensor, dict[str, Draws]]:
-    """All random choices of an epoch: the order [N] and each view's draws, from a stream of its own each."""
+    """All random choices of an epoch: the order [N] and each view's draws, each from its own random stream."""
     draws = {name: draw(view, count, size, generator(f"view:{name}", *where)) for name, view in views.items()}
     return torch.randperm(count, generator=generator("order", *where)), draws
 
 
-def taken(draws: Mapping[str, Draws], rows: Tensor) -> dict[str, Draws]:
+def rows_of(draws: Mapping[str, Draws], rows: Tensor) -> dict[str, Draws]:
     """The draws of the samples ``rows``."""
     return {name: {key: values[rows] for key, values in draw.items()} for name, draw in draws.items()}
 
 
 class Resident:
-    """A feed whose images lie on the device."""
+    """A feed whose images are all on the device."""
 
     def __init__(self, samples: ImageSet, device: torch.device) -> None:
         self.images, self.targets = samples.images.to(device), samples.targets.to(device)
@@ -74,15 +74,17 @@ class Resident:
     def epoch(
         self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
     ) -> Iterator[Fed]:
+        """Yield the batches of an epoch, as `Feed.epoch` says."""
         height, width = self.images.shape[1:3]
         order, draws = choices(views, where, len(self), (height, width))
         for rows in order.split(batch_size)[first_step:]:
             index = rows.to(self.targets.device, non_blocking=True)
-            pixels, drawn = self.images[index], taken(draws, rows)
+            pixels, drawn = self.images[index], rows_of(draws, rows)
             images = {name: render(view, pixels, drawn[name]) for name, view in views.items()}
             yield Fed(rows, index, self.targets[index], images, drawn)
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the whole set in its order, as `Feed.plain` says."""
         index = torch.arange(len(self), device=self.targets.device)
         parts = (each.split(batch_size) for each in (index, self.targets, self.images))
         for rows, target, images in zip(*parts, strict=True):

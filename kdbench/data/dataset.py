@@ -1,8 +1,8 @@
 """Image sets: canonical order, identity, split, limit.
 
-Samples stand in the order of their content's hash, so the files' layout and order on disk change neither ids
-nor splits nor per-sample draws; and since a hash knows nothing of the content's meaning, "the first n of a
-class" is a random but fixed choice.
+Samples are sorted by the hash of their content, so the layout and order of files on disk change neither ids nor splits
+nor per-sample draws; and since a hash does not depend on the content's meaning, "the first n of a class" is a random
+but fixed choice.
 """
 
 import hashlib
@@ -18,14 +18,16 @@ from kdbench.errors import KdbenchError, unknown
 
 
 class Samples(Protocol):
-    """What an image set is, in memory or in files: ``targets`` int64 [N], and parts of it."""
+    """An image set, in memory or in files: ``targets`` int64 [N], and subsets of it."""
 
     @property
-    def targets(self) -> Tensor: ...
+    def targets(self) -> Tensor:
+        """The classes, int64 [N]."""
 
     def __len__(self) -> int: ...
 
-    def keep(self, mask: Tensor) -> "Samples": ...
+    def keep(self, mask: Tensor) -> "Samples":
+        """Return the samples where ``mask``, bool [N], is true."""
 
 
 S = TypeVar("S", bound=Samples)
@@ -50,9 +52,9 @@ class ImageSet:
 class Dataset(Generic[S]):
     """A training and a test part in canonical order; ``id`` is a hash of all pixels and labels of both.
 
-    ``notes``: lines that the user should read.  ``test_in_train``: test images that are in the training part too
-    (see `duplicates`); None where that is not known yet.  ``limited``: the id of the set that this is only the first
-    images of; '' where it is whole.
+    ``notes``: warnings for the user.  ``test_in_train``: test images that are in the training part too
+    (see `duplicates`); None where that is not known yet.  ``limited``: the id of the whole set where this is
+    only its first images; '' where it is whole.
     """
 
     name: str
@@ -71,12 +73,13 @@ class Dataset(Generic[S]):
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.class_names)
 
 
 @dataclass(frozen=True)
 class Split(Generic[S]):
-    """What a run trains on and what it is measured on; ``id`` is a hash that says both."""
+    """What a run trains on and what it is evaluated on; ``id`` is a hash of both."""
 
     train: S
     evaluation: S
@@ -85,7 +88,7 @@ class Split(Generic[S]):
 
 
 def make(name: str, train: ImageSet, test: ImageSet, class_names: tuple[str, ...]) -> Dataset:
-    """Put both parts into canonical order and name the whole by its content."""
+    """Sort both parts into canonical order and compute the id of their content."""
     identity = hashlib.sha256()
     parts, pixels = [], []
     for part in (train, test):
@@ -96,16 +99,16 @@ def make(name: str, train: ImageSet, test: ImageSet, class_names: tuple[str, ...
         identity.update(b"".join(digests[i] for i in order))
         rows = torch.tensor(order, dtype=torch.int64)
         parts.append(ImageSet(part.images[rows], part.targets[rows]))
-    found = repeated(*pixels)
-    return Dataset(name, parts[0], parts[1], class_names, identity.hexdigest()[:12], test_in_train=found)
+    duplicated = repeated(*pixels)
+    return Dataset(name, parts[0], parts[1], class_names, identity.hexdigest()[:12], test_in_train=duplicated)
 
 
 def split_dataset(dataset: Dataset, name: str, holdout: float) -> Split:
-    """``test``: train on the training part, measure on the test part; ``holdout`` is not looked at.
+    """Split a data set into what is trained on and what is evaluated on.
 
-    ``holdout``: measure on a fixed stratified share of the training part (the first round(holdout * n) of
-    each class), train on the rest, and leave the test part alone; for every choice that is to be made before
-    the test.
+    name ``test``: train on the training part, evaluate on the test part; the share ``holdout`` is not used.
+    name ``holdout``: evaluate on a fixed stratified share of the training part (the first round(holdout * n) of
+    each class), train on the rest, and leave the test part alone; for choices that must not be made on test images.
     """
     if name not in ("test", "holdout"):
         raise unknown("split", name, ("test", "holdout"))
@@ -118,7 +121,7 @@ def split_dataset(dataset: Dataset, name: str, holdout: float) -> Split:
     if not ((held > 0) & (held < counts)).all():
         raise KdbenchError(
             f"a holdout share of {holdout} leaves a class of {dataset.name} without images on one side "
-            f"(it has {int(counts.min())} to {int(counts.max())} training images a class); choose another"
+            f"(it has {int(counts.min())} to {int(counts.max())} training images per class); choose another"
         )
     mask = first(dataset.train.targets, held)
     identity = _hash(dataset.id, f"holdout {held.tolist()}")
@@ -132,9 +135,9 @@ def limit_per_class(dataset: Dataset, train_per_class: int | None, test_per_clas
     parts = []
     for part, count in ((dataset.train, train_per_class), (dataset.test, test_per_class)):
         if count is not None and count < 1:
-            raise KdbenchError(f"a limit must be 1 image a class or more, got {count}")
-        wanted = torch.full((dataset.num_classes,), len(part) if count is None else count)
-        parts.append(part.keep(first(part.targets, wanted)))
+            raise KdbenchError(f"a limit must be at least 1 image per class, got {count}")
+        limits = torch.full((dataset.num_classes,), len(part) if count is None else count)
+        parts.append(part.keep(first(part.targets, limits)))
     part = make(dataset.name, parts[0], parts[1], dataset.class_names)
     return replace(part, notes=dataset.notes, limited=dataset.whole)
 
@@ -147,10 +150,10 @@ def duplicates(train: ImageSet, test: ImageSet) -> int:
     return repeated(_pixels(train), _pixels(test))
 
 
-def repeated(known: Iterable[bytes], asked: Iterable[bytes]) -> int:
-    """How many of the digests ``asked`` are among those ``known``."""
+def repeated(known: Iterable[bytes], digests: Iterable[bytes]) -> int:
+    """How many of ``digests`` are among ``known``."""
     known = set(known)
-    return sum(digest in known for digest in asked)
+    return sum(digest in known for digest in digests)
 
 
 def first(targets: Tensor, counts: Tensor) -> Tensor:

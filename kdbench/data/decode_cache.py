@@ -1,6 +1,6 @@
-"""Decoded images on disk: a folder of many image files is read once, and from then on as one mapped file.
+"""The cache of decoded images: a folder of many image files is decoded once, then read as one mapped file.
 
-The cache is a safetensors file a data set under ~/.cache/kdbench/decoded (KDBENCH_CACHE replaces ~/.cache/kdbench),
+The cache is one safetensors file per data set under ~/.cache/kdbench/decoded (KDBENCH_CACHE replaces ~/.cache/kdbench),
 in canonical order with the data set's id, so that nothing is decoded, hashed, sorted or copied again. Any of its files
 may be deleted at any time. It is an aid only: where it cannot be written, images stay in memory.
 """
@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from kdbench.data.dataset import Dataset, ImageSet
 from kdbench.data.folders import Listing, reached
 from kdbench.data.images import decode
+from kdbench.data.places import cache_folder
 from kdbench.data.validation import dataset
 from kdbench.errors import KdbenchError
 from kdbench.utils import locks
@@ -33,42 +34,37 @@ WHOLE = 1 << 16  # bytes of a file that are read to know it again
 PIECE = 1 << 14  # bytes read at the start, in the middle and at the end of a longer one
 
 
-def home() -> Path:
-    """Where downloads and decoded images are kept."""
-    return Path(os.environ.get("KDBENCH_CACHE") or "~/.cache/kdbench").expanduser()
-
-
 def read_listing(name: str, listing: Listing, size: int = 0) -> Dataset:
-    """The listed images as a data set, from the cache or decoded (and kept there). ``size`` as for `decode`."""
+    """The listed images as a data set, from the cache, else decoded and saved there. ``size`` as for `decode`."""
     return replace(_cached(name, listing, size), notes=listing.notes)
 
 
 def _cached(name: str, listing: Listing, size: int) -> Dataset:
-    path = home() / "decoded" / f"{stamp(listing, size)}.safetensors"
-    if found := _open(path, name):
-        return found
+    path = cache_folder() / "decoded" / f"{stamp(listing, size)}.safetensors"
+    if cached := _open(path, name):
+        return cached
     with contextlib.ExitStack() as stack:
         try:  # one process decodes, others wait for its file
             stack.enter_context(locks.held(path.parent, [path.stem], wait=True))
         except KdbenchError as error:
             _warn(path, error.__cause__)
             return dataset(name, decode(listing, size), str(listing.root))
-        if found := _open(path, name):
-            return found
-        made = dataset(name, decode(listing, size), str(listing.root))
+        if cached := _open(path, name):
+            return cached
+        decoded = dataset(name, decode(listing, size), str(listing.root))
         try:
-            _write(path, made)
+            _write(path, decoded)
         except (OSError, SafetensorError) as error:
             _warn(path, error)
-        return _open(path, name) or made
+        return _open(path, name) or decoded
 
 
 def stamp(listing: Listing, size: int) -> str:
-    """Names a listing's content: each file's place, label, length, times and bytes, and what decodes it.
+    """Identify a listing's content: each file's path, label, length, times and bytes, and the decoder's versions.
 
     Of files above 64 KiB three pieces are read, so that large images cost little; an edit between them shows in the
-    times: a program can set back that of the last change (archives do), but not that of the inode's. And where the
-    folder is counts too, for equal archives have equal times. Raises KdbenchError for a file that cannot be read.
+    times: a program can set back that of the last change (archives do), but not that of the inode's. The
+    folder's own path counts too, for equal archives have equal times. Raises KdbenchError for an unreadable file.
     """
     hashed = hashlib.sha256()
     decoder = [PIL.__version__, *(features.version(codec) for codec in ("jpg", "webp", "libtiff", "zlib"))]
@@ -102,27 +98,27 @@ def _open(path: Path, name: str) -> Dataset | None:
     """The cached data set, its images mapped (changes of theirs stay in memory); None where there is none."""
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()[KEY])
+            header = json.loads(file.metadata()[KEY])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except (OSError, SafetensorError):
         return None
     train, test = (ImageSet(tensors[f"x_{part}"], tensors[f"y_{part}"]) for part in ("train", "test"))
-    names, found = tuple(told["class_names"]), told["test_in_train"]
-    return Dataset(name, train, test, names, told["id"], test_in_train=found)
+    names, duplicated = tuple(header["class_names"]), header["test_in_train"]
+    return Dataset(name, train, test, names, header["id"], test_in_train=duplicated)
 
 
-def _write(path: Path, made: Dataset) -> None:
+def _write(path: Path, decoded: Dataset) -> None:
     """Leaves the whole file or none, whenever the process dies. Raises OSError or SafetensorError."""
     tensors = {
-        "x_train": made.train.images,
-        "y_train": made.train.targets,
-        "x_test": made.test.images,
-        "y_test": made.test.targets,
+        "x_train": decoded.train.images,
+        "y_train": decoded.train.targets,
+        "x_test": decoded.test.images,
+        "y_test": decoded.test.targets,
     }
-    told = {"id": made.id, "class_names": made.class_names, "test_in_train": made.test_in_train}
+    header = {"id": decoded.id, "class_names": decoded.class_names, "test_in_train": decoded.test_in_train}
     temporary = path.with_suffix(".tmp")  # the lock is held
     try:
-        save_file(tensors, temporary, {KEY: json.dumps(told)})
+        save_file(tensors, temporary, {KEY: json.dumps(header)})
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -133,7 +129,7 @@ def _write(path: Path, made: Dataset) -> None:
 
 def _warn(path: Path, error: object) -> None:
     print(
-        f"WARNING: the decoded images cannot be kept in {path.parent} ({error}), so they stay in memory and are "
-        "decoded again next time; KDBENCH_CACHE names another place",
+        f"WARNING: the decoded images cannot be saved in {path.parent} ({error}), so they stay in memory and are "
+        "decoded again next time; set KDBENCH_CACHE to move the cache",
         file=sys.stderr,
     )

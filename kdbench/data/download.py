@@ -1,4 +1,4 @@
-"""Archives from the internet: continued where they were cut, checked by their checksum, unpacked as a whole."""
+"""Download archives. Interrupted downloads resume, are verified by checksum and are unpacked as a whole."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from kdbench.data.catalog import Archive
 from kdbench.errors import KdbenchError
 from kdbench.utils import locks
 
@@ -22,23 +22,10 @@ TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 16
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A file at ``url`` that holds the folder ``inside``."""
-
-    url: str
-    md5: str
-    inside: str
-
-    @property
-    def filename(self) -> str:
-        return self.url.rpartition("/")[2]
-
-
 def fetch(archive: Archive, folder: Path) -> None:
-    """Have ``folder``/``archive.inside`` there, from the archive in ``folder`` or from its url.
+    """Make ``folder``/``archive.inside``, from the archive in ``folder`` or from its url.
 
-    Raises KdbenchError, with what to put where, when it cannot be had.
+    Raises KdbenchError, which says what to put where, when that fails.
     """
     path = folder / archive.filename
     by_hand = f"get {archive.url} by other means and put {archive.filename} into {folder}"
@@ -62,9 +49,9 @@ def fetch(archive: Archive, folder: Path) -> None:
 
 
 def download(url: str, path: Path, md5: str) -> None:
-    """Fetch ``url`` to ``path``, going on with ``<path>.part`` where a former attempt left one.
+    """Download ``url`` to ``path``, continuing ``<path>.part`` where an earlier attempt left one.
 
-    Raises KdbenchError when what came has another checksum (the part is then removed), OSError or HTTPException when
+    Raises KdbenchError when the file has another checksum (the part is then removed), OSError or HTTPException when
     the server cannot be reached or stops sending (the part stays).
     """
     part = path.with_name(f"{path.name}.part")
@@ -79,16 +66,16 @@ def download(url: str, path: Path, md5: str) -> None:
                 problem = error
             if _size(part) <= before:
                 raise problem
-    if (found := _md5(part)) != md5:
+    if (actual := _md5(part)) != md5:
         part.unlink()
         raise KdbenchError(
-            f"{url} sent a file with the md5 {found} instead of {md5}; it is removed, try again"
+            f"{url} sent a file with the md5 {actual} instead of {md5}; it is removed, try again"
         )
     os.replace(part, path)
 
 
 def _continue(url: str, part: Path, bar: tqdm) -> bool:
-    """Append what the server sends of the rest of ``part``; whether that was all of it."""
+    """Append the rest of ``part`` as far as the server sends it; return whether the file is complete."""
     have = _size(part)
     ask = {"User-Agent": "kdbench", **({"Range": f"bytes={have}-"} if have else {})}
     try:
@@ -107,7 +94,7 @@ def _continue(url: str, part: Path, bar: tqdm) -> bool:
 
 
 def _unpack(path: Path, inside: str) -> None:
-    """The archive's folder ``inside`` beside it."""
+    """Unpack the archive's folder ``inside`` beside it."""
     temporary = path.with_name(f".{inside}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     print(f"unpacking {path}", file=sys.stderr)

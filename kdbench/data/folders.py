@@ -1,7 +1,7 @@
-"""Image files in class folders: {train,test|val}/<class>/**. Listed here, for sets in memory and streamed ones alike.
+"""Lists of image files in class folders, {train,test|val}/<class>/**, for sets in memory and streamed ones.
 
 A file's label is its top folder below the part, however deep it is. Names are compared and ordered in Unicode's form
-NFC, for a Mac may spell them in NFD. Hidden and system files are passed over; whatever else is not read is counted.
+NFC, for a Mac may spell them in NFD. Hidden and system files are skipped; other files that are not read are counted.
 """
 
 import os
@@ -19,7 +19,7 @@ SYSTEM = {"icon\r", "system volume information"} | set(
     "thumbs.db ehthumbs.db desktop.ini __macosx @eadir $recycle.bin lost+found".split()
 )
 TRAIN = ("train",)
-TEST = ("test", "val", "valid", "validation")  # the first that has the classes is measured on
+TEST = ("test", "val", "valid", "validation")  # the first one with the classes is evaluated on
 
 Files = list[tuple[str, int]]  # path, label; texts, for a Path a file costs seconds in large sets
 
@@ -28,7 +28,7 @@ class Listing(NamedTuple):
     """The image files below ``root`` with their labels.
 
     ``parts``: the folders of train and test.  ``folder_names``: the classes' folders in NFC, in the order of their
-    labels; ``class_names`` is what the classes are called.  ``notes``: lines that the user should read.
+    labels; ``class_names`` is what the classes are called.  ``notes``: warnings for the user.
     """
 
     root: Path
@@ -79,9 +79,9 @@ def part(root: Path, names: Iterable[str]) -> Path | None:
 
     Raises KdbenchError where two are.
     """
-    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     for name in names:
-        fitting = [folder for folder in found if folder.lower() == name]
+        fitting = [folder for folder in folders if folder.lower() == name]
         if len(fitting) > 1:
             raise KdbenchError(f"{root} has both {' and '.join(fitting)}; put their images into one folder")
         if fitting:
@@ -110,19 +110,19 @@ def _measured(root: Path, train: Path, classes: Mapping[str, str]) -> tuple[Path
 
 def class_folders(folder: Path) -> dict[str, str]:
     """Path by name (in NFC) of the classes' folders, in the order of their labels."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for entry in folders_in(folder):
         name = nfc(entry.name)
-        if name in found:
+        if name in paths:
             raise KdbenchError(
                 f"{folder} has two folders {name} whose names differ only in their Unicode form (NFC and NFD); put "
                 "their images into one"
             )
-        found[name] = entry.path
-    if not found:
+        paths[name] = entry.path
+    if not paths:
         raise KdbenchError(_nothing(folder, {}))
-    numbers = all(name.isdecimal() for name in found)
-    return dict(sorted(found.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
+    numbers = all(name.isdecimal() for name in paths)
+    return dict(sorted(paths.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
 
 
 def labelled(folders: Iterable[str], others: Counter[str]) -> Files:
@@ -130,31 +130,32 @@ def labelled(folders: Iterable[str], others: Counter[str]) -> Files:
     files: Files = []
     for label, folder in enumerate(folders):
         before = others.copy()
-        found = images(folder, others)
-        if not found:
+        files_here = images(folder, others)
+        if not files_here:
             raise KdbenchError(
                 f"{folder} holds no image{_but(others - before)}; put *.png, *.jpg or *.jpeg there or remove the "
                 "folder"
             )
-        files += [(file, label) for file in found]
+        files += [(file, label) for file in files_here]
     return files
 
 
 def images(folder: str | Path, others: Counter[str]) -> list[str]:
     """The paths of the image files in a folder and all folders below it; ``others`` counts the rest by suffix."""
-    found = []
+    paths = []
     for entry in entries(folder):
         suffix = os.path.splitext(entry.name)[1].lower()
         if entry.is_dir():
-            found += images(entry.path, others)
+            paths += images(entry.path, others)
         elif suffix in SUFFIXES:
-            found.append(entry.path)
+            paths.append(entry.path)
         elif suffix not in COMPANIONS:
             others[suffix or "no suffix"] += 1
-    return found
+    return paths
 
 
 def folders_in(folder: Path) -> list[os.DirEntry[str]]:
+    """List the folders in a folder, as `entries` does."""
     return [entry for entry in entries(folder) if entry.is_dir()]
 
 
@@ -164,8 +165,8 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
     Raises KdbenchError for a folder that cannot be read, a link to nowhere and a link to a folder that holds it.
     """
     try:
-        with os.scandir(folder) as found:
-            shown = sorted((e for e in found if not _hidden(e.name)), key=lambda entry: entry.name)
+        with os.scandir(folder) as listed:
+            shown = sorted((e for e in listed if not _hidden(e.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise KdbenchError(f"{folder} cannot be read ({error.strerror}); correct its permissions") from error
     for entry in shown:
@@ -194,6 +195,7 @@ def _status(path: str) -> os.stat_result:
 
 
 def nfc(name: str) -> str:
+    """Normalise a name to Unicode NFC, so that names are equal on every system."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -213,6 +215,7 @@ def _counts(others: Mapping[str, int]) -> str:
 
 
 def not_read(root: Path, others: Counter[str]) -> list[str]:
+    """Warn of files that are not read as images; [] if there are none."""
     if not others:
         return []
     count = others.total()
@@ -225,7 +228,7 @@ def _unused(test: Path, unused: list[Path]) -> list[str]:
     if not unused:
         return []
     names = " and ".join(folder.name for folder in unused)
-    return [f"{test} is the part that is measured on; {names} beside it is not used"]
+    return [f"{test} is evaluated on; {names} beside it is not used"]
 
 
 def _loose(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Image files -> pixels."""
+"""Decode image files to pixels."""
 
 import struct
 from pathlib import Path
@@ -40,15 +40,15 @@ def decode(listing: Listing, size: int = 0) -> Arrays:
 def read_image(file: str | Path, size: int = 0) -> np.ndarray:
     """RGB pixels, uint8 [H, W, 3]; grey, palette and RGBA images are converted.
 
-    ``size``: the shorter side is brought to so many pixels (bicubic, antialiased) and the middle square cut out; an
-    image that has this size stays as it is. 0: as the file has it. As in torchvision, an orientation in EXIF is not
-    applied, hidden colours of transparent pixels show, and of an animation or several pages the first is taken. Raises
+    ``size``: images are resized (shorter side to ``size`` pixels, bicubic, antialiased) and centre-cropped to a square;
+    an image of this size is left alone. 0: the size in the file. As in torchvision, an orientation in EXIF is not
+    applied, hidden colours of transparent pixels show, and of an animation or several pages the first is read. Raises
     KdbenchError for a damaged file.
     """
     try:
         with Image.open(file) as image:
             if image.mode.startswith(("I", "F")):
-                raise KdbenchError(f"{file} has more than 8 bits a channel; convert it to an 8-bit image")
+                raise KdbenchError(f"{file} has more than 8 bits per channel; convert it to an 8-bit image")
             colour = image.convert("RGB")
             if size and colour.size != (size, size):
                 colour = ImageOps.fit(colour, (size, size), Image.Resampling.BICUBIC)

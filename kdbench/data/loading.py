@@ -1,4 +1,4 @@
-"""A suite's data set and its splits, as its specification says."""
+"""Load a suite's data set and its splits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdbench.suites import DataSpec
 
 
 def load_data(spec: DataSpec, data_dir: Path | None) -> tuple[Dataset, DataSpec]:
-    """A suite's data set, limited as it says, and the spec with everything measured that it leaves open.
+    """Load a suite's data set with its limits; also return the spec with everything measured that it leaves open.
 
-    Raises KdbenchError for data that is not there, damaged, or not what the spec says.
+    Raises KdbenchError for data that is missing, damaged, or not what the spec says.
     """
     if spec.stream:
-        return _listed(spec, data_dir)
+        return _load_streamed(spec, data_dir)
     if spec.folder:
         dataset = load_folder(spec.name, Path(spec.folder), spec.classes, spec.size)
     elif spec.npz:
@@ -28,10 +28,10 @@ def load_data(spec: DataSpec, data_dir: Path | None) -> tuple[Dataset, DataSpec]
         dataset = load_dataset(spec.name, data_dir, spec.classes)
     height, width = dataset.train.images.shape[1:3]
     if height != width or spec.size not in (0, height):
-        wanted = f"the suite says size = {spec.size}" if spec.size else "they must be square"
+        rule = f"the suite says size = {spec.size}" if spec.size else "they must be square"
         raise KdbenchError(
-            f"the images of {spec.name} are {height}x{width} pixels, {wanted}; correct one (dataset = "
-            "{ folder = ..., size = ... } brings image files to that size)"
+            f"the images of {spec.name} are {height}x{width} pixels, {rule}; correct one (dataset = "
+            "{ folder = ..., size = ... } resizes image files to it)"
         )
     dataset = limit_per_class(dataset, spec.train_per_class, spec.test_per_class)
     mean, std = (spec.mean, spec.std) if spec.mean and spec.std else mean_std(dataset.train.images)
@@ -45,8 +45,8 @@ def load_data(spec: DataSpec, data_dir: Path | None) -> tuple[Dataset, DataSpec]
     return dataset, measured
 
 
-def _listed(spec: DataSpec, data_dir: Path | None) -> tuple[Dataset, DataSpec]:
-    """The same of images that stream."""
+def _load_streamed(spec: DataSpec, data_dir: Path | None) -> tuple[Dataset, DataSpec]:
+    """`load_data` for a set whose images are streamed: they are listed, and nothing is measured."""
     folder = Path(spec.folder) if spec.folder else image_folder(spec.name, data_dir)
     limits = (spec.train_per_class, spec.test_per_class)
     dataset = list_images(spec.name, folder, spec.size, spec.eval_resize, limits, spec.workers)

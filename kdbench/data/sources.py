@@ -1,75 +1,71 @@
-"""Where images come from: scikit-learn, a file or folder of the user's, or an archive on the internet."""
+"""Load a data set by name: from scikit-learn, a file or folder of the user, or a downloaded archive."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torchvision
 
-from kdbench.data.catalog import CLASSES
+from kdbench.data.catalog import archive_of, classes_of
 from kdbench.data.dataset import Dataset, first, make, share
-from kdbench.data.decode_cache import home, read_listing
-from kdbench.data.download import Archive, fetch
+from kdbench.data.decode_cache import read_listing
+from kdbench.data.download import fetch
 from kdbench.data.folders import TRAIN, Listing, list_folders, part
 from kdbench.data.npz import KEYS, read_npz
+from kdbench.data.places import Layout, Place, cache_folder, chosen_folder, find
 from kdbench.data.tiny_imagenet import is_tiny_imagenet, list_tiny_imagenet
 from kdbench.data.validation import Arrays, dataset
 from kdbench.errors import KdbenchError
 
 CIFAR = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
-TINY = Archive(
-    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-    "90528d7ca1a48142e341f4ef8d21d0de",
-    "tiny-imagenet-200",
-)
 DIGITS_TRAIN_SHARE = 0.5  # scikit-learn's digits come without a split
 
 
 def load_dataset(name: str, data_dir: Path | None, num_classes: int = 0) -> Dataset:
-    """The data set ``name``, checked, in canonical order.
+    """Load the data set ``name``: checked, in canonical order.
 
-    ``digits`` comes from scikit-learn. Any other name is looked for in ``data_dir`` (None: the folder that
-    KDBENCH_DATA names, else ~/.cache/kdbench): ``<name>.npz``, torchvision's layout (CIFAR), image files in
-    ``<name>/`` or in the folder itself (class folders, or Tiny-ImageNet as its archive unpacks); then CIFAR and
-    Tiny-ImageNet are downloaded there. ``num_classes`` is what the set must have, where it is known (else 0).
-    Raises KdbenchError for a folder that is missing or empty, data that is not found, and whatever is wrong in it.
+    ``digits`` comes from scikit-learn. Any other name is looked for in ``data_dir`` (see `places`); where it is not
+    there, CIFAR and Tiny-ImageNet are downloaded to it. ``num_classes`` is what the set must have, 0 where that is
+    open. Raises KdbenchError for a folder that is missing or empty, data that is not there, and faults in it.
     """
-    num_classes = num_classes or CLASSES.get(name, 0)
+    num_classes = num_classes or classes_of(name)
     if name == "digits":
         return _digits(num_classes)
-    folder = _folder(name, data_dir)
-    if (path := folder / f"{name}.npz").is_file():
+    folder = _checked_folder(name, data_dir)
+    path, layout = find(name, folder) or _download(name, folder)
+    if layout is Layout.NPZ:
         return load_npz(name, path, num_classes)
-    archive = _archive(name)
-    if name in CIFAR and (folder / CIFAR[name].base_folder).is_dir():
+    if layout is Layout.PICKLED:
         return _torchvision(name, folder, num_classes)
-    for path in (*([folder / archive.inside] if archive else []), folder / name, folder):
-        if part(path, TRAIN):
-            return load_folder(name, path, num_classes)
+    return load_folder(name, path, num_classes)
+
+
+def _download(name: str, folder: Path) -> Place:
+    """Fetch the archive of ``name`` and unpack it into ``folder``."""
+    archive = archive_of(name)
     if archive is None:
         raise KdbenchError(
-            f"{_looked(name, folder)}; put one of them there, or name its folder with --data-dir"
+            f"{_not_found(name, folder)}; put one of them there, or name its folder with --data-dir"
         )
     try:
         fetch(archive, folder)
     except KdbenchError as error:
-        raise KdbenchError(f"{_looked(name, folder)}; {error}, or name a folder with --data-dir") from error
-    if name in CIFAR:
-        return _torchvision(name, folder, num_classes)
-    return load_folder(name, folder / archive.inside, num_classes)
+        raise KdbenchError(
+            f"{_not_found(name, folder)}; {error}, or name a folder with --data-dir"
+        ) from error
+    return Place(folder / archive.inside, Layout.PICKLED if archive.pickled else Layout.FOLDERS)
 
 
 def load_npz(name: str, path: Path, num_classes: int = 0) -> Dataset:
-    """The data set in one npz file (see `read_npz`)."""
+    """Load the data set in one npz file (see `read_npz`)."""
     if not path.is_file():
-        raise KdbenchError(f"there is no file {path} with the data of {name}; mend the suite's dataset")
+        raise KdbenchError(f"there is no file {path} with the data of {name}; fix the suite's dataset")
     return dataset(name, read_npz(path), str(path), num_classes)
 
 
 def load_folder(name: str, path: Path, num_classes: int = 0, size: int = 0) -> Dataset:
-    """The data set in a folder of image files, brought to ``size`` pixels a side unless that is 0."""
+    """Load the data set in a folder of image files, resized to ``size`` pixels per side unless that is 0."""
     listing = list_files(name, path)
     if num_classes and len(listing.class_names) != num_classes:
         raise KdbenchError(
@@ -80,7 +76,7 @@ def load_folder(name: str, path: Path, num_classes: int = 0, size: int = 0) -> D
 
 
 def list_files(name: str, path: Path) -> Listing:
-    """The image files of a folder of either layout: the one listing, whether they are streamed or not."""
+    """List the image files of a folder of either layout, for sets in memory and streamed ones."""
     if part(path, TRAIN) is None:
         raise KdbenchError(
             f"there is no folder {path / 'train'} with the training images of {name}; put <class>/*.png there "
@@ -89,19 +85,12 @@ def list_files(name: str, path: Path) -> Listing:
     return list_tiny_imagenet(path) if is_tiny_imagenet(path) else list_folders(path)
 
 
-def _archive(name: str) -> Archive | None:
-    if name in CIFAR:
-        return Archive(CIFAR[name].url, CIFAR[name].tgz_md5, CIFAR[name].base_folder)
-    return TINY if name == "tiny-imagenet" else None
-
-
-def _folder(name: str, data_dir: Path | None) -> Path:
-    """The folder to look in; one that the user named must be there and hold something."""
-    named = data_dir or os.environ.get("KDBENCH_DATA")
-    if not named:
-        return home()
-    folder = Path(named).expanduser()
-    remedy = "mend --data-dir or KDBENCH_DATA"
+def _checked_folder(name: str, data_dir: Path | None) -> Path:
+    """The folder to search. One that the user chose must exist and must not be empty."""
+    folder = chosen_folder(data_dir)
+    if folder is None:
+        return cache_folder()
+    remedy = "fix --data-dir or KDBENCH_DATA"
     if not folder.exists():
         raise KdbenchError(f"the data folder {folder} does not exist; {remedy}")
     if not folder.is_dir():
@@ -110,18 +99,18 @@ def _folder(name: str, data_dir: Path | None) -> Path:
         empty = not any(folder.iterdir())
     except OSError as error:
         raise KdbenchError(
-            f"the data folder {folder} cannot be read ({error}); mend its permissions"
+            f"the data folder {folder} cannot be read ({error}); fix its permissions"
         ) from error
     if empty:
-        instead = f", or leave it out to download {name} to {home()}" if _archive(name) else ""
+        instead = f", or leave it out to download {name} to {cache_folder()}" if archive_of(name) else ""
         raise KdbenchError(
             f"the data folder {folder} is empty; put {name}.npz or class folders there{instead}"
         )
     return folder
 
 
-def _looked(name: str, folder: Path) -> str:
-    archive = _archive(name)
+def _not_found(name: str, folder: Path) -> str:
+    archive = archive_of(name)
     layout = f"{archive.inside}/, " if archive else ""
     return (
         f"no data for {name} in {folder}: looked for {name}.npz (keys {', '.join(KEYS)}), {layout}"
@@ -130,7 +119,7 @@ def _looked(name: str, folder: Path) -> str:
 
 
 def _torchvision(name: str, folder: Path, num_classes: int) -> Dataset:
-    """CIFAR as its archive unpacks; torchvision reads it and checks the files' checksums."""
+    """Load CIFAR as its archive unpacks; torchvision reads it and verifies the files' checksums."""
     path = folder / CIFAR[name].base_folder
     try:
         train, test = (CIFAR[name](folder, train=part) for part in (True, False))
@@ -146,8 +135,8 @@ def _torchvision(name: str, folder: Path, num_classes: int) -> Dataset:
 
 
 def _digits(num_classes: int) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits: 8 x 8 pixels, grey 0..16, as three equal channels."""
-    from sklearn.datasets import load_digits  # here, for it takes a second to import
+    """Load scikit-learn's 1,797 handwritten digits: 8 x 8 pixels, grey 0..16, as three equal channels."""
+    from sklearn.datasets import load_digits  # slow to import: a second
 
     bunch = load_digits()
     grey = np.round(bunch.images * 255 / 16).astype(np.uint8)

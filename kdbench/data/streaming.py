@@ -2,11 +2,11 @@
 
 Files are listed as for sets in memory; timm's loader factory batches them, makes the evaluation transform (resize,
 centre crop) and moves uint8 batches to the device ahead of their use. Our own is what it hands its workers: a sample
-is decoded once and every view made from it, from draws that were made beforehand and are looked up by the sample's
-place. So a view depends neither on workers nor on batch mates, and a resumed epoch decodes nothing that it skips.
-And timm's own dataset would silently put its neighbour in a corrupt file's place; here that is an error.
+is decoded once and every view is rendered from it, with draws that were made before the epoch and are looked up by
+the sample's row. So a view depends neither on workers nor on batch mates, and a resumed epoch decodes nothing that it
+skips. timm's own dataset silently replaces a corrupt file by its neighbour; here that is an error.
 
-B = batch, N = samples of a set, S = pixels a side, V = views.
+B = batch, N = samples of a set, S = pixels per side, V = views.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from timm.data import create_loader
 from torch import Tensor
 
 from kdbench.data.augment import Draws, augment, part_of
-from kdbench.data.batches import Fed, Feed, Resident, choices, taken
+from kdbench.data.batches import Fed, Feed, Resident, choices, rows_of
 from kdbench.data.dataset import Dataset, ImageSet, Split, duplicates, first, repeated
-from kdbench.data.decode_cache import home
-from kdbench.data.folders import TRAIN, Files, nfc, part, reached
+from kdbench.data.folders import Files, nfc, reached
 from kdbench.data.images import read_image
+from kdbench.data.places import data_folder, find
 from kdbench.data.sources import list_files
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import View
@@ -42,7 +42,7 @@ READ_AT_MOST = 1 << 28  # bytes of files that are compared
 
 @dataclass(frozen=True, eq=False)
 class FileSet:
-    """``files`` (bytes [N], seen from ``root``) with ``targets`` int64 [N], shown at ``size`` pixels a side.
+    """``files`` (bytes [N], relative to ``root``) with ``targets`` int64 [N], shown at ``size`` pixels per side.
 
     ``lengths``: the files', int64 [N], in bytes.
     ``resize``: what the shorter side is brought to before the centre crop of evaluation.  ``workers``: processes
@@ -62,20 +62,19 @@ class FileSet:
 
     def keep(self, mask: Tensor) -> FileSet:
         """The samples where ``mask`` (bool [N]) is true, in the same order."""
-        kept = mask.numpy()
-        return replace(self, files=self.files[kept], lengths=self.lengths[kept], targets=self.targets[mask])
+        rows = mask.numpy()
+        return replace(self, files=self.files[rows], lengths=self.lengths[rows], targets=self.targets[mask])
 
     def path(self, row: int) -> Path:
-        """Where sample ``row`` lies."""
+        """The file of sample ``row``."""
         return self.root / os.fsdecode(self.files[row])
 
 
 def image_folder(name: str, data_dir: Path | None) -> Path:
-    """Where the class folders of ``name`` are: ``data_dir`` (None: KDBENCH_DATA, else the cache) or ``name`` in it."""
-    base = Path(data_dir or os.environ.get("KDBENCH_DATA") or home()).expanduser()
-    for folder in (base / name, base):
-        if part(folder, TRAIN):
-            return folder
+    """The folder below ``data_dir`` that holds the image files of ``name`` (see `places`)."""
+    base = data_folder(data_dir)
+    if place := find(name, base, stream=True):
+        return place.path
     raise KdbenchError(
         f"no images of {name} in {base}: looked for train/<class>/*.JPEG beside val/, there and in {name}/; put them "
         "there, or name their folder with --data-dir"
@@ -92,7 +91,7 @@ def list_images(
 ) -> Dataset[FileSet]:
     """The image files below ``root`` (see `list_files`) as a data set of files.
 
-    ``resize`` 0: ``size``.  ``per_class``: keep only so many train and test images of each class.  Order and id come
+    ``resize`` 0: ``size``.  ``per_class``: use at most so many training and test images per class.  Order and id come
     from each file's place below its part and its length in bytes, and from ``size`` and ``resize``: reading the
     pixels of 140 GB to name them would take hours. Raises KdbenchError for folders that are missing, empty or strange.
     """
@@ -114,19 +113,19 @@ def list_images(
             samples, keys = samples.keep(few), keys[few.numpy()]
         parts.append(samples)
         identity.update(f"\n{len(keys)}\n".encode() + keys.tobytes())
-    found, limited = (made.hexdigest()[:12] for made in (identity, whole))
-    return Dataset(name, parts[0], parts[1], listing.class_names, found, listing.notes, limited=limited)
+    own, limited = (hashed.hexdigest()[:12] for hashed in (identity, whole))
+    return Dataset(name, parts[0], parts[1], listing.class_names, own, listing.notes, limited=limited)
 
 
 def _placed(folder: Path, files: Files) -> tuple[np.ndarray, Tensor]:
-    """Where each file is, seen from its part's folder, and its target."""
+    """Each file's path relative to its part's folder, and its target."""
     below = len(str(folder)) + 1
     places = np.array([os.fsencode(path[below:]) for path, _ in files])
     return places, torch.tensor([label for _, label in files])
 
 
 def _keys(folder: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """What a file is known by: the hash of its place and length (2 numbers of 8 bytes each); and the length.
+    """The key of each file, a hash of its path and length (2 numbers of 8 bytes each), and its length.
 
     The place is spelled in NFC and starts with the class's folder, even where the label comes from annotations.
     """
@@ -141,7 +140,7 @@ def _keys(folder: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray,
 
 
 def _processors() -> int:
-    """Those that this process may use."""
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -182,13 +181,15 @@ class Streamed:
     def epoch(
         self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
     ) -> Iterator[Fed]:
+        """Yield the batches of an epoch, as `Feed.epoch` says; images are decoded by worker processes."""
         order, draws = choices(views, where, len(self), (self.samples.size,) * 2)
         rest = order[first_step * batch_size :]
         batches = self._batches(Pictures(self.samples, rest, views, draws), batch_size)
         for rows, (index, images) in zip(order.split(batch_size)[first_step:], batches, strict=True):
-            yield Fed(rows, index, self.targets[index], images, taken(draws, rows))
+            yield Fed(rows, index, self.targets[index], images, rows_of(draws, rows))
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the whole set in its order, as `Feed.plain` says."""
         pictures = Pictures(self.samples, torch.arange(len(self)), {"plain": View()}, {"plain": {}})
         for index, images in self._batches(pictures, batch_size):
             yield index, self.targets[index], images["plain"]
@@ -202,7 +203,7 @@ class Streamed:
             batch_size,
             is_training=False,  # keep our order and the last batch; `Pictures` makes the random views
             crop_pct=size / (resize + 0.5),  # timm resizes to floor(size / crop_pct)
-            mean=(0.0,) * 3,  # to 0..1 on the device: a Net normalises
+            mean=(0.0,) * 3,  # to 0..1 on the device: a Network normalises
             std=(1.0,) * 3,
             num_workers=self.samples.workers,
             collate_fn=_collate,
@@ -220,7 +221,7 @@ class Streamed:
             if not str(error).startswith("DataLoader worker"):
                 raise
             raise KdbenchError(
-                f"{str(error).splitlines()[0]}: a process that decodes images died, mostly for want of memory or of"
+                f"{str(error).splitlines()[0]}: a process that decodes images died, usually for lack of memory or of"
                 " space in /dev/shm; free some, or give the suite's dataset fewer workers"
             ) from error
 
@@ -243,7 +244,7 @@ class Pictures(torch.utils.data.Dataset):
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         row = int(self.order[number])
         picture = Image.fromarray(read_image(self.samples.path(row)))
-        drawn = taken(self.draws, torch.tensor([row]))
+        drawn = rows_of(self.draws, torch.tensor([row]))
         return torch.cat([self._shown(picture, view, drawn[name]) for name, view in self.views.items()]), row
 
     def _shown(self, picture: Image.Image, view: View, draws: Draws) -> Tensor:

@@ -1,7 +1,7 @@
 """Tiny-ImageNet as its archive unpacks: train/<wnid>/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt.
 
-The validation part is the test part (the archive's own test images have no labels). Classes stand in the order of
-their WordNet ids. Where the validation images were sorted into folders, the annotations still say their classes;
+The validation part is the test part (the archive's own test images have no labels). Classes are in the order of
+their WordNet ids. Where the validation images were sorted into folders, the annotations still name their classes;
 without the annotations it is a set of class folders (`folders`).
 """
 
@@ -67,7 +67,7 @@ def _annotated(root: Path, ids: list[str], others: Counter[str]) -> Files:
 
 
 def _words(root: Path, ids: list[str]) -> tuple[str, ...]:
-    """What words.txt calls the classes; the id where it says nothing."""
+    """The classes' names in words.txt; the id where it has none."""
     words = {}
     if (root / "words.txt").is_file():
         lines = (line.partition("\t") for line in _text(root / "words.txt").splitlines())

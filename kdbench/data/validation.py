@@ -1,4 +1,4 @@
-"""What every source hands over, and the checks that it must pass to become a data set."""
+"""The checks that the arrays of any source must pass to become a data set."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +13,7 @@ from kdbench.errors import KdbenchError
 
 
 class Arrays(NamedTuple):
-    """A source's content as it was found: images [N, H, W, 3], labels [N] or [N, 1], names if it has any."""
+    """The content of a source before any check: images [N, H, W, 3], labels [N] or [N, 1], names if any."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -25,7 +25,7 @@ class Arrays(NamedTuple):
 def dataset(name: str, arrays: Arrays, where: str, num_classes: int = 0) -> Dataset:
     """The checked data set in canonical order; ``where`` names the source in errors.
 
-    ``num_classes`` is what the set must have; 0 takes the number of class names, or of different labels.
+    ``num_classes`` is what the set must have; 0: the number of class names, or of distinct labels.
     Raises KdbenchError for a wrong shape or dtype, parts that do not match, labels out of range, a class that
     has no training image.
     """
@@ -77,7 +77,7 @@ def _images(images: np.ndarray, where: str) -> np.ndarray:
         scale = (
             "multiply by 255 if they are in 0..1, round, "
             if images.dtype.kind == "f"
-            else "bring them to 0..255 "
+            else "scale them to 0..255 "
         )
         raise KdbenchError(
             f"{where} has dtype {images.dtype}, but pixels must be uint8 in 0..255; {scale}and save with "

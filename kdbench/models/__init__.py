@@ -14,7 +14,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from kdbench.errors import KdbenchError, unknown
+from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.models.cifar import (  # noqa: F401  (importing a module registers its networks)
     mobilenetv2,
     resnet,
@@ -26,9 +26,9 @@ from kdbench.models.cifar import (  # noqa: F401  (importing a module registers 
 )
 from kdbench.models.cifar.base import ENTRIES
 from kdbench.models.flops import count_parameters, macs
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 
-__all__ = ["Net", "count_parameters", "create", "full_name", "macs", "names"]
+__all__ = ["Network", "count_parameters", "create", "full_name", "macs", "names"]
 
 # Arguments that would download weights or return something other than a classifier.
 FORBIDDEN = (
@@ -71,5 +71,4 @@ def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
         return timm.create_model(full, pretrained=False, num_classes=num_classes, **kwargs)
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError, RuntimeError) as error:
         arguments = ", ".join(f"{key}={value!r}" for key, value in kwargs.items()) or "its default arguments"
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise KdbenchError(f"model {name!r} cannot be built with {arguments}: {reason}") from error
+        raise KdbenchError(f"model {name!r} cannot be built with {arguments}: {first_line(error)}") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, first_line
 from kdbench.method import ModelFacts, Needs, Outputs, StageFacts
 from kdbench.models.cifar.base import CifarNet
 from kdbench.models.flops import probing, random_images
@@ -28,7 +28,7 @@ class Maps:
     final: Tensor
 
 
-class Net(nn.Module):
+class Network(nn.Module):
     """A timm model that takes images in 0..1 and normalises them by ``mean`` and ``std``. State dict: ``model.*``.
 
     Raises KdbenchError for a model that lacks timm's interface or whose classifier is not one linear layer.
@@ -96,9 +96,8 @@ class Net(nn.Module):
                 features = self._features(maps).float()
                 logits, direct = self.classify(embedding), self.model(self._normalise(images))
             except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, IndexError) as error:
-                reason = str(error).strip().split("\n")[0] or type(error).__name__
                 raise KdbenchError(
-                    f"model {self.name!r} does not work on {size} px images: {reason}"
+                    f"model {self.name!r} does not work on {size} px images: {first_line(error)}"
                 ) from error
         if not _close(logits, direct):
             raise KdbenchError(
@@ -162,7 +161,7 @@ def _name(model: nn.Module) -> str:
     return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
 
 
-def to_device(net: Net, device: torch.device) -> Net:
+def to_device(net: Network, device: torch.device) -> Network:
     """Move ``net`` to ``device`` and store its weights as channels_last. Returns ``net``."""
     net.to(device)
     return net.to(memory_format=torch.channels_last)

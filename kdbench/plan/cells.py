@@ -16,7 +16,7 @@ from kdbench.method import Method, Needs
 from kdbench.plan.selection import Selection
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
 from kdbench.suites.schema import View
-from kdbench.teachers.logit_cache import STORAGE, outcomes
+from kdbench.teachers.logit_cache import STORAGE, count_outcomes
 from kdbench.utils.hashing import canonical, digest
 
 
@@ -88,6 +88,7 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
+        """The cell's id: the hash of its `identity`."""
         return digest(self.identity())
 
 
@@ -163,7 +164,7 @@ def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:
     """Whether a method's teacher outputs are logits alone, of at least one view that has a finite table."""
     if not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
         return False
-    return any(outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
+    return any(count_outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
 
 
 def _show(value: Any) -> str:

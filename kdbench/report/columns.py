@@ -18,7 +18,7 @@ ALPHA = 0.05
 
 
 class Text(NamedTuple):
-    """One cell: what it says, the number that it is sorted by (NaN: none), and what is bold and what follows it."""
+    """One entry: what it says, the number that it is sorted by (NaN: none), and what is bold and what follows it."""
 
     text: str
     value: float = np.nan
@@ -34,23 +34,25 @@ class Column(NamedTuple):
     """A heading, one text for each method, and the pair that it is about, if it is about one."""
 
     heading: str
-    cells: list[Text]
+    entries: list[Text]
     pair: str = ""
 
 
 def columns(board: Board) -> list[Column]:
-    """The table as texts: methods, pairs, then what is said over pairs."""
+    """The table as texts: methods, pairs, then the summary over pairs."""
     weak = weak_teachers(board.table)
     labels = board.labels
     pairs = []
     for pair in board.table.pairs:
-        cells = level(board.cells, "pair", pair).loc[labels].to_dict("records")
-        pairs.append(Column(pair + (WEAK if pair in weak else ""), [_cell(cell) for cell in cells], pair))
-    told = [column for column in _summary(board) if column.heading not in _untold(board)]
-    return [Column("method", [Text(label) for label in labels]), *pairs, *told]
+        entries = level(board.entries, "pair", pair).loc[labels].to_dict("records")
+        pairs.append(
+            Column(pair + (WEAK if pair in weak else ""), [_entry(entry) for entry in entries], pair)
+        )
+    summary = [column for column in _summary(board) if column.heading not in _unknown_costs(board)]
+    return [Column("method", [Text(label) for label in labels]), *pairs, *summary]
 
 
-def _untold(board: Board) -> list[str]:
+def _unknown_costs(board: Board) -> list[str]:
     """The heading of the cost that no row has, where the rows are older than its columns."""
     return [] if board.summary["alone_cost"].notna().any() else [f"alone x {board.baseline}"]
 
@@ -61,15 +63,15 @@ def said_below(board: Board) -> set[str]:
     return {"coverage"} if full else set()
 
 
-def _cell(cell: Mapping) -> Text:
-    if cell["n"] == 0:
-        if cell["diverged"]:
+def _entry(entry: Mapping) -> Text:
+    if entry["n"] == 0:
+        if entry["diverged"]:
             return Text(DIVERGED, -np.inf)
-        return Text(SKIPPED if cell["skipped"] else NONE)
-    spread = f" ± {cell['std']:.2f}" if cell["n"] > 1 else ""
-    failed = f" {DIVERGED}{cell['diverged']}" if cell["diverged"] else ""
-    failed += STATES.get(cell["state"], "")
-    return Text(f"{cell['mean']:.2f}{spread} ({cell['n']})", cell["mean"], bool(cell["bold"]), failed)
+        return Text(SKIPPED if entry["skipped"] else NONE)
+    spread = f" ± {entry['std']:.2f}" if entry["n"] > 1 else ""
+    failed = f" {DIVERGED}{entry['diverged']}" if entry["diverged"] else ""
+    failed += STATES.get(entry["state"], "")
+    return Text(f"{entry['mean']:.2f}{spread} ({entry['n']})", entry["mean"], bool(entry["bold"]), failed)
 
 
 def _summary(board: Board) -> list[Column]:
@@ -97,7 +99,7 @@ def _delta(board: Board, row: Mapping) -> Text:
         return Text("baseline", 0.0) if board.has_baseline else Text(NONE)
     if np.isnan(row["delta"]):
         compared = board.has_baseline and not np.isnan(row["rank"])
-        failed = level(board.cells, "label", row["label"])["diverged"].any()
+        failed = level(board.entries, "label", row["label"])["diverged"].any()
         return Text(DIVERGED, -np.inf) if compared and failed else Text(NONE)
     shown = SURVIVES if row["p_family"] < ALPHA else ""
     return Text(f"{row['delta']:+.2f}{_interval(row['low'], row['high'])}{shown}", row["delta"])

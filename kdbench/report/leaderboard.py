@@ -1,6 +1,6 @@
 """One table's numbers: what each method reaches on each pair, and how it compares with the baseline.
 
-A cell is one method on one pair. The rules that decide (who is bold, which differences are shown) are those of
+An entry is one method on one pair. The rules that decide (who is bold, which differences are shown) are those of
 `kdbench.results.statistics`; this module hands them the runs and lays out what they say.
 """
 
@@ -46,15 +46,15 @@ class Power(NamedTuple):
 class Board:
     """The numbers of one leaderboard.
 
-    cells: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or ''; bold;
-    state of the method in the pair's pool (see `statistics.blocks`); DIFFERENCE to the baseline over shared seeds,
-    delta_n of them, error = which error its interval has.
+    entries: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or '';
+    bold; state of the method in the pair's pool (see `statistics.blocks`); DIFFERENCE to the baseline over shared
+    seeds, delta_n of them, error = which error its interval has.
     summary: index label, best first; covered = pairs with a result; rank over ``common``; DIFFERENCE over the pairs
     that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one pair
     or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for one
     pair; record = (wins, ties, losses) or None; step_cost and alone_cost (see COSTS). NaN: no value.
-    common: the largest complete block of pairs, behind the ranks. baseline: the method asked for; has_baseline: whether
-    a finished run of it, with the suite's own settings, is there.
+    common: the largest complete block of pairs, behind the ranks. baseline: its name; has_baseline: whether a
+    finished run of it, with the suite's own settings, is there.
     best: pair -> who is bold and why. alike: the method x pair analysis, None for one pair. failed: label -> what
     failed runs change (`statistics.incomplete.with_failed`), of methods that have some.
     power: what the table could show.
@@ -63,7 +63,7 @@ class Board:
     table: Table
     baseline: str
     has_baseline: bool
-    cells: pd.DataFrame
+    entries: pd.DataFrame
     summary: pd.DataFrame
     common: list[str]
     best: Mapping[str, Best]
@@ -73,6 +73,7 @@ class Board:
 
     @property
     def labels(self) -> list[str]:
+        """The labels in the order of the summary."""
         return list(self.summary.index)
 
     def over_pairs(self) -> bool:
@@ -84,13 +85,13 @@ def board(table: Table, baseline: str) -> Board:
     """All numbers of a table against the method ``baseline`` with the suite's own settings."""
     scores = table.wide()
     base = baseline if baseline in scores.columns else None
-    cells, found = _cells(table, scores, base)
-    block = complete_block(_completed(cells).unstack("label"))
+    entries, yardsticks = _entries(table, scores, base)
+    block = complete_block(_completed(entries).unstack("label"))
     summary = pd.DataFrame(index=pd.Index(table.labels, name="label"))
-    summary["covered"] = _completed(cells).groupby("label").sum()
-    summary["rank"] = _ranks(cells, block.pairs, block.methods)
-    alike = _alike(table, cells, base)
-    summary = summary.join(_against(table, cells, base, alike))
+    summary["covered"] = _completed(entries).groupby("label").sum()
+    summary["rank"] = _ranks(entries, block.pairs, block.methods)
+    alike = _alike(table, entries, base)
+    summary = summary.join(_against(table, entries, base, alike))
     summary = summary.sort_values(
         ["rank", "delta", "label"], ascending=[True, False, True], na_position="last"
     )
@@ -98,35 +99,37 @@ def board(table: Table, baseline: str) -> Board:
         table,
         baseline,
         base is not None,
-        cells,
+        entries,
         summary,
         block.pairs,
-        found,
+        yardsticks,
         alike,
         _failed(table, scores, base),
-        _power(found, alike, len(scores)),
+        _power(yardsticks, alike, len(scores)),
     )
 
 
-def _cells(table: Table, scores: pd.DataFrame, baseline: str | None) -> tuple[pd.DataFrame, dict[str, Best]]:
+def _entries(
+    table: Table, scores: pd.DataFrame, baseline: str | None
+) -> tuple[pd.DataFrame, dict[str, Best]]:
     index = pd.MultiIndex.from_product([table.labels, table.pairs], names=["label", "pair"])
-    cells = _by_pair(scores).reindex(index)
-    cells["n"] = cells["n"].fillna(0).astype(int)
-    cells["diverged"] = _of(table, Status.DIVERGED)["seed"].count().reindex(index, fill_value=0)
+    entries = _by_pair(scores).reindex(index)
+    entries["n"] = entries["n"].fillna(0).astype(int)
+    entries["diverged"] = _of(table, Status.DIVERGED)["seed"].count().reindex(index, fill_value=0)
     reasons = _of(table, Status.SKIPPED)["error"].first().replace("", "no reason recorded")
-    cells["skipped"] = reasons.reindex(index).fillna("")
-    found, marks, differences = {}, {}, {}
+    entries["skipped"] = reasons.reindex(index).fillna("")
+    yardsticks, marks, differences = {}, {}, {}
     for pair, runs in _runs(scores):
-        failed = list(level(cells, "pair", pair).query("diverged > 0").index)
-        found[pair] = best(runs, failed, table.chance)
-        marks[pair] = pd.DataFrame({"bold": found[pair].bold, "state": found[pair].states})
+        failed = list(level(entries, "pair", pair).query("diverged > 0").index)
+        yardsticks[pair] = best(runs, failed, table.chance)
+        marks[pair] = pd.DataFrame({"bold": yardsticks[pair].bold, "state": yardsticks[pair].states})
         if baseline is not None and baseline in runs.columns:
             shared = against(runs, baseline, failed, table.chance).cells
             differences[pair] = shared.rename(columns={"n": "delta_n"})
-    cells = cells.join(_stacked(marks, ["bold", "state"]))
-    cells = cells.join(_stacked(differences, [*DIFFERENCE, "delta_n", "error"]))
+    entries = entries.join(_stacked(marks, ["bold", "state"]))
+    entries = entries.join(_stacked(differences, [*DIFFERENCE, "delta_n", "error"]))
     fill = {"bold": False, "state": "", "delta_n": 0, "error": ""}
-    return cells.fillna(fill).astype({"bold": bool, "delta_n": int}), found
+    return entries.fillna(fill).astype({"bold": bool, "delta_n": int}), yardsticks
 
 
 def _runs(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -145,9 +148,9 @@ def _stacked(by_pair: Mapping[str, pd.DataFrame], columns: list[str]) -> pd.Data
     return pd.concat(parts, names=["pair", "label"]).swaplevel()
 
 
-def level(cells: pd.DataFrame, name: str, value: str) -> pd.DataFrame:
-    """The cells of one label, by pair, or those of one pair, by label."""
-    return cells[cells.index.get_level_values(name) == value].droplevel(name)
+def level(entries: pd.DataFrame, name: str, value: str) -> pd.DataFrame:
+    """The entries of one label, by pair, or those of one pair, by label."""
+    return entries[entries.index.get_level_values(name) == value].droplevel(name)
 
 
 def _of(table: Table, status: str) -> pd.api.typing.DataFrameGroupBy:
@@ -161,24 +164,24 @@ def _by_pair(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: part.unstack() for name, part in parts.items()}).rename_axis(["label", "pair"])
 
 
-def _completed(cells: pd.DataFrame) -> pd.Series:
-    return (cells["n"] > 0) | (cells["diverged"] > 0)
+def _completed(entries: pd.DataFrame) -> pd.Series:
+    return (entries["n"] > 0) | (entries["diverged"] > 0)
 
 
-def _ranks(cells: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.Series:
+def _ranks(entries: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.Series:
     if not pairs:
         return pd.Series(dtype=float)
-    means = cells["mean"].where(cells["diverged"] == 0, -np.inf)
+    means = entries["mean"].where(entries["diverged"] == 0, -np.inf)
     return stats.mean_ranks(means.unstack("label").loc[pairs, methods])
 
 
-def _alike(table: Table, cells: pd.DataFrame, baseline: str | None) -> Alike | None:
+def _alike(table: Table, entries: pd.DataFrame, baseline: str | None) -> Alike | None:
     """The analysis over pairs; the unit is the teacher where pairs share one."""
     if baseline is None or len(table.pairs) < 2:
         return None
     means = (
-        cells["mean"]
-        .where(cells["diverged"] == 0)
+        entries["mean"]
+        .where(entries["diverged"] == 0)
         .unstack("label")
         .loc[table.pairs]
         .dropna(axis=1, how="all")
@@ -190,12 +193,12 @@ def _alike(table: Table, cells: pd.DataFrame, baseline: str | None) -> Alike | N
     return pairs_alike(means, baseline, teachers if shared else None)
 
 
-def _against(table: Table, cells: pd.DataFrame, baseline: str | None, alike: Alike | None) -> pd.DataFrame:
+def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: Alike | None) -> pd.DataFrame:
     """The summary's columns that compare with the baseline."""
     columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS]
     if baseline is None:
         return pd.DataFrame(columns=columns)
-    compared = cells.drop(index=baseline, level="label")
+    compared = entries.drop(index=baseline, level="label")
     if len(table.pairs) > 1:
         result = these_pairs(compared).rename(columns={"pairs": "delta_n"})
         plain = compared["delta"].groupby("label")  # where no pair has an interval
@@ -208,44 +211,44 @@ def _against(table: Table, cells: pd.DataFrame, baseline: str | None, alike: Ali
             ["alike_low", "alike_high", "alike_p"], axis=1
         )
         result = result.join(spread)
-    base = level(cells, "label", baseline)
+    base = level(entries, "label", baseline)
     result["record"] = pd.Series(
-        {label: _record(level(cells, "label", label), base) for label in result.index}, dtype=object
+        {label: _record(level(entries, "label", label), base) for label in result.index}, dtype=object
     )
-    return result.join(_costs(table, cells, baseline), how="outer").reindex(columns=columns)
+    return result.join(_costs(table, entries, baseline), how="outer").reindex(columns=columns)
 
 
 def _record(own: pd.DataFrame, base: pd.DataFrame) -> tuple[int, int, int] | None:
-    """Wins, ties and losses by each pair's interval; a diverged cell loses; None where no pair has an interval."""
+    """Wins, ties and losses by each pair's interval; a diverged entry loses; None where no pair has an interval."""
     lost, won = own["diverged"] > 0, base["diverged"] > 0
     low, high = (
         own[key].mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0) for key in ("low", "high")
     )
-    found = record(low, high)
-    return found[:3] if sum(found[:3]) else None
+    counts = record(low, high)
+    return counts[:3] if sum(counts[:3]) else None
 
 
-def _costs(table: Table, cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
+def _costs(table: Table, entries: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """label -> COSTS: the geometric mean of the ratio to the baseline's seconds over the pairs that both have."""
-    machine, found = table.wide("machine"), {}
-    here = (cells["n"] > 0).unstack("label")
+    machine, ratios = table.wide("machine"), {}
+    here = (entries["n"] > 0).unstack("label")
     shared = here.mul(here[baseline], axis=0)
     for name, seconds in COSTS.items():
         ratio = stats.cost_ratio(table.wide(seconds), machine, baseline)
         logs = np.log(ratio).reindex(index=shared.index, columns=shared.columns)
         known = (logs.notna() | ~shared).all()  # a pair that both have and no machine compares: no cost
-        found[name] = np.exp(logs.where(shared).mean()).where(known)
-    return pd.DataFrame(found)
+        ratios[name] = np.exp(logs.where(shared).mean()).where(known)
+    return pd.DataFrame(ratios)
 
 
-def _power(found: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:
+def _power(best_of: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:
     """Over pairs where they were analysed, else over the seeds of the one pair (``runs`` of them)."""
     if alike is not None:
         states = alike.pool.methods["state"]
         return Power(alike.pool.sd, int((states == POOLED).sum()), alike.units, "pairs")
-    if len(found) != 1:
+    if len(best_of) != 1:
         return Power(np.nan, 0, 0, "seeds")
-    (only,) = found.values()
+    (only,) = best_of.values()
     return Power(only.sd, int((only.states == POOLED).sum()), runs, "seeds")
 
 
@@ -261,5 +264,5 @@ def _failed(table: Table, scores: pd.DataFrame, baseline: str | None) -> pd.Data
         failed.loc[runs.index] |= collapsed_runs(runs, table.chance)
     if not failed.to_numpy().any():
         return pd.DataFrame()
-    found = with_failed(whole, failed, baseline, table.chance)
-    return found[(found["failed"] > 0) | bool(failed[baseline].any())]
+    compared = with_failed(whole, failed, baseline, table.chance)
+    return compared[(compared["failed"] > 0) | bool(failed[baseline].any())]

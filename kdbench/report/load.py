@@ -16,7 +16,10 @@ Results = str | Path | Sequence[str | Path]  # folders of results, or .csv files
 
 
 class Merged(NamedTuple):
-    """attempts: every attempt once; records: one row a cell (see `merge`); curves: those of the records."""
+    """The rows of one suite.
+
+    attempts: every attempt once; records: one row per cell (see `merge`); curves: those of the records.
+    """
 
     attempts: pd.DataFrame
     records: pd.DataFrame
@@ -37,10 +40,10 @@ def places(results: Results) -> list[Path]:
 
 def suites(results: Results) -> list[str]:
     """The suites that have rows: a folder's by the names of its files, a file's by its rows."""
-    found: set[str] = set()
+    names: set[str] = set()
     for place in places(results):
-        found |= set(store.load(place)["suite"] if place.is_file() else store.suites(place))
-    return sorted(found)
+        names |= set(store.load(place)["suite"] if place.is_file() else store.suites(place))
+    return sorted(names)
 
 
 def merge(suite: str, results: Results) -> Merged:
@@ -48,7 +51,7 @@ def merge(suite: str, results: Results) -> Merged:
 
     Within one place the finished attempt that started last counts (a forced run replaces an older one). Of
     several places' the first one does that is ok: by its start, then by its run_id. So the order in which
-    places are named changes nothing, and a run that stands in several counts once.
+    places are named changes nothing, and a run that is in several counts once.
     """
     attempts, records, curves = zip(*(_read(suite, place) for place in places(results)), strict=True)
     if len(records) == 1:
@@ -84,8 +87,8 @@ def _curves_of(records: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 def _stack(frames: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """Rows below each other. Empty frames are left out: they would change the columns' types."""
-    found = [frame for frame in frames if len(frame)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
 
 
 def _by_start(rows: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +96,7 @@ def _by_start(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _first_ok(records: pd.DataFrame) -> pd.DataFrame:
-    """One record a cell: the first ok one, else the first diverged or skipped one, else the first."""
+    """One record per cell: the first ok one, else the first diverged or skipped one, else the first."""
     standing = records["status"].map({**dict.fromkeys(DONE, 1), Status.OK: 0}).fillna(2)
     order = _by_start(records.assign(_standing=standing)).sort_values("_standing", kind="stable")
     return order.drop_duplicates("cell_id").drop(columns="_standing")

@@ -8,6 +8,7 @@ from kdbench.report import sampling
 from kdbench.report.leaderboard import Board
 from kdbench.report.tables import ARROW, Table
 from kdbench.results.statistics.power import MOST, needed
+from kdbench.teachers.expected import falls_short
 from kdbench.utils.method_facts import shipped
 from kdbench.utils.papers import FIDELITIES
 from kdbench.utils.status import DONE
@@ -23,34 +24,34 @@ WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 def legend(baseline: str) -> list[str]:
     """How to read any of the tables."""
     return [
-        "Cells: mean ± std (ddof 1) of top-1 in percent and (number of seeds). Bold (* in text): not shown to be worse "
-        "than the best of its pair (multiple comparisons with the best, Hsu, with seeds as blocks and one error pooled "
-        "over methods); no bold method is below one that is not.",
+        "Entries: mean ± std (ddof 1) of top-1 in percent and (number of seeds). Bold (* in text): not shown to be "
+        "worse than the best of its pair (multiple comparisons with the best, Hsu, with seeds as blocks and one error "
+        "pooled over methods); no bold method is below one that is not.",
         f"Δ: method - {baseline} on the same seeds, in points, with its 95% interval from that pooled error; over "
         "several pairs it is the mean of exactly these pairs (error from seeds). §: still shown when all comparisons "
         f"with {baseline} are counted (Dunnett, family error .05).",
         "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
         "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
         "W-T-L: pairs whose own interval is above, around and below 0.",
-        f"Costs are seconds an epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
+        f"Costs are seconds per epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
         "kind of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
         f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
-        f"batches, which a cohort shares, are not in it. Alone x {baseline}: what training this one method takes: its "
-        "own steps, the teacher's outputs that it reads (none for plain training) and the batches.",
+        f"batches, which a cohort shares, are not in it. Alone x {baseline}: the whole cost of training one method: "
+        "its own steps, the teacher's outputs that it reads (none for plain training) and the batches.",
         "–: no value; ✗: diverged; ↓: a run collapsed; ~: far noisier than the others; n/a: the method does not apply "
         "(see the notes). docs/statistics.md explains the rules and their error rates.",
     ]
 
 
 def notes(board: Board) -> list[str]:
-    """What is to be said under one table."""
+    """The notes under one table."""
     table = board.table
     rule = f"Accuracy: top-1 on the {table.split} split, last epoch."
     sampled = sampling.notes(table.finished)
     return [
         rule,
         *_summary(board),
-        *_cells(board),
+        *_entries(board),
         *_failed(board),
         *_costs(board),
         *_records(table),
@@ -88,7 +89,7 @@ def _summary(board: Board) -> list[str]:
 
 def _bold(board: Board) -> list[str]:
     """How far below the best of each pair is still bold, or why nothing is."""
-    reach = {pair: found.yardstick for pair, found in board.best.items() if not found.reason}
+    reach = {pair: best.yardstick for pair, best in board.best.items() if not best.reason}
     lines = []
     if len(reach) == 1:
         lines.append(f"Bold: within {next(iter(reach.values())):.2f} of the best.")
@@ -102,9 +103,9 @@ def _bold(board: Board) -> list[str]:
 
 def _by_reason(board: Board) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {}
-    for pair, found in board.best.items():
-        if found.reason:
-            reasons.setdefault(found.reason, []).append(pair)
+    for pair, best in board.best.items():
+        if best.reason:
+            reasons.setdefault(best.reason, []).append(pair)
     return reasons
 
 
@@ -124,7 +125,7 @@ def _differences(board: Board) -> list[str]:
             lines.append(f"On fewer: {', '.join(f'{label} ({n:.0f})' for label, n in partly.items())}.")
     if board.alike is not None and "teacher" in board.table.rows:
         lines += _units(board)
-    kinds = board.cells.reset_index().groupby("error")["label"].unique()
+    kinds = board.entries.reset_index().groupby("error")["label"].unique()
     for kind, why in ERRORS.items():
         if kind in kinds:
             lines.append(f"{why}: {', '.join(sorted(kinds[kind]))}.")
@@ -184,15 +185,17 @@ def _failed(board: Board) -> list[str]:
     return lines
 
 
-def _cells(board: Board) -> list[str]:
-    """Cells of one seed, skipped and diverged ones."""
-    cells = board.cells.reset_index()
+def _entries(board: Board) -> list[str]:
+    """Entries of one seed, skipped and diverged ones."""
+    entries = board.entries.reset_index()
     lines = (
-        ["(1): one seed has no spread and no interval, and is never bold."] if (cells["n"] == 1).any() else []
+        ["(1): one seed has no spread and no interval, and is never bold."]
+        if (entries["n"] == 1).any()
+        else []
     )
-    for reason, group in cells[cells["skipped"] != ""].groupby("skipped"):
+    for reason, group in entries[entries["skipped"] != ""].groupby("skipped"):
         lines.append(f"n/a: {_where(group, group['pair'])}: {reason}")
-    failed = cells[cells["diverged"] > 0]
+    failed = entries[entries["diverged"] > 0]
     if len(failed):
         seeds = failed["diverged"].astype(str) + " of " + (failed["diverged"] + failed["n"]).astype(str)
         where = _where(failed, failed["pair"] + " (" + seeds + " seeds)")
@@ -204,7 +207,7 @@ def _cells(board: Board) -> list[str]:
 
 def _unequal(board: Board) -> list[str]:
     """Pairs on which the methods have different numbers of seeds."""
-    n = board.cells["n"].where(board.cells["n"] > 0).groupby("pair").agg(["min", "max"])
+    n = board.entries["n"].where(board.entries["n"] > 0).groupby("pair").agg(["min", "max"])
     uneven = n[n["min"] < n["max"]]
     if uneven.empty:
         return []
@@ -214,14 +217,14 @@ def _unequal(board: Board) -> list[str]:
     ]
 
 
-def _where(cells: pd.DataFrame, pairs: pd.Series) -> str:
-    """'dkd on A -> B, C -> D; kd on A -> B'"""
-    by_label = pairs.groupby(cells["label"]).agg(", ".join)
+def _where(entries: pd.DataFrame, pairs: pd.Series) -> str:
+    """List the pairs of each label: 'dkd on A -> B, C -> D; kd on A -> B'."""
+    by_label = pairs.groupby(entries["label"]).agg(", ".join)
     return "; ".join(f"{label} on {on}" for label, on in by_label.items())
 
 
 def _records(table: Table) -> list[str]:
-    """Runs without a result, runs left out, and runs that stand in several pairs."""
+    """Runs without a result, runs left out, and runs that serve several pairs."""
     lines = []
     runs = table.rows.drop_duplicates("cell_id")["status"].value_counts().sort_index()
     failed = [f"{n} {status}" for status, n in runs.items() if status not in DONE]
@@ -277,7 +280,7 @@ def _machines(table: Table) -> list[str]:
         "devices": sorted(set(used["device"]) - {""}),
         "thread counts": [f"{n:g}" for n in sorted(used["threads"].dropna().unique())],
     }
-    mixed = [f"{name} ({', '.join(found)})" for name, found in kinds.items() if len(found) > 1]
+    mixed = [f"{name} ({', '.join(names)})" for name, names in kinds.items() if len(names) > 1]
     if not mixed:
         return []
     return [
@@ -287,9 +290,10 @@ def _machines(table: Table) -> list[str]:
 
 
 def weak_teachers(table: Table) -> dict[str, str]:
-    """pair -> what is to be said of its teacher, where it is below the accuracy that the suite expects."""
+    """pair -> a warning of its teacher, where that is below the accuracy that the suite expects."""
     known = table.rows.dropna(subset=["teacher_top1", "teacher_expected"])
-    weak = known[known["teacher_top1"] < known["teacher_expected"]].drop_duplicates("pair", keep="last")
+    short = falls_short(known["teacher_top1"], known["teacher_expected"])
+    weak = known[short].drop_duplicates("pair", keep="last")
     return {
         str(pair): f"{WEAK} teacher {str(pair).split(ARROW)[0]} reaches {top1:.2f}, the suite expects "
         f"{expected:.2f}: do not compare with published numbers."

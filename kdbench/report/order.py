@@ -64,5 +64,5 @@ def size(table: Table) -> str:
 
 
 def count(number: int, name: str) -> str:
-    """'1 pair', '2 pairs'"""
+    """Return a number with its noun: '1 pair', '2 pairs'."""
     return f"{number} {name}{'s' * (number != 1)}"

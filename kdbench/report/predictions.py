@@ -1,4 +1,4 @@
-"""What runs keep of their predictions beside their row: results/<suite>.details/<cell_id>.npz."""
+"""The predictions that runs save: results/<suite>.details/<cell_id>.npz."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def read(
     """
     rows = rows.sort_values(["label", "pair", "seed"])
     several = set(rows["cell_id"][rows["cell_id"].duplicated()])
-    kept: dict[str, list[np.ndarray] | None] = {}
+    shared: dict[str, list[np.ndarray] | None] = {}
     for row in rows[["label", "pair", "seed", "cell_id"]].to_dict("records"):
         cell = str(row["cell_id"])
-        found = kept[cell] if cell in kept else _load(cell, folders, names)
+        arrays = shared[cell] if cell in shared else _load(cell, folders, names)
         if cell in several:
-            kept[cell] = found
-        if found is not None:
-            yield {str(key): value for key, value in row.items()}, found
+            shared[cell] = arrays
+        if arrays is not None:
+            yield {str(key): value for key, value in row.items()}, arrays
 
 
 def _load(cell: str, folders: Sequence[Path], names: Sequence[str]) -> list[np.ndarray] | None:

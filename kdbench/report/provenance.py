@@ -47,6 +47,6 @@ def _teachers_used(rows: pd.DataFrame) -> list[str]:
 
 
 def _values(column: pd.Series, most: int = 6) -> str:
-    found = sorted(set(column.dropna().astype(str)) - {""})
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more or "unknown"
+    values = sorted(set(column.dropna().astype(str)) - {""})
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(values[:most]) + more or "unknown"

@@ -1,4 +1,4 @@
-"""Cells that were trained more than once: how far their accuracies lie apart."""
+"""Cells that were trained more than once: how far apart their accuracies are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ["cell_id", "method", "variant", "pair", *FACTS, "counted", "apart", "
 
 
 def frame(attempts: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
-    """One line a finished run of each cell that has several: where, when, and what it reached.
+    """One line per finished run of each cell that has several: where, when, and what it reached.
 
     ``counted``: the one that the tables show. ``apart``: highest less lowest top-1 of the cell's ok runs.
     ``differs``: this is more than APART, or some runs of the cell diverged and others did not.
@@ -63,10 +63,10 @@ HEADER = ["method", "pair", "seed", "top-1 of each run", "apart", "devices"]
 
 
 def differing(runs: pd.DataFrame) -> list[Sequence[str]]:
-    """The cells that differ, the farthest apart first, as texts under HEADER; the counted run stands in [ ]."""
+    """The cells that differ, the farthest apart first, as texts under HEADER; the counted run is in [ ]."""
     lines: list[Sequence[str]] = []
-    found = runs[runs["differs"]].assign(_far=lambda rows: -rows["apart"].fillna(float("inf")))
-    for _, cell in found.sort_values(["_far", "cell_id"], kind="stable").groupby("cell_id", sort=False):
+    apart_first = runs[runs["differs"]].assign(_far=lambda rows: -rows["apart"].fillna(float("inf")))
+    for _, cell in apart_first.sort_values(["_far", "cell_id"], kind="stable").groupby("cell_id", sort=False):
         shown = [
             ("[{}]" if row["counted"] else "{}").format(
                 "✗" if row["status"] != Status.OK else f"{row['top1']:.2f}"

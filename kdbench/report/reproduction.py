@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones: which agree, which differ, which are undecided.
+"""Our numbers and the published ones: which agree, which differ, which are undecided.
 
 Like is compared with like. A published last epoch is compared with our last; a best of all epochs with our best (a
 diagnostic that is used nowhere else), where every epoch after the last milestone was evaluated; a number of which the
@@ -15,29 +15,28 @@ from typing import Any
 import pandas as pd
 
 from kdbench import suites
+from kdbench.data.catalog import CATALOG
 from kdbench.report.tables import ARROW, Table
 from kdbench.report.verdicts import Ours, compare, judged, mean, noise_of, rule_of, verdicts_of
 from kdbench.results import published
 from kdbench.results.published import Name, Number, Published
 from kdbench.results.statistics import summary
 from kdbench.results.statistics.reproduced import AGREES, DIFFERS, MARGIN, UNDECIDED
+from kdbench.teachers.expected import falls_short
 from kdbench.utils.status import Status
 
 FOLLOWERS = ("cifar100", "cifar100-twoview", "imagenet", "tiny-imagenet")  # suites that follow the literature
-SPLITS = {"cifar100": "f592eea6211a"}  # data set -> the hash of its true images and their test split
-TESTED = {"cifar100": 10_000, "imagenet": 50_000, "tiny-imagenet": 10_000}  # images of the true test part
 UNVERIFIED = "kdbench does not know the hash of {}'s true images: only their number was checked."
-SLACK = 0.05  # points by which a teacher may miss the expected accuracy
 VERDICTS = AGREES, DIFFERS, UNDECIDED
 SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
-NO_NOISE = "no two runs: no verdict"  # of any cell of the table
+NO_NOISE = "no two runs: no verdict"  # of any entry of the table
 SETTING, PAIR = ["label", "method", "variant"], ["pair", "teacher", "student"]
-CELL = PAIR + SETTING
+ENTRY = PAIR + SETTING
 FACTS = (
     "table dataset protocol metric n mean std best_mean best_std inflation diverged skipped of printed low high values "
     "rule value value_std runs keys reruns compared delta se p_holm verdict comparable why note remarks caution"
 ).split()
-COLUMNS = CELL + FACTS
+COLUMNS = ENTRY + FACTS
 
 
 @dataclass(frozen=True)
@@ -69,22 +68,22 @@ class Literature:
         By the split's hash; where the true one is not known, by the number of images tested, which any ``--per-class``
         changes.
         """
-        rows, name = table.finished, self.dataset
-        if name in SPLITS:
+        rows, name, true = table.finished, self.dataset, CATALOG[self.dataset]
+        if true.test_split_id:
             if (rows["split_id"] == "").any():
                 return "the rows do not say on which images"
-            same = rows["split_id"] == SPLITS[name]
+            same = rows["split_id"] == true.test_split_id
             return "" if same.all() else f"the images are not those of {name} (some of them, or others)"
         counts = rows["tested"].drop_duplicates()
         if counts.isna().any():
             return "the images are not verified: the rows do not say how many were tested"
-        other = [f"{count:g}" for count in counts if count != TESTED[name]]
-        return f"{'/'.join(other)} test images, {name} has {TESTED[name]}" if other else ""
+        other = [f"{count:g}" for count in counts if count != true.test]
+        return f"{'/'.join(other)} test images, {name} has {true.test}" if other else ""
 
     @property
     def caution(self) -> str:
-        """What is to be said of any comparison on this data set, or ''."""
-        return "" if self.dataset in SPLITS else UNVERIFIED.format(self.dataset)
+        """A warning for any comparison on this data set, or ''."""
+        return "" if CATALOG[self.dataset].test_split_id else UNVERIFIED.format(self.dataset)
 
     def has(self, teacher: str, student: str) -> bool:
         """Whether the suite has the pair (or, without a teacher, the student), and so a recipe for it."""
@@ -108,13 +107,13 @@ def literature(suite: str) -> Literature | None:
 
 
 def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = None) -> pd.DataFrame:
-    """A line for each table of the test split, pair, label and metric, and one for each pair's teacher.
+    """One line for each table of the test split, pair, label and metric, and one for each pair's teacher.
 
     n, mean, std: last epochs of our runs (n = 0: none); inflation: mean of best evaluated minus last epoch; printed:
     the published number or range, of what (`of`), each with rule and sources (values); rule, value, value_std, runs:
     those of the nearest number; compared: ours by that rule; delta = compared - value; se, p_holm: of that. verdict: ''
     where nothing is published, nothing was run or comparable is False, for the reason `why`; note: of our teacher;
-    remarks: what is to be known of the published numbers; caution: of our images. Labels with user overrides are there
+    remarks: on the published numbers; caution: of our images. Labels with user overrides are there
     only where such a variant is published. curves: as `store` keeps them; without them no best epoch of ours is known
     to be the best of all.
     """
@@ -134,14 +133,14 @@ def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = Non
             whole = (
                 evaluated(table, curves, follows.milestone) if follows and curves is not None else frozenset()
             )
-            cells = [*_teacher_cells(table), *_cells(table, whole)]
+            entries = [*_teacher_entries(table), *_entries(table, whole)]
             dataset = table.dataset.partition("#")[0]
             same = {"table": table.heading, "dataset": dataset, "protocol": protocol}
             same["caution"] = follows.caution if follows and not why else ""
-            found = pd.DataFrame([same | _line(cell, dataset, follows, why, books) for cell in cells])
+            compared = pd.DataFrame([same | _line(entry, dataset, follows, why, books) for entry in entries])
             for metric in ("top1", "top5"):
-                _decide(found, metric, table)
-            lines.append(found)
+                _decide(compared, metric, table)
+            lines.append(compared)
     result = pd.concat(lines, ignore_index=True) if lines else pd.DataFrame()
     result = result.reindex(columns=COLUMNS)
     known = (result["printed"] != "").groupby([result["table"], result["label"]]).transform("any")
@@ -156,11 +155,11 @@ def _decide(lines: pd.DataFrame, metric: str, table: Table) -> None:
     if tried.empty:
         return
     key = tried["label"] + ARROW + tried["of"]  # a plain student is in many pairs and counts once
-    found = verdicts_of(tried[~key.duplicated()], noise_of(table, metric))
-    found = found.set_axis(key[~key.duplicated()]).loc[key].set_axis(tried.index)
+    decided = verdicts_of(tried[~key.duplicated()], noise_of(table, metric))
+    decided = decided.set_axis(key[~key.duplicated()]).loc[key].set_axis(tried.index)
     for name, column in {"ours": "compared", "delta": "delta", "se": "se", "p_holm": "p_holm"}.items():
-        lines.loc[tried.index, column] = found[name].where(found[name].notna(), tried[column])
-    lines.loc[tried.index, "verdict"] = found["verdict"].where(found["verdict"] != "", NO_NOISE)
+        lines.loc[tried.index, column] = decided[name].where(decided[name].notna(), tried[column])
+    lines.loc[tried.index, "verdict"] = decided["verdict"].where(decided["verdict"] != "", NO_NOISE)
 
 
 def evaluated(table: Table, curves: pd.DataFrame, milestone: int) -> frozenset[str]:
@@ -172,7 +171,7 @@ def evaluated(table: Table, curves: pd.DataFrame, milestone: int) -> frozenset[s
     return frozenset(late.index[(late > 0) & (counts.reindex(late.index) == late)])
 
 
-def _cells(table: Table, whole: frozenset[str]) -> list[dict]:
+def _entries(table: Table, whole: frozenset[str]) -> list[dict]:
     """For every pair, label and metric: what our runs reached. ``whole``: see `evaluated`."""
     rows = table.rows
     keys = [rows["pair"], rows["label"]]
@@ -180,9 +179,9 @@ def _cells(table: Table, whole: frozenset[str]) -> list[dict]:
         {s.value: (rows["status"] == s).groupby(keys).sum() for s in (Status.DIVERGED, Status.SKIPPED)}
     )
     teachers = rows.groupby(["pair", "label"])[["teacher_top1", "teacher_expected"]].last()
-    cells = counts.join(teachers).reset_index()
+    entries = counts.join(teachers).reset_index()
     pairs, settings = rows[PAIR].drop_duplicates("pair"), rows[SETTING].drop_duplicates("label")
-    grid = pairs.merge(settings, how="cross").merge(cells, "left", ["pair", "label"])
+    grid = pairs.merge(settings, how="cross").merge(entries, "left", ["pair", "label"])
     grid = grid.sort_values(["pair", "label"])
     grid[["diverged", "skipped"]] = grid[["diverged", "skipped"]].fillna(0).astype(int)
     runs = dict(list(table.finished.groupby(["pair", "label"])))
@@ -197,12 +196,12 @@ def _cells(table: Table, whole: frozenset[str]) -> list[dict]:
 
 
 def _ours(runs: pd.DataFrame, whole: frozenset[str]) -> Ours:
-    """Top-1 of one cell; no best epoch unless every run has one."""
+    """Top-1 of one entry; no best epoch unless every run has one."""
     last, best = tuple(runs["top1"].dropna()), tuple(runs["top1_best"].dropna())
     return Ours(last, best if len(best) == len(last) else (), runs["cell_id"].isin(whole).all())
 
 
-def _teacher_cells(table: Table) -> list[dict]:
+def _teacher_entries(table: Table) -> list[dict]:
     """For every pair: the measured accuracy of its teacher, one network."""
     known = table.rows[table.rows["teacher_top1"].notna()].drop_duplicates("pair", keep="last")
     name = {"label": "teacher", "method": "teacher", "variant": "", "metric": "top1"}
@@ -214,45 +213,48 @@ def _teacher_cells(table: Table) -> list[dict]:
 
 
 def _line(
-    cell: Mapping,
+    entry: Mapping,
     dataset: str,
     follows: Literature | None,
     why: str,
     books: Mapping[str, Mapping[Name, Published]],
 ) -> dict[str, Any]:
-    """The cell, what is published of it, and how they compare."""
-    ours: Ours = cell["ours"]
-    is_teacher = cell["method"] == "teacher"
-    if follows and not why and not follows.has(cell["teacher"], cell["student"]):
+    """The entry, what is published of it, and how they compare."""
+    ours: Ours = entry["ours"]
+    is_teacher = entry["method"] == "teacher"
+    if follows and not why and not follows.has(entry["teacher"], entry["student"]):
         why = "the suite has no recipe for this pair"
     texts = ["of", "printed", "values", "rule", "keys", "reruns", "verdict", "note", "remarks"]
     line: dict[str, Any] = dict.fromkeys(texts, "")
     numbers = ["low", "high", "value", "value_std", "runs", "compared", "delta", "se", "p_holm", "fair_best"]
     line |= {**dict.fromkeys(numbers, math.nan), "judged_by": "", "between": False, "open": False}
-    line |= {key: cell[key] for key in [*CELL, "metric", "diverged", "skipped", "inflation"]}
+    line |= {key: entry[key] for key in [*ENTRY, "metric", "diverged", "skipped", "inflation"]}
     line |= {**_summary(ours), "why": why, "comparable": not why}
-    student = "" if is_teacher else cell["student"]
-    name = Name(dataset, cell["teacher"], student, cell["method"], cell["variant"], cell["metric"])
+    student = "" if is_teacher else entry["student"]
+    name = Name(dataset, entry["teacher"], student, entry["method"], entry["variant"], entry["metric"])
     if again := published.lookup(books["reruns"], name):
-        line["reruns"] = ", ".join(_told(number) for number in again.numbers)
+        line["reruns"] = ", ".join(_quoted(number) for number in again.numbers)
     book = books["teacher" if is_teacher else "numbers"]
     key = published.find(book, name)
     if key is None:
         return line
-    found = book[key]
-    line |= {"of": ARROW.join(filter(None, (key.teacher, key.student))), "printed": str(found)}
-    line |= {"low": found.low, "high": found.high}
-    line |= {"keys": " ".join(found.keys), "values": "; ".join(_told(number) for number in found.numbers)}
-    result = compare(ours, found.numbers)
+    printed = book[key]
+    line |= {"of": ARROW.join(filter(None, (key.teacher, key.student))), "printed": str(printed)}
+    line |= {"low": printed.low, "high": printed.high}
+    line |= {
+        "keys": " ".join(printed.keys),
+        "values": "; ".join(_quoted(number) for number in printed.numbers),
+    }
+    result = compare(ours, printed.numbers)
     near = result.nearest
-    line |= {"rule": near.rule_said, "judged_by": rule_of(near), "remarks": _remarks(found)}
+    line |= {"rule": near.rule_said, "judged_by": rule_of(near), "remarks": _remarks(printed)}
     line |= {"value": near.value, "value_std": near.std, "runs": near.runs, "between": result.between}
     line |= {"fair_best": mean(ours.best) if ours.whole else math.nan}
     line |= {"compared": result.compared, "delta": result.delta}
-    if not (why or is_teacher) and ours.n + cell["diverged"]:
-        diverged = f"{cell['diverged']} diverged: no verdict" if cell["diverged"] else ""
+    if not (why or is_teacher) and ours.n + entry["diverged"]:
+        diverged = f"{entry['diverged']} diverged: no verdict" if entry["diverged"] else ""
         said = diverged or ("" if judged(ours, near) else SPARSE)
-        line |= {"verdict": said, "open": not said, "note": _weak_teacher(cell)}
+        line |= {"verdict": said, "open": not said, "note": _weak_teacher(entry)}
     return line
 
 
@@ -262,24 +264,25 @@ def _summary(ours: Ours) -> dict[str, float]:
     return {"n": n, "mean": mean, "std": std, "best_mean": best.mean, "best_std": best.std}
 
 
-def _remarks(found: Published) -> str:
-    """'[CTKD] rule probably best: ...'"""
-    noted = (f"[{' '.join(number.keys)}] {note}" for number in found.numbers for note in number.notes)
+def _remarks(printed: Published) -> str:
+    """Join the sources' notes: '[CTKD] rule probably best: ...'."""
+    noted = (f"[{' '.join(number.keys)}] {note}" for number in printed.numbers for note in number.notes)
     return "; ".join(dict.fromkeys(noted))
 
 
-def _told(number: Number) -> str:
-    """'75.51 ± 0.18 last, 5 runs [CRD]'"""
+def _quoted(number: Number) -> str:
+    """Describe a number and its sources: '75.51 ± 0.18 last, 5 runs [CRD]'."""
     spread = "" if math.isnan(number.std) else f" ± {number.std:g}"
     runs = "" if math.isnan(number.runs) else f", {number.runs:g} run{'s' * (number.runs > 1)}"
     return f"{number.value:g}{spread} {number.rule_said}{runs} [{' '.join(number.keys)}]"
 
 
-def _weak_teacher(cell: Mapping) -> str:
-    reached, expected = cell["teacher_top1"], cell["teacher_expected"]
-    if not reached < expected - SLACK:  # NaN: not known
+def _weak_teacher(entry: Mapping) -> str:
+    """Say what a teacher reaches that is weaker than expected, else ''."""
+    reached, expected = entry["teacher_top1"], entry["teacher_expected"]
+    if not falls_short(reached, expected):
         return ""
-    return f"teacher {cell['teacher']} reaches {reached:.2f}, expected {expected:.2f}"
+    return f"teacher {entry['teacher']} reaches {reached:.2f}, expected {expected:.2f}"
 
 
 def ran(data: pd.DataFrame) -> pd.DataFrame:
@@ -295,16 +298,16 @@ def headline(data: pd.DataFrame) -> list[str]:
     lines = ran(data)
     if lines.empty:
         return ["Nothing is published, by this suite's protocol, of what was run."]
-    cells = lines[lines["verdict"].isin(VERDICTS)]
+    entries = lines[lines["verdict"].isin(VERDICTS)]
     said = ["No published number is tested here."]
-    if len(cells):
-        counts = cells["verdict"].value_counts().reindex(list(VERDICTS), fill_value=0)
+    if len(entries):
+        counts = entries["verdict"].value_counts().reindex(list(VERDICTS), fill_value=0)
         said = [
-            f"Published numbers: {counts[AGREES]} of {len(cells)} agree (shown to be within {MARGIN:g} points), "
+            f"Published numbers: {counts[AGREES]} of {len(entries)} agree (shown to be within {MARGIN:g} points), "
             f"{counts[DIFFERS]} differ, {counts[UNDECIDED]} undecided."
         ]
-    if weak := int((cells["note"] != "").sum()):
-        said.append(f"{weak} of the {len(cells)} with a teacher below the expected accuracy.")
+    if weak := int((entries["note"] != "").sum()):
+        said.append(f"{weak} of the {len(entries)} with a teacher below the expected accuracy.")
     untested = lines[lines["comparable"] & ~lines["verdict"].isin(VERDICTS)]
     for verdict, count in untested["verdict"].value_counts().sort_index().items():
         said.append(f"{count} more comparable, but {verdict}.")

@@ -17,15 +17,15 @@ def ece_floor_most(top1: float, images: int, bins: int = BINS) -> float:
 
 
 def notes(runs: pd.DataFrame) -> list[str]:
-    """What is to be said of the finished runs of one table; nothing where they do not hold the number of images."""
+    """The note on the finished runs of one table; nothing where their rows lack the number of images."""
     known = runs.dropna(subset=["tested", "top1"])
     if not len(known):
         return []
     top1, images = float(known["top1"].mean()), int(known["tested"].min())
     error, floor = float(accuracy_error(top1, images)), ece_floor_most(top1, images)
     return [
-        f"Beside the seeds: an accuracy of {top1:.0f}% on {images:,} images has a standard error of {error:.2f} points "
-        f"(95%: ± {1.96 * error:.2f}) by the choice of these images. All methods share them, so it is smaller in a "
-        f"difference. A perfectly calibrated model would still show an ECE of up to {floor:.1f} points on that many "
-        f"images ({BINS} bins)."
+        f"Apart from the seeds, an accuracy of {top1:.0f}% on {images:,} images has a standard error of {error:.2f} "
+        f"points (95%: ± {1.96 * error:.2f}) by the choice of these images. All methods share them, so it is smaller "
+        f"in a difference. A perfectly calibrated model would still show an ECE of up to {floor:.1f} points on that "
+        f"many images ({BINS} bins)."
     ]

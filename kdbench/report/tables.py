@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kdbench.data.catalog import CLASSES
+from kdbench.data.catalog import classes_of
 from kdbench.results import setting, store
 from kdbench.results.statistics import summary
 from kdbench.utils.hashing import canonical, digest
@@ -22,9 +22,9 @@ CONDITIONS = ["dataset", "split", "recipe_id", "precision"]
 class Table:
     """The runs under one set of conditions.
 
-    dataset: its name, with the start of its images' hash where one name stands for several. precision: '' where the
+    dataset: its name, with the start of its images' hash where several data sets have one name. precision: '' where the
     rows do not say.
-    rows: one line a run and pair that it serves, with the columns of the store and ``label`` (method and what
+    rows: one line per run and pair that it serves, with the columns of the store and ``label`` (method and what
     the user set), ``pair`` (teacher -> student) and those of `_timed`. set_aside: runs left
     out because newer ones of another version or other parameters carry the same label.
     setting: in words, what its runs' setting has otherwise than that of the suite's other tables; '' where there is
@@ -43,10 +43,12 @@ class Table:
 
     @property
     def pairs(self) -> list[str]:
+        """The pairs, sorted."""
         return sorted(self.rows["pair"].unique())
 
     @property
     def labels(self) -> list[str]:
+        """The labels, sorted."""
         return sorted(self.rows["label"].unique())
 
     @property
@@ -62,7 +64,8 @@ class Table:
     @property
     def chance(self) -> float:
         """Top-1 of guessing, percent; 0 for a data set that kdbench does not know."""
-        return 100.0 / CLASSES.get(self.dataset.partition("#")[0].partition(" (")[0], np.inf)
+        classes = classes_of(self.dataset.partition("#")[0].partition(" (")[0])
+        return 100.0 / classes if classes else 0.0
 
     @property
     def epochs(self) -> str:
@@ -88,7 +91,7 @@ def tables(attempts: pd.DataFrame) -> list[Table]:
     rows["label"] = (rows["method"] + " " + rows["variant"]).str.strip()
     rows = _timed(rows)
     for _, split in rows.groupby("split"):
-        rows.loc[split.index, "dataset"] = _told_apart(split["dataset"], split["split_id"])
+        rows.loc[split.index, "dataset"] = _distinct(split["dataset"], split["split_id"])
     rows["recipe"] = [_recipe(text) for text in rows["facts"]]
     groups = summary.join_pairs(rows, ["recipe"]).groupby(CONDITIONS)
     return sorted((table for _, group in groups for table in _tables(group)), key=_order)
@@ -142,16 +145,16 @@ def _tables(rows: pd.DataFrame) -> list[Table]:
 
 
 def _pair_names(rows: pd.DataFrame) -> list[str]:
-    teachers = _told_apart(rows["teacher"], rows["teacher_id"])
+    teachers = _distinct(rows["teacher"], rows["teacher_id"])
     return [f"{t}{ARROW}{s}" if t else s for t, s in zip(teachers, rows["student"], strict=True)]
 
 
 def _table(rows: pd.DataFrame, words: str = "", setting_id: str = "") -> Table:
-    kept, codes = _by_code(_newest(rows))
-    aside = rows["cell_id"].nunique() - kept["cell_id"].nunique()
+    newest, codes = _by_code(_newest(rows))
+    aside = rows["cell_id"].nunique() - newest["cell_id"].nunique()
     dataset, split, recipe, precision = (str(rows[key].iloc[0]) for key in CONDITIONS)
-    kept = kept.assign(pair=_pair_names(kept))
-    return Table(dataset, split, recipe, precision, kept, aside, words, setting_id, codes)
+    newest = newest.assign(pair=_pair_names(newest))
+    return Table(dataset, split, recipe, precision, newest, aside, words, setting_id, codes)
 
 
 def _by_code(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -174,7 +177,7 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[order].drop_duplicates(["label", *summary.PAIR, "seed"], keep="last").sort_index()
 
 
-def _told_apart(names: pd.Series, hashes: pd.Series) -> list[str]:
+def _distinct(names: pd.Series, hashes: pd.Series) -> list[str]:
     """Each name, with the start of its hash where one name has several."""
     several = hashes.groupby(names).unique()
     return [

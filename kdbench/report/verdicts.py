@@ -1,4 +1,4 @@
-"""Ours beside published numbers: what is compared with what, and what the rules say of it."""
+"""Our numbers and published ones: what is compared with what, and the verdict of the rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INPUT = {  # columns of a line that a verdict is made of -> their names in `stat
 
 
 class Ours(NamedTuple):
-    """Our accuracies, a run each: of the last epoch, and of the best evaluated one (none: not known).
+    """Our accuracies, one per run: of the last epoch, and of the best evaluated one (none: not known).
 
     whole: whether every epoch after the last milestone was evaluated, so that best means best of all.
     """
@@ -37,10 +37,11 @@ class Ours(NamedTuple):
 
     @property
     def n(self) -> int:
+        """The number of runs."""
         return len(self.last)
 
     def by(self, rule: str) -> tuple[float, ...]:
-        """Those by the rule of a published number; by the last epoch where its rule is not known."""
+        """Return the accuracies by the rule of a published number; by the last epoch where its rule is not known."""
         return self.best if rule == "best" else self.last
 
 
@@ -54,7 +55,7 @@ class Comparison(NamedTuple):
 
 
 def compare(ours: Ours, numbers: Sequence[Number]) -> Comparison:
-    """With the nearest of several numbers. Those that cannot be judged (`judged`) count only where none can."""
+    """Compare with the nearest of several numbers. Those that cannot be judged (`judged`) count only where none can."""
     tried = [_compared(ours, number) for number in numbers]
     known = sorted((c for c in tried if not math.isnan(c.delta)), key=lambda c: abs(c.delta))
     if not known:
@@ -80,27 +81,27 @@ def _compared(ours: Ours, number: Number) -> Comparison:
 
 
 def mean(values: Sequence[float]) -> float:
-    """NaN for none."""
+    """The mean of the values; NaN for none."""
     return float(np.mean(values)) if len(values) else math.nan
 
 
 def verdicts_of(lines: pd.DataFrame, noise: Noise) -> pd.DataFrame:
-    """compared, delta, se, p_holm and verdict of the lines of one table and metric that are to be judged.
+    """compared, delta, se, p_holm and verdict of the lines of one table and metric that need a verdict.
 
     lines: the columns of INPUT, and ``between``: where ours lies between two published numbers, no difference from
     the nearest is claimed.
     """
-    cells = lines[list(INPUT)].rename(columns=INPUT)
-    numbers = [name for name in cells if name != "rule"]
-    cells[numbers] = cells[numbers].astype(float)
-    mine = cells["best"].where(cells["rule"] == "best", cells["last"])
-    cells["value"] = cells["value"].mask(lines["between"].astype(bool), mine)
-    found = verdicts(cells, noise)
-    return found.assign(delta=found["ours"] - lines["value"].astype(float))
+    entries = lines[list(INPUT)].rename(columns=INPUT)
+    numbers = [name for name in entries if name != "rule"]
+    entries[numbers] = entries[numbers].astype(float)
+    mine = entries["best"].where(entries["rule"] == "best", entries["last"])
+    entries["value"] = entries["value"].mask(lines["between"].astype(bool), mine)
+    judged_lines = verdicts(entries, noise)
+    return judged_lines.assign(delta=judged_lines["ours"] - lines["value"].astype(float))
 
 
 def noise_of(table: Table, metric: str) -> Noise:
-    """The error of one run of this table, about its cell's mean, of the cells in the pool."""
+    """The error of one run of this table, about its entry's mean, of the entries in the pool."""
     runs = table.finished.assign(cell=table.finished["label"] + ARROW + table.finished["pair"])
     scores = table.wide()
     for pair, several in scores.groupby("pair"):

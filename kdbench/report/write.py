@@ -44,17 +44,17 @@ def write_report(
         raise KdbenchError(
             f"there are no rows of suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
         )
-    found = main_first(tables(merged.records), suite)
-    boards = [board(table, baseline) for table in found]
+    ordered = main_first(tables(merged.records), suite)
+    boards = [board(table, baseline) for table in ordered]
     compared = sorted({label for each in boards for label in each.labels})
     if baseline not in [BASELINE, *compared]:
         raise KdbenchError(
             f"suite {suite!r} has no run of {baseline!r}; --baseline takes one of {', '.join(compared)}, or --suite "
             "leaves this suite out"
         )
-    footer = provenance(suite, found)
+    footer = provenance(suite, ordered)
     runs = reproducibility.frame(merged.attempts, merged.records)
-    kept = [
+    details = [
         p.with_name(f"{p.stem}.details") if p.is_file() else p / f"{suite}.details" for p in places(results)
     ]
     folder = Path(out) / suite
@@ -65,9 +65,9 @@ def write_report(
         _write_or_remove(folder / "leaderboard-appendix.tex", latex.appendix(suite, boards, footer))
         reproducibility.save(runs, folder / "reproducibility.csv")
         files.clear(folder)
-        captions = figures.write(boards, merged.curves, kept, baseline, footer, folder, formats)
+        captions = figures.write(boards, merged.curves, details, baseline, footer, folder, formats)
         with matplotlib.rc_context(style.RC):
-            reproduced, published = reproduction.write(folder, suite, found, footer, merged.curves, formats)
+            reproduced, published = reproduction.write(folder, suite, ordered, footer, merged.curves, formats)
         shown = [*files.pictures(captions, formats), *published]
         words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
@@ -91,6 +91,6 @@ def _write_or_remove(file: Path, text: str) -> None:
 
 def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELINE) -> str:
     """All tables of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
-    found = main_first(tables(attempts), suite)
-    boards = [board(table, baseline) for table in found]
-    return leaderboard.text(suite, boards, provenance(suite, found), whole=True)
+    ordered = main_first(tables(attempts), suite)
+    boards = [board(table, baseline) for table in ordered]
+    return leaderboard.text(suite, boards, provenance(suite, ordered), whole=True)

@@ -1,4 +1,4 @@
-"""The bytes of a results file -> header and lines of texts: encodings, line ends, separators, torn and foreign lines.
+"""Split the bytes of a results file into a header and lines: encodings, line ends, separators, torn and foreign lines.
 
 A record is one physical line. Read are: UTF-8 with or without a byte order mark, line ends of any system, blank
 lines, headers repeated by joining files. The last line may lack its line end: with a value for each column it counts
@@ -53,7 +53,7 @@ def content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except IsADirectoryError:
-        raise KdbenchError(f"{path} is a folder, where a file of rows is looked for; move it aside") from None
+        raise KdbenchError(f"{path} is a folder in the place of a results file; move it aside") from None
     except FileNotFoundError:
         link = " (it is a link to a file that is not there)" if path.is_symlink() else ""
         raise KdbenchError(f"there is no {path}{link}") from None
@@ -123,12 +123,12 @@ def is_plain(data: bytes) -> bool:
 
 def line_end(data: bytes) -> bytes:
     """How the first line of a file ends; as Unix does where there is none."""
-    found = END.search(data)
-    return found.group() if found else b"\n"
+    end = END.search(data)
+    return end.group() if end else b"\n"
 
 
 def last_start(data: bytes) -> int:
-    """Where a last line without its end begins; the length of the file where there is none."""
+    """The start of a last line without its end; the length of the file where there is none."""
     return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
 
 
@@ -223,8 +223,10 @@ def _named(path: Path, names: list[str], rows: list[list[str]]) -> tuple[list[st
             raise KdbenchError(
                 f"{path}: column {place + 1} has values and no name (a data frame's index?); delete it"
             )
-    kept = [place for place in range(len(names)) if place not in unnamed]
-    return ([names[k] for k in kept], [[row[k] for k in kept] for row in rows]) if unnamed else (names, rows)
+    named = [place for place in range(len(names)) if place not in unnamed]
+    return (
+        ([names[k] for k in named], [[row[k] for k in named] for row in rows]) if unnamed else (names, rows)
+    )
 
 
 def _check_separator(path: Path, text: str) -> None:

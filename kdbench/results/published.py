@@ -12,7 +12,7 @@ protocol: crd where the source trains by the recipe that kdbench's suite of this
     CKTF's), twoview where by MLKD's (suite cifar100-twoview: the same teachers, two views, 480 or 960 epochs),
     other where recipe, teacher or network is another or is not said.
 origin: own (measured by the source), quoted (copied by it; rule, runs and protocol are those of the number's own
-    source), log (one released run behind a printed mean), user (a rerun told in an issue thread).
+    source), log (one released run behind a printed mean), user (a rerun reported in an issue thread).
 key, source: a short and a full name of the source. *_as_printed: the source's word, where ours is another.
 note: what a reader must know of the row, with its evidence. It contains "rule probably" (PROBABLY) where the rule is
     inferred from code or another's word: such a number is compared as one of an unknown rule.
@@ -82,14 +82,17 @@ class Published:
 
     @property
     def low(self) -> float:
+        """The lowest value."""
         return self.numbers[0].value
 
     @property
     def high(self) -> float:
+        """The highest value."""
         return self.numbers[-1].value
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The BibTeX keys of all sources, each once."""
         return tuple(dict.fromkeys(key for number in self.numbers for key in number.keys))
 
     def __str__(self) -> str:

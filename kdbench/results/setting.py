@@ -1,6 +1,6 @@
 """The setting of a run: all of its identity but method, parameters, teacher and seed.
 
-Two runs may be compared when their settings agree wherever both say something: a method that trains on the weak view
+Two runs may be compared where their settings agree in every fact that both have: a method that trains on the weak view
 alone agrees with one that trains on the weak and the strong view, as long as the weak view is the same. A row carries
 the facts of its setting as JSON, so that a report can say in words in what two settings differ.
 """
@@ -24,7 +24,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def for_pair(facts: Facts, student: str, pair: str) -> dict[str, Any]:
-    """One run's facts as they stand in a table of several pairs: each named by what it belongs to.
+    """One run's facts for a table of several pairs: each named by what it belongs to.
 
     ``facts``: as `plan.Cell.facts` makes them, or {} (unknown).
     """
@@ -48,7 +48,7 @@ def contested(settings: Iterable[Facts]) -> list[str]:
     for facts in settings:
         for key, value in facts.items():
             values.setdefault(key, set()).add(json.dumps(value, sort_keys=True))
-    return sorted(key for key, found in values.items() if len(found) > 1)
+    return sorted(key for key, distinct in values.items() if len(distinct) > 1)
 
 
 def consistent(settings: Sequence[Facts]) -> list[tuple[dict[str, Any], list[int]]]:

@@ -1,9 +1,9 @@
-"""results/<suite>.csv: one row an attempt, append-only, crash-safe; and the curves beside it.
+"""Results files: results/<suite>.csv, one row per attempt, append-only and crash-safe, and the curves beside it.
 
-A record is one physical line. Appending takes a lock, cuts a torn last line (the mark of a writer that died), completes
-one that only lacks its line end, writes once and syncs. A file with another header is refused, never rewritten; for a
-report, `load` reads what an earlier version or another tool has left out or ordered otherwise. Every value is checked
-on reading (`values`).
+A record is one physical line. Appending locks the file, removes a torn last line (from a writer that died), completes
+one that only lacks its line end, writes once and syncs. Rows are never added to a file with another header; `load`
+reads files of earlier versions and other tools, with fewer columns or in another order. Every value is checked on
+reading (`values`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import csv
 import fcntl
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,17 +28,18 @@ from kdbench.utils.status import DONE
 __all__ = [
     "COLUMNS", "CURVE_COLUMNS", "NEEDED", "SCHEMA", "TEXT", "append", "check_folder", "check_writable",
     "curves_of", "encode", "file_of", "load", "read", "records", "schema_of", "suites",
+    "upgrade_note",
 ]  # fmt: skip
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
-UPGRADES: dict[int, Upgrade] = {  # schema n -> what makes its rows those of schema n + 1
+UPGRADES: dict[int, Upgrade] = {  # schema n -> how its rows become those of schema n + 1
     1: lambda rows: rows.assign(schema=2, split_id="", precision=""),  # schema 1 did not say
     2: lambda rows: rows.assign(schema=3, setting="", facts=""),
 }
 
 
 class _Foreign(KdbenchError):
-    """The columns are none of kdbench's."""
+    """The columns are those of no version of kdbench."""
 
 
 def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], end: str = "\n") -> bytes:
@@ -58,7 +60,7 @@ def _text(value: Any) -> str:
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = COLUMNS) -> None:
-    """Add rows to the file at ``path``, which is made if it is not there; its line ends are kept.
+    """Add rows to the file at ``path``, created where it does not exist; its line ends stay.
 
     Raises KdbenchError when the header is another one or the file cannot be written (a full disk, no permission);
     nothing is lost then: the cells' checkpoints stay and the same command writes the rows again.
@@ -71,20 +73,20 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
             file.seek(0)
             content = file.read()
             names = _own_header(path, content, columns)
-            kept = lines.keep(content, names) if names else 0
-            file.truncate(kept)
-            addition = _addition(content[:kept], rows, columns)
+            whole = lines.keep(content, names) if names else 0
+            file.truncate(whole)
+            addition = _addition(content[:whole], rows, columns)
             try:
                 if file.write(addition) < len(addition):
                     raise OSError("the disk is full")
                 os.fsync(file.fileno())
             except OSError:
-                file.truncate(kept)
+                file.truncate(whole)
                 raise
     except OSError as error:
         raise KdbenchError(
             f"cannot write {path} ({error.strerror or error}); free or fix it and type the same command again: "
-            "what is saved stays"
+            "what is saved is not lost"
         ) from error
 
 
@@ -108,7 +110,7 @@ def _locked(path: Path) -> IO[bytes]:
 
 
 def check_writable(path: Path) -> None:
-    """Raises KdbenchError when rows could not be added at ``path`` or files made beside it: asked before training."""
+    """Refuse, before training, a ``path`` where rows cannot be added or files beside it cannot be created."""
     for place in (path, path.parent):
         while not place.exists():
             place = place.parent
@@ -119,7 +121,7 @@ def check_writable(path: Path) -> None:
 
 
 def check_folder(results: Path) -> None:
-    """Raises KdbenchError where ``results`` is a file or named like one."""
+    """Raise KdbenchError where ``results`` is a file or named like one."""
     if not results.is_dir() and (results.exists() or results.suffix.lower() == ".csv"):
         raise KdbenchError(
             f"--results takes a folder here, and {results} is a file or named like one; name the folder "
@@ -132,17 +134,40 @@ def _own_header(path: Path, content: bytes, columns: list[str]) -> list[str]:
     names = lines.header(path, content, columns)
     if names in ([], columns):
         return names
+    if columns == COLUMNS and _is_known(path, content):
+        raise KdbenchError(f"rows cannot be added to {path}: {upgrade_note(path, content)}")
     unknown = sorted(set(names) - set(columns))
     remedy = f"delete {', '.join(unknown[:5])}, " if unknown and set(columns) < set(names) else ""
-    try:
-        if columns == COLUMNS:
-            _loaded(path, content)
-            remedy = f"type `kdbench results upgrade {path}`, "
-    except _Foreign:
-        pass
     raise KdbenchError(
         f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); {remedy}"
         "move it aside or choose another --results folder"
+    )
+
+
+def _is_known(path: Path, content: bytes) -> bool:
+    """Whether the columns are those of some version of kdbench. Raises KdbenchError where the file is damaged."""
+    try:
+        _loaded(path, content)
+    except _Foreign:
+        return False
+    return True
+
+
+def upgrade_note(path: Path, content: bytes | None = None) -> str:
+    """Why a file that `load` reads must be upgraded before rows are added, and by which command; '' where it need not.
+
+    content: the file's bytes, where they are read already.
+    """
+    if content is None:
+        content = lines.content(path) if path.exists() else b""
+    table = lines.read(path, content, COLUMNS)
+    if table.header in ([], COLUMNS):
+        return ""
+    schema = schema_of(path, table)
+    reason = f"it has schema {schema}" if schema < SCHEMA else "its columns differ"
+    return (
+        f"{reason}, this kdbench writes schema {SCHEMA}; type `kdbench results upgrade {shlex.quote(str(path))}` "
+        "(the numbers stay, a backup is kept)"
     )
 
 
@@ -155,8 +180,8 @@ def read(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     content = lines.content(path)
     _own_header(path, content, columns)
-    found = lines.read(path, content, columns)
-    return _known_schema(path, found) if found.header else pd.DataFrame(columns=columns)
+    table = lines.read(path, content, columns)
+    return _known_schema(path, table) if table.header else pd.DataFrame(columns=columns)
 
 
 def load(path: Path) -> pd.DataFrame:
@@ -172,12 +197,12 @@ def load(path: Path) -> pd.DataFrame:
 
 
 def _loaded(path: Path, content: bytes) -> pd.DataFrame:
-    found = lines.read(path, content, COLUMNS)
-    if not found.header:
+    table = lines.read(path, content, COLUMNS)
+    if not table.header:
         return pd.DataFrame(columns=COLUMNS)
-    if found.torn:
-        print(f"{path}: line {found.torn}, the last one, is cut short and left out", file=sys.stderr)
-    rows = _known_schema(path, found)
+    if table.torn:
+        print(f"{path}: line {table.torn}, the last one, is cut short and left out", file=sys.stderr)
+    rows = _known_schema(path, table)
     unknown = sorted(set(rows.columns) - set(COLUMNS))
     lacking = [f"no {column}" for column in NEEDED if column not in rows.columns]
     if lacking:
@@ -193,10 +218,10 @@ def _loaded(path: Path, content: bytes) -> pd.DataFrame:
     return rows.reindex(columns=COLUMNS).astype(absent)
 
 
-def schema_of(path: Path, found: lines.Lines) -> int:
-    """The schema of all rows of a file; today's where it has none. Raises KdbenchError where two rows differ."""
-    texts = [row[found.header.index("schema")] for row in found.rows] if "schema" in found.header else []
-    known = [(int(float(t)), n) for n, t in zip(found.at, texts, strict=False) if values.WHOLE.fullmatch(t)]
+def schema_of(path: Path, table: lines.Lines) -> int:
+    """The schema of all rows of a file; today's where no row says one. Raises KdbenchError where two rows differ."""
+    texts = [row[table.header.index("schema")] for row in table.rows] if "schema" in table.header else []
+    known = [(int(float(t)), n) for n, t in zip(table.at, texts, strict=False) if values.WHOLE.fullmatch(t)]
     first = known[0][0] if known else SCHEMA
     other = next((pair for pair in known if pair[0] != first), None)
     if other and max(known)[0] <= SCHEMA:
@@ -207,14 +232,14 @@ def schema_of(path: Path, found: lines.Lines) -> int:
     return max(known)[0] if known else SCHEMA
 
 
-def _known_schema(path: Path, found: lines.Lines) -> pd.DataFrame:
+def _known_schema(path: Path, table: lines.Lines) -> pd.DataFrame:
     """The checked rows of a file, which are all of one schema, as rows of today's; curves have none and stay."""
-    schema = schema_of(path, found)
+    schema = schema_of(path, table)
     if schema > SCHEMA:
         raise KdbenchError(
             f"{path} was written by a newer kdbench (schema {schema}, this one knows {SCHEMA}); update kdbench"
         )
-    rows = values.frame(path, found.header, found.rows, found.at)
+    rows = values.frame(path, table.header, table.rows, table.at)
     while schema < SCHEMA:
         if schema not in UPGRADES:
             raise KdbenchError(f"{path} has schema {schema}, which no kdbench has written; move it aside")
@@ -240,14 +265,14 @@ def curves_of(file: Path) -> Path:
 
 def _files(results: Path) -> dict[str, Path]:
     """Suite -> its file. Curves, hidden files and the lock files of office programs are left out."""
-    found = {
+    files = {
         file.stem: file
         for file in sorted(results.iterdir() if results.is_dir() else ())
         if file.suffix.lower() == ".csv"
         and not file.stem.lower().endswith(".curves")
         and not file.name.startswith((".", "~"))
     }  # of .CSV and .csv the last one counts, the one that kdbench writes
-    return found
+    return files
 
 
 def records(attempts: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The texts of a results file -> values, each checked against its column; a bad one is named with its likely cause."""
+"""Parse and check the texts of a results file, each by its column; a bad one is named with its likely cause."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _id(text: str) -> str:
     if ID.fullmatch(text):
         return text
     if NUMBER.fullmatch(text.replace(",", ".")):
-        raise ValueError(f"is no id of 12 hex digits; a spreadsheet took it for a number: {SPREADSHEET}")
+        raise ValueError(f"is no id of 12 hex digits; a spreadsheet read it as a number: {SPREADSHEET}")
     raise ValueError("is no id (12 hex digits in small letters); restore the file")
 
 
@@ -90,7 +90,7 @@ def _json(text: str) -> str:
 
 
 def _time(text: str) -> str:
-    """The moment in UTC as kdbench writes it, for another tool may write it otherwise: their texts are compared."""
+    """The moment in UTC as kdbench writes it: texts are compared, and other tools write times in other ways."""
     try:
         moment = datetime.fromisoformat(text) if STAMP.fullmatch(text) else None
         if moment:
@@ -117,17 +117,17 @@ WITHOUT_GAPS = {"whole": "int64", "number": float, "truth": bool}
 
 
 def value(text: str, column: Column) -> Any:
-    """What a text of ``column`` says, None for a gap. Raises ValueError: why it cannot be, and the remedy."""
+    """Parse a text of ``column``, None for a gap. Raises ValueError with the reason and the remedy."""
     if not text or (column.kind in ("whole", "number") and text.lower() == "nan"):
         if column.filled:
             raise ValueError("is empty, but each row has it; restore the file or delete the row")
         return None
     if column.kind != "text" and text in GAPS:
         raise ValueError("is another tool's word for no value; leave such values empty")
-    found = KINDS[column.kind](text)
-    if column.kind in ("whole", "number") and not column.low - SLACK <= found <= column.high + SLACK:
+    parsed = KINDS[column.kind](text)
+    if column.kind in ("whole", "number") and not column.low - SLACK <= parsed <= column.high + SLACK:
         raise ValueError(f"is outside its range, {_range(column)}; correct it or restore the file")
-    return found
+    return parsed
 
 
 def fits(text: str, column: Column) -> bool:

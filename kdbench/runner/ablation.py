@@ -22,10 +22,11 @@ Change = dict[str, Any]  # parameter -> value
 
 
 def changes(method: Method, sweeps: Mapping[str, Sequence[Any]] | None = None) -> list[Change]:
-    """What to try, each beside the method as it is: without each term; each term alone, the task's with it; the
-    values that the method declares in ``ablate``; and those of ``sweeps``, one parameter at a time.
+    """List the changes to compare with the method as it is.
 
-    Terms are switched by the fields of ``weights`` that are not 0 anyway.
+    They are: without each term; each term alone, with the task's; the values that the method declares in
+    ``ablate``; and those of ``sweeps``, one parameter at a time. Terms are switched by the fields of ``weights``
+    that are not 0 anyway.
     """
     active = [field for field in method.weights if getattr(method, field)]
     task = [field for field in active if method.weights[field] == TASK]

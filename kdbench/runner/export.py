@@ -78,7 +78,7 @@ def _row(cell: str, results: Path) -> dict[str, Any]:
     matching = {
         str(row["cell_id"]): row
         for suite in store.suites(results)
-        for row in store.records(store.read(store.file_of(results, suite))).to_dict("records")
+        for row in store.records(store.load(store.file_of(results, suite))).to_dict("records")
         if str(row["cell_id"]).startswith(cell)
     }
     if not matching:

@@ -13,14 +13,14 @@ from kdbench.data.augment import Draws, render
 from kdbench.data.dataset import ImageSet
 from kdbench.errors import KdbenchError
 from kdbench.method import Needs
-from kdbench.models.wrapper import Net, to_device
+from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
 from kdbench.runner.inputs import Inputs, find_inputs
 from kdbench.runner.options import RunOptions
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import open_workspace
-from kdbench.teachers.logit_cache import CachedLogits, all_draws
+from kdbench.teachers.logit_cache import CachedLogits, draws_of_outcome
 from kdbench.train.callbacks import Progress
 from kdbench.train.teacher_outputs import open_cache
 from kdbench.utils.precision import autocast, tensor_cores
@@ -69,7 +69,7 @@ def _fill(inputs: Inputs, progress: Progress, stop: Callable[[], bool]) -> Itera
             filler = _Filler(cell, net, train.images, cache, view)
             if not filler.fill(progress, stop):
                 return
-            yield f"{name} ({cell.teacher_id}), view {view}: {table.known():.1%} of {table.path}"
+            yield f"{name} ({cell.teacher_id}), view {view}: {table.known_share():.1%} of {table.path}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Filler:
     """One table: the outcomes of one view. ``images``: uint8 [N, H, W, 3] of the training images."""
 
     cell: Cell
-    net: Net
+    net: Network
     images: Tensor
     cache: CachedLogits
     view: str
@@ -92,7 +92,7 @@ class _Filler:
                 if stop():
                     progress.end()
                     return False
-                draws = all_draws(self.cell.views[self.view], number, len(rows))
+                draws = draws_of_outcome(self.cell.views[self.view], number, len(rows))
                 compute = functools.partial(self._logits, rows, draws)
                 self.cache.logits(self.view, rows, draws, compute)
                 progress.step(len(rows))

@@ -25,8 +25,9 @@ from kdbench.runner.progress import to_stderr
 from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import ModelSpec, Suite
 from kdbench.teachers import catalog
-from kdbench.teachers.fitting import Part, Problems, in_words, nearest, parts, size
-from kdbench.teachers.weights import SUFFIXES, assess, open_teacher, verdict
+from kdbench.teachers.accuracy import accuracy_lines, assess
+from kdbench.teachers.fitting import Part, Problems, count_keys, describe, parts, smallest_mismatch
+from kdbench.teachers.weights import SUFFIXES, open_teacher
 from kdbench.utils.state_dicts import save_weights, state_dicts
 
 
@@ -103,8 +104,8 @@ def _bring(workspace: Workspace, file: Path, name: str | None, say: Say, warn: S
     if teacher.id != source.id:
         raise KdbenchError(f"{saved} holds other weights than its name says; move it away and import again")
     top1, doubts = assess(teacher, data, workspace.split, work, torch.device(workspace.device))
-    catalog.choose(work, data.name, name, model, saved, workspace.data_id)
-    for line in (*verdict(teacher, top1, workspace.selection.split, data.classes), *doubts):
+    catalog.assign(work, data.name, name, model, saved, workspace.data_id)
+    for line in (*accuracy_lines(teacher, top1, workspace.selection.split, data.classes), *doubts):
         say(line)
 
 
@@ -116,7 +117,9 @@ def recognise(candidates: Sequence[Part], suite: Suite, file: Path) -> str:
     classes, seen = suite.dataset.classes, dict[str, Problems]()
     for names in _circles(candidates, suite):
         fresh = [name for name in names if name not in seen]
-        seen.update({name: nearest(_skeleton(suite.model(name), classes), candidates) for name in fresh})
+        seen.update(
+            {name: smallest_mismatch(_skeleton(suite.model(name), classes), candidates) for name in fresh}
+        )
         fitting = [name for name in fresh if not seen[name]]
         if len(fitting) > 1:
             raise KdbenchError(
@@ -124,10 +127,10 @@ def recognise(candidates: Sequence[Part], suite: Suite, file: Path) -> str:
             )
         if fitting:
             return fitting[0]
-    best = min(seen, key=lambda name: size(seen[name]))
+    best = min(seen, key=lambda name: count_keys(seen[name]))
     raise KdbenchError(
         f"{file} fits no network that kdbench knows with {classes} classes; the nearest is {best}, but the file "
-        f"{in_words(seen[best])}"
+        f"{describe(seen[best])}"
     )
 
 

@@ -15,24 +15,30 @@ class Paths:
 
     @property
     def rows(self) -> Path:
+        """The rows, a CSV file."""
         return self.results / f"{self.suite}.csv"
 
     @property
     def curves(self) -> Path:
+        """The training curves, a CSV file."""
         return self.results / f"{self.suite}.curves.csv"
 
     @property
     def details(self) -> Path:
+        """The folder of predictions' details."""
         return self.results / f"{self.suite}.details"
 
     @property
     def work(self) -> Path:
+        """The folder of checkpoints, teachers and locks."""
         return self.results / ".work"
 
     @property
     def locks(self) -> Path:
+        """The folder of locks."""
         return self.work / "locks"
 
     @property
     def students(self) -> Path:
+        """The folder of trained students' weights."""
         return self.work / "students"

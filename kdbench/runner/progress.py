@@ -42,9 +42,11 @@ class Bar(Progress):
         self.position = position
 
     def say(self, text: str) -> None:
+        """Print a line above the bars."""
         tqdm.write(text, file=sys.stderr)
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Open the bar."""
         self.cells, self.epochs, self.accuracy = cells, epochs, ""
         self.bar = tqdm(
             total=epochs * steps,
@@ -58,6 +60,7 @@ class Bar(Progress):
         self._title(done // steps + 1)
 
     def step(self, images: int) -> None:
+        """Advance the bar by one step."""
         rate = self.bar.format_dict["rate"]
         if rate and self.bar.n % 20 == 0:
             speed = f"{rate * images * self.cells:.0f} images/s"
@@ -65,16 +68,20 @@ class Bar(Progress):
         self.bar.update()
 
     def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+        """Show the accuracy of every method."""
         self.accuracy = _text(accuracy)
         self._title(min(epoch + 1, self.epochs))
 
     def warn(self, text: str) -> None:
+        """Print a warning above the bars."""
         self.say(f"WARNING: {text}")
 
     def end(self) -> None:
+        """Close the bar."""
         self.bar.close()
 
     def lane(self, number: int) -> Progress:
+        """A bar on the line ``number``."""
         return Bar(number)
 
     def _title(self, epoch: int) -> None:
@@ -85,13 +92,16 @@ class Log(Progress):
     """After an epoch, but at most once per minute, what `Bar` shows; short trainings write nothing."""
 
     def say(self, text: str) -> None:
+        """Print a line."""
         to_stderr(text)
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        """Start the clock."""
         self.cells, self.epochs, self.first = cells, epochs, done / steps
         self.started = self.written = time.monotonic()
 
     def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+        """Print a line if the last one is older than `PAUSE`."""
         now = time.monotonic()
         if now - self.written >= PAUSE:
             self.written = now
@@ -100,9 +110,11 @@ class Log(Progress):
             to_stderr(f"{title}, {timedelta(seconds=round(left))} left; {_text(accuracy)}".rstrip("; "))
 
     def warn(self, text: str) -> None:
+        """Print a warning."""
         to_stderr(f"WARNING: {text}")
 
     def lane(self, number: int) -> Progress:
+        """A log with a clock of its own."""
         return Log()
 
 

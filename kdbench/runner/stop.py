@@ -20,9 +20,11 @@ class Stop:
 
     @property
     def out_of_time(self) -> bool:
+        """Whether the time is over."""
         return time.monotonic() > self._deadline
 
     def __call__(self) -> bool:
+        """Whether to stop, for either reason."""
         return self.signal is not None or self.out_of_time
 
     @contextlib.contextmanager

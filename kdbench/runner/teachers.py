@@ -9,7 +9,7 @@ from pathlib import Path
 import timm
 import torch
 
-from kdbench.errors import KdbenchError, unknown
+from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.selection import Selection
 from kdbench.runner.options import RunOptions
@@ -17,7 +17,8 @@ from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import Pair, replace_recipe
 from kdbench.teachers import catalog
-from kdbench.teachers.weights import Teacher, assess, find_file, measure, open_teacher, verdict
+from kdbench.teachers.accuracy import accuracy_lines, assess, measure
+from kdbench.teachers.weights import Teacher, find_file, open_teacher
 from kdbench.train.callbacks import Progress
 from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.cohort import train_cohort
@@ -67,7 +68,7 @@ def locate_teacher(workspace: Workspace, name: str) -> Teacher | None:
         path = find_file(name, weights)
     else:
         own = pretrained_path(workspace, name) or trained_path(workspace, name)
-        path = catalog.chosen(work, dataset.name, name, model, workspace.data_id) or own
+        path = catalog.assigned_file(work, dataset.name, name, model, workspace.data_id) or own
     if not path.is_file():
         return None
     expected = suite.teachers[name].top1 if name in suite.teachers else None
@@ -75,11 +76,11 @@ def locate_teacher(workspace: Workspace, name: str) -> Teacher | None:
 
 
 def remark(workspace: Workspace, name: str) -> str:
-    """What `teachers.catalog.remark` says of a teacher, where the user did not give its weights."""
+    """What `teachers.catalog.data_remark` says of a teacher, where the user did not give its weights."""
     if workspace.options.teacher_weights:
         return ""
     suite = workspace.suite
-    return catalog.remark(
+    return catalog.data_remark(
         workspace.paths.work, suite.dataset.name, name, suite.model(name), workspace.data_id
     )
 
@@ -91,7 +92,11 @@ def listing(workspace: Workspace) -> Iterator[tuple[str, Teacher | None, bool]]:
     imported = {} if workspace.options.teacher_weights else catalog.entries(work, data.name)
     for name in dict.fromkeys([*own, *imported]):
         model = workspace.suite.model(name)
-        entries = catalog.fitting(work, data.name, name, model, workspace.data_id) if name in imported else []
+        entries = (
+            catalog.matching_entries(work, data.name, name, model, workspace.data_id)
+            if name in imported
+            else []
+        )
         if not entries and name not in own:
             continue
         used = locate_teacher(workspace, name)
@@ -121,7 +126,7 @@ def obtain_teacher(
     elif path is not None:  # the user chose to train this one, so it goes before timm's
         data, model = workspace.suite.dataset, workspace.suite.model(name)
         trained = trained_path(workspace, name)
-        catalog.choose(workspace.paths.work, data.name, name, model, trained, workspace.data_id)
+        catalog.assign(workspace.paths.work, data.name, name, model, trained, workspace.data_id)
     return locate_teacher(workspace, name)
 
 
@@ -165,7 +170,7 @@ def _fetch(workspace: Workspace, name: str, path: Path, say: Say) -> None:
     try:
         save_weights(path, timm.create_model(tag, pretrained=True).state_dict())
     except Exception as error:  # a hub that cannot be reached fails in many ways
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise KdbenchError(
             f"the teacher {name} could not be fetched: timm.create_model({tag!r}, pretrained=True) says: {reason}; go "
             f"online, or give its file with `kdbench teachers import FILE --name {name}` or --teacher-weights FOLDER, "
@@ -189,7 +194,7 @@ def announce(workspace: Workspace, teacher: Teacher, say: Say) -> float:
     say(f"teacher {teacher.name} is {teacher.path}")
     if teacher.remark:
         say(teacher.remark)
-    for line in (*verdict(teacher, top1, workspace.selection.split, data.classes), *doubts):
+    for line in (*accuracy_lines(teacher, top1, workspace.selection.split, data.classes), *doubts):
         say(line)
     return top1
 

@@ -1,4 +1,4 @@
-"""`kdbench results upgrade`: rewrite a results file of an older schema as today's, numbers untouched, with a backup.
+"""`kdbench results upgrade`: rewrite a results file of an older schema as today's, with a backup; numbers stay.
 
 An older row does not say its setting. Where today's suite makes a cell of the row's very id, the setting is that cell's
 and is filled in; where it does not (the suite was edited since), the setting stays unknown.
@@ -27,7 +27,7 @@ Row = dict[str, str]
 
 
 def upgrade(file: Path, suite: str | None = None, plugins: Path | None = None) -> str:
-    """Rewrite ``file`` with today's columns; returns what was done, in a sentence.
+    """Rewrite ``file`` with today's columns; return what was done, in a sentence.
 
     ``suite``: name or .toml file of the suite that the rows are of (default: the name that each row carries).
     A file of today's schema whose columns are in another order or lack, or whose line ends are not Unix's, is rewritten
@@ -46,11 +46,11 @@ def upgrade(file: Path, suite: str | None = None, plugins: Path | None = None) -
 
 
 def _rewrite(file: Path, content: bytes, suite: str | None) -> str:
-    parsed = lines.read(file, content, store.COLUMNS)
-    schema = store.schema_of(file, parsed)
-    if schema == store.SCHEMA and parsed.header in ([], store.COLUMNS) and lines.is_plain(content):
+    old = lines.read(file, content, store.COLUMNS)
+    schema = store.schema_of(file, old)
+    if schema == store.SCHEMA and old.header in ([], store.COLUMNS) and lines.is_plain(content):
         return f"{file} has schema {schema} already"
-    rows = [dict(zip(parsed.header, row, strict=True)) for row in parsed.rows]
+    rows = [dict(zip(old.header, row, strict=True)) for row in old.rows]
     known = {name: _suite(suite or name) for name in {row["suite"] for row in rows}}
     upgraded = rows if schema == store.SCHEMA else [_upgraded(row, known[row["suite"]]) for row in rows]
     text = io.StringIO()

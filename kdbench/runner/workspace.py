@@ -39,10 +39,12 @@ class Workspace:
 
     @property
     def suite(self) -> Suite:
+        """The suite, its data set measured."""
         return self.selection.suite
 
     @property
     def paths(self) -> Paths:
+        """The files of its results."""
         return Paths(self.options.results, self.suite.name)
 
 

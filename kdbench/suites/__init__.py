@@ -1,6 +1,6 @@
 """What is trained on what, by which recipe: one TOML file per suite, read strictly into frozen dataclasses."""
 
-from kdbench.suites.loader import FOLDER, names
+from kdbench.suites.loader import FOLDER, load, names, replace_recipe, validated
 from kdbench.suites.schema import (
     DataSpec,
     ModelSpec,
@@ -9,9 +9,6 @@ from kdbench.suites.schema import (
     Suite,
     TeacherSpec,
     View,
-    load,
-    replace_recipe,
-    validated,
 )
 
 __all__ = [

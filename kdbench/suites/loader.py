@@ -1,18 +1,36 @@
-"""Suite files: where they lie, and how one builds on another (``base``)."""
+"""Suite files -> `Suite`: one TOML file per suite, read strictly, which may build on another (``base``).
+
+A key that is unknown, missing or of the wrong type is an error that names the file, the key and the nearest right one.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import tomllib
+import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdbench.errors import KdbenchError, unknown
+from kdbench.suites.schema import DataSpec, Pair, Recipe, Suite
+
+Params = Mapping[str, Mapping[str, Any]]  # method -> parameter -> value
 
 FOLDER = Path(__file__).parent / "builtin"
-MERGED = ("views", "recipe", "teacher_recipe", "models", "teachers", "params")  # entry by entry
-PLACES = ("folder", "npz")  # where a data set of one's own lies
+MERGED = (
+    "views",
+    "recipe",
+    "teacher_recipe",
+    "models",
+    "teachers",
+    "params",
+    "pair_params",
+)  # entry by entry
+OF_DATASET = ("teachers", "pair_params")  # published for one data set: never inherited by another
+PLACES = ("folder", "npz")  # where the user's own data set is
 
 
 def names() -> list[str]:
@@ -20,8 +38,73 @@ def names() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.toml"))
 
 
+def load(name: str) -> Suite:
+    """Load the suite of that name, or the one in that .toml file. Raises KdbenchError for every mistake in it."""
+    file = find(name)
+    table, where = read(file)
+    shared = _value(Mapping[str, Params], table.pop("pair_params", {}), f"{where}: pair_params")
+    suite = _build(Suite, table, where)
+    pairs = tuple(_with_shared_params(pair, shared.get(str(pair), {})) for pair in suite.pairs)
+    suite = dataclasses.replace(suite, name=file.stem, pairs=pairs)
+    _check_parts(suite, where)
+    _check_own_names(suite, parse(file), where)
+    return suite
+
+
+def validated(suite: Suite) -> Suite:
+    """Check a suite that was built in Python as strictly as a file's. Raises KdbenchError for every mistake in it."""
+    if not isinstance(suite.name, str) or not suite.name or "/" in suite.name:
+        raise KdbenchError(
+            f"a suite needs a name that can be a file's (its rows go to <name>.csv), got {suite.name!r}; build it with "
+            "Suite(..., name='mine')"
+        )
+    where = f"suite {suite.name}"
+    checked = dataclasses.replace(_build(Suite, _table(suite), where), name=suite.name)
+    _check_parts(checked, where)
+    return checked
+
+
+def _table(value: Any) -> Any:
+    """A dataclass as the table that a file would hold."""
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {k: _table(v) for k, v in fields.items() if not (isinstance(value, Suite) and k == "name")}
+    if isinstance(value, Mapping):
+        return {key: _table(each) for key, each in value.items()}
+    return [_table(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _check_parts(suite: Suite, where: str) -> None:
+    """Recipes, views and lists must fit each other."""
+    for pair in suite.pairs:
+        replace_recipe(suite.recipe, pair.recipe, f"{where}: pair {pair}")
+    replace_recipe(suite.recipe, suite.teacher_recipe, f"{where}: teacher_recipe")
+    for view in suite.recipe.train_views:
+        if view not in suite.views:
+            raise unknown("view", view, suite.views, f" in {where}: recipe: train_views")
+    _check_lists(suite, where)
+
+
+def _with_shared_params(pair: Pair, shared: Params) -> Pair:
+    """The pair with the parameters of ``shared`` (method -> parameter -> value) under those that it says itself."""
+    methods = dict.fromkeys([*shared, *pair.params])
+    merged = {method: {**shared.get(method, {}), **pair.params.get(method, {})} for method in methods}
+    return dataclasses.replace(pair, params=merged)
+
+
+def _check_own_names(suite: Suite, own: Mapping[str, Any], where: str) -> None:
+    """Teachers and pairs that the suite's own file names must exist; those of its base may be unused here."""
+    for key, kind, hint, known in (
+        ("teachers", "teacher", ": no pair has it", {pair.teacher for pair in suite.pairs}),
+        ("pair_params", "pair", "", {str(pair) for pair in suite.pairs}),
+    ):
+        for name in own.get(key, {}):
+            if name not in known:
+                raise unknown(kind, name, known, f" in {where}: {key}{hint}")
+
+
 def find(name: str, folder: Path = Path(), where: str = "") -> Path:
-    """The file of a shipped suite, or the .toml file ``name`` (seen from ``folder``)."""
+    """The file of a shipped suite, or the .toml file ``name`` (relative to ``folder``)."""
     if name.lower().endswith(".toml"):
         file = folder / Path(name).expanduser()
         if not file.is_file():
@@ -37,10 +120,10 @@ def find(name: str, folder: Path = Path(), where: str = "") -> Path:
 
 
 def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]:
-    """What ``file`` says over what its ``base`` says, and for errors: which files said it.
+    """The tables of ``file`` merged over those of its ``base``, and the names of these files for errors.
 
-    ``above`` are the files that are built on this one. Raises KdbenchError for a file that is not TOML, an unknown
-    base, and a circle of bases.
+    above: the files that build on this one. Raises KdbenchError for a file that is not TOML, an unknown base and a
+    circle of bases.
     """
     if file.resolve() in above:
         chain = " -> ".join(part.name for part in (*above, file))
@@ -58,7 +141,7 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]
 
 
 def parse(file: Path) -> dict[str, Any]:
-    """What the file itself says; TOML is UTF-8, and editors on Windows put a mark (BOM) before it."""
+    """Parse the file alone. TOML is UTF-8, and editors on Windows put a mark (BOM) before it."""
     try:
         return tomllib.loads(file.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -70,9 +153,9 @@ def parse(file: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` over ``base``: tables entry by entry, lists (pairs too) and texts as a whole.
+    """Merge ``own`` over ``base``: tables entry by entry; lists (pairs too) and texts are replaced as a whole.
 
-    Another data set replaces the base's whole ``dataset``, and with it the accuracies expected of ``teachers``.
+    Another data set replaces the base's whole ``dataset``, and with it the tables `OF_DATASET`.
     """
     merged = {**base, **own}
     old, new = base.get("dataset"), own.get("dataset")
@@ -81,8 +164,9 @@ def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         if not any(key in new for key in PLACES) and new.get("name", old.get("name")) == old.get("name"):
             tables.append("dataset")
         else:
-            tables.remove("teachers")
-            merged["teachers"] = own.get("teachers", {})
+            for key in OF_DATASET:
+                tables.remove(key)
+                merged[key] = own.get(key, {})
     for key in tables:
         if isinstance(base.get(key), Mapping) and isinstance(own.get(key), Mapping):
             merged[key] = {**base[key], **own[key]}
@@ -90,10 +174,116 @@ def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _located(table: dict[str, Any], file: Path) -> dict[str, Any]:
-    """A dataset table with absolute paths (those in the file are seen from its folder) and a name."""
+    """A dataset table with absolute paths (those in the file are relative to its folder) and a name."""
     located = dict(table)
     for key in PLACES:
         if isinstance(path := table.get(key), str):
             located[key] = os.path.abspath(file.parent / Path(path).expanduser())
             located.setdefault("name", Path(located[key]).name.removesuffix(".npz"))
     return located
+
+
+def replace_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """``recipe`` with some fields changed, each checked by name and type."""
+    current = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+    return _build(Recipe, {**current, **changes}, where)
+
+
+def _build(cls: type, table: Any, where: str) -> Any:
+    """A dataclass from a TOML table, strictly."""
+    if not isinstance(table, Mapping):
+        raise KdbenchError(f"{where} must be a table, got {table!r}")
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name != "name" or cls is DataSpec}
+    for key in table:
+        if key not in fields:
+            raise unknown("key", key, fields, f" in {where}")
+    for key, spec in fields.items():
+        optional = spec.default is not dataclasses.MISSING or spec.default_factory is not dataclasses.MISSING
+        if key not in table and not optional:
+            raise KdbenchError(f"missing key {key!r} in {where}")
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
+    try:
+        instance = cls(**values)
+    except KdbenchError as error:  # a View checks itself
+        raise KdbenchError(f"{where}: {error}") from error
+    if cls is Recipe:
+        _check_recipe(instance, where)
+    if cls is DataSpec:
+        _check_data(instance, where)
+    return instance
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        if value not in args:
+            raise unknown("value", str(value), args, f" in {where}")
+        return value
+    if origin in (Union, types.UnionType):  # X | None
+        return None if value is None else _value(args[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise KdbenchError(f"{where} must be a list, got {value!r}")
+        return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise KdbenchError(f"{where} must be a table, got {value!r}")
+        return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is Any:
+        return value
+    if kind is float and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise KdbenchError(f"{where} must be finite, got {value}")
+        return float(value)
+    if type(value) is not kind:
+        raise KdbenchError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    return value
+
+
+def _check_lists(suite: Suite, where: str) -> None:
+    """Refuse repeated entries: they may contradict each other, and would be one row of a table."""
+    for key in ("methods", "seeds", "pairs"):
+        texts = [str(entry) for entry in getattr(suite, key)]
+        for text in texts:
+            if texts.count(text) > 1:
+                raise KdbenchError(f"{where}: {key} lists {text} twice; remove one of the two")
+
+
+def _check_data(data: DataSpec, where: str) -> None:
+    if not (len(data.mean) in (0, 3) and len(data.std) in (0, 3) and min(data.std, default=1) > 0):
+        raise KdbenchError(
+            f"{where}: mean and std take 3 numbers each (red, green, blue), std greater than 0; or leave them out"
+        )
+    if data.folder and data.npz:
+        raise KdbenchError(f"{where}: the images come from folder or from npz; name one of them")
+    if data.classes < 0 or data.size < 0:
+        raise KdbenchError(f"{where}: classes and size must be greater than 0, or left out")
+    if data.stream and (data.npz or not (data.size and data.mean and data.std)):
+        raise KdbenchError(
+            f"{where}: streamed images are in class folders, not npz, and need size, mean and std"
+        )
+    if not data.stream and (data.eval_resize or data.workers is not None):
+        raise KdbenchError(f"{where}: eval_resize and workers are for streamed images; set stream = true")
+    if data.eval_resize and data.eval_resize < data.size:
+        raise KdbenchError(
+            f"{where}: eval_resize must be at least size = {data.size}, got {data.eval_resize}"
+        )
+    if data.workers is not None and data.workers < 0:
+        raise KdbenchError(f"{where}: workers must be 0 or more, got {data.workers}")
+
+
+def _check_recipe(recipe: Recipe, where: str) -> None:
+    for key in ("epochs", "reference_epochs", "batch_size", "lr", "eval_every"):
+        if not getattr(recipe, key) > 0:
+            raise KdbenchError(f"{where}: {key} must be greater than 0, got {getattr(recipe, key)}")
+    if recipe.batch_size < 2:
+        raise KdbenchError(f"{where}: batch_size must be at least 2 (BatchNorm), got {recipe.batch_size}")
+    if not (0 <= recipe.momentum < 1 and recipe.weight_decay >= 0):
+        raise KdbenchError(f"{where}: momentum must be in 0..1 and weight_decay 0 or more")
+    if recipe.nesterov and recipe.momentum == 0:
+        raise KdbenchError(f"{where}: nesterov needs a momentum greater than 0")
+    if not 0 < recipe.peak < 1:
+        raise KdbenchError(f"{where}: peak must be between 0 and 1, got {recipe.peak}")

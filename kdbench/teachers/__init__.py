@@ -1,1 +1,1 @@
-"""Teachers: their weights, which file a name stands for, their logits."""
+"""Teachers: their weights, the catalog of imported ones, their accuracy and their cached logits."""

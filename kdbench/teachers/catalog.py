@@ -1,8 +1,9 @@
-"""Which file a teacher's name stands for: the teachers that were brought in, and the last choice among them.
+"""Catalog of imported teachers: which weights file a teacher's name stands for.
 
-They lie in ``<work>/teachers`` beside those trained here. ``<dataset>.json`` there keeps, for each name, the files in
-the order in which they were chosen: the last one of the suite's architecture counts, for every suite of that data set.
-Data sets may share a name (two folders called images), so each choice says the content (`Dataset.whole`) it is for.
+The files are in ``<work>/teachers``, as are those of teachers trained here. ``<dataset>.json`` in the same folder maps
+each name to its imports, the latest last. The latest import of the suite's architecture is used, by every suite of
+that data set. Different data sets may have the same name (two folders called images), so each import also records the
+hash of the data (`Dataset.whole`).
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from kdbench.suites import ModelSpec
 from kdbench.utils import locks
 from kdbench.utils.files import write_atomic
 
-Entry = Mapping[str, Any]  # arch, args, file (its path in the folder), data (lacks in lists of old versions)
+Entry = Mapping[str, Any]  # arch, args, file (relative to the folder), data (absent in lists of old versions)
 
 
 def folder(work: Path) -> Path:
-    """Where teachers lie."""
+    """Return the folder of all teachers' weights."""
     return work / "teachers"
 
 
 def entries(work: Path, dataset: str) -> dict[str, list[Entry]]:
-    """Name -> its files, the last chosen last. Raises KdbenchError for a damaged list."""
-    path = _list(work, dataset)
+    """Read the imports of each name, the latest last. Raises KdbenchError for a damaged list."""
+    path = _list_path(work, dataset)
     if not path.is_file():
         return {}
     try:
@@ -38,68 +39,68 @@ def entries(work: Path, dataset: str) -> dict[str, list[Entry]]:
         ) from error
 
 
-def choose(work: Path, dataset: str, name: str, model: ModelSpec, file: Path, data: str) -> None:
-    """From now on ``name`` stands for ``file``, which lies in the folder, on the data set whose content is ``data``.
+def assign(work: Path, dataset: str, name: str, model: ModelSpec, file: Path, data: str) -> None:
+    """Make ``file``, which is in the folder, the teacher ``name`` for the data set with the hash ``data``.
 
-    Raises KdbenchError for a full disk ...
+    Raises KdbenchError if the list cannot be written.
     """
-    place = file.relative_to(folder(work)).as_posix()  # a name like timm/resnet18 lies deeper
-    entry = {"arch": model.arch, "args": dict(model.args), "file": place, "data": data}
+    relative = file.relative_to(folder(work)).as_posix()  # a name like timm/resnet18 has a subfolder
+    entry = {"arch": model.arch, "args": dict(model.args), "file": relative, "data": data}
     try:
         with locks.held(work / "locks", [f"teachers-{dataset}"], wait=True):
-            known = entries(work, dataset)
-            others = [other for other in known.get(name, []) if {"data": data, **other} != entry]
-            known[name] = [*others, entry]
-            text = json.dumps(known, indent=1, sort_keys=True) + "\n"
-            write_atomic(_list(work, dataset), text.encode())
+            imports = entries(work, dataset)
+            others = [other for other in imports.get(name, []) if {"data": data, **other} != entry]
+            imports[name] = [*others, entry]
+            text = json.dumps(imports, indent=1, sort_keys=True) + "\n"
+            write_atomic(_list_path(work, dataset), text.encode())
     except OSError as error:
-        raise KdbenchError(f"cannot write {_list(work, dataset)} ({error.strerror})") from error
+        raise KdbenchError(f"cannot write {_list_path(work, dataset)} ({error.strerror})") from error
 
 
-def fitting(work: Path, dataset: str, name: str, model: ModelSpec, data: str) -> list[Entry]:
-    """The choices for this network and data, the last one last. Those that do not say their data are among them."""
-    return [e for e in _built(work, dataset, name, model) if e.get("data", data) == data]
+def matching_entries(work: Path, dataset: str, name: str, model: ModelSpec, data: str) -> list[Entry]:
+    """Return the imports for this network and data, the latest last, with those that do not record their data."""
+    return [e for e in _entries_of_network(work, dataset, name, model) if e.get("data", data) == data]
 
 
-def chosen(work: Path, dataset: str, name: str, model: ModelSpec, data: str) -> Path | None:
-    """The file that ``name`` stands for, None where none was brought in. Raises KdbenchError when it is gone."""
-    found = fitting(work, dataset, name, model, data)
-    if not found:
+def assigned_file(work: Path, dataset: str, name: str, model: ModelSpec, data: str) -> Path | None:
+    """Return the file of the teacher ``name``; None if none was imported. Raises KdbenchError if it is gone."""
+    matching = matching_entries(work, dataset, name, model, data)
+    if not matching:
         return None
-    path = folder(work) / found[-1]["file"]
+    path = folder(work) / matching[-1]["file"]
     if not path.is_file():
         raise KdbenchError(
-            f"{path} is gone, but {name} stands for it; type `kdbench teachers import FILE`, or take it out of "
-            f"{_list(work, dataset)}"
+            f"{path} is gone, but {name} stands for it; type `kdbench teachers import FILE`, or remove it from "
+            f"{_list_path(work, dataset)}"
         )
     return path
 
 
-def remark(work: Path, dataset: str, name: str, model: ModelSpec, data: str) -> str:
-    """What to know of the choice: an imported teacher that is of other data, or may be. '' where nothing."""
-    every = _built(work, dataset, name, model)
-    if not every:
+def data_remark(work: Path, dataset: str, name: str, model: ModelSpec, data: str) -> str:
+    """Explain that the imported teacher was, or may have been, imported for other data; '' if it was not."""
+    imports = _entries_of_network(work, dataset, name, model)
+    if not imports:
         return ""
-    found = fitting(work, dataset, name, model, data)
-    file = folder(work) / (found or every)[-1]["file"]
-    again = f"`kdbench teachers import {file} --name {name}` with this suite"
-    if not found:
+    matching = matching_entries(work, dataset, name, model, data)
+    file = folder(work) / (matching or imports)[-1]["file"]
+    command = f"`kdbench teachers import {file} --name {name}` with this suite"
+    if not matching:
         return (
             f"WARNING: the imported teacher {name} is not used: it was imported for other data of the name {dataset}, "
-            f"or these images or labels changed since; to use it here too, type {again}"
+            f"or these images or labels changed since; to use it here too, type {command}"
         )
-    if "data" not in found[-1]:
-        return f"the teacher {name} was imported before kdbench kept for which data; to say for these, type {again}"
+    if "data" not in matching[-1]:
+        return f"the teacher {name} was imported before kdbench recorded for which data; to record it, type {command}"
     return ""
 
 
-def _built(work: Path, dataset: str, name: str, model: ModelSpec) -> list[Entry]:
-    """The choices for this network, on whatever data of that name."""
-    wanted = (model.arch, dict(model.args))
+def _entries_of_network(work: Path, dataset: str, name: str, model: ModelSpec) -> list[Entry]:
+    """Return the imports for this network, on any data set of that name."""
+    network = (model.arch, dict(model.args))
     return [
-        entry for entry in entries(work, dataset).get(name, []) if (entry["arch"], entry["args"]) == wanted
+        entry for entry in entries(work, dataset).get(name, []) if (entry["arch"], entry["args"]) == network
     ]
 
 
-def _list(work: Path, dataset: str) -> Path:
+def _list_path(work: Path, dataset: str) -> Path:
     return folder(work) / f"{dataset}.json"

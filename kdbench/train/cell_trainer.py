@@ -24,7 +24,7 @@ from kdbench.method import (
 )
 from kdbench.metrics import predictions
 from kdbench.models.flops import probing
-from kdbench.models.wrapper import Net, to_device
+from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.train.skip_rules import skip_reason
@@ -35,17 +35,17 @@ from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
-def build_net(cell: Cell, device: torch.device) -> Net:
+def build_net(cell: Cell, device: torch.device) -> Network:
     """The student with its initial weights: the same for every method, a function of data, seed and student only."""
     model_spec, data = cell.student_model, cell.dataset
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
         model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return to_device(Net(model, data.mean, data.std), device)
+    return to_device(Network(model, data.mean, data.std), device)
 
 
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
-    """What each call of a step's loss may read: one call, or one for each of the recipe's ``train_views``.
+    """The needs of each call of the loss in a step: one call, or one per view of the recipe's ``train_views``.
 
     A method that declares several views reads them in one call whatever the recipe says.
     """
@@ -54,9 +54,9 @@ def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
 
 
 class Trainee:
-    """The live state of one cell. ``outcome`` is None while it trains, else (status, reason)."""
+    """One cell while it trains. ``outcome`` is None while it trains, else (status, reason)."""
 
-    def __init__(self, cell: Cell, context: Context, net: Net, device: torch.device) -> None:
+    def __init__(self, cell: Cell, context: Context, net: Network, device: torch.device) -> None:
         self.cell, self.context, self.device = cell, context, device
         self.method = cell.build_method()
         self.passes = passes(self.method.needs, cell.recipe)
@@ -84,7 +84,7 @@ class Trainee:
         self.take_step = Step(self.method, net, self.modules, Optimisation.of(cell.recipe))
 
     def prepare(self, teacher_batches: Any) -> None:
-        """The method's one pass over the train set, where it has one."""
+        """Call the method's ``prepare``, where it has one."""
         if overrides(self.method, "prepare"):
             with self.streams.active(), torch.no_grad(), self.watch.running():
                 self.method.prepare(self.context, teacher_batches, self.modules)
@@ -92,7 +92,7 @@ class Trainee:
     def step(
         self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
     ) -> None:
-        """Forward, loss, backward, update, optimiser: one training step on one batch."""
+        """Train one step on one batch at the learning rate ``lr``."""
         self.take_step.set_rate(lr)
         with self.watch.running(), self.streams.active():
             self.compute(batch, images, teacher)
@@ -126,7 +126,7 @@ class Trainee:
             self.sums[name] = value
 
     def end_epoch(self) -> None:
-        """Sums -> curves; a loss that is not finite closes the cell."""
+        """Add the epoch's means to the curves; a loss that is not finite closes the cell."""
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         means = {name: value.item() / max(self.seen, 1) for name, value in self.sums.items()}
         if "hits" in means:
@@ -140,8 +140,8 @@ class Trainee:
 
     def predict(self, images: Tensor) -> Tensor:
         """The deployed student's logits on ``images`` in 0..1."""
-        asked = self.needs if overrides(self.method, "predict") else Needs(views=self.needs.views)
-        needs = asked.of("student")
+        declared = self.needs if overrides(self.method, "predict") else Needs(views=self.needs.views)
+        needs = declared.of("student")
         student = Views({needs.views[0]: self.net(images, needs)}, needs)
         return self.method.predict(student, self.modules)
 
@@ -157,7 +157,7 @@ class Trainee:
         return logits
 
     def state(self) -> dict[str, Any]:
-        """All that a later process needs to go on as if nothing had happened; tensors and plain values."""
+        """Everything that another process needs to continue training with the same bits: tensors and plain values."""
         return {
             "cell_id": self.cell.id,
             "code": registry.code_hash(self.cell.method),
@@ -175,7 +175,7 @@ class Trainee:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """The counterpart of `state`."""
+        """Restore what `state` returned."""
         self.epoch, self.step_in_epoch, self.seen = state["epoch"], state["step"], state["seen"]
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         self.curves = [tuple(row) for row in state["curves"]]

@@ -11,7 +11,7 @@ from kdbench.utils.state_dicts import load_state
 
 
 def checkpoint_path(work: Path, cell_id: str) -> Path:
-    """Where a cell's training state lies."""
+    """The file of a cell's training state."""
     return work / f"{cell_id}.pt"
 
 

@@ -1,7 +1,7 @@
-"""The cohort loop: batches and views once, the teacher once, then each student's own step.
+"""The cohort loop: batches, views and the teacher are computed once, then each student takes its own step.
 
 `train_cohort(job)` is one self-contained, picklable unit of work: it reads data and teacher itself, holds no globals
-and returns what is to be written.
+and returns what is to be recorded.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from kdbench.data.dataset import Split
 from kdbench.data.loading import load_split
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Needs, Views, union
+from kdbench.method import Batch, Context, Needs, union
 from kdbench.metrics import top_k
-from kdbench.models.wrapper import Net, to_device
+from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
-from kdbench.suites import Recipe
-from kdbench.teachers.weights import teacher_logits
+from kdbench.teachers.accuracy import teacher_logits
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
 from kdbench.train.checkpoint import checkpoint_path, resumable
 from kdbench.train.cuda_graphs import RecordedStep
 from kdbench.train.job import Job, Result
 from kdbench.train.result import result_of
+from kdbench.train.schedule import evaluates, learning_rate
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
+from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
 from kdbench.utils.precision import tensor_cores
 from kdbench.utils.state_dicts import save_state
@@ -46,33 +47,10 @@ def train_cohort(
 ) -> tuple[list[Result], bool]:
     """Train the cells of ``job`` side by side from their common checkpoint position.
 
-    Returns a result a cell, and whether ``stop`` ended it early (the state is saved then and the results say
-    "interrupted"). Raises torch.OutOfMemoryError for the caller to split the cohort.
+    Returns one result per cell, and whether ``stop`` ended it early: then the state is saved and the results say
+    "interrupted". Raises torch.OutOfMemoryError for the caller to split the cohort.
     """
     return Cohort(job, progress or Progress()).run(stop)
-
-
-def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
-    """The rate of step ``step`` (from 0) of ``steps`` in epoch ``epoch`` (from 0).
-
-    step: lr * decay^(milestones passed), milestones in reference epochs.  onecycle: linear from 0 to lr over the share
-    ``peak`` of training, then linear to 0.
-    """
-    if recipe.schedule == "step":
-        reference = epoch * recipe.reference_epochs / recipe.epochs
-        return recipe.lr * recipe.decay ** sum(reference >= milestone for milestone in recipe.milestones)
-    done = (epoch + (step + 0.5) / steps) / recipe.epochs
-    return recipe.lr * min(done / recipe.peak, (1 - done) / (1 - recipe.peak))
-
-
-def evaluates(recipe: Recipe, epoch: int) -> bool:
-    """Whether curves have the accuracy after epoch ``epoch`` (from 0): each ``eval_every``, and all at the last rate.
-
-    The literature's best epoch is one of those after the last milestone; with all of them ours can stand beside it.
-    """
-    late = recipe.schedule == "step" and recipe.milestones
-    reference = epoch * recipe.reference_epochs / recipe.epochs
-    return (epoch + 1) % recipe.eval_every == 0 or bool(late and reference >= recipe.milestones[-1])
 
 
 class Cohort:
@@ -98,7 +76,7 @@ class Cohort:
         self.trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
         self.step_of = {t.cell.id: RecordedStep(t).step if job.graphs else t.step for t in self._live()}
 
-    def _teacher(self, split: Split) -> tuple[Net | None, Tensor | None]:
+    def _teacher(self, split: Split) -> tuple[Network | None, Tensor | None]:
         teacher = self.job.teacher
         if teacher is None:
             return None, None
@@ -135,13 +113,16 @@ class Cohort:
                     trainee.load(state)
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
-                    trainee.prepare(TeacherPass(self, trainee.needs))
+                    trainee.prepare(self._teacher_pass(trainee.needs))
             return trainee
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             self.failures[cell.id] = self._explain(cell, "build", error)
             return None
+
+    def _teacher_pass(self, needs: Needs) -> TeacherPass:
+        return TeacherPass(self.train, self.recipe.batch_size, self.teacher, needs, self.device)
 
     # --- the loop ---
 
@@ -173,7 +154,7 @@ class Cohort:
         return [t for t in self.trainees if t.outcome is None]
 
     def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
-        """One pass over the train set from step ``first_step``; True when ``stop`` cut it short (and it is saved)."""
+        """Train on an epoch from step ``first_step`` on; True when ``stop`` ended it early and the state is saved."""
         views = {
             name: self.first.views[name] for name in union(trainee.needs for trainee in self._live()).views
         }
@@ -187,21 +168,21 @@ class Cohort:
                 if stop():
                     self._save(live)
                     return True
-                if takers := [t for t in live if len(fed.index) >= t.min_batch]:
-                    self._step(epoch, step, fed, takers)
+                if trainees := [t for t in live if len(fed.index) >= t.min_batch]:
+                    self._step(epoch, step, fed, trainees)
                 for trainee in live:
                     trainee.step_in_epoch = step + 1
                 self.progress.step(len(fed.index))
-        except KdbenchError:  # a file of the next batch cannot be read: what is trained until here is kept
+        except KdbenchError:  # a file of the next batch cannot be read: save what is trained so far
             self._save(self._live())
             raise
         return False
 
-    def _step(self, epoch: int, step: int, fed: Fed, takers: list[Trainee]) -> None:
-        shown = self.shared.outputs(fed, takers) if self.shared else lambda taker: {}
+    def _step(self, epoch: int, step: int, fed: Fed, trainees: list[Trainee]) -> None:
+        teacher_of = self.shared.outputs(fed, trainees) if self.shared else lambda trainee: {}
         progress = torch.full((), (epoch + step / self.steps) / self.recipe.epochs, device=self.device)
         tail = len(self.train) % self.recipe.batch_size
-        for trainee in takers:
+        for trainee in trainees:
             drops_tail = 0 < tail < trainee.min_batch
             batch = Batch(
                 target=fed.target,
@@ -213,7 +194,7 @@ class Cohort:
             )
             rate = learning_rate(trainee.cell.recipe, epoch, step, self.steps)
             with self._closing(trainee, "a training step"):
-                self.step_of[trainee.cell.id](batch, fed.images, shown(trainee), rate)
+                self.step_of[trainee.cell.id](batch, fed.images, teacher_of(trainee), rate)
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
@@ -238,11 +219,11 @@ class Cohort:
         trainee.curves.append((trainee.epoch, "top1", top1))
         self.students_eval[trainee.cell.id] = logits
 
-    # --- what can go wrong, and what is kept ---
+    # --- errors and checkpoints ---
 
     @contextlib.contextmanager
     def _closing(self, trainee: Trainee, what: str) -> Iterator[None]:
-        """A cell that raises is closed with the reason; its neighbours go on."""
+        """Close a cell that raises, with the reason; the others go on."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -259,7 +240,7 @@ class Cohort:
         return f"{cell.method} failed in {what}: {type(error).__name__}: {error} (traceback in {log})"
 
     def _save(self, trainees: list[Trainee]) -> None:
-        """All checkpoints of one position; a full disk costs the safety net, not the training."""
+        """Save the checkpoints of ``trainees``; where the disk is full, warn once and go on training."""
         try:
             for trainee in trainees:
                 state = {**trainee.state(), "shared_seconds": self._shared_seconds(trainee)}
@@ -283,33 +264,9 @@ class Cohort:
         return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)
 
     def _shared_seconds(self, trainee: Trainee) -> dict[str, float]:
-        """teacher_s, of the views that the cell reads, and data_s: what it would pay for if it trained alone."""
+        """data_s, and teacher_s of the views that the cell reads: what it would need for them if it trained alone."""
         seconds = {"data_s": self.data_watch.seconds}
         if self.shared and trainee.needs.teacher:
             seconds["teacher_s"] = self.shared.seconds(trainee.needs.views)
         before = self.seconds_before.get(trainee.cell.id, {})
         return {name: value + before.get(name, 0.0) for name, value in seconds.items()}
-
-
-class TeacherPass:
-    """The unaugmented train set with teacher outputs, batch by batch in canonical order; can be iterated again."""
-
-    def __init__(self, cohort: Cohort, needs: Needs) -> None:
-        self.cohort, self.needs = cohort, needs.of("teacher")
-
-    def __iter__(self) -> Iterator[tuple[Batch, Views]]:
-        cohort = self.cohort
-        if cohort.teacher is None:
-            raise KdbenchError("prepare reads teacher batches, but `needs` declares teacher=False")
-        seen = 0
-        for index, target, images in cohort.train.plain(cohort.recipe.batch_size):
-            seen += len(index)
-            batch = Batch(
-                target=target,
-                epoch=0.0,
-                last=seen == len(cohort.train),
-                progress=torch.tensor(0.0, device=cohort.device),
-                generator=torch.Generator(cohort.device),
-                sample_index=index if self.needs.index else None,
-            )
-            yield batch, Views({self.needs.views[0]: cohort.teacher(images, self.needs)}, self.needs)

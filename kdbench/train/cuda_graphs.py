@@ -1,9 +1,9 @@
 """A CUDA device's fast path: steps recorded as CUDA graphs and replayed on each batch.
 
 A recorded step launches as one, so a small network no longer waits for Python. It computes what the eager step does
-from the same random streams, up to the rounding of a learning rate that lies on the device in fp32. Off unless asked
-for: `kdbench run --graphs`. A recorded step knows one `batch.epoch`, so each epoch records anew; the first steps of an
-epoch, its last and smaller batches run eagerly.
+from the same random streams, up to the rounding of a learning rate that is an fp32 tensor on the device. Used
+with `kdbench run --graphs` only. A recorded step knows one `batch.epoch`, so each epoch is recorded again; the first
+steps of an epoch, its last one and smaller batches run eagerly.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Recorded:
         self.replay = record(run, generators)
 
     def __call__(self, *inputs: Any) -> Any:
-        """The result; the next call overwrites its tensors."""
+        """Return the result, whose tensors the next call overwrites."""
         for buffer, value in zip(_tensors(self.inputs), _tensors(inputs), strict=True):
             buffer.copy_(value)
         self.replay()
@@ -60,7 +60,7 @@ class Recorded:
 
 
 class RecordedStep:
-    """`Trainee.step`, recorded once an epoch."""
+    """`Trainee.step`, recorded once per epoch."""
 
     def __init__(self, trainee: Trainee, record: Recorder = cuda_graph) -> None:
         self.trainee, self.record = trainee, record
@@ -71,7 +71,7 @@ class RecordedStep:
     def step(
         self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
     ) -> None:
-        """The counterpart of `Trainee.step`."""
+        """Train one step on one batch at the learning rate ``lr``, as `Trainee.step` does."""
         trainee, inputs = self.trainee, (batch, images, teacher)
         if trainee.epoch != self.epoch:
             self.epoch, self.eager, self.recorded = trainee.epoch, 0, None
@@ -97,6 +97,7 @@ class RecordedForward:
         self.recorded: dict[Any, Recorded] = {}
 
     def __call__(self, images: Tensor, needs: Any) -> Outputs:
+        """Run the forward pass; from the third call with the same shape and needs on, from its recording."""
         key = (tuple(images.shape), needs)
         self.runs[key] = self.runs.get(key, 0) + 1
         if self.runs[key] <= EAGER:
@@ -122,7 +123,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _cloned(value: Any) -> Any:
-    """The same nest with buffers in place of its tensors; all else is kept."""
+    """Copy a nested value with new buffers in place of its tensors."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, Mapping):

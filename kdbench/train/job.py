@@ -1,4 +1,4 @@
-"""A cohort as one unit of work: what goes in, what comes out, and what is told meanwhile. Plain, picklable data."""
+"""A cohort as one unit of work: its inputs and its results, as plain, picklable data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdbench.teachers.weights import Teacher
 
 @dataclass(frozen=True)
 class Job:
-    """The cells of one cohort and where its inputs lie. ``teacher`` is None when no cell needs one."""
+    """The cells of one cohort and the places of its inputs. ``teacher`` is None when no cell needs one."""
 
     cells: tuple[Cell, ...]
     teacher: Teacher | None
@@ -29,7 +29,7 @@ class Job:
 
 @dataclass
 class Result:
-    """What one cell came to: a row without provenance, its curves, and (status ok) details and student weights."""
+    """The result of one cell: a row without provenance, curves, and where it finished details and student weights."""
 
     cell: Cell
     row: dict[str, Any]

@@ -1,4 +1,4 @@
-"""A trainee at its end -> the outcome and cost columns of its row, its details and its student."""
+"""From a trained cell to its result: the row's outcome and cost columns, its details and its student."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Losses:
     total: Tensor
 
     def detached(self) -> Losses:
-        """The same values without their graph."""
+        """Return the values without their graph."""
         return Losses({name: value.detach() for name, value in self.terms.items()}, self.total.detach())
 
 

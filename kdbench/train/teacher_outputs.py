@@ -1,4 +1,4 @@
-"""The teacher's outputs of one batch, made once for all students of a cohort: by its forward, or from the cache."""
+"""The teacher's outputs of one batch, computed once for all students of a cohort or read from the cache."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from kdbench.data.batches import Fed
 from kdbench.method import Needs, Outputs, union
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites.schema import View
-from kdbench.teachers.logit_cache import CachedLogits, Table, outcomes
+from kdbench.teachers.logit_cache import CachedLogits, Table, count_outcomes
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.cuda_graphs import RecordedForward
 from kdbench.utils.precision import autocast
@@ -27,44 +27,44 @@ class SharedTeacher:
     """A frozen network in the precision of a recipe. ``cache``: for the cells that say `teacher_cache`."""
 
     def __init__(
-        self, net: Net, cell: Cell, device: torch.device, cache: CachedLogits | None, graphs: bool = False
+        self, net: Network, cell: Cell, device: torch.device, cache: CachedLogits | None, graphs: bool = False
     ) -> None:
         self.net, self.precision, self.device, self.cache = net, cell.recipe.precision, device, cache
         self._run = RecordedForward(self._eager) if graphs else self._eager
         self._watches: dict[str, Stopwatch] = {}
 
     @torch.no_grad()
-    def outputs(self, fed: Fed, takers: list[Trainee]) -> Callable[[Trainee], ByView]:
-        """One forward a view with the union of what ``takers`` need -> what each of them is shown."""
-        takers = [taker for taker in takers if taker.needs.teacher]
-        plain = self._forward(fed, union(_asked(t) for t in takers if not t.cell.teacher_cache))
-        cached = self._cached(fed, union(_asked(t) for t in takers if t.cell.teacher_cache), plain)
-        return lambda taker: cached if taker.cell.teacher_cache else plain
+    def outputs(self, fed: Fed, trainees: list[Trainee]) -> Callable[[Trainee], ByView]:
+        """Run the teacher once per view for all ``trainees``; returns a function from a trainee to its outputs."""
+        trainees = [trainee for trainee in trainees if trainee.needs.teacher]
+        plain = self._forward(fed, union(_needed(t) for t in trainees if not t.cell.teacher_cache))
+        cached = self._cached(fed, union(_needed(t) for t in trainees if t.cell.teacher_cache), plain)
+        return lambda trainee: cached if trainee.cell.teacher_cache else plain
 
     def seconds(self, views: Iterable[str]) -> float:
-        """What the outputs of these views have cost so far, whoever of the cohort asked for them."""
+        """Seconds that the outputs of ``views`` have taken so far, for the whole cohort."""
         return sum(self._watches[view].seconds for view in views if view in self._watches)
 
     def _watch(self, view: str) -> AbstractContextManager[None]:
         return self._watches.setdefault(view, Stopwatch(self.device)).running()
 
     def _forward(self, fed: Fed, needs: Needs) -> ByView:
-        found: ByView = {}
+        outputs: ByView = {}
         for view in needs.views:
             with self._watch(view):
-                found[view] = self._run(fed.images[view], needs)
-        return found
+                outputs[view] = self._run(fed.images[view], needs)
+        return outputs
 
     def _eager(self, images: Tensor, needs: Needs) -> Outputs:
         with autocast(self.precision, self.device):
             return self.net(images, needs)
 
     def _cached(self, fed: Fed, needs: Needs, plain: ByView) -> ByView:
-        found: ByView = {}
+        outputs: ByView = {}
         for view in needs.views:
             with self._watch(view):
-                found[view] = self._cached_view(fed, view, needs, plain.get(view))
-        return found
+                outputs[view] = self._cached_view(fed, view, needs, plain.get(view))
+        return outputs
 
     def _cached_view(self, fed: Fed, view: str, needs: Needs, ready: Outputs | None) -> Outputs:
         images = fed.images[view]
@@ -79,15 +79,15 @@ class SharedTeacher:
         return Outputs(logits.to(self.device, non_blocking=True))
 
 
-def _asked(taker: Trainee) -> Needs:
-    return taker.needs.of("teacher")
+def _needed(trainee: Trainee) -> Needs:
+    return trainee.needs.of("teacher")
 
 
 def open_cache(
     folder: Path, cell: Cell, count: int, device: torch.device, warn: Callable[[str], None]
 ) -> CachedLogits:
-    """The tables of ``cell``'s teacher on its train set of ``count`` images, one for each finite view."""
-    views = {name: view for name, view in cell.views.items() if outcomes(view)}
+    """Open the tables of ``cell``'s teacher on its train set of ``count`` images, one for each finite view."""
+    views = {name: view for name, view in cell.views.items() if count_outcomes(view)}
     size = cell.dataset.classes
     tables = {n: Table(folder, table_key(cell, v, device), count, v, size) for n, v in views.items()}
     return CachedLogits(tables, views, warn)

@@ -159,8 +159,11 @@ def _text(tree: ast.Module) -> str:
 
 
 def _undocumented(tree: ast.Module) -> None:
-    """Remove what changes no number: docstrings, and of registered methods the records, the annotations of the
-    interface's own functions and the imports that served only these. Changes ``tree``."""
+    """Remove what changes no number from ``tree``, in place.
+
+    That is docstrings, and of registered methods the records, the annotations of the interface's own functions and
+    the imports that served only these.
+    """
     removed: list[ast.AST] = []
     for node in ast.walk(tree):
         if (

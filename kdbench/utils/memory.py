@@ -1,4 +1,4 @@
-"""The highest memory use of this process."""
+"""Measure the peak memory of this process or of its GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def peak_mb(device: torch.device) -> float:
-    """MiB at the most so far: of torch's allocations on a GPU, else of this whole process, torch included."""
+    """Return the peak memory in MiB: of torch's allocations on a GPU, else of this process, torch included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")  # ru_maxrss of a new process starts at its parent's

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, first_line
 from kdbench.utils import weight_files
 from kdbench.utils.files import write_atomic
 
@@ -110,7 +110,7 @@ def _read(path: Path) -> Any:
         held = f"holds more than tensors, {code[1]}" if code else "is truncated, or holds more than tensors"
         problem = f"is not a plain weights file (it {held}, which kdbench never runs); {weight_files.SAVE}"
     except Exception as error:  # a damaged file may fail in any way
-        problem = f"cannot be read as weights ({_first_line(error)}); fetch or save it again"
+        problem = f"cannot be read as weights ({first_line(error)}); fetch or save it again"
     raise KdbenchError(f"{path} {problem}")
 
 
@@ -135,10 +135,6 @@ def _walk(content: Any) -> Iterator[tuple[Place, Mapping[str, Tensor]]]:
         if inner and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in inner.items()):
             yield place, inner
         pending += [((*place, key), value) for key, value in inner.items() if isinstance(key, str)]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

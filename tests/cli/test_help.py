@@ -148,6 +148,7 @@ def complete(*words: str, cwd) -> list[str]:
         (["kdbench", "re"], ["report", "results"]),
         (["kdbench", "bench", "s"], ["scale", "step"]),
         (["kdbench", "methods", "p"], ["pairs"]),
+        (["kdbench", "suites", "d"], ["digits"]),
         (["kdbench", "run", "--ma"], ["--max-hours"]),
         (["kdbench", "run", "--split", ""], ["test", "holdout"]),
         (["kdbench", "run", "--suite", "cifar100-"], ["cifar100-quick", "cifar100-timm", "cifar100-twoview"]),

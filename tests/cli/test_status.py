@@ -110,5 +110,5 @@ def test_status_tells_what_a_live_process_trains(tmp_path, in_child, wait_for):
 
 def test_status_refuses_a_foreign_file(tmp_path):
     (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(KdbenchError, match=r"mine\.csv has another header"):
+    with pytest.raises(KdbenchError, match=r"mine\.csv is no results file of kdbench"):
         status.status(tmp_path)

@@ -47,7 +47,7 @@ def test_imported_teachers_are_listed_and_the_used_one_marked(lab):
     ):
         path = catalog.folder(workspace.paths.work) / f"{name}-imported.safetensors"
         save_weights(path, state)
-        catalog.choose(workspace.paths.work, "tiny", name, spec[name], path, workspace.data_id)
+        catalog.assign(workspace.paths.work, "tiny", name, spec[name], path, workspace.data_id)
     options = {"suite": str(lab.suite_file()), "data_dir": lab.data, "results": folder, "device": "cpu"}
     lines = teachers.teachers(options).splitlines()[1:-1]
     assert [line.split()[:2] for line in lines[0::2] if line[0] == "*"] == [

@@ -75,15 +75,15 @@ def test_a_loss_that_is_not_finite_fails(suite, scratch_registry):
             return {"ce": student.logits.mean() / 0}
 
     (first, *_) = compatibility.cells(suite, ["endless"]).values()
-    assert first == compatibility.Found(compatibility.FAILS, first.reason)
+    assert first == compatibility.Outcome(compatibility.FAILS, first.reason)
     assert "inf in epoch 1" in first.reason
 
 
 def test_the_table_fits_a_terminal_and_joins_equal_reasons(suite):
     names = ["longname", "b"]
-    cells = {(n, str(p)): compatibility.Found(".") for n in names for p in suite.pairs}
+    cells = {(n, str(p)): compatibility.Outcome(".") for n in names for p in suite.pairs}
     why = "because of a reason that is told at a length which no terminal of eighty columns could show in a line"
-    cells["b", "large:small"] = cells["b", "vit:small"] = compatibility.Found("n", why)
+    cells["b", "large:small"] = cells["b", "vit:small"] = compatibility.Outcome("n", why)
     lines = compatibility.table(suite, names, cells).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[1] == "a=large:small, b=large:vit, c=vit:small"

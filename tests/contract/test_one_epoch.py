@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from kdbench import registry
-from kdbench.contract import one_epoch
+from kdbench.contract import one_epoch, toy_suite
 from kdbench.errors import KdbenchError
 
 
@@ -15,12 +15,7 @@ from kdbench.errors import KdbenchError
 def pictures(tmp_path_factory):
     """Two training images and one test image of each of CIFAR-100's classes, made up."""
     folder = tmp_path_factory.mktemp("pictures")
-    draw = np.random.default_rng(0)
-    arrays = {}
-    for part, count in (("train", 200), ("test", 100)):
-        arrays[f"x_{part}"] = draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        arrays[f"y_{part}"] = np.arange(count) % 100
-    np.savez(folder / "cifar100.npz", **arrays)
+    toy_suite.write_images(folder / "cifar100.npz", classes=100, size=32, train=200, test=100)
     return folder
 
 
@@ -45,7 +40,7 @@ def test_time_and_memory_stand_beside_kd_s_of_the_same_pair():
     assert "Device: a machine." in text
 
 
-def test_a_few_real_images_of_each_class_and_the_suite_s_first_epoch(pictures, tmp_path):
+def test_a_few_real_images_per_class_for_the_first_epoch(pictures, tmp_path):
     world = one_epoch.world(tmp_path, 100, pictures, None, None)
     with np.load(tmp_path / "cifar100.npz") as arrays:
         assert np.bincount(arrays["y_train"]).tolist() == [1] * 100

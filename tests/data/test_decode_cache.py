@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from kdbench.data import decode_cache
+from kdbench.data.places import cache_folder
 from kdbench.data.sources import list_files, load_dataset, load_folder
 from tests.support.cli_process import python
 from tests.support.image_files import NAMES, arrays, save, write_folders, write_npz
@@ -45,7 +46,7 @@ def same(one, other):
     )
 
 
-def test_the_second_load_decodes_nothing_and_is_the_npz_of_the_images(cache, root, decoded, tmp_path):
+def test_a_second_load_decodes_nothing_and_equals_the_npz(cache, root, decoded, tmp_path):
     one, two = load_dataset("mine", root), load_dataset("mine", root)
     assert decoded == [root]
     want = load_dataset("mine", write_npz(tmp_path, class_names=np.array(NAMES)))
@@ -93,7 +94,7 @@ def test_whatever_changes_a_file_is_seen(cache, root, decoded, change):
     assert len(decoded) == 2
 
 
-def test_other_pixels_of_equal_length_are_seen_by_the_time_of_change(cache, root, decoded):
+def test_other_pixels_of_equal_length_are_noticed_by_ctime(cache, root, decoded):
     """A palette of one colour more or less gives files of one length."""
     file = root / "train" / "ant" / "0.png"
     flat = np.zeros((6, 6, 3), np.uint8)
@@ -106,7 +107,7 @@ def test_other_pixels_of_equal_length_are_seen_by_the_time_of_change(cache, root
     assert load_dataset("mine", root).id != before
 
 
-def test_an_equal_file_with_another_time_is_decoded_again_to_the_same_set(cache, root, decoded):
+def test_an_equal_file_with_another_time_gives_the_same_set(cache, root, decoded):
     before = load_dataset("mine", root)
     os.utime(root / "test" / "cat" / "2.png", ns=(1, 1))
     assert same(load_dataset("mine", root), before)
@@ -239,7 +240,7 @@ def test_where_it_cannot_be_written_images_stay_in_memory(root, monkeypatch, tmp
     assert same(load_dataset("mine", root), want)
     said = capsys.readouterr()
     assert said.out == ""
-    assert "WARNING: the decoded images cannot be kept in" in said.err
+    assert "WARNING: the decoded images cannot be saved in" in said.err
     assert "KDBENCH_CACHE" in said.err
 
 
@@ -263,4 +264,4 @@ print(load_dataset("mine", Path({str(root)!r})).id)
 
 def test_home_is_in_the_users_cache(monkeypatch):
     monkeypatch.delenv("KDBENCH_CACHE", raising=False)
-    assert decode_cache.home() == Path.home() / ".cache" / "kdbench"
+    assert cache_folder() == Path.home() / ".cache" / "kdbench"

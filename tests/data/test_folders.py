@@ -94,7 +94,7 @@ def test_a_nasty_tree_is_read_as_written_out_here(tmp_path):
     assert in_memory(tmp_path, planted) == want
     assert streamed(tmp_path) == want
     measured, left, loose, order = notes(tmp_path)
-    assert measured == f"{tmp_path}/test is the part that is measured on; val beside it is not used"
+    assert measured == f"{tmp_path}/test is evaluated on; val beside it is not used"
     assert left.startswith(f"WARNING: 3 files are not read in {tmp_path}: .gif 1, .heic 1, no suffix 1; ")
     assert loose == f"WARNING: 1 images right in {tmp_path}/Train are in no class folder and are not read"
     assert "in the order 2, 10, ...; torchvision's ImageFolder has 10, 2, ..." in order
@@ -241,7 +241,7 @@ def test_a_test_part_without_classes_is_left_for_the_next(tmp_path):
     """ImageNet's own test images have no labels."""
     plant(tmp_path, ["train/a/1.png", "train/b/2.png", "test/3.png", "test/images/4.png", "val/a/5.png"])
     assert list_files("x", tmp_path).parts[1] == tmp_path / "val"
-    assert notes(tmp_path)[0] == f"{tmp_path}/val is the part that is measured on; test beside it is not used"
+    assert notes(tmp_path)[0] == f"{tmp_path}/val is evaluated on; test beside it is not used"
 
 
 # --- links, and files that are none ---

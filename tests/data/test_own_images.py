@@ -65,7 +65,7 @@ def test_mean_and_std_are_numpys_to_four_digits():
     assert mean_std(half) == ((0.5, 1.0, 0.2), (0.5, 0.0, 0.0))
 
 
-def test_what_the_suite_leaves_open_is_measured_on_the_training_images(tmp_path):
+def test_what_the_suite_leaves_open_is_measured_on_train(tmp_path):
     write_folders(tmp_path / "photos")
     workspace = prepared(tmp_path, 'folder = "photos"')
     mean, std = mean_std(torch.from_numpy(arrays()["x_train"]))
@@ -109,7 +109,7 @@ def test_ids_know_the_images_and_not_their_place_or_layout(tmp_path):
         ('npz = "mine.npz"\nsize = 7', "mine are 6x6 pixels, the suite says size = 7"),
         ('npz = "wide.npz"', "wide are 4x6 pixels, they must be square"),
         ('npz = "flat.npz"', "a colour channel is the same in all training images of flat"),
-        ('npz = "none.npz"', "no file .*none.npz with the data of none; mend the suite's dataset"),
+        ('npz = "none.npz"', "no file .*none.npz with the data of none; fix the suite's dataset"),
         ('folder = "none"', "no folder .*none/train with the training images of none"),
     ],
 )
@@ -136,7 +136,7 @@ def striped(height: int, width: int) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, axis=2)
 
 
-def test_the_middle_square_is_kept_as_it_is_where_nothing_is_to_be_scaled(tmp_path):
+def test_the_middle_square_is_cropped_without_scaling(tmp_path):
     root = write_folders(tmp_path / "photos", counts=(3, 3))
     for size, cut in (((6, 10), np.s_[:, 2:8]), ((12, 6), np.s_[3:9, :])):
         image = striped(*size)

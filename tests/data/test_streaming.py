@@ -165,7 +165,7 @@ def test_a_view_without_a_resized_crop_starts_from_the_centre(images):
         assert torch.equal(fed.images["weak"], render(view, pixels[fed.rows], fed.draws["weak"]))
 
 
-def test_neither_workers_nor_batch_mates_nor_other_views_change_a_view(images):
+def test_workers_batch_mates_and_other_views_change_no_view(images):
     def rows(found):
         return {
             int(row): image for fed in found for row, image in zip(fed.rows, fed.images["weak"], strict=True)
@@ -179,7 +179,7 @@ def test_neither_workers_nor_batch_mates_nor_other_views_change_a_view(images):
     assert not same(rows(batches(images, 0, order=("split", 0, 4))), rows(known))
 
 
-def test_a_sample_is_decoded_once_whatever_the_views_and_skipped_ones_never(images, decoded):
+def test_samples_are_decoded_once_and_skipped_ones_never(images, decoded):
     whole = batches(images, 0)
     assert sorted(decoded) == sorted((images / "train").glob("*/*.JPEG"))
     decoded.clear()

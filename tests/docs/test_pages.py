@@ -16,6 +16,7 @@ from kdbench import registry
 from kdbench.cli.main import main
 from kdbench.cli.verbs import DefaultVerbs
 from kdbench.contract import CHECKS
+from kdbench.utils.status import DONE, Status
 from tests.support.cli_process import kdbench
 from tests.support.pages import PAGES, ROOT, block, commands
 from tests.support.tiny import RUN, make
@@ -130,6 +131,13 @@ def test_architecture_explains_every_package():
     assert {
         name for name in packages if f"`{name}`" not in text.partition("## The way of one cell")[0]
     } == set()
+
+
+def test_the_results_page_explains_every_status():
+    text = (ROOT / "docs" / "results-schema.md").read_text("utf-8").partition("### Status")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\w ]+) \|$", text.partition("## Curves")[0], re.M))
+    assert set(rows) == set(Status)
+    assert {name for name, action in rows.items() if action == "skips the cell"} == set(DONE)
 
 
 def test_notice_names_every_source_of_golden_values():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdbench import models
 
 
-def made(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+def build(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """A network in evaluation mode with random BatchNorms, and its state dict."""
     torch.manual_seed(1)
     net = models.create(name, 10).eval()
@@ -44,13 +44,13 @@ def linear(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     return x.mean((2, 3)) @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
 
-def same(got: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+def same(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_resnet() -> None:
-    net, s = made("resnet14")
+    net, s = build("resnet14")
     x = torch.relu(norm(s, "bn1", conv(s, "conv1", images())))
     stages, preacts = net.forward_stages(images())
     for stage in (1, 2, 3):
@@ -70,7 +70,7 @@ def test_resnet() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["wrn_16_1", "wrn_16_2"])
 def test_wrn(name: str) -> None:
-    net, s = made(name)
+    net, s = build(name)
     x = conv(s, "conv1", images())
     stages, preacts = net.forward_stages(images())
     for stage in (1, 2, 3):
@@ -89,7 +89,7 @@ def test_wrn(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("size", [32, 64])
 def test_vgg(size: int) -> None:
-    net, s = made("vgg11")
+    net, s = build("vgg11")
     x = images(size)
     stages, preacts = net.forward_stages(x)
     for block, count in enumerate((1, 1, 2, 2, 2)):
@@ -107,7 +107,7 @@ def test_vgg(size: int) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "convs"), [("resnet18", 2), ("resnet50", 3)])
 def test_wide_resnet(name: str, convs: int) -> None:
-    net, s = made(name)
+    net, s = build(name)
     stages, preacts = net.forward_stages(images())
     same(net(images()), linear(s, "linear", stages[3]))
     x = stages[0]
@@ -128,7 +128,7 @@ def test_wide_resnet(name: str, convs: int) -> None:
 
 @torch.no_grad()
 def test_mobilenetv2() -> None:
-    net, s = made("mobilenetv2")
+    net, s = build("mobilenetv2")
     x = torch.relu(norm(s, "conv1.1", conv(s, "conv1.0", images(), 2)))
     stages, preacts = net.forward_stages(images())
     ends = []
@@ -146,7 +146,7 @@ def test_mobilenetv2() -> None:
     same(net(images()), linear(s, "classifier.0", torch.relu(norm(s, "conv2.1", conv(s, "conv2.0", x)))))
 
 
-def dealt(x: Tensor, groups: int) -> Tensor:
+def interleaved(x: Tensor, groups: int) -> Tensor:
     """Channel shuffle by index: result channel i * groups + g is channel i of group g."""
     size = x.shape[1] // groups
     return torch.stack([x[:, g * size + i] for i in range(size) for g in range(groups)], 1)
@@ -154,13 +154,15 @@ def dealt(x: Tensor, groups: int) -> Tensor:
 
 @torch.no_grad()
 def test_shufflenetv1() -> None:
-    net, s = made("shufflenetv1")
+    net, s = build("shufflenetv1")
     x = torch.relu(norm(s, "bn1", conv(s, "conv1", images())))
     stages, preacts = net.forward_stages(images())
     for stage, count in enumerate((4, 8, 4), 1):
         for block in range(count):
             at, groups = f"layer{stage}.{block}", 1 if stage == 1 and block == 0 else 3
-            y = dealt(torch.relu(norm(s, f"{at}.bn1", conv(s, f"{at}.conv1", x, groups=groups))), groups)
+            y = interleaved(
+                torch.relu(norm(s, f"{at}.bn1", conv(s, f"{at}.conv1", x, groups=groups))), groups
+            )
             y = torch.relu(
                 norm(s, f"{at}.bn2", conv(s, f"{at}.conv2", y, 2 if block == 0 else 1, y.shape[1]))
             )
@@ -178,7 +180,7 @@ def test_shufflenetv1() -> None:
 
 @torch.no_grad()
 def test_shufflenetv2() -> None:
-    net, s = made("shufflenetv2")
+    net, s = build("shufflenetv2")
     x = torch.relu(norm(s, "bn1", conv(s, "conv1", images())))
     stages, _ = net.forward_stages(images())
 
@@ -189,11 +191,11 @@ def test_shufflenetv2() -> None:
         at = f"layer{stage}.0"
         left = torch.relu(unit(at, 2, unit(at, 1, x, 2, True)))
         right = torch.relu(unit(at, 5, unit(at, 4, torch.relu(unit(at, 3, x)), 2, True)))
-        x = dealt(torch.cat([left, right], 1), 2)
+        x = interleaved(torch.cat([left, right], 1), 2)
         for block in range(1, count + 1):
             at, half = f"layer{stage}.{block}", x.shape[1] // 2
             y = torch.relu(unit(at, 3, unit(at, 2, torch.relu(unit(at, 1, x[:, half:])), depthwise=True)))
-            x = dealt(torch.cat([x[:, :half], y], 1), 2)
+            x = interleaved(torch.cat([x[:, :half], y], 1), 2)
         same(stages[stage - 1], x)
     same(net(images()), linear(s, "linear", torch.relu(norm(s, "bn2", conv(s, "conv2", x)))))
 
@@ -201,7 +203,7 @@ def test_shufflenetv2() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["resnet8", "vgg8", "resnet18", "shufflenetv1", "shufflenetv2"])
 def test_a_stage_is_the_relu_of_its_preact(name: str) -> None:
-    net, _ = made(name)
+    net, _ = build(name)
     for stage, before in zip(*net.forward_stages(images()), strict=True):
         assert torch.equal(stage, torch.relu(before))
         assert bool((before < 0).any())

@@ -37,7 +37,7 @@ def test_names_are_unambiguous_and_all_known() -> None:
     assert all(timm.is_model(ENTRIES.get(name, name.removeprefix("timm/"))) for name in names)
 
 
-def test_a_taken_name_is_refused() -> None:
+def test_a_registered_name_is_refused() -> None:
     entry = timm.model_entrypoint("resnet20_cifar")
     with pytest.raises(KdbenchError, match="already has a model 'resnet20_cifar'"):
         register("resnet20", nn.Module, "fc")
@@ -92,19 +92,19 @@ def test_cost_of_a_net_counted_by_hand() -> None:
 
 
 def test_macs_count_attention() -> None:
-    """One block at D = 192: 12 D^2 a token in linear layers and 2 N^2 D in attention, N = 65."""
+    """One block at D = 192: 12 D^2 per token in linear layers and 2 N^2 D in attention, N = 65."""
     vit = models.create("vit_tiny_patch16_224", 10, img_size=32, patch_size=4, depth=1)
     assert models.macs(vit, 32) == 64 * 192 * 48 + 65 * 12 * 192**2 + 2 * 65**2 * 192 + 192 * 10
 
 
-def test_measuring_leaves_no_trace() -> None:
+def test_measuring_changes_nothing() -> None:
     net = models.create("resnet8", 10).train()
     net.layer2.eval()  # a frozen part
     before, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
     torch.manual_seed(3)
     state = torch.get_rng_state()
     models.macs(net, 32)
-    models.Net(net, (0.5,) * 3, (0.25,) * 3).facts(32)
+    models.Network(net, (0.5,) * 3, (0.25,) * 3).facts(32)
     assert torch.equal(torch.get_rng_state(), state)
     assert [m.training for m in net.modules()] == modes
     assert all(torch.equal(net.state_dict()[key], value) for key, value in before.items())
@@ -130,7 +130,7 @@ def test_timms_interface(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_timm_builds_resets_and_taps_it(name: str) -> None:
+def test_timm_builds_resets_and_extracts_features(name: str) -> None:
     full = ENTRIES[name]
     net = timm.create_model(full)
     assert net.num_classes == 100
@@ -141,8 +141,8 @@ def test_timm_builds_resets_and_taps_it(name: str) -> None:
     assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
     net.reset_classifier(0)
     assert net(torch.zeros(2, 3, 32, 32)).shape == (2, net.num_features)
-    tapped = timm.create_model(full, features_only=True)
-    assert [m.shape[1] for m in tapped(torch.zeros(2, 3, 32, 32))] == tapped.feature_info.channels()
+    extractor = timm.create_model(full, features_only=True)
+    assert [m.shape[1] for m in extractor(torch.zeros(2, 3, 32, 32))] == extractor.feature_info.channels()
     assert timm.create_model(full, in_chans=1)(torch.zeros(2, 1, 32, 32)).shape == (2, 100)
 
 

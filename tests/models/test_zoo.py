@@ -108,10 +108,10 @@ def shufflenetv1_macs() -> int:
     total, size, inputs = conv(32, 1, 3, 24), 32, 24
     for outputs, count in ((240, 4), (480, 8), (960, 4)):
         for block in range(count):
-            made = outputs - inputs if block == 0 else outputs
-            after, middle = (size // 2 if block == 0 else size), made // 4
+            convolved = outputs - inputs if block == 0 else outputs
+            after, middle = (size // 2 if block == 0 else size), convolved // 4
             total += conv(size, 1, inputs, middle, 1 if inputs == 24 else 3)
-            total += conv(after, 3, middle, middle, middle) + conv(after, 1, middle, made, 3)
+            total += conv(after, 3, middle, middle, middle) + conv(after, 1, middle, convolved, 3)
             size, inputs = after, outputs
     return total + inputs * 100
 
@@ -168,7 +168,7 @@ def test_parameters_macs_and_stages(name: str) -> None:
     "name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2"]
 )
 def test_other_image_sizes(name: str, size: int) -> None:
-    facts = models.Net(models.create(name, 10), (0.5,) * 3, (0.25,) * 3).facts(size)
+    facts = models.Network(models.create(name, 10), (0.5,) * 3, (0.25,) * 3).facts(size)
     scale = size / 32
     sizes = [max(1, int(s * scale)) for _, s in TABLE[name][2]]
     if name == "vgg8" and size == 64:

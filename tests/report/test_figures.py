@@ -17,6 +17,7 @@ from tests.support.scenarios import COLUMN, PAIRS, A, boards, grid, hex12, run, 
 def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
     rows = [*grid([A, PAIRS[0]], dkd=1.0), *runs("late", 71.0, 72.0)]
     rows += [run("late", None, seed=2, status="diverged")]
+    rows += [run("gone", None, seed=seed, status="diverged") for seed in (0, 1)]
     rows += [
         run("fitnet", None, status="skipped", error="stages differ"),
         run("other", 70.0, PAIRS[0], seed=9),
@@ -29,13 +30,16 @@ def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
     assert notes["fitnet", COLUMN] == "n/a"
     assert notes["fitnet", "wrn_40_2 -> wrn_16_2"] == "–"
     assert notes["other", "wrn_40_2 -> wrn_16_2"] == "no seed shared"
-    assert notes["late", "mean over 2 pairs"] == ""  # of the seeds that are there
+    assert notes["late", "mean over 2 pairs"] == "diverged 1 of 3"
     assert notes["dkd", COLUMN] == ""
     shown = frame[(frame["label"] == "dkd") & (frame["column"] == COLUMN)].iloc[0]
     assert shown["delta"] == pytest.approx(1.01)  # the mean of 1, 1.01 and 1.02
     assert (shown["n"], shown["top1"]) == (3, pytest.approx(71.06333333))
+    assert notes["gone", COLUMN] == notes["gone", "mean over 2 pairs"] == "diverged 2 of 2"
+    late = frame[frame["label"] == "late"].set_index("column")["delta"]
+    assert late[COLUMN] == late["mean over 2 pairs"] == pytest.approx(1.34)  # of 1.00 and 1.68
     drawn = texts(heatmap.draw(frame, "kd", FOOTER))
-    assert {"+1.01", "71.06 (3)", "✗ 1 of 3", "n/a", "–", "baseline"} <= drawn
+    assert {"+1.01", "71.06 (3)", "+1.34 ✗1", "✗ 2 of 2", "n/a", "–", "baseline"} <= drawn
 
 
 def test_the_heat_map_is_in_the_order_of_the_leaderboard(tmp_path):
@@ -162,7 +166,7 @@ def test_many_curves_name_the_baseline_and_the_best(tmp_path):
     assert curves.named(few, "kd") == ["bad", "kd", "m01"]
 
 
-def test_a_method_that_was_swept_stands_once_where_all_methods_stand():
+def test_a_method_that_was_swept_is_once_among_all_methods():
     swept = [f"bickd tau={i}" for i in range(4)]
     assert style.main([*swept, "bickd", "kd", "dkd a=1", "dkd"]) == ["bickd", "dkd", "kd"]
     assert style.main([*swept, "kd"]) == [*swept, "kd"]  # never run as the suite sets it
@@ -278,9 +282,9 @@ def test_little_to_draw_is_no_error(tmp_path, left):
         [{"cell_id": row["cell_id"], "epoch": 1, "term": "top1", "value": 1.0} for row in rows]
     )
     (tmp_path / "with").mkdir()
-    told = figures.write(found, lines, [tmp_path / "none"], "kd", FOOTER, tmp_path / "with")
-    assert set(told) == ({"curves"} if left != "only failures" else set())
-    files = {f"{name}.{kind}" for name in told for kind in ("png", "csv")}
+    captions = figures.write(found, lines, [tmp_path / "none"], "kd", FOOTER, tmp_path / "with")
+    assert set(captions) == ({"curves"} if left != "only failures" else set())
+    files = {f"{name}.{kind}" for name in captions for kind in ("png", "csv")}
     assert {path.name for path in (tmp_path / "with").iterdir() if path.stat().st_size} == files
 
 
@@ -290,13 +294,13 @@ def test_each_table_has_its_own_figures(tmp_path):
     found = boards(tmp_path, rows)
     assert [b.table.split for b in found] == ["test", "holdout"]
     none = pd.DataFrame(columns=store.CURVE_COLUMNS)
-    told = figures.write(found, none, [], "kd", FOOTER, tmp_path)
+    captions = figures.write(found, none, [], "kd", FOOTER, tmp_path)
     slug = f"holdout-240ep-{hex12('r1')[:8]}"  # the holdout has one pair: no heat map
-    assert {name: caption.table for name, caption in told.items()} == {
+    assert {name: caption.table for name, caption in captions.items()} == {
         "forest": 0, "heatmap": 0, "cost": 0, f"forest-{slug}": 1, f"cost-{slug}": 1,
     }  # fmt: skip
     headings = [b.table.heading for b in found]
-    for name, caption in told.items():
+    for name, caption in captions.items():
         assert set(pd.read_csv(tmp_path / f"{name}.csv")["table"]) == {headings[caption.table]}
 
 

@@ -101,10 +101,10 @@ def test_markup_in_results_stays_text(page):
 
 def test_every_cell_with_a_run_can_be_opened_and_no_other(page):
     text = page.read_text()
-    keys = re.findall(r'data-cell="([^"]+)"', text)
-    assert set(keys) == set(data_of(page)["cells"])
+    keys = re.findall(r'data-entry="([^"]+)"', text)
+    assert set(keys) == set(data_of(page)["entries"])
     assert len(keys) == len(set(keys))
-    titles = [data_of(page)["cells"][key]["title"] for key in keys]
+    titles = [data_of(page)["entries"][key]["title"] for key in keys]
     assert f"fitnet on {COLUMN}" in titles  # skipped: the reason
     assert "fitnet on vgg13 -> vgg8" not in titles
 
@@ -132,7 +132,7 @@ def test_a_phone_and_a_dark_room_are_thought_of(page):
     assert "prefers-color-scheme: dark" in text
 
 
-def test_details_tell_attempts_parameters_costs_and_why(tmp_path):
+def test_details_have_attempts_parameters_costs_and_reasons(tmp_path):
     failed = run("kd", None, status="oom", attempt=1, run_id=hex12("a"), error="out of memory")
     done = {**failed, "status": "ok", "top1": 70.0, "attempt": 2, "run_id": hex12("b"), "error": None}
     done |= {"params": '{"temperature":4.0}', "peak_mem_mb": 919.4, "extra_params": 1234}
@@ -141,7 +141,7 @@ def test_details_tell_attempts_parameters_costs_and_why(tmp_path):
     known = html_data.details(found, [columns.columns(b) for b in found], store.read(tmp_path / "s.csv"), pd.DataFrame(
         columns=store.CURVE_COLUMNS
     ))  # fmt: skip
-    by_title = {cell["title"]: cell for cell in known["cells"].values()}
+    by_title = {cell["title"]: cell for cell in known["entries"].values()}
     kd, fitnet = by_title[f"kd on {COLUMN}"], by_title[f"fitnet on {COLUMN}"]
     assert kd["params"] == [("temperature", "4.0")]
     assert ("skipped", "no stages") in fitnet["facts"]
@@ -156,7 +156,7 @@ def test_details_tell_attempts_parameters_costs_and_why(tmp_path):
     )
 
 
-def test_curves_are_thinned_to_points_that_were_measured_ends_included(tmp_path):
+def test_curves_are_thinned_to_measured_points_and_both_ends(tmp_path):
     rows = runs("kd", 70.0)
     found = boards(tmp_path, rows)
     line = {"cell_id": rows[0]["cell_id"], "run_id": hex12("run")}
@@ -240,7 +240,7 @@ def heading(driver, start):
 class TestInBrowser:
     pytestmark = in_browser
 
-    def test_it_sorts_by_numbers_with_diverged_low_and_missing_always_last(self, browser):
+    def test_it_sorts_numbers_with_diverged_low_and_missing_last(self, browser):
         before = column(browser, "resnet56")
         heading(browser, "resnet56").click()
         falling = column(browser, "resnet56")
@@ -270,7 +270,7 @@ class TestInBrowser:
         said = browser.find_element("css selector", ".board output").text
         assert re.fullmatch(r"2 of \d+ methods, 1 of 5 pairs", said)
 
-    def test_a_cell_opens_with_a_key_and_escape_closes_and_gives_the_focus_back(self, browser):
+    def test_an_entry_opens_by_key_and_escape_returns_the_focus(self, browser):
         from selenium.webdriver.common.keys import Keys
 
         button = next(

@@ -52,7 +52,7 @@ def test_a_small_table():
     assert tex.index("bottomrule") < tex.index("at the end") < tex.index(r"\end{table}")
 
 
-def test_a_wide_table_goes_on_in_parts_that_all_begin_with_the_first_column():
+def test_parts_of_a_wide_table_all_begin_with_the_first_column():
     header = ["method", *(f"column{i}" for i in range(20))]
     rows = [[m, *(f"{m}{i} ± 0.12 (3)" for i in range(20))] for m in ("kd", "dkd")]
     tex = latex.table(header, rows, "C", "tab:w", ["at the end"])

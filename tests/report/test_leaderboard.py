@@ -17,7 +17,7 @@ def test_a_cell_is_mean_std_n_and_one_seed_shows_no_spread(tmp_path):
     assert np.isnan(b.power.detectable)
 
 
-def test_delta_is_paired_by_seed_and_its_interval_is_the_paired_t(tmp_path):
+def test_delta_is_paired_by_seed_with_the_paired_t_interval(tmp_path):
     (b,) = boards(tmp_path, [*runs("kd", 70.0, 75.0, 80.0), *runs("dkd", 71.0, 76.1, 80.9)])
     # differences 1.0 1.1 0.9: std 0.1, t(2, .975) = 4.3027, half = 4.3027 * 0.1 / sqrt(3)
     assert cells(b)["dkd", "Δ vs kd [95%]"] == "+1.00 [+0.75, +1.25]§"
@@ -33,19 +33,19 @@ def test_bold_is_what_is_within_the_yardstick_of_the_best(tmp_path):
         *runs("lucky", 99.0),  # one seed proves nothing
     ]
     (b,) = boards(tmp_path, rows)
-    assert set(b.cells.index[b.cells["bold"]].get_level_values("label")) == {"wide", "dkd", "kd"}
+    assert set(b.entries.index[b.entries["bold"]].get_level_values("label")) == {"wide", "dkd", "kd"}
     (found,) = b.best.values()
     assert f"Bold: within {found.yardstick:.2f} of the best." in said(b)
-    means = b.cells["mean"].droplevel("pair")
+    means = b.entries["mean"].droplevel("pair")
     within = means.drop("lucky") >= means["wide"] - found.yardstick
-    assert (within == b.cells["bold"].droplevel("pair").drop("lucky")).all()
+    assert (within == b.entries["bold"].droplevel("pair").drop("lucky")).all()
 
 
 def test_a_collapsed_seed_is_marked_and_never_bold(tmp_path):
     sound = [*runs("kd", 70.0, 70.3, 70.1), *runs("dkd", 71.0, 71.2, 71.1)]
     (b,) = boards(tmp_path, [*sound, *runs("broken", 78.0, 78.2, 1.0)])
     assert cells(b)["broken", COLUMN].endswith(" ↓")
-    assert set(b.cells.index[b.cells["bold"]]) == {("dkd", COLUMN)}
+    assert set(b.entries.index[b.entries["bold"]]) == {("dkd", COLUMN)}
     (without,) = boards(tmp_path / "sound", sound)
     assert b.best[COLUMN].yardstick == pytest.approx(without.best[COLUMN].yardstick)
     assert "broken: 1 of 3 runs failed" in said(b)
@@ -55,15 +55,15 @@ def test_a_collapsed_seed_is_marked_and_never_bold(tmp_path):
 
 def test_a_constant_paired_advantage_separates_what_spread_hides(tmp_path):
     (b,) = boards(tmp_path, [*runs("kd", 60.0, 70.0, 80.0), *runs("dkd", 60.5, 70.6, 80.5)])
-    assert set(b.cells.index[b.cells["bold"]]) == {("dkd", COLUMN)}
+    assert set(b.entries.index[b.entries["bold"]]) == {("dkd", COLUMN)}
 
 
 def test_nothing_is_bold_where_nothing_can_be_compared(tmp_path):
     (b,) = boards(tmp_path, [*runs("kd", 70.0), *runs("dkd", 71.0)])
-    assert not b.cells["bold"].any()
+    assert not b.entries["bold"].any()
 
 
-def test_missing_skipped_diverged_and_failed_are_shown_as_what_they_are(tmp_path):
+def test_missing_skipped_diverged_and_failed_differ(tmp_path):
     rows = [
         *grid([A, *PAIRS], dkd=1.0),
         run("fitnet", None, status="skipped", error="stages differ in number"),
@@ -84,7 +84,7 @@ def test_a_diverged_seed_is_last_a_loss_and_shown_both_ways(tmp_path):
     rows = [*grid([A, PAIRS[0]], dkd=5.0, ce=-1.0), run("dkd", None, seed=3, status="diverged")]
     (b,) = boards(tmp_path, rows)
     assert cells(b)["dkd", COLUMN].endswith("(3) ✗1")
-    assert not b.cells["bold"]["dkd", COLUMN]
+    assert not b.entries["bold"]["dkd", COLUMN]
     assert cells(b)["dkd", "Δ vs kd [95%]"].startswith("+5.01 [")  # of the seeds that finished
     assert "dkd: 1 of 7 runs failed" in said(b)
     assert cells(b)["dkd", "W-T-L"] == "1-0-1"
@@ -143,7 +143,7 @@ def test_an_added_method_takes_no_pairs_from_others(tmp_path):
     assert (before.summary.loc[["dkd", "ce"], kept] == after.summary.loc[["dkd", "ce"], kept]).all(axis=None)
 
 
-def test_without_the_baseline_deltas_are_dashes_and_the_reason_is_given(tmp_path):
+def test_without_the_baseline_deltas_are_dashes_with_a_reason(tmp_path):
     (b,) = boards(tmp_path, [*runs("dkd", 70.0, 71.0), *runs("ce", 60.0, 61.1)])
     assert cells(b)["dkd", "Δ vs kd [95%]"] == "–"
     assert cells(b)["dkd", "rank"] == "1.0"
@@ -164,7 +164,7 @@ def test_cost_is_seconds_an_epoch_in_multiples_of_the_baseline(tmp_path):
     assert cells(b)["kd", "step x kd"] == "1.00"
 
 
-def test_unequal_numbers_of_seeds_are_told_and_delta_uses_the_shared_ones(tmp_path):
+def test_unequal_seeds_are_said_and_delta_uses_the_shared_ones(tmp_path):
     rows = [*runs("kd", 70.0, 71.0, 90.0), *runs("dkd", 71.0, 72.5)]
     (b,) = boards(tmp_path, rows)
     assert cells(b)["dkd", "Δ vs kd [95%]"].startswith("+1.25 [")  # not 71.75 - 77.00
@@ -182,11 +182,11 @@ def test_the_smallest_difference_that_is_shown_is_given_once(tmp_path):
     assert "0.2 points: 5" in said(b)
 
 
-def test_what_a_text_is_sorted_by_puts_diverged_last_and_missing_nowhere(tmp_path):
+def test_a_texts_value_puts_diverged_last_and_missing_nowhere(tmp_path):
     rows = [*grid([A], dkd=1.0), run("crd", None, status="diverged"), run("rkd", None, status="oom")]
     (b,) = boards(tmp_path, rows)
     (column,) = [c for c in columns(b) if c.pair]
-    value = {label: text.value for label, text in zip(b.labels, column.cells, strict=True)}
+    value = {label: text.value for label, text in zip(b.labels, column.entries, strict=True)}
     assert value["dkd"] == pytest.approx(71.06, abs=0.01)
     assert value["crd"] == -np.inf
     assert np.isnan(value["rkd"])

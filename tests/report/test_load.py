@@ -115,7 +115,7 @@ def test_the_order_of_rows_in_a_file_changes_nothing(tmp_path):
         assert merge("s", write(tmp_path / name, rows)).records["top1"].tolist() == [counts]
 
 
-def test_teachers_of_one_name_and_different_weights_never_share_a_column(tmp_path):
+def test_teachers_of_different_weights_never_share_a_column(tmp_path):
     a = write(tmp_path / "a", runs("kd", 70.0, 71.0))
     b = write(tmp_path / "b", runs("kd", 60.0, 61.0, teacher_id="ffff0000"))
     (table,) = tables(merge("s", [a, b]).records)
@@ -149,7 +149,7 @@ def test_only_runs_more_than_half_a_point_apart_are_listed(tmp_path):
     ]
 
 
-def test_the_command_merges_places_and_tells_of_reproducibility_in_every_form(tmp_path):
+def test_the_command_merges_places_and_reports_reproducibility(tmp_path):
     row = first(80.0)
     write(tmp_path / "a", [row, first(70.0, seed=1)])
     write(tmp_path / "b", [again(row, 79.0), *runs("dkd", 82.0, 72.0)])
@@ -167,7 +167,7 @@ def test_the_command_merges_places_and_tells_of_reproducibility_in_every_form(tm
     assert "[80.00], 79.00" in (folder / "index.html").read_text()
 
 
-def test_where_no_cell_was_repeated_nothing_is_said_and_an_older_file_goes(tmp_path):
+def test_no_repeated_cell_no_words_and_an_older_file_goes(tmp_path):
     runs_ = repeated(write(tmp_path / "a", runs("kd", 70.0, 71.0)))
     (tmp_path / "reproducibility.csv").write_text("of an earlier report")
     reproducibility.save(runs_, tmp_path / "reproducibility.csv")
@@ -191,7 +191,7 @@ def test_suites_are_those_of_all_places(tmp_path):
     assert suites([tmp_path / "a", tmp_path / "b" / "x.csv"]) == ["cifar100", "digits"]
 
 
-def test_a_place_that_is_not_there_is_told(tmp_path):
+def test_a_place_that_is_absent_is_an_error(tmp_path):
     write(tmp_path / "a", [run()])
     with pytest.raises(KdbenchError, match=r"there is no .*missing; --results takes folders"):
         merge("s", [tmp_path / "a", tmp_path / "missing"])

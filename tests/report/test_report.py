@@ -59,7 +59,7 @@ def test_same_rows_same_bytes(written):
 
 
 @pytest.mark.parametrize("name", [*FILES, "text"])
-def test_every_artefact_names_suite_rows_commit_device_and_teachers(written, name):
+def test_every_artefact_names_rows_commit_device_and_teachers(written, name):
     _, folder, text = written
     content = text if name == "text" else (folder / name).read_text()
     flat = " ".join(content.split())
@@ -165,6 +165,6 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     leaderboard.csv("s", boards, [])
     latex.leaderboard("s", boards, [])
     page = html.page("s", boards, [], merged.attempts, merged.curves, runs, [])
-    assert page.count("data-cell=") == 45 * 15
+    assert page.count("data-entry=") == 45 * 15
     assert len(rows) > 10_000
     assert time.process_time() - start < 10

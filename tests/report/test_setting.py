@@ -83,7 +83,7 @@ def boards(path, found):
 def deltas(found, label="dkd", pair="t -> s"):
     """The differences of ``label`` to kd on one pair, in all tables that have both."""
     values = [
-        each.cells.loc[(label, pair), "delta"]
+        each.entries.loc[(label, pair), "delta"]
         for each in found
         if label in each.labels and pair in each.table.pairs
     ]
@@ -202,8 +202,8 @@ def test_plain_training_joins_only_pairs_of_its_recipe(suite, tmp_path):
     found = plan_cells(Selection(two, ["ce", "kd"], two.pairs, SEEDS), "a" * 12, ids)
     by_lr = [row for cell in found for row in rows([cell], gain=100 * cell.recipe.lr)]
     (one,) = boards(tmp_path / "r", by_lr)
-    assert one.cells.loc[("ce", "t -> s"), "mean"] == pytest.approx(72.5)
-    assert one.cells.loc[("ce", "u -> s"), "mean"] == pytest.approx(73.5)
+    assert one.entries.loc[("ce", "t -> s"), "mean"] == pytest.approx(72.5)
+    assert one.entries.loc[("ce", "u -> s"), "mean"] == pytest.approx(73.5)
 
 
 def test_rows_of_unknown_setting_stand_apart(suite, tmp_path):
@@ -252,7 +252,7 @@ def coded(method, code, seeds, gain):
 def test_runs_of_several_codes_are_never_averaged(tmp_path):
     older, newer = coded("dkd", CODES[0], range(3), 0.0), coded("dkd", CODES[1], range(3, 6), 8.0)
     (one,) = boards(tmp_path / "r", coded("kd", CODES[0], range(6), 1.0) + older + newer)
-    means = one.cells["mean"].droplevel("pair").to_dict()
+    means = one.entries["mean"].droplevel("pair").to_dict()
     assert means == {"kd": 71.0, "dkd": 78.0, "dkd (code 1111)": 70.0}
     assert one.table.codes == ("dkd (code 1111)",)
     assert any("dkd (code 1111)" in line and "--force" in line for line in notes(one))
@@ -263,7 +263,7 @@ def test_a_cell_that_was_trained_again_counts_once(tmp_path):
     newer = [{**row, "code_hash": CODES[1], "top1": 72.0} for row in older]
     (one,) = boards(tmp_path / "r", older + newer)
     assert one.labels == ["kd"]
-    assert one.cells["mean"].tolist() == [72.0]
+    assert one.entries["mean"].tolist() == [72.0]
 
 
 @pytest.mark.parametrize(("column", "values"), [("device", ["gpu", "cpu"]), ("threads", [1, 2])])

@@ -69,7 +69,7 @@ def test_similarity_of_three_classes_one_of_them_without_samples():
     assert [found[k] for k in ("same", "other", "mass")] == pytest.approx([0.9, 0.3, 50.0])
 
 
-def test_a_student_that_is_its_teacher_scores_as_the_teacher_does():
+def test_a_student_that_is_its_teacher_scores_as_the_teacher():
     p = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.0, 0.3, 0.7]])
     cosine = class_similarity.cosines(p, p)
     assert class_similarity.scalars(p, cosine)["same"] == pytest.approx(1.0)
@@ -104,7 +104,7 @@ def test_similarity_is_compared_on_the_same_seeds(tmp_path):
     assert page.index("(teacher)") < page.index("better") < page.index("| kd") < page.index("| ce")
 
 
-def test_matrices_are_means_over_seeds_of_methods_that_have_all_common_pairs(tmp_path):
+def test_matrices_are_of_methods_that_have_all_common_pairs(tmp_path):
     rows = kept_means(tmp_path, pairs=(A, PAIRS[0]))
     (
         tmp_path / "d" / f"{rows[2]['cell_id']}.npz"

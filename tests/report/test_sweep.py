@@ -80,7 +80,7 @@ def test_two_values_are_no_sweep_nor_are_two_versions(tmp_path):
     assert sweeps(tmp_path / "b", rows).empty
 
 
-def test_a_grid_is_a_sweep_for_each_setting_of_the_other_parameter(tmp_path):
+def test_a_grid_is_a_sweep_per_setting_of_the_other_parameter(tmp_path):
     usual = {"a": 1.0, "b": 1.0}
     rows = []
     for a in (1.0, 2.0, 3.0):
@@ -166,7 +166,7 @@ def test_components_are_paired_with_the_full_method(tmp_path):
     (one,) = ablation.boards(tables(store.read(tmp_path / "s.csv")), "m", "kd")
     assert one.table.pairs == [COLUMN, "wrn_40_2 -> wrn_16_2"]  # the third has no component
     assert one.labels == ["m", "m without a", "kd"]
-    cell = one.cells.loc["m without a", COLUMN]
+    cell = one.entries.loc["m without a", COLUMN]
     assert (cell["delta"], cell["delta_n"]) == (-1.5, 2)
     assert one.summary["delta"]["kd"] == -5.5
     frame = forest.frame(one, one.labels)

@@ -17,7 +17,7 @@ def test_hash_is_four_digits_where_they_tell_apart(tmp_path):
     assert b.table.pairs == ["resnet56#abcd -> resnet20", "resnet56#ffff -> resnet20"]
 
 
-def test_a_method_without_a_teacher_joins_every_pair_of_its_student(tmp_path):
+def test_a_method_without_teacher_joins_every_pair_of_a_student(tmp_path):
     other = ("resnet110", "resnet20")
     rows = [*grid([A, other]), *runs("ce", 68.0, 68.5, 68.1, pair=(None, "resnet20"))]
     (b,) = boards(tmp_path, rows)
@@ -56,7 +56,7 @@ def test_overrides_are_rows_of_their_own_and_never_the_baseline(tmp_path):
     assert b.summary["delta"]["kd temperature=1"] == 20.0
 
 
-def test_newer_versions_and_parameters_replace_older_ones_and_are_counted(tmp_path):
+def test_newer_versions_and_parameters_replace_older_ones(tmp_path):
     rows = [
         *runs("dkd", 10.0, 10.0, method_version=1),
         *runs("dkd", 20.0, method_version=2, params='{"beta":8.0}'),
@@ -67,7 +67,7 @@ def test_newer_versions_and_parameters_replace_older_ones_and_are_counted(tmp_pa
     assert "Set aside: 3" in said(b)
 
 
-def test_of_one_seed_the_run_without_a_teacher_cache_counts_and_cached_ones_are_told(tmp_path):
+def test_of_one_seed_the_run_without_a_teacher_cache_counts(tmp_path):
     cached = runs("kd", 60.0, 61.0, teacher_cache="float16")
     (b,) = boards(tmp_path / "one", [run("kd", 70.0), *cached])
     assert cells(b)["kd", COLUMN].startswith("65.50")  # seed 0 without, seed 1 with the cache
@@ -88,6 +88,12 @@ def test_a_weak_teacher_is_marked(tmp_path):
     (b,) = boards(tmp_path, runs("kd", 70.0, 71.0, teacher_top1=71.5, teacher_expected=72.34))
     assert ("kd", f"{COLUMN}†") in cells(b)
     assert "† teacher resnet56 reaches 71.50, the suite expects 72.34" in said(b)
+
+
+def test_a_teacher_that_misses_by_rounding_is_not_marked(tmp_path):
+    (b,) = boards(tmp_path, runs("kd", 70.0, 71.0, teacher_top1=72.31, teacher_expected=72.34))
+    assert ("kd", COLUMN) in cells(b)
+    assert "†" not in said(b)
 
 
 def test_a_reconstruction_is_named_in_its_own_tables_only(tmp_path):

@@ -192,7 +192,7 @@ def test_every_pair_of_the_two_view_suite_has_mlkd():
     assert not [name for name in CRD if name.method == "mlkd"]  # 480 epochs on two views are another protocol
 
 
-def test_contradicting_sources_are_a_range_and_one_value_of_many_sources_is_not():
+def test_contradicting_sources_are_a_range():
     dist = published.lookup(CRD, Name("cifar100", "wrn_40_2", "wrn_40_1", "dist"))
     assert [n.value for n in dist.numbers] == [74.42, 74.43, 74.73]
     assert str(dist) == "74.42–74.73"
@@ -203,7 +203,7 @@ def test_contradicting_sources_are_a_range_and_one_value_of_many_sources_is_not(
     assert str(kd) == "73.33"
 
 
-def test_other_protocols_logs_and_users_reruns_are_not_among_the_published():
+def test_other_protocols_logs_and_reruns_are_left_out():
     """resnet56 -> resnet20 KD: 71.74 in another harness, 71.4 and 71.54 in issue threads."""
     name = Name("cifar100", "resnet56", "resnet20", "kd")
     every = ROWS[(ROWS["student"] == "resnet20") & (ROWS["teacher"] == "resnet56") & (ROWS["method"] == "kd")]

@@ -65,7 +65,7 @@ def test_numpys_floats_are_written_as_plain_numbers(tmp_path):
     assert (found["top1"], found["nll"]) == (71.25, 0.5)
 
 
-def test_numbers_that_are_not_finite_leave_their_column_a_column_of_numbers(tmp_path):
+def test_infinite_numbers_leave_a_column_of_numbers(tmp_path):
     """A diverged cell has the loss nan: the others' losses must still be numbers."""
     store.append(tmp_path / "s.csv", [row(final_loss=v) for v in (float("nan"), 1.5, float("inf"), None)])
     column = store.read(tmp_path / "s.csv")["final_loss"]
@@ -313,53 +313,3 @@ def test_a_read_only_file_is_told(tmp_path):
     with pytest.raises(KdbenchError, match="Permission denied"):
         store.append(file, [row("b")])
     assert store.read(file)["cell_id"].tolist() == ids("a")
-
-
-# --- attempts -> records ---
-
-
-def _records(*attempts):
-    frame = pd.DataFrame(
-        [{"cell_id": cell, "status": status, "run_id": run} for cell, status, run in attempts]
-    )
-    frame = frame.assign(started_utc=None, attempt=1)
-    return [tuple(r) for r in store.records(frame)[["cell_id", "status", "run_id"]].to_numpy()]
-
-
-def test_the_last_done_row_wins_over_later_failures():
-    found = _records(
-        ("a", "ok", "1"),
-        ("b", "error", "2"),
-        ("a", "ok", "3"),
-        ("a", "error", "4"),
-        ("a", "interrupted", "5"),
-    )
-    assert sorted(found) == [("a", "ok", "3"), ("b", "error", "2")]
-
-
-@pytest.mark.parametrize("status", ["ok", "diverged", "skipped"])
-def test_these_are_done(status):
-    assert _records(("a", status, "1"), ("a", "oom", "2")) == [("a", status, "1")]
-
-
-@pytest.mark.parametrize("status", ["error", "oom", "interrupted"])
-def test_these_are_tried_again_and_the_last_one_stands(status):
-    assert _records(("a", "error", "1"), ("a", status, "2")) == [("a", status, "2")]
-    assert _records(("a", status, "1"), ("a", "ok", "2")) == [("a", "ok", "2")]
-
-
-def test_records_keep_the_order_of_the_file():
-    found = _records(("c", "ok", "1"), ("a", "error", "2"), ("b", "ok", "3"), ("c", "error", "4"))
-    assert [cell for cell, _, _ in found] == ["c", "a", "b"]
-
-
-def test_no_rows_no_records(tmp_path):
-    assert store.records(store.read(tmp_path / "s.csv")).empty
-
-
-def test_suites_are_the_files_that_hold_rows(tmp_path):
-    for name in ("digits.csv", "cifar100.csv", "digits.curves.csv", "notes.txt"):
-        (tmp_path / name).write_text("")
-    (tmp_path / "digits.details").mkdir()
-    assert store.suites(tmp_path) == ["cifar100", "digits"]
-    assert store.suites(tmp_path / "nowhere") == []

@@ -1,6 +1,7 @@
 """Suite files: the shipped ones against reference values, and every mistake in one's own."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.suites import Pair, Recipe
 from kdbench.suites.schema import View
+from kdbench.utils.hashing import digest
+from tests.support.lab import SUITE_TEXT
 
 # --- the shipped ones ---
 
@@ -52,7 +55,7 @@ def test_cifar100_is_the_crd_protocol():
     assert len(suite.seeds) >= 3
 
 
-def test_cifar100_trains_the_light_students_at_a_fifth_of_the_rate():
+def test_cifar100_trains_light_students_at_a_fifth_of_the_rate():
     """RepDistiller and mdistiller: 0.01 for MobileNetV2, ShuffleNetV1 and V2, 0.05 for the others."""
     for pair in suites.load("cifar100").pairs:
         light = pair.student.startswith(("mobilenet", "shufflenet"))
@@ -69,6 +72,32 @@ def test_cifar100_names_the_literatures_pairs_and_their_dkd_beta():
     assert betas.items() >= published.items()
     accuracy = {name: teacher.top1 for name, teacher in suite.teachers.items()}
     assert accuracy.items() >= {"resnet56": 72.34, "resnet110": 74.31, "resnet32x4": 79.42}.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "digested"),
+    [
+        ("cifar10", "394cd2c58254"),
+        ("cifar100", "470d99f4c9b3"),
+        ("cifar100-quick", "6fe0cc775ddb"),
+        ("cifar100-timm", "ac1f71ebe8d6"),
+        ("cifar100-twoview", "2d3ca787d4f1"),
+        ("imagenet", "2ab0c21c8420"),
+        ("tiny-imagenet", "2aa3ed4e02df"),
+    ],
+)
+def test_pairs_keep_their_recipes_and_parameters(name, digested):
+    """They are part of the ids of rows: who changes one on purpose writes the new digest here."""
+    pairs = {str(pair): [pair.recipe, pair.params] for pair in suites.load(name).pairs}
+    assert digest(pairs) == digested
+
+
+def test_suites_on_cifar100_agree_on_each_pairs_parameters():
+    full = {str(pair): pair.params for pair in suites.load("cifar100").pairs}
+    assert sum(map(bool, full.values())) == 12
+    for name in ("cifar100-quick", "cifar100-twoview"):
+        for pair in suites.load(name).pairs:
+            assert pair.params == full[str(pair)], pair
 
 
 def test_quick_differs_from_cifar100_only_where_it_says_so():
@@ -139,6 +168,9 @@ def test_digits_are_not_mirrored():
 # --- one's own ---
 
 
+VIEWS = re.search(r"\[views.*?(?=\[recipe\])", SUITE_TEXT, re.S).group()
+
+
 def load(lab, *replaced):
     return suites.load(str(lab.suite_file(*replaced)))
 
@@ -148,7 +180,8 @@ def test_a_file_is_read_field_by_field(lab):
     same = dict.fromkeys(("name", "description", "methods", "seeds", "recipe", "pairs"))
     assert {k: getattr(suite, k) for k in same} == {k: getattr(lab.suite, k) for k in same}
     assert suite.dataset == dataclasses.replace(lab.suite.dataset, holdout=0.1)
-    assert suite.views == {"weak": View(pad=1, flip=True)}
+    strong = View(pad=1, ops=2, magnitude=10, cutout=0.5)
+    assert suite.views == {"weak": View(pad=1, flip=True), "strong": strong}
     assert suite.model("teacher") == lab.suite.model("teacher")
 
 
@@ -202,7 +235,7 @@ def test_a_missing_key_names_file_table_and_key(lab, line, key, where):
         ("seeds = [0]", 'seeds = [0, "1"]', r"seeds\[1\] must be of type int, got '1'"),
         ('"ce", "kd"', "1", r"methods\[0\] must be of type str, got 1"),
         ("[views.weak]\npad = 1\nflip = true", "[views]\nweak = 3", r"views\.weak must be a table, got 3"),
-        ("[views.weak]\npad = 1\nflip = true", "", r"missing key 'views'|unknown"),
+        (VIEWS, "", r"missing key 'views'|unknown"),
         ('"step"', '"stepp"', r"unknown value 'stepp' in .*recipe: schedule; did you mean 'step'"),
         ('"fp32"', '"fp16"', r"unknown value 'fp16' in .*recipe: precision; did you mean"),
         ("pad = 1", "pad = 1.5", r"views\.weak: pad must be of type int"),
@@ -228,7 +261,7 @@ def test_a_value_of_the_wrong_type_names_file_key_and_value(lab, old, new, messa
         ("lr = 0.05", "lr = nan", "lr must be finite, got nan"),
         ("batch_size = 16", "batch_size = 1", "batch_size must be at least 2"),
         ("eval_every = 1", "eval_every = 0", "eval_every must be greater than 0"),
-        ("eval_every = 1", "eval_every = 1\npeak = 1.0", "peak must lie between 0 and 1"),
+        ("eval_every = 1", "eval_every = 1\npeak = 1.0", "peak must be between 0 and 1"),
         ("pad = 1", "pad = -1", "pad and ops must be 0 or more"),
         ("weight_decay = 5e-4", "weight_decay = inf", "weight_decay"),
         ("weight_decay = 5e-4", "weight_decay = -1.0", "weight_decay"),
@@ -286,7 +319,7 @@ def test_a_pair_is_written_with_a_colon():
     assert str(Pair("a", "b")) == "a:b"
 
 
-def test_a_suite_serves_its_own_model_before_the_architecture_of_that_name(lab):
+def test_a_suites_own_model_comes_before_the_architecture(lab):
     named = lab.suite_file(("[models]", '[models]\nresnet20 = { arch = "resnet8" }'))
     assert suites.load(str(named)).model("resnet20").arch == "resnet8"
     assert suites.load(str(named)).model("resnet56") == suites.ModelSpec("resnet56", {})

@@ -70,7 +70,7 @@ def cells(b):
     return {
         (m, c.heading): t.marked("**{}**".format)
         for c in shown
-        for m, t in zip(b.labels, c.cells, strict=True)
+        for m, t in zip(b.labels, c.entries, strict=True)
     }
 
 

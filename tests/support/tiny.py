@@ -1,14 +1,14 @@
-"""A suite that trains in a second: 96 made-up images of 8 px in 3 classes, two small networks."""
+"""A suite file as a user writes one, over 96 toy images of 3 classes, and a teacher whose weights are at hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
-from kdbench import models
+from kdbench.contract import toy_suite
+from kdbench.suites import ModelSpec
 
 SUITE = """
 description = "tiny"
@@ -53,26 +53,13 @@ student = "small"
 """
 
 
-def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [count, 8, 8, 3] whose channel ``label`` is brighter, and labels; every image another one."""
-    draw = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    pixels = draw.integers(0, 140, (count, 8, 8, 3))
-    pixels[np.arange(count), :, :, labels] += 90
-    return pixels.astype(np.uint8), labels.astype(np.int64)
-
-
 def make(folder: Path) -> Path:
     """Write tiny.toml, data/tiny.npz and teachers/large.pth into ``folder``."""
-    (folder / "data").mkdir(parents=True)
+    toy_suite.write_images(folder / "data" / "tiny.npz", classes=3, size=8, train=96, test=48)
     (folder / "teachers").mkdir()
     (folder / "tiny.toml").write_text(SUITE)
-    x_train, y_train = images(96, 0)
-    x_test, y_test = images(48, 1)
-    np.savez(folder / "data" / "tiny.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        torch.save(models.create("resnet8", 3).state_dict(), folder / "teachers" / "large.pth")
+    weights = toy_suite.random_weights(ModelSpec("resnet8"), classes=3)
+    torch.save(weights, folder / "teachers" / "large.pth")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are the weights: found under any keys and prefixes, refused by name where damaged."""
+"""A network's weights are located under any keys and prefixes of a checkpoint; damaged ones are refused by name."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.teachers import weights
-from kdbench.teachers.fitting import choose, misfit, parts
+from kdbench.teachers.fitting import mismatch, parts, select_part
 from kdbench.utils.state_dicts import state_dicts
 
 torch.manual_seed(3)
@@ -35,7 +35,7 @@ def inside(content, keys):
 def read(tmp_path, content):
     path = tmp_path / "t.pth"
     torch.save(content, path)
-    return choose(STATE, parts(state_dicts(path)), "resnet8", path)
+    return select_part(STATE, parts(state_dicts(path)), "resnet8", path)
 
 
 def equal(one, other):
@@ -45,7 +45,7 @@ def equal(one, other):
 def loaded(content, path):
     torch.save(content, path)
     net = models.create("resnet8", 4, widths=[4, 4, 8, 8])
-    weights._fill(net, parts(state_dicts(path)), "resnet8", path)
+    weights.fill_from_parts(net, parts(state_dicts(path)), "resnet8", path)
     return net.state_dict()
 
 
@@ -59,11 +59,11 @@ def test_any_nesting_loads_to_the_same_bits(tmp_path_factory, prefix, keys):
     assert equal(loaded(inside(under(STATE, prefix), keys), path), STATE)
 
 
-def test_names_that_begin_with_a_word_stay(tmp_path):
-    """A network whose own names all begin so is taken as it is; one more of the same word comes off."""
+def test_names_that_begin_with_a_prefix_stay(tmp_path):
+    """A network whose own names all begin so is used as it is; a second prefix of the same word is removed."""
     own = under(STATE, ["model"])
     for prefix in ([], ["model"], ["module", "model"]):
-        part, remark = choose(own, parts({(): under(own, prefix)}), "n", tmp_path)
+        part, remark = select_part(own, parts({(): under(own, prefix)}), "n", tmp_path)
         assert equal(part.state, own)
         assert remark == ""
 
@@ -74,30 +74,30 @@ def test_averaged_weights_go_before_the_others(tmp_path, key, first):
     items = [("state_dict", STATE), (key, under(OTHER, ["module"]))]
     part, remark = read(tmp_path, dict(reversed(items) if first else items))
     assert equal(part.state, OTHER)
-    assert remark == f"{tmp_path / 't.pth'}: the averaged (EMA) weights under '{key}.module' are taken"
+    assert remark == f"{tmp_path / 't.pth'}: the averaged (EMA) weights under '{key}.module' are used"
 
 
-def test_an_average_without_statistics_is_passed_over_aloud(tmp_path):
+def test_an_average_without_statistics_is_skipped_with_a_remark(tmp_path):
     """Many keep an average of the parameters alone: no BatchNorm statistics."""
     shadow = {key: STATE[key] for key, _ in NET.named_parameters()}
     part, remark = read(tmp_path, {"model": STATE, "ema": {"decay": 0.999, "shadow": shadow}})
     assert equal(part.state, STATE)
-    assert "the weights under 'model' are taken; the averaged (EMA) ones do not fit" in remark
+    assert "the weights under 'model' are used; the averaged (EMA) ones do not fit" in remark
     assert "lacks bn1.running_mean, bn1.running_var" in remark
 
 
-def test_torchs_averaged_model_is_taken_without_its_counter(tmp_path):
+def test_torchs_averaged_model_is_used_without_its_counter(tmp_path):
     averaged = torch.optim.swa_utils.AveragedModel(NET)
     part, remark = read(tmp_path, averaged.state_dict())
     assert equal(part.state, STATE)
-    assert remark.endswith("of its tensors only those under 'module' are taken, without n_averaged")
+    assert remark.endswith("of its tensors only those under 'module' are used, without n_averaged")
 
 
 def test_buffers_of_a_loss_beside_the_network_are_left_out(tmp_path):
     content = {"state_dict": {**under(STATE, ["model"]), "criterion.weight": torch.ones(4)}}
     part, remark = read(tmp_path, content)
     assert equal(part.state, STATE)
-    assert remark.endswith("those under 'state_dict.model' are taken, without criterion.weight")
+    assert remark.endswith("those under 'state_dict.model' are used, without criterion.weight")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_buffers_of_a_loss_beside_the_network_are_left_out(tmp_path):
         {"model_ema": STATE, "ema": OTHER, "model": STATE},
     ],
 )
-def test_several_that_differ_are_not_chosen_among(tmp_path, content):
+def test_none_of_several_that_differ_is_chosen(tmp_path, content):
     with pytest.raises(KdbenchError, match=r"t\.pth holds several weights that fit resnet8, '.*' and '"):
         read(tmp_path, content)
 
@@ -126,7 +126,7 @@ def test_only_the_part_that_fits_counts(tmp_path):
     assert equal(read(tmp_path, content)[0].state, STATE)
 
 
-def test_a_misfit_is_that_of_the_nearest_part(tmp_path):
+def test_the_mismatch_of_the_nearest_part_is_reported(tmp_path):
     lacking = {key: value for key, value in STATE.items() if key != "fc.bias"}
     with pytest.raises(KdbenchError) as caught:
         read(tmp_path, {"epoch": 1, "state_dict": under(lacking, ["_orig_mod", "module"])})
@@ -169,7 +169,7 @@ DAMAGE = {
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(DAMAGE)), st.sampled_from(FLOAT), words)
-def test_any_damage_is_refused_by_the_keys_name(tmp_path_factory, kind, key, prefix):
+def test_any_damage_is_refused_naming_the_key(tmp_path_factory, kind, key, prefix):
     path = tmp_path_factory.mktemp("w") / "t.pth"
     with pytest.raises(KdbenchError) as caught:
         loaded(under(DAMAGE[kind](STATE, key), prefix), path)
@@ -193,11 +193,11 @@ def test_a_value_too_large_for_fp32_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_taken(tmp_path, dtype):
-    """Their counters too: a whole network brought to half precision has them in it."""
-    found = loaded({key: value.to(dtype) for key, value in STATE.items()}, tmp_path / "t.pth")
+def test_other_precisions_are_accepted(tmp_path, dtype):
+    """Their counters too: converting a whole network to half precision converts them."""
+    state = loaded({key: value.to(dtype) for key, value in STATE.items()}, tmp_path / "t.pth")
     for key, value in STATE.items():
-        assert torch.equal(found[key], value.to(dtype).to(value.dtype))
+        assert torch.equal(state[key], value.to(dtype).to(value.dtype))
 
 
 # --- what a fit says of the network ---
@@ -208,4 +208,4 @@ def test_only_the_known_twins_share_names_and_shapes():
     with torch.device("meta"):
         skeletons = {name: models.create(name, 10).state_dict() for name in models.ENTRIES}
     pairs = itertools.combinations(skeletons, 2)
-    assert {pair for pair in pairs if not misfit(*(skeletons[n] for n in pair))} == {weights.TWINS}
+    assert {pair for pair in pairs if not mismatch(*(skeletons[n] for n in pair))} == {weights.TWINS}

@@ -13,12 +13,18 @@ from kdbench import registry
 from kdbench.data.augment import draw, render
 from kdbench.errors import KdbenchError
 from kdbench.method import Needs
-from kdbench.models.wrapper import Net
+from kdbench.models.wrapper import Network
 from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import Selection
 from kdbench.suites import Pair
 from kdbench.suites.schema import View
-from kdbench.teachers.logit_cache import CachedLogits, Table, all_draws, outcome, outcomes
+from kdbench.teachers.logit_cache import (
+    CachedLogits,
+    Table,
+    count_outcomes,
+    draws_of_outcome,
+    outcome_numbers,
+)
 from kdbench.train.cohort import train_cohort
 from tests.support.cli_process import kdbench
 
@@ -34,40 +40,43 @@ def table(folder, key="k", count=6, view=WEAK, classes=3):
     [(View(pad=4, flip=True), 162), (View(pad=4), 81), (View(flip=True), 2), (View(), 1)],
 )
 def test_outcomes_by_hand(view, count):
-    assert outcomes(view) == count
+    assert count_outcomes(view) == count
 
 
 @pytest.mark.parametrize("view", [View(pad=1, cutout=0.5), View(ops=2, magnitude=10), View(flip=True, ops=1)])
 def test_a_view_with_more_than_crop_and_flip_has_no_table(view):
-    assert outcomes(view) is None
+    assert count_outcomes(view) is None
 
 
 @pytest.mark.parametrize("view", [View(pad=2, flip=True), View(pad=1), View(flip=True), View()])
 def test_every_outcome_has_draws_that_come_back(view):
-    for number in range(outcomes(view)):
-        assert outcome(view, all_draws(view, number, 2), 2).tolist() == [number, number]
+    for number in range(count_outcomes(view)):
+        assert outcome_numbers(view, draws_of_outcome(view, number, 2), 2).tolist() == [number, number]
 
 
 def test_equal_outcomes_are_equal_pixels_and_others_differ():
     image = torch.randint(256, (1, 5, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    seen = {n: render(WEAK, image, all_draws(WEAK, n, 1)).flatten().tolist() for n in range(outcomes(WEAK))}
-    assert len({tuple(pixels) for pixels in seen.values()}) == 18
+    rendered = {
+        n: render(WEAK, image, draws_of_outcome(WEAK, n, 1)).flatten().tolist()
+        for n in range(count_outcomes(WEAK))
+    }
+    assert len({tuple(pixels) for pixels in rendered.values()}) == 18
     draws = draw(WEAK, 200, (5, 5), torch.Generator().manual_seed(1))
-    numbers = outcome(WEAK, draws, 200)
-    shown = render(WEAK, image.expand(200, -1, -1, -1), draws)
-    for number, pixels in zip(numbers.tolist(), shown, strict=True):
-        assert pixels.flatten().tolist() == seen[number]
+    numbers = outcome_numbers(WEAK, draws, 200)
+    batch = render(WEAK, image.expand(200, -1, -1, -1), draws)
+    for number, pixels in zip(numbers.tolist(), batch, strict=True):
+        assert pixels.flatten().tolist() == rendered[number]
     assert set(numbers.tolist()) == set(range(18))
 
 
-def test_what_is_written_is_read_and_nothing_else_is_known(tmp_path):
+def test_only_written_records_are_known(tmp_path):
     rows, numbers = torch.tensor([0, 5, 5]), torch.tensor([17, 0, 3])
     logits = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0], [65504.0, 1e-7, -0.0]]).half()
     table(tmp_path).write(rows, numbers, logits)
     again = table(tmp_path)
-    found, known = again.read(rows, numbers)
+    read, known = again.read(rows, numbers)
     assert known.all()
-    assert torch.equal(found.view(torch.int16), logits.view(torch.int16))
+    assert torch.equal(read.view(torch.int16), logits.view(torch.int16))
     everything = [(r, n) for r in range(6) for n in range(18)]
     known = again.read(*torch.tensor(everything).T)[1]
     assert [pair for pair, there in zip(everything, known.tolist(), strict=True) if there] == [
@@ -75,7 +84,7 @@ def test_what_is_written_is_read_and_nothing_else_is_known(tmp_path):
         (5, 0),
         (5, 3),
     ]
-    assert again.known() == pytest.approx(3 / 108)
+    assert again.known_share() == pytest.approx(3 / 108)
 
 
 def test_other_keys_are_other_files(tmp_path):
@@ -97,40 +106,42 @@ def test_a_record_with_a_changed_byte_is_unknown(tmp_path, byte):
 
 
 def teacher(rows, numbers):
-    """A made-up teacher: logits that tell image and outcome."""
+    """A fake teacher whose logits depend on image and outcome."""
     return torch.stack([rows.float(), numbers.float() / 3, rows * numbers / 7.0], dim=1)
 
 
-def ask(cache, rows, draws, asked):
-    numbers = outcome(WEAK, draws, len(rows))
+def request(cache, rows, draws, computed):
+    numbers = outcome_numbers(WEAK, draws, len(rows))
 
     def compute(places):
-        asked.append(places.tolist())
+        computed.append(places.tolist())
         return teacher(rows[places], numbers[places])
 
     return cache.logits("weak", rows, draws, compute), teacher(rows, numbers).half().float()
 
 
-def test_each_record_is_computed_once_and_the_answer_is_rounded_either_way(tmp_path):
+def test_each_record_is_computed_once_and_always_rounded(tmp_path):
     draws = draw(WEAK, 6, (5, 5), torch.Generator().manual_seed(0))
-    rows, asked = torch.arange(6), []
+    rows, computed = torch.arange(6), []
     for _ in range(2):  # and a new process would find it
         cache = CachedLogits({"weak": table(tmp_path)}, {"weak": WEAK}, pytest.fail)
-        first, expected = ask(cache, rows[:4], {k: v[:4] for k, v in draws.items()}, asked)
+        first, expected = request(cache, rows[:4], {k: v[:4] for k, v in draws.items()}, computed)
         assert torch.equal(first, expected)
-        both, expected = ask(cache, rows, draws, asked)
+        both, expected = request(cache, rows, draws, computed)
         assert torch.equal(both, expected)
-    assert asked == [[0, 1, 2, 3], [4, 5]]
+    assert computed == [[0, 1, 2, 3], [4, 5]]
 
 
 def test_logits_beyond_fp16_are_an_error(tmp_path):
     cache = CachedLogits({"weak": table(tmp_path)}, {"weak": WEAK}, pytest.fail)
     with pytest.raises(KdbenchError, match="--teacher-cache"):
-        cache.logits("weak", torch.tensor([0]), all_draws(WEAK, 0, 1), lambda places: torch.full((1, 3), 1e6))
+        cache.logits(
+            "weak", torch.tensor([0]), draws_of_outcome(WEAK, 0, 1), lambda places: torch.full((1, 3), 1e6)
+        )
 
 
 def _fill(folder, name):
-    """Write every record for ever, in an order of our own."""
+    """Write every record over and over, in an order of this writer's own."""
     t = table(folder, count=200)
     order = np.random.default_rng(name).permutation(200 * 18)
     while True:
@@ -146,26 +157,26 @@ def test_killed_writers_leave_right_records_or_none(tmp_path, in_child, wait_for
     expected = teacher(*everything).half()
     for writer in writers:
         for share in (0.2, 0.5):
-            wait_for(lambda share=share: reader.known() > share)
-            found, known = reader.read(*everything)  # while they write
-            assert torch.equal(found[known], expected[known])
+            wait_for(lambda share=share: reader.known_share() > share)
+            logits, known = reader.read(*everything)  # while they write
+            assert torch.equal(logits[known], expected[known])
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
-    found, known = table(tmp_path, count=200).read(*everything)
+    logits, known = table(tmp_path, count=200).read(*everything)
     assert known.float().mean() > 0.5
-    assert torch.equal(found[known], expected[known])
+    assert torch.equal(logits[known], expected[known])
 
 
 def _on_a_full_disk(folder, report):
     t = table(folder, count=200)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    warned = []
-    cache = CachedLogits({"weak": t}, {"weak": WEAK}, warned.append)
+    warnings = []
+    cache = CachedLogits({"weak": t}, {"weak": WEAK}, warnings.append)
     for row in (0, 150, 151):
-        answer, expected = ask(cache, torch.tensor([row]), all_draws(WEAK, 3, 1), [])
+        answer, expected = request(cache, torch.tensor([row]), draws_of_outcome(WEAK, 3, 1), [])
         assert torch.equal(answer, expected)
-    report.write_text("\n".join(warned))
+    report.write_text("\n".join(warnings))
 
 
 def test_a_full_disk_costs_the_table_not_the_training(tmp_path, in_child):
@@ -177,7 +188,7 @@ def test_a_full_disk_costs_the_table_not_the_training(tmp_path, in_child):
     assert table(tmp_path / "cache", count=200).read(rows, numbers)[1].tolist() == [True, False]
 
 
-def test_a_folder_that_cannot_be_used_is_told(tmp_path):
+def test_a_folder_that_cannot_be_used_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KdbenchError, match="choose another --teacher-cache"):
         table(tmp_path / "file" / "cache")
@@ -193,8 +204,8 @@ def cells(lab, *methods, **options):
     return plan_cells(Selection(lab.suite, methods, pair, [0]), lab.split.id, ids, **options)
 
 
-def trained(lab, chosen, cache=None):
-    results, _ = train_cohort(dataclasses.replace(lab.job(chosen), teacher_cache=cache))
+def trained(lab, cells, cache=None):
+    results, _ = train_cohort(dataclasses.replace(lab.job(cells), teacher_cache=cache))
     for result in results:
         assert result.row["status"] == "ok", result.row["error"]
     return {result.cell.method: result for result in results}
@@ -204,7 +215,7 @@ def same(one, other):
     return all(torch.equal(one.student[name], other.student[name]) for name in one.student)
 
 
-def test_the_id_tells_the_cache_where_it_is_used(lab):
+def test_the_id_records_the_cache_where_it_is_used(lab):
     """Methods that need no teacher or more of it than logits bypass the cache and keep their ids."""
     for name, used in {"ce": False, "kd": True, "mlkd": True, "at": False, "srrl": False}.items():
         (plain,), (cached,) = cells(lab, name), cells(lab, name, teacher_cache=True)
@@ -232,24 +243,24 @@ def test_a_filled_cache_gives_the_same_bits_alone_and_in_company(lab, tmp_path):
     assert same(first["kd"], again["kd"])
 
 
-def test_what_the_cache_knows_is_not_computed_again(lab, tmp_path, monkeypatch):
-    shown = []
-    forward = Net.forward
+def test_cached_logits_are_not_computed_again(lab, tmp_path, monkeypatch):
+    batch_sizes = []
+    forward = Network.forward
 
     def counting(net, images, needs=None):
         if not net.training:
-            shown.append(len(images))
+            batch_sizes.append(len(images))
         return forward(net, images, needs or Needs())
 
-    chosen = cells(lab, "kd", teacher_cache=True)
-    trained(lab.using(work="a"), chosen, tmp_path)
-    monkeypatch.setattr(Net, "forward", counting)
-    trained(lab.using(work="b"), chosen, tmp_path)
-    with_cache = sum(shown)
-    shown.clear()
+    cached = cells(lab, "kd", teacher_cache=True)
+    trained(lab.using(work="a"), cached, tmp_path)
+    monkeypatch.setattr(Network, "forward", counting)
+    trained(lab.using(work="b"), cached, tmp_path)
+    with_cache = sum(batch_sizes)
+    batch_sizes.clear()
     trained(lab.using(work="c"), cells(lab, "kd"))
     epochs, images = lab.suite.recipe.epochs, len(lab.split.train)
-    assert sum(shown) - with_cache == epochs * images
+    assert sum(batch_sizes) - with_cache == epochs * images
 
 
 def test_the_command_line_fills_and_uses_it(lab):

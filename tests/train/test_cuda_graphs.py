@@ -23,7 +23,7 @@ def replayed(function, generators):
     return function
 
 
-def test_a_call_reads_only_its_buffers_and_copies_every_tensor_of_a_nest():
+def test_a_call_reads_only_buffers_and_copies_nested_tensors():
     generator = torch.Generator()
 
     def inputs(value):

@@ -1,5 +1,6 @@
 """The whole plug-in interface through the real loop, CNN to CNN and CNN to ViT: facts that methods may rely on."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from kdbench import models, registry
-from kdbench.contract.toy_suite import BATCH, CLASSES, EPOCHS, MODELS, STEPS, TRAIN, Rig, Steps, same
+from kdbench.contract.toy_suite import CLASSES, TRAIN, Steps, ToyRuns, difference
+from kdbench.contract.training_lab import EPOCHS, STEPS, TRAINED
 from kdbench.data.augment import plain
 from kdbench.data.loading import load_split
 from kdbench.method import Needs
@@ -18,7 +20,8 @@ from kdbench.train.job import Result
 
 FILE = Path(__file__).parents[1] / "support" / "interface_methods.py"
 VIT = {"img_size": 8, "patch_size": 2, "depth": 4, "embed_dim": 16, "num_heads": 2}
-PAIRS = {"cnn": Pair("wide", "thin"), "vit": Pair("wide", "vit"), "timm": Pair("wide", "timm")}
+PAIRS = {name: Pair("teacher", name) for name in ("student", "vit", "timm")}
+BATCH = TRAINED.recipe.batch_size
 METHODS = ("everything", "maps", "bank", "means", "reuse", "clock", "choosy", "early", "ce", "kd")
 SNEAKS = ("stages", "embedding", "features", "preact", "classify", "index", "strong")
 FAULTS = ("build", "no module", "loss", "nan", "shape", "none", "empty", "update", "predict")
@@ -38,22 +41,24 @@ def methods():
 
 
 @pytest.fixture(scope="module")
-def rig(methods, tmp_path_factory):
+def toy(methods, tmp_path_factory):
     more = {"vit": ModelSpec("vit_tiny_patch16_224", VIT), "timm": ModelSpec("test_resnet")}
-    return Rig(tmp_path_factory.mktemp("interface"), {**MODELS, **more}, tuple(PAIRS.values()))
+    models = {**TRAINED.models, **more}
+    suite = dataclasses.replace(TRAINED, models=models, pairs=tuple(PAIRS.values()))
+    return ToyRuns(tmp_path_factory.mktemp("interface"), suite)
 
 
 @pytest.fixture(scope="module")
-def runs(rig, methods):
+def runs(toy, methods):
     """Pair -> (result by method, what the methods noted), each pair one cohort."""
     found = {}
-    for name in ("cnn", "vit"):
+    for name in ("student", "vit"):
         methods.SEEN.clear()
-        found[name] = rig.train(rig.cells(METHODS, PAIRS[name]), name), dict(methods.SEEN)
+        found[name] = toy.train(toy.cells(METHODS, PAIRS[name]), name), dict(methods.SEEN)
     return found
 
 
-both = pytest.mark.parametrize("pair", ["cnn", "vit"])
+both = pytest.mark.parametrize("pair", ["student", "vit"])
 
 
 @both
@@ -66,7 +71,7 @@ def test_all_but_the_choosy_are_trained(runs, pair):
 
 
 def test_shapes_on_a_cnn(runs):
-    _, seen = runs["cnn"]
+    _, seen = runs["student"]
     assert seen["shapes student weak"][0] == {
         "logits": (BATCH, CLASSES),
         "embedding": (BATCH, 8),
@@ -89,7 +94,7 @@ def test_shapes_on_a_vit(runs):
 
 
 @both
-def test_the_teacher_is_the_same_cnn_on_both_views_and_both_pairs(runs, pair):
+def test_the_teacher_is_the_same_cnn_on_all_views_and_pairs(runs, pair):
     _, seen = runs[pair]
     for view in ("weak", "strong"):
         assert seen[f"shapes teacher {view}"][0]["stages"] == [
@@ -110,23 +115,23 @@ def test_outputs_agree_with_each_other(runs, pair):
     assert set(seen["learns"]) == {(True, False)}  # the student's head is live, the teacher's outputs are not
 
 
-def test_the_embedding_is_the_mean_of_the_last_map_where_the_facts_say_so(runs):
-    for pair, linear in (("cnn", True), ("vit", False)):
+def test_the_embedding_is_the_last_maps_mean_where_stated(runs):
+    for pair, linear in (("student", True), ("vit", False)):
         _, seen = runs[pair]
         student, teacher = seen["facts"][0]
         assert (student.linear_head, teacher.linear_head) == (linear, True)
         assert (max(seen["mean student"]) < 1e-5) is linear
 
 
-def test_preact_is_what_the_relu_is_applied_to_and_on_a_vit_the_stage_itself(runs):
-    assert max(runs["cnn"][1]["relu student"]) == 0
+def test_preact_precedes_the_relu_and_on_a_vit_is_the_stage(runs):
+    assert max(runs["student"][1]["relu student"]) == 0
     assert min(runs["vit"][1]["relu student"]) > 0
-    for pair in ("cnn", "vit"):
+    for pair in ("student", "vit"):
         assert runs[pair][1]["facts"][0][0].has_preact
 
 
-def test_no_preact_is_a_skip_with_the_reason(rig):
-    results = rig.train(rig.cells(["early", "ce", "reviewkd"], PAIRS["timm"]), "timm")
+def test_no_preact_is_a_skip_with_the_reason(toy):
+    results = toy.train(toy.cells(["early", "ce", "reviewkd"], PAIRS["timm"]), "timm")
     assert results["early"].row["status"] == "skipped"
     assert results["early"].row["error"] == "the student has no pre-activation stages"
     assert results["ce"].row["status"] == "ok"
@@ -134,7 +139,7 @@ def test_no_preact_is_a_skip_with_the_reason(rig):
         results["reviewkd"].row["status"] == "ok"
     )  # it reads the teacher's alone, unless it is told otherwise
     asked = {"reviewkd": {"student_preact": [True]}}
-    results = rig.train(rig.cells(["reviewkd"], PAIRS["timm"], **asked), "timm")
+    results = toy.train(toy.cells(["reviewkd"], PAIRS["timm"], **asked), "timm")
     assert results["reviewkd"].row["error"] == "the student has no pre-activation stages"
 
 
@@ -152,7 +157,7 @@ def test_the_facts_are_those_of_the_outputs(runs, pair):
 def test_modules_are_trained_and_counted_beside_the_student(runs, pair):
     results, _ = runs[pair]
     outputs = [10, 10, 12]
-    inputs = [8, 8, 8] if pair == "cnn" else [16, 16, 16]
+    inputs = [8, 8, 8] if pair == "student" else [16, 16, 16]
     expected = sum(i * o + o for i, o in zip(inputs, outputs, strict=True))
     assert results["maps"].row["extra_params"] == expected
     assert results["maps"].row["student_params"] == results["ce"].row["student_params"]
@@ -161,10 +166,10 @@ def test_modules_are_trained_and_counted_beside_the_student(runs, pair):
 
 
 @both
-def test_predict_changes_what_is_evaluated_and_its_modules_count_as_the_student(runs, pair):
+def test_predict_is_evaluated_and_its_modules_count(runs, pair):
     results, seen = runs[pair]
     row = results["reuse"].row
-    size = 8 if pair == "cnn" else 16
+    size = 8 if pair == "student" else 16
     assert row["student_params"] - results["ce"].row["student_params"] == size * 12 + 12
     assert row["extra_params"] == 0
     # the last call, on one image, counts operations
@@ -180,7 +185,7 @@ def test_predict_changes_what_is_evaluated_and_its_modules_count_as_the_student(
 
 
 @both
-def test_prepare_sees_every_train_sample_once_and_can_start_again(runs, rig, pair):
+def test_prepare_sees_each_train_sample_once_per_pass(runs, toy, pair):
     _, seen = runs[pair]
     assert seen["prepare grad"] == [False]
     first, second = seen["prepare"]
@@ -192,21 +197,21 @@ def test_prepare_sees_every_train_sample_once_and_can_start_again(runs, rig, pai
     assert all(torch.equal(means, seen["prepare means"][0]) for means in seen["means in loss"])
 
 
-def test_prepare_means_are_those_of_the_plain_images(runs, rig):
-    split = load_split(rig.suite().dataset, "test", rig.folder)
-    net = rig.teacher("wide").net(rig.suite().dataset).to(memory_format=torch.channels_last)
+def test_prepare_means_are_those_of_the_plain_images(runs, toy):
+    split = load_split(toy.suite.dataset, "test", toy.folder)
+    net = toy.teacher("teacher").net(toy.suite.dataset).to(memory_format=torch.channels_last)
     with torch.no_grad():
         embedding = net(plain(split.train.images), Needs(embedding=True)).embedding
     for label in range(CLASSES):
         expected = embedding[split.train.targets == label].mean(dim=0)
-        torch.testing.assert_close(runs["cnn"][1]["prepare means"][0][label], expected)
+        torch.testing.assert_close(runs["student"][1]["prepare means"][0][label], expected)
 
 
 @both
-def test_the_memory_changes_exactly_where_samples_were_seen(rig, methods, pair):
+def test_the_memory_changes_exactly_where_samples_were_seen(toy, methods, pair):
     methods.SEEN.clear()
     steps = Steps()
-    cohort = Cohort(rig.job(rig.cells(["bank"], PAIRS[pair]), f"{pair} bank"), steps)
+    cohort = Cohort(toy.job(toy.cells(["bank"], PAIRS[pair]), f"{pair} bank"), steps)
     cohort.run(lambda: steps.done == 3)
     (trainee,) = cohort.trainees
     index = torch.cat([index for index, _ in methods.SEEN["index"]])
@@ -219,7 +224,7 @@ def test_the_memory_changes_exactly_where_samples_were_seen(rig, methods, pair):
 
 
 @both
-def test_private_terms_reach_update_detached_and_are_no_part_of_the_loss(runs, pair):
+def test_private_terms_reach_update_detached_only(runs, pair):
     results, seen = runs[pair]
     assert set(map(str, seen["terms"])) == {"(['_new', 'ce', 'pull'], False, False)"}
     curves = {(epoch, term): value for epoch, term, value in results["bank"].curves}
@@ -243,38 +248,38 @@ def test_a_batch_tells_the_time(runs, pair):
 
 
 @both
-def test_company_changes_nothing_for_those_that_draw_remember_or_prepare(runs, rig, pair):
+def test_company_changes_no_method_that_draws_or_remembers(runs, toy, pair):
     results, _ = runs[pair]
     for name in ("clock", "bank", "means", "reuse"):
-        alone = rig.train(rig.cells([name], PAIRS[pair]), f"{pair} {name} alone", stop_after=STEPS + 2)
-        assert same(results[name], alone[name]) is None
+        alone = toy.train(toy.cells([name], PAIRS[pair]), f"{pair} {name} alone", stop_after=STEPS + 2)
+        assert difference(results[name], alone[name]) is None
 
 
-def together(rig, method, key, values, work) -> tuple[dict[str, Result], Result]:
+def together(toy, method, key, values, work) -> tuple[dict[str, Result], Result]:
     """kd in one cohort with a cell of ``method`` for each value."""
-    cells = rig.cells(["kd", method], PAIRS["cnn"], **{method: {key: list(values)}})
-    results = {r.cell.params.get(key, "kd"): r for r in train_cohort(rig.job(cells, work))[0]}
+    cells = toy.cells(["kd", method], PAIRS["student"], **{method: {key: list(values)}})
+    results = {r.cell.params.get(key, "kd"): r for r in train_cohort(toy.job(cells, work))[0]}
     return results, results.pop("kd")
 
 
 @pytest.fixture(scope="module")
-def kd_alone(rig):
-    return rig.train(rig.cells(["kd"], PAIRS["cnn"]), "kd alone")["kd"]
+def kd_alone(toy):
+    return toy.train(toy.cells(["kd"], PAIRS["student"]), "kd alone")["kd"]
 
 
-def test_what_was_not_declared_closes_the_cell_and_no_other(rig, kd_alone):
-    results, kd = together(rig, "sneaky", "what", SNEAKS, "sneaks")
+def test_what_was_not_declared_closes_the_cell_and_no_other(toy, kd_alone):
+    results, kd = together(toy, "sneaky", "what", SNEAKS, "sneaks")
     for what, result in results.items():
         name = "the view 'strong'" if what == "strong" else f"'{what}'"
         assert result.row["status"] == "error"
         assert result.row["error"] == (
             f"sneaky: the method reads {name} but does not declare it; add it to its `needs`"
         )
-    assert same(kd, kd_alone) is None
+    assert difference(kd, kd_alone) is None
 
 
-def test_faults_close_their_cell_and_leave_kd_bit_for_bit(rig, kd_alone):
-    results, kd = together(rig, "faulty", "how", FAULTS, "faults")
+def test_faults_close_their_cell_and_leave_kd_bit_for_bit(toy, kd_alone):
+    results, kd = together(toy, "faulty", "how", FAULTS, "faults")
     assert {how: result.row["status"] for how, result in results.items()} == dict.fromkeys(
         FAULTS, "error"
     ) | {"nan": "diverged"}
@@ -291,17 +296,17 @@ def test_faults_close_their_cell_and_leave_kd_bit_for_bit(rig, kd_alone):
     }
     for how, part in parts.items():
         assert part in results[how].row["error"]
-    assert same(kd, kd_alone) is None
+    assert difference(kd, kd_alone) is None
 
 
 def test_the_student_on_disk_is_bare(runs):
-    for pair in ("cnn", "vit"):
+    for pair in ("student", "vit"):
         results, _ = runs[pair]
         for name in ("maps", "bank", "means", "reuse"):
             assert results[name].student.keys() == results["ce"].student.keys()
 
 
-def test_the_projector_is_in_no_count_of_the_bare_student(runs, rig):
-    spec = rig.models["thin"]
+def test_the_projector_is_in_no_count_of_the_bare_student(runs, toy):
+    spec = toy.suite.models["student"]
     bare = models.create(spec.arch, CLASSES, **spec.args)
-    assert runs["cnn"][0]["ce"].row["student_params"] == count_parameters(bare)
+    assert runs["student"][0]["ce"].row["student_params"] == count_parameters(bare)

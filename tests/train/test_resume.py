@@ -111,7 +111,7 @@ def test_killed_and_typed_again_is_uninterrupted(lab, memory, in_child, wait_for
         assert same(resumed[name].curves, whole[name].curves)
 
 
-def test_a_finished_cell_whose_row_was_lost_is_measured_not_trained(lab):
+def test_a_finished_cell_without_a_row_is_only_measured(lab):
     cells = lab.cells("kd")
     whole = lab.run(cells)["kd"]
     before = time.monotonic()
@@ -135,7 +135,7 @@ class Edited(Method):
 """
 
 
-def test_another_code_discards_the_checkpoint_and_comments_do_not(lab, tmp_path):
+def test_other_code_discards_the_checkpoint_comments_do_not(lab, tmp_path):
     texts = {
         "same": PLUGIN + "# a comment\n",
         "edited": PLUGIN.replace("cross_entropy(s", "2 * cross_entropy(s"),

@@ -18,8 +18,9 @@ from kdbench.runner.run import run
 from kdbench.suites import DataSpec, ModelSpec, Pair
 from kdbench.teachers.weights import open_teacher
 from kdbench.train.callbacks import Progress
-from kdbench.train.cohort import Cohort, learning_rate, train_cohort
+from kdbench.train.cohort import Cohort, train_cohort
 from kdbench.train.job import Job
+from kdbench.train.schedule import learning_rate
 from kdbench.utils.rng import generator
 from kdbench.utils.state_dicts import save_weights
 from tests.support.lab import RECIPE, SUITE
@@ -105,7 +106,7 @@ def test_stopped_and_resumed_is_uninterrupted(room, decoded, questions, left):
         assert same(state_of(other, cell), state_of(room, cell))
 
 
-def test_one_decode_an_epoch_and_the_same_pixels_for_teacher_and_students(room, decoded):
+def test_images_are_decoded_once_per_epoch_for_all_networks(room, decoded):
     cohort = Cohort(room.job(room.cells("kd", "dkd", "mlkd", eval_every=2)), Progress())
     decoded.clear()
     seen = {}

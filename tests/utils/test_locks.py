@@ -28,12 +28,12 @@ def holder(tmp_path, in_child, wait_for):
     return process
 
 
-def test_what_another_process_holds_is_left_to_it(tmp_path, holder):
+def test_a_lock_held_by_another_process_is_skipped(tmp_path, holder):
     with locks.held(tmp_path / "locks", ["a", "b"]) as mine:
         assert mine == ["b"]
 
 
-def test_another_handle_of_the_same_process_cannot_take_it_either(tmp_path):
+def test_another_handle_of_the_same_process_cannot_lock_it(tmp_path):
     with locks.held(tmp_path, ["a"]), locks.held(tmp_path, ["a", "b"]) as mine:
         assert mine == ["b"]
 
@@ -53,7 +53,7 @@ def test_an_exception_lets_go_and_leaves_no_file(tmp_path):
         assert mine == ["a", "b"]
 
 
-def test_what_it_did_not_get_it_does_not_remove(tmp_path, holder):
+def test_a_lock_held_by_another_is_not_removed(tmp_path, holder):
     with locks.held(tmp_path / "locks", ["a"]) as mine:
         assert mine == []
     assert locks.running(tmp_path / "locks").keys() == {"a"}
@@ -61,11 +61,11 @@ def test_what_it_did_not_get_it_does_not_remove(tmp_path, holder):
 
 def test_running_lists_who_holds_what_since_when(tmp_path, holder):
     (tmp_path / "locks" / "stale.lock").write_text("{}")  # of a process that was killed
-    found = locks.running(tmp_path / "locks")
-    assert found.keys() == {"a"}
-    assert found["a"]["pid"] == holder.pid
-    assert found["a"]["host"] == socket.gethostname()
-    assert 0 <= time.time() - found["a"]["since"] < 60
+    notes = locks.running(tmp_path / "locks")
+    assert notes.keys() == {"a"}
+    assert notes["a"]["pid"] == holder.pid
+    assert notes["a"]["host"] == socket.gethostname()
+    assert 0 <= time.time() - notes["a"]["since"] < 60
 
 
 def test_running_is_empty_after_a_kill_and_without_a_folder(tmp_path, holder):
@@ -75,15 +75,15 @@ def test_running_is_empty_after_a_kill_and_without_a_folder(tmp_path, holder):
     assert locks.running(tmp_path / "nowhere") == {}
 
 
-def test_a_glance_at_the_locks_does_not_keep_anyone_from_taking_one(tmp_path):
+def test_listing_the_locks_does_not_block_anyone(tmp_path):
     """`kdbench status` must not hold a lock for a moment: a run that starts just then would skip the cell."""
     done = threading.Event()
 
-    def glance():
+    def list_locks():
         while not done.is_set():
             locks.running(tmp_path)
 
-    watcher = threading.Thread(target=glance)
+    watcher = threading.Thread(target=list_locks)
     watcher.start()
     try:
         for _ in range(200):
@@ -105,7 +105,7 @@ def test_waiting_takes_it_when_the_other_ends(tmp_path, holder):
 
 
 def _race(folder, journal, rounds):
-    """Take the lock and let go, again and again; write down when we were in and when out."""
+    """Acquire and release the lock repeatedly, with a journal of the times."""
     with open(journal, "a", buffering=1) as out:
         for _ in range(rounds):
             with locks.held(folder, ["x"], wait=True):
@@ -149,7 +149,7 @@ def test_a_full_disk_costs_the_note_not_the_lock(tmp_path, in_child):
     assert (tmp_path / "taken").is_dir()
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KdbenchError, match="cannot write"), locks.held(tmp_path / "file" / "locks", ["a"]):
         pass

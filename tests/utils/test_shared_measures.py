@@ -11,7 +11,7 @@ from kdbench.utils.threads import thread_share
 
 def test_peak_memory_counts_what_was_held_before():
     assert peak_mb(torch.device("cpu")) > 50  # torch alone
-    ballast = np.ones(2**26)
+    ballast = np.ones(2**27)
     size = ballast.nbytes / 2**20
     del ballast
     assert peak_mb(torch.device("cpu")) > size

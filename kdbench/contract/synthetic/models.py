@@ -1,4 +1,4 @@
-"""Made-up models: maps before their last ReLU, which are leaves of the graph, and a linear head.
+"""Synthetic models: maps before their last ReLU, which are leaves of the graph, and a linear head.
 
 B samples, C classes. stages = relu(maps), features = last stage, embedding = its mean over space, logits =
 head(embedding). A method that does not call the head gets logits ("scores") that are leaves of their own.
@@ -28,6 +28,7 @@ class Head(nn.Module):
         self.bias = nn.Parameter(bias, requires_grad=live)
 
     def classify(self, embedding: Tensor) -> Tensor:
+        """Apply the linear head: embedding [B, D] -> logits [B, C]."""
         return nn.functional.linear(embedding, self.weight.to(embedding.dtype), self.bias.to(embedding.dtype))
 
 
@@ -40,7 +41,7 @@ class Side:
     head: Head
 
     def outputs(self, needs: Needs) -> dict[str, Outputs]:
-        """View -> what ``needs`` asks for."""
+        """Outputs by view, with the fields that ``needs`` declares."""
         return {view: self._on(view, needs) for view in needs.views}
 
     def _on(self, view: str, needs: Needs) -> Outputs:
@@ -65,7 +66,7 @@ class Side:
         scores: Callable[[Tensor], Tensor] = lambda s: s,
         head: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda w, b: (w, b),
     ) -> Side:
-        """The same model with every map, every score and the head (weight, bias) put through a function."""
+        """Copy the model with a function applied to every map, every score and the head (weight, bias)."""
         with torch.no_grad():
             live = self.head.weight.requires_grad
 
@@ -74,7 +75,7 @@ class Side:
 
             weight, bias = head(self.head.weight, self.head.bias)
             return Side(
-                {view: tuple(leaf(maps(m)) for m in found) for view, found in self.maps.items()},
+                {view: tuple(leaf(maps(m)) for m in stages) for view, stages in self.maps.items()},
                 None if self.scores is None else {v: leaf(scores(s)) for v, s in self.scores.items()},
                 Head(weight.detach().clone(), bias.detach().clone(), live),
             )
@@ -83,12 +84,13 @@ class Side:
 def copy_of(student: Side) -> Side:
     """A teacher with the student's values."""
     head = Head(student.head.weight.detach().clone(), student.head.bias.detach().clone(), live=False)
-    maps = {view: tuple(m.detach().clone() for m in found) for view, found in student.maps.items()}
+    maps = {view: tuple(m.detach().clone() for m in stages) for view, stages in student.maps.items()}
     scores = None if student.scores is None else {v: s.detach().clone() for v, s in student.scores.items()}
     return Side(maps, scores, head)
 
 
 def generator(purpose: str, seed: int) -> torch.Generator:
+    """Return a generator seeded by ``purpose`` and ``seed``."""
     return torch.Generator().manual_seed(sum(map(ord, purpose)) * 1000 + seed)
 
 
@@ -124,6 +126,7 @@ def make_side(
 
 
 def make_facts(channels: tuple[int, ...], head: Head, role: str, dtype: torch.dtype) -> ModelFacts:
+    """Build the facts of a synthetic model with these channels per stage."""
     g = generator(f"norms {role}", 0)
     stages = tuple(
         StageFacts(

@@ -1,4 +1,4 @@
-"""What a method builds: at the start, and after a few steps."""
+"""The modules that a method builds: at the start, and after a few steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdbench.method import Batch, Views, overrides
 
 
 class TeacherBatches:
-    """The made-up train set with the teacher's outputs, for `Method.prepare`; can be iterated again."""
+    """The synthetic train set with the teacher's outputs, for `Method.prepare`; it can be iterated several times."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -28,7 +28,7 @@ class TeacherBatches:
         everything = torch.arange(context.train_size)
         for number, chosen in enumerate(everything.split(64)):
             target = context.train_targets[chosen]
-            made = make_side(
+            drawn = make_side(
                 "teacher",
                 channels,
                 needs,
@@ -38,7 +38,7 @@ class TeacherBatches:
                 problem.dtype,
                 problem.tied,
             )
-            side = Side(made.maps, made.scores, problem.teacher.head)
+            side = Side(drawn.maps, drawn.scores, problem.teacher.head)
             batch = Batch(
                 target=target,
                 epoch=0.0,
@@ -52,7 +52,7 @@ class TeacherBatches:
 
 
 def fresh(problem: Problem) -> nn.Module:
-    """What `build` and `prepare` make of the problem, always from the same random state."""
+    """Modules after `build` and `prepare` on the problem, always from the same random state."""
     with seeded():
         modules = problem.method.build(problem.context)
         if not isinstance(modules, nn.Module):
@@ -65,7 +65,7 @@ def fresh(problem: Problem) -> nn.Module:
 
 
 def warmed(problem: Problem, modules: nn.Module | None = None) -> nn.Module:
-    """``modules`` (fresh ones) after three steps of training on other samples."""
+    """``modules`` (None: fresh ones) after three steps of normalised gradient descent on other samples."""
     modules = fresh(problem) if modules is None else copy.deepcopy(modules)
     parameters = list(modules.parameters())
     with seeded():

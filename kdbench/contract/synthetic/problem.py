@@ -1,4 +1,4 @@
-"""Synthetic problems: a batch, the outputs of a made-up student and teacher, and the facts of both models.
+"""Synthetic problems: a batch, the outputs of a synthetic student and teacher, and the facts of both models.
 
 B samples, C classes, N train samples.
 """
@@ -86,8 +86,7 @@ class Problem:
         """The step's facts; its generator starts at the same state each time."""
         index = self.index if self.method.needs.index else None
         progress = torch.tensor((epoch - 1) / 240)
-        made = Batch(self.target, epoch, last, progress, _draws(), index)
-        return self.watch_batch(made)
+        return self.watch_batch(Batch(self.target, epoch, last, progress, _draws(), index))
 
     def run(self, modules: nn.Module, epoch: float = MIDDLE, last: bool = False) -> Run:
         """One call of the method's loss. Raises KdbenchError when it returns something else than named scalars."""
@@ -109,7 +108,7 @@ class Problem:
         return self.watch("student", Views(student, own)), taught
 
     def sides(self, change: Callable[[str, Side], Side]) -> Problem:
-        """Both models put through ``change(role, side)``."""
+        """The problem with both models replaced by ``change(role, side)``."""
         student = change("student", self.student)
         teacher = change("teacher", self.teacher) if self.teacher is not None else None
         context = dataclasses.replace(
@@ -122,17 +121,17 @@ class Problem:
         return dataclasses.replace(self, student=student, teacher=teacher, context=context)
 
     def rows(self, rows: Tensor) -> Problem:
-        """The samples ``rows``, in that order."""
+        """The problem of the samples ``rows``, in that order."""
         picked = self.sides(lambda role, side: side.changed(lambda m: m[rows], lambda s: s[rows]))
         return dataclasses.replace(picked, target=self.target[rows], index=self.index[rows])
 
     def joined(self, other: Problem) -> Problem:
-        """The samples of both, one after the other, under this one's heads."""
+        """The problem of the samples of both, one after the other, under the heads of this one."""
 
         def join(role: str, side: Side) -> Side:
             more = other.student if role == "student" else other.teacher
             assert more is not None
-            maps = iter([m for found in more.maps.values() for m in found])
+            maps = iter([m for stages in more.maps.values() for m in stages])
             scores = iter([] if more.scores is None else list(more.scores.values()))
             return side.changed(lambda m: torch.cat([m, next(maps)]), lambda s: torch.cat([s, next(scores)]))
 
@@ -140,7 +139,7 @@ class Problem:
         return dataclasses.replace(self.sides(join), target=target, index=index)
 
     def matched(self) -> Problem:
-        """The teacher says what the student says."""
+        """The problem with a teacher whose outputs are the student's."""
 
         def match(role: str, side: Side) -> Side:
             return side if role == "student" else copy_of(self.student)
@@ -148,11 +147,11 @@ class Problem:
         return self.sides(match)
 
     def again(self, seed: int) -> Problem:
-        """Other samples for the same models."""
-        made = make(
+        """The problem with other samples, drawn from ``seed``, for the same models."""
+        problem = make(
             self.method, len(self.target), self.context.num_classes, seed, self.dtype, self.offer, self.tied
         )
-        return dataclasses.replace(made, watch=self.watch, watch_batch=self.watch_batch)
+        return dataclasses.replace(problem, watch=self.watch, watch_batch=self.watch_batch)
 
 
 def make(

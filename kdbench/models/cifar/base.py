@@ -118,6 +118,16 @@ def run_stage(blocks: Iterable[Any], x: Tensor) -> tuple[Tensor, Tensor]:
     return F.relu(before), before
 
 
+def run_stages(stages: Iterable[Iterable[Any]], x: Tensor) -> tuple[Maps, Maps]:
+    """Run stages one after the other by `run_stage` -> (each stage's map, the same before its last ReLU)."""
+    maps, preacts = [], []
+    for blocks in stages:
+        x, before = run_stage(blocks, x)
+        maps.append(x)
+        preacts.append(before)
+    return tuple(maps), tuple(preacts)
+
+
 def info(module: str, channels: int, reduction: int) -> dict[str, Any]:
     """Build one entry of timm's ``feature_info``: the stage's module, channels and reduction of the image size."""
     return {"num_chs": channels, "reduction": reduction, "module": module}

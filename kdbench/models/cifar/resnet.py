@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.models.cifar.base import CifarNet, Maps, check_widths, info, register, run_stage
+from kdbench.models.cifar.base import CifarNet, Maps, check_widths, info, register, run_stages
 from kdbench.models.cifar.init import kaiming
 
 THIN = (16, 16, 32, 64)  # stem and the three stages
@@ -62,10 +62,7 @@ class ResNet(CifarNet):
 
     def forward_stages(self, x: Tensor) -> tuple[Maps, Maps]:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        one, before_one = run_stage(self.layer1, x)
-        two, before_two = run_stage(self.layer2, one)
-        three, before_three = run_stage(self.layer3, two)
-        return (one, two, three), (before_one, before_two, before_three)
+        return run_stages((self.layer1, self.layer2, self.layer3), x)
 
     def stage_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         last: list[Any] = [self.layer1[-1], self.layer2[-1], self.layer3[-1]]

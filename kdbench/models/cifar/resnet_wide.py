@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.models.cifar.base import CifarNet, Maps, info, register, run_stage
+from kdbench.models.cifar.base import CifarNet, Maps, info, register, run_stages
 from kdbench.models.cifar.init import kaiming
 
 WIDTHS = (64, 128, 256, 512)
@@ -79,12 +79,7 @@ class WideStemResNet(CifarNet):
 
     def forward_stages(self, x: Tensor) -> tuple[Maps, Maps]:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        stages, before = [], []
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x, preact = run_stage(layer, x)
-            stages.append(x)
-            before.append(preact)
-        return tuple(stages), tuple(before)
+        return run_stages((self.layer1, self.layer2, self.layer3, self.layer4), x)
 
     def stage_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         last: list[Any] = [self.layer1[-1], self.layer2[-1], self.layer3[-1], self.layer4[-1]]

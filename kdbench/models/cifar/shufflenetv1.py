@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.models.cifar.base import CifarNet, Maps, info, register, run_stage
+from kdbench.models.cifar.base import CifarNet, Maps, info, register, run_stages
 
 STEM, WIDTHS, COUNTS, GROUPS = 24, (240, 480, 960), (4, 8, 4), 3
 
@@ -67,10 +67,7 @@ class ShuffleNetV1(CifarNet):
 
     def forward_stages(self, x: Tensor) -> tuple[Maps, Maps]:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        one, before_one = run_stage(self.layer1, x)
-        two, before_two = run_stage(self.layer2, one)
-        three, before_three = run_stage(self.layer3, two)
-        return (one, two, three), (before_one, before_two, before_three)
+        return run_stages((self.layer1, self.layer2, self.layer3), x)
 
     def stage_norms(self) -> tuple[nn.BatchNorm2d, ...]:
         last: list[Any] = [self.layer1[-1], self.layer2[-1], self.layer3[-1]]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.models.cifar.base import CifarNet, Maps, info, register, run_stage
+from kdbench.models.cifar.base import CifarNet, Maps, info, register, run_stages
 from kdbench.models.cifar.shufflenetv1 import shuffle
 
 STEM, WIDTHS, LAST, COUNTS = 24, (116, 232, 464), 1024, (3, 7, 3)
@@ -81,10 +81,7 @@ class ShuffleNetV2(CifarNet):
 
     def forward_stages(self, x: Tensor) -> tuple[Maps, Maps]:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        one, before_one = run_stage(self.layer1, x)
-        two, before_two = run_stage(self.layer2, one)
-        three, before_three = run_stage(self.layer3, two)
-        return (one, two, three), (before_one, before_two, before_three)
+        return run_stages((self.layer1, self.layer2, self.layer3), x)
 
     def final_map(self, stages: Maps, preacts: Maps) -> Tensor:
         return F.relu(self.bn2(self.conv2(stages[-1])))

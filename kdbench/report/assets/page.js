@@ -46,7 +46,7 @@
     board.addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (button && button.matches(".sort")) sort(board.querySelector("table"), button.closest("th"));
-      if (button && button.dataset.cell) show(button.dataset.cell);
+      if (button && button.dataset.entry) show(button.dataset.entry);
     });
     filter(board);
   }
@@ -67,7 +67,7 @@
     });
   }
 
-  // --- what lies behind a cell ---
+  // --- the runs behind an entry ---
 
   const dialog = document.querySelector("dialog");
   let data = null;
@@ -97,14 +97,14 @@
 
   const show = (key) => {
     data = data || JSON.parse(document.getElementById("data").textContent);
-    const cell = data.cells[key];
-    dialog.querySelector("h2").textContent = cell.title.replace(" -> ", " → ");
-    const runs = cell.runs.map((id) => data.runs[id]);
+    const entry = data.entries[key];
+    dialog.querySelector("h2").textContent = entry.title.replace(" -> ", " → ");
+    const runs = entry.runs.map((id) => data.runs[id]);
     dialog.querySelector(".body").replaceChildren(
-      list(cell.facts),
+      list(entry.facts),
       make("h3", "Runs and attempts"), grid(data.attempt, runs.flatMap((run) => run.attempts)),
-      make("h3", "Curves"), ...plots(runs, cell.seeds),
-      make("h3", "Parameters"), cell.params.length ? list(cell.params) : make("p", "none"),
+      make("h3", "Curves"), ...plots(runs, entry.seeds),
+      make("h3", "Parameters"), entry.params.length ? list(entry.params) : make("p", "none"),
     );
     dialog.showModal();
     dialog.scrollTop = 0;
@@ -113,7 +113,7 @@
   dialog.querySelector(".close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
-  // --- curves: one plot a term, one line a seed ---
+  // --- curves: one plot per term, one line per seed ---
 
   const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [400, 230, 48, 10, 24, 34];
   const MARKED = 15; // a curve of no more points shows where they are

@@ -55,7 +55,7 @@ def write(
     """Write all figures as <name>.csv (what is drawn) and a picture per format into ``folder``; name -> what it shows.
 
     A figure shows one table; names of figures of the appendix end in the table's slug (`order.slugs`). One without
-    data is not drawn. epochs: curves of all cells in long form. details: the folders that hold the cells' npz files.
+    data is not drawn. epochs: curves of all cells in long form. details: the folders of the cells' npz files.
     Sweeps, ablations and the similarity also write their table as <name>.md. Raises OSError.
     """
     captions = {}
@@ -101,13 +101,13 @@ def _drawings(
     yield Drawing("curves", said, curves.frame(table, epochs), curves.draw, baseline, aside)
     said = "Confidence and accuracy"
     yield Drawing("calibration", said, calibration.frame(table, details), calibration.draw, baseline, aside)
-    found = class_similarity.measure([board], details)
-    if len(found.runs):
-        scores = class_similarity.frame(found.runs, [board])
+    measured = class_similarity.measure([board], details)
+    if len(measured.runs):
+        scores = class_similarity.frame(measured.runs, [board])
         page = class_similarity.markdown(scores, baseline, footer)
         said = "How alike student and teacher predict, class by class"
         yield Drawing(
-            "similarity", said, found.matrices, class_similarity.draw, baseline, aside, page, scores
+            "similarity", said, measured.matrices, class_similarity.draw, baseline, aside, page, scores
         )
 
 

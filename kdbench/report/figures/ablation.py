@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from kdbench.report import markdown as pipes
 from kdbench.report.figures import forest
 from kdbench.report.figures.sweep import params, show
 from kdbench.report.leaderboard import Board, board, level
-from kdbench.report.render import markdown as pipes
 from kdbench.report.tables import Table
 
 Params = Mapping[str, Any]
@@ -50,12 +50,12 @@ def _zero(value: Any) -> bool:
 def boards(tables: Sequence[Table], method: str, baseline: str) -> list[Board]:
     """The full method and its components, by label 'method' and 'method without a', as boards against the full.
 
-    The suite's ``baseline`` stands among them, to show what is left of the gain. Full: the runs with the suite's
+    The suite's ``baseline`` is among them, to show what is left of the gain. Full: the runs with the suite's
     own settings; components are recognised by their parameters (`component`) and are of the same version. Tables
     and pairs without a component are left out.
     """
-    found = (_components(table, method, baseline) for table in tables)
-    return [board(table, method) for table in found if table is not None]
+    ablated = (_components(table, method, baseline) for table in tables)
+    return [board(table, method) for table in ablated if table is not None]
 
 
 def _components(table: Table, method: str, baseline: str) -> Table | None:
@@ -89,21 +89,21 @@ def draw(data: pd.DataFrame, method: str, footer: Sequence[str]) -> Figure:
     return forest.draw(data, method, [reading, *footer])
 
 
-def markdown(found: Sequence[Board], method: str, footer: Sequence[str]) -> str:
-    """A table a board: the components, their differences over the common pairs and the accuracy on each pair."""
+def markdown(boards: Sequence[Board], method: str, footer: Sequence[str]) -> str:
+    """A table per board: the components, their differences over the common pairs and the accuracy on each pair."""
     parts = []
-    for one in found:
+    for one in boards:
         pairs = one.table.pairs
-        numbers = one.cells[["mean", "std", "n"]]
+        numbers = one.entries[["mean", "std", "n"]]
         lines = []
         for label, row in one.summary.iterrows():
-            cells = level(numbers, "label", str(label)).loc[pairs].to_numpy()
+            entries = level(numbers, "label", str(label)).loc[pairs].to_numpy()
             delta = "full" if label == method else pipes.interval(row["delta"], row["low"], row["high"])
-            lines.append([str(label), delta, *(pipes.spread(*cell) for cell in cells)])
+            lines.append([str(label), delta, *(pipes.spread(*entry) for entry in entries)])
         over = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
         parts += [
             f"## {one.table.heading}",
             pipes.pipes(["component", f"Δ to full [95%], {over}", *pairs], lines),
         ]
-    parts.append("Δ: paired by seed, in points. Cells: mean ± std (seeds) of top-1, last epoch.")
+    parts.append("Δ: paired by seed, in points. Entries: mean ± std (seeds) of top-1, last epoch.")
     return pipes.page(f"{method}: components", parts, footer)

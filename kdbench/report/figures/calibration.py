@@ -48,9 +48,9 @@ def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     """One panel a method, as many as fit, the best calibrated first."""
-    cells = data.drop_duplicates(["label", "pair"]).groupby("label")
-    errors = cells["ece"].agg(["mean", "std", "count"]).sort_values("mean", kind="stable")
-    errors["std"] = errors["std"].fillna(cells["ece_std"].first())
+    entries = data.drop_duplicates(["label", "pair"]).groupby("label")
+    errors = entries["ece"].agg(["mean", "std", "count"]).sort_values("mean", kind="stable")
+    errors["std"] = errors["std"].fillna(entries["ece_std"].first())
     floor = data.drop_duplicates(["label", "pair"])["floor"].mean()
     reading = (
         "On the diagonal confidence is accuracy; below it a method is overconfident. Markers: the bins of all "

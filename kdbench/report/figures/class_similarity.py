@@ -1,4 +1,4 @@
-"""Class by class, how alike student and teacher predict: cosines of their mean probability vectors, beside kd's.
+"""Class by class, how alike student and teacher predict: cosines of their mean probability vectors, with kd's.
 
 C classes; P [C, C] holds in row c a model's mean probability vector over the samples of class c. A student that keeps
 classes apart as its teacher does has a bright diagonal and, off it, no more than the teacher's own matrix shows.
@@ -18,10 +18,10 @@ from matplotlib.image import AxesImage
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from kdbench.report import markdown as pipes
 from kdbench.report import predictions
 from kdbench.report.figures import style
 from kdbench.report.leaderboard import Board
-from kdbench.report.render import markdown as pipes
 from kdbench.results.statistics import summary
 
 TEACHER = "(teacher)"
@@ -37,8 +37,8 @@ SMALLEST = 0.06  # inches of a class whose number can be read beside the first m
 class Measured(NamedTuple):
     """What the details of runs say, for all tables.
 
-    runs: table, label, pair, seed and the `scalars`; the teacher's own stand under TEACHER. matrices: table, label,
-    class and one column a class: the cosines of student (line) with teacher (column), mean over seeds, then over
+    runs: table, label, pair, seed and the `scalars`; the teacher's own are under TEACHER. matrices: table, label,
+    class and one column per class: the cosines of student (line) with teacher (column), mean over seeds, then over
     the common pairs; the teacher's with itself under TEACHER.
     """
 
@@ -83,7 +83,7 @@ def measure(boards: Sequence[Board], folders: Sequence[Path]) -> Measured:
         teachers = {
             str(pair): p for pair, rows in done.groupby("pair") if (p := _teacher(rows, folders)) is not None
         }
-        found = {(TEACHER, pair): [cosines(p, p)] for pair, p in teachers.items() if len(p) <= MOST}
+        by_run = {(TEACHER, pair): [cosines(p, p)] for pair, p in teachers.items() if len(p) <= MOST}
         known = {"table": board.table.heading}
         runs += [
             {**known, "label": TEACHER, "pair": pair, **scalars(p, cosines(p, p))}
@@ -97,8 +97,8 @@ def measure(boards: Sequence[Board], folders: Sequence[Path]) -> Measured:
                 {**known, "label": label, "pair": pair, "seed": run["seed"], **scalars(student, cosine)}
             )
             if label in shown and len(cosine) <= MOST:
-                found.setdefault((label, pair), []).append(cosine)
-        matrices += _matrices(board, found)
+                by_run.setdefault((label, pair), []).append(cosine)
+        matrices += _matrices(board, by_run)
     whole = (
         pd.concat(matrices, ignore_index=True)
         if matrices
@@ -109,17 +109,17 @@ def measure(boards: Sequence[Board], folders: Sequence[Path]) -> Measured:
 
 def _teacher(rows: pd.DataFrame, folders: Sequence[Path]) -> np.ndarray | None:
     """P of the one teacher of these runs; methods without a teacher are compared with it as well."""
-    found = next(predictions.read(rows, folders, "teacher_class_means"), None)
-    return None if found is None else found[1][0]
+    first = next(predictions.read(rows, folders, "teacher_class_means"), None)
+    return None if first is None else first[1][0]
 
 
-def _matrices(board: Board, found: Mapping[tuple[str, str], Sequence[np.ndarray]]) -> list[pd.DataFrame]:
+def _matrices(board: Board, by_run: Mapping[tuple[str, str], Sequence[np.ndarray]]) -> list[pd.DataFrame]:
     """label and pair -> cosines of each seed; mean over seeds, then over the common pairs, where all are there."""
-    common = [pair for pair in board.common if (TEACHER, pair) in found]
+    common = [pair for pair in board.common if (TEACHER, pair) in by_run]
     parts = []
-    for label in sorted({label for label, _ in found}) if common else []:
-        if all((label, pair) in found for pair in common):
-            mean = np.mean([np.mean(found[label, pair], axis=0) for pair in common], axis=0)
+    for label in sorted({label for label, _ in by_run}) if common else []:
+        if all((label, pair) in by_run for pair in common):
+            mean = np.mean([np.mean(by_run[label, pair], axis=0) for pair in common], axis=0)
             one = pd.DataFrame(mean.round(DIGITS), columns=[str(c) for c in range(len(mean))])
             one.insert(0, "class", range(len(mean)))
             parts.append(one.assign(table=board.table.heading, label=label))
@@ -127,8 +127,10 @@ def _matrices(board: Board, found: Mapping[tuple[str, str], Sequence[np.ndarray]
 
 
 def frame(runs: pd.DataFrame, boards: Sequence[Board]) -> pd.DataFrame:
-    """Runs -> mean, std (ddof 1) and n of each scalar over the seeds of a pair, and the paired difference to the
-    baseline with its 95 % interval; where ``pair`` is empty, over the common pairs, or the seeds of the one pair.
+    """Summarise each scalar per pair: mean, std (ddof 1) and n over seeds, and the difference to the baseline.
+
+    The difference is paired and has its 95 % interval. Where ``pair`` is empty, the row is over the common pairs,
+    or over the seeds of the only pair.
     """
     parts = []
     for board in boards:
@@ -144,8 +146,8 @@ def _parts(runs: pd.DataFrame, scalar: str, board: Board) -> list[pd.DataFrame]:
     filled = runs.fillna({"seed": -1})
     scores = filled.pivot(index=["pair", "seed"], columns="label", values=scalar)
     differences = summary.paired(scores, board.baseline) if board.baseline in scores else scores * np.nan
-    found = sorted(set(runs["pair"]))
-    parts = {pair: _summary(scores.loc[pair], differences.loc[pair]) for pair in found}
+    pairs = sorted(set(runs["pair"]))
+    parts = {pair: _summary(scores.loc[pair], differences.loc[pair]) for pair in pairs}
     common = [pair for pair in board.common if pair in parts]
     if len(common) == 1:
         parts[""] = parts[common[0]]
@@ -156,7 +158,7 @@ def _parts(runs: pd.DataFrame, scalar: str, board: Board) -> list[pd.DataFrame]:
 
 
 def _summary(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
-    """[match x label] each -> one line a label."""
+    """[match x label] each -> one line per label."""
     half = summary.half_width(differences.std(), differences.count())
     delta = differences.mean()
     columns = {"mean": scores.mean(), "std": scores.std(), "n": scores.count()}
@@ -172,26 +174,26 @@ def markdown(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> str:
     for table, rows in data[data["pair"] == ""].groupby("table", sort=False):
         other = rows[rows["measure"] == "other"].sort_values(["mean", "label"])["label"]
         order = [TEACHER, *(label for label in other if label != TEACHER)]
-        cells = {(str(row["label"]), str(row["measure"])): row for row in rows.to_dict("records")}
-        lines = [_line(label, cells, compared=label not in (baseline, TEACHER)) for label in order]
+        entries = {(str(row["label"]), str(row["measure"])): row for row in rows.to_dict("records")}
+        lines = [_line(label, entries, compared=label not in (baseline, TEACHER)) for label in order]
         parts += [f"## {table}", pipes.pipes(header, lines)]
     parts.append(
         "P: a model's mean probability vector over the samples of each class. Same class: mean cosine of the "
         "student's and the teacher's vector of a class. Other classes: mean cosine of the student's vector of one "
-        "class with the teacher's of another (smaller: classes are kept further apart). Off-diagonal mass: mean "
+        "class with the teacher's of another (smaller: classes are further apart). Off-diagonal mass: mean "
         "probability that the student gives to wrong classes. Mean ± std (n) over the common pairs, or over the "
         "seeds of the one pair."
     )
     return pipes.page("Student and teacher, class by class", parts, footer)
 
 
-def _line(label: str, cells: Mapping[tuple[str, str], Mapping], compared: bool) -> list[str]:
+def _line(label: str, entries: Mapping[tuple[str, str], Mapping], compared: bool) -> list[str]:
     texts = [label]
     for scalar, form in zip(SCALARS, (".4f", ".4f", ".2f"), strict=True):
-        cell = cells[label, scalar]
-        texts.append(pipes.spread(cell["mean"], cell["std"], cell["n"], form))
+        entry = entries[label, scalar]
+        texts.append(pipes.spread(entry["mean"], entry["std"], entry["n"], form))
         if scalar != "same":
-            gap = pipes.interval(cell["delta"], cell["low"], cell["high"], f"+{form}")
+            gap = pipes.interval(entry["delta"], entry["low"], entry["high"], f"+{form}")
             texts.append(gap if compared else "")
     return texts
 

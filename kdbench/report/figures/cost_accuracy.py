@@ -1,4 +1,4 @@
-"""Cost against accuracy: what a method takes to train beside what it reaches, and the front of the best offers."""
+"""Cost against accuracy: each method's seconds and accuracy, and the Pareto front of both."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ COLUMNS = ["table", "pairs", "label", "kind", "cost", "top1", "delta", "low", "h
 HEIGHT = 5.4  # inches of the panel with its titles
 AXIS = {
     "step": "seconds of its own steps an epoch, without teacher and data, in multiples of {}'s",
-    "alone": "seconds an epoch when trained alone (own steps, teacher, data), in multiples of {}'s",
+    "alone": "seconds per epoch when trained alone (own steps, teacher, data), in multiples of {}'s",
 }
 
 
 def frame(board: Board) -> pd.DataFrame:
-    """One line a method (`style.main`) that was timed beside the baseline and has a mean on every pair.
+    """One line per method (`style.main`) that was timed on the baseline's machine and has a mean on every pair.
 
     kind: "alone" where that cost is known of every method that has a "step" cost, else "step"; cost: in multiples of
     the baseline's; top1: mean over these pairs; delta: paired, with its 95 % interval over n pairs, or seeds of the
@@ -33,7 +33,7 @@ def frame(board: Board) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     shown = board.summary[board.summary.index.isin(style.main(board.labels))]
     kind = "alone" if shown["alone_cost"].count() >= shown["step_cost"].count() else "step"
-    whole = board.cells["mean"].where(board.cells["diverged"] == 0).unstack("label")
+    whole = board.entries["mean"].where(board.entries["diverged"] == 0).unstack("label")
     means = whole.loc[board.table.pairs].mean(skipna=False)
     data = shown[[f"{kind}_cost", "delta", "low", "high", "delta_n"]]
     data = data.rename(columns={"delta_n": "n", f"{kind}_cost": "cost"})

@@ -1,4 +1,4 @@
-"""Accuracy and loss by epoch: mean and std over the seeds of each method, one panel a pair."""
+"""Accuracy and loss by epoch: mean and std over the seeds of each method, one panel per pair."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEIGHT, LOW = (
     3.1,
     2.6,
 )  # inches of a pair, accuracy above loss, with their titles; and where there are several rows
-NAMED = 9  # most lines of a panel that can be told apart
+NAMED = 9  # most lines of a panel that can be distinguished
 PALE = "#D0D0D0"
 
 
@@ -62,8 +62,10 @@ def named(data: pd.DataFrame, baseline: str) -> list[str]:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """For each pair, of as many as fit, accuracy above loss; one legend. The lines of methods that are not among the
-    `named` are grey."""
+    """Draw accuracy above loss for as many pairs as fit, with one legend.
+
+    The lines of methods that are not among the `named` are grey.
+    """
     pairs = [(str(pair), rows) for pair, rows in data.groupby("pair")]
     looks = style.lines(named(data, baseline))
     others = len(set(data["label"]) - set(looks))

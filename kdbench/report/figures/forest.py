@@ -1,9 +1,9 @@
-"""The main figure: paired differences against the baseline, every seed a dot, with mean and 95 % interval."""
+"""The main figure: paired differences from the baseline, every seed a dot, with mean and 95 % interval."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,23 @@ from kdbench.results.statistics import summary as stats
 
 COLUMNS = ["table", "panel", "label", "dot", "delta", "low", "high", "n", "note"]
 WIDTH = 1.6  # least inches of a panel
+NOTE = 0.35  # of a panel's width: what a note needs
+RIGHT = 0.15  # inches right of the last panel
 LINE, THIN = 0.22, 0.11  # inches of a method in it, and the least
+COLUMN = 3.5  # inches of a figure of one panel, where its labels leave room
 READING = (
     "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). Diamond: their mean. "
     "Bar: 95% interval (pooled error); an arrow head where it leaves the panel, and the mean if beyond too."
 )
+DIVERGED = "✗ k of n, hollow diamond: k of n seeds diverged; dots and mean are those of the others."
 
 
 def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
-    """What `draw` draws: for each panel and label a mean (low, high, n; a note where there is none) and dots.
+    """What `draw` draws: for each panel and label a mean (low, high, n) with a note, and dots.
 
     A panel is one pair with its seeds, or the means of all pairs that a method shares with the baseline: ``dot`` names
-    the seed or the pair, and is empty in a mean. Panels without any interval are left out. ``shown``: the labels, else
-    those of `style.main`.
+    the seed or the pair, and is empty in a mean. note: how many seeds diverged, else why there is no mean, else empty.
+    Panels without any interval are left out. ``shown``: the labels, else those of `style.main`.
     """
     if not board.has_baseline:
         return pd.DataFrame(columns=COLUMNS)
@@ -39,20 +43,28 @@ def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
     parts = []
     if board.over_pairs():
         name = f"mean over {len(board.table.pairs)} pairs"
-        dots = board.cells["delta"].unstack("label").loc[board.table.pairs, others]
+        dots = board.entries["delta"].unstack("label").loc[board.table.pairs, others]
         means = board.summary.loc[others, ["delta", "low", "high", "delta_n"]].copy()
-        means["note"] = np.where(means["delta"].isna(), "–", "")
+        counts = board.entries[["diverged", "n"]].groupby("label").sum().loc[others]
+        means["note"] = _notes(means["delta"], counts)
         parts.append(_panel(name, dots[means.index[means["delta"].notna()]], means))
     for pair in board.table.pairs:
-        cells = level(board.cells, "pair", pair).loc[others]
-        means = cells.assign(delta=cells["delta"].where(cells["diverged"] == 0))
-        note = np.where(cells["diverged"] > 0, "diverged", np.where(cells["skipped"] != "", "n/a", "–"))
-        means["note"] = np.where(means["delta"].isna(), note, "")
+        entries = level(board.entries, "pair", pair).loc[others]
+        note = _notes(entries["delta"], entries).mask(
+            entries["delta"].isna() & (entries["skipped"] != ""), "n/a"
+        )
         seeds = level(differences, "pair", pair)
-        parts.append(_panel(pair, seeds.reindex(columns=others), means))
+        parts.append(_panel(pair, seeds.reindex(columns=others), entries.assign(note=note)))
     parts = [part for part in parts if part["low"].notna().any()]
     whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
     return whole.assign(table=board.table.heading)[COLUMNS]
+
+
+def _notes(delta: pd.Series, counts: pd.DataFrame) -> pd.Series:
+    """'✗ 1 of 3' where seeds diverged, '–' where there is neither this nor a difference, else ''."""
+    failed, all_ = counts["diverged"], counts["diverged"] + counts["n"]
+    diverged = "✗ " + failed.astype(str) + " of " + all_.astype(str)
+    return diverged.where(failed > 0, np.where(delta.isna(), "–", ""))
 
 
 def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
@@ -65,13 +77,20 @@ def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
-    """One panel a pair, one line a method, as many as fit: the first panel and the best methods are always there."""
+    """One panel per pair, one line per method, as many as fit: the first panel and the best methods are always there.
+
+    A figure of one panel is as wide as a column of a page (COLUMN).
+    """
     names, labels = list(data["panel"].unique()), list(data["label"].unique())
-    space = style.room([READING, *footer]) - 0.65
-    labels = labels[: max(1, int((space - 1.0) / THIN))]
     left = 0.2 + 0.062 * max(len(line) for label in labels for line in _lines(label))
-    across = min(len(names), max(1, int((style.WIDE - left) / WIDTH)))
-    titles = {name: style.title(name, int((style.WIDE - left) / across / 0.066)) for name in names}
+    width = style.WIDE if len(names) > 1 else min(max(COLUMN, left + WIDTH + RIGHT), style.WIDE)
+    reading = [READING, *[DIVERGED] * bool(data["note"].str.startswith("✗").any())]
+    heading = style.folded(width, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
+    more = 0.15 * (heading.count("\n") - 1)  # inches of the heading's lines beyond two
+    space = style.room([*reading, *footer], width) - 0.65 - more
+    labels = labels[: max(1, int((space - 1.0) / THIN))]
+    across = min(len(names), max(1, int((width - left) / WIDTH)))
+    titles = {name: style.title(name, int((width - left) / across / 0.066)) for name in names}
     top = 0.25 + 0.14 * max(title.count("\n") + 1 for title in titles.values())
     places = _places(labels)
     line = min(LINE, (space - top) / _end(places))
@@ -80,9 +99,10 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     shown = names[: across * down]
     said = style.left_out(len(labels), data["label"].nunique(), "methods")
     said += style.left_out(len(shown), len(names), "panels", "the heat map and ")
-    figure, (part,) = style.canvas(style.WIDE, [0.5 + tall * down], [READING, *said, *footer])
-    style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
-    grid = style.grid(part, (down, across), (left, 0.15, top + 0.2, 0.3), top, sharex=True, sharey=True)
+    figure, (part,) = style.canvas(width, [0.5 + more + tall * down], [*reading, *said, *footer])
+    style.heading(part, heading)
+    box = left, RIGHT, top + 0.2 + more, 0.3
+    grid = style.grid(part, (down, across), box, top, sharex=True, sharey=True)
     block = data[data["panel"].isin(shown) & data["label"].isin(labels)]
     panels = [(titles[name], block[block["panel"] == name]) for name in shown]
     _panels(grid, panels, places, _limits(block))
@@ -131,8 +151,8 @@ def _limits(block: pd.DataFrame) -> tuple[float, float]:
     inside = block["delta"].clip(-most, most)
     low, high = min(inside.min(), 0.0), max(inside.max(), 0.0)
     room = (high - low) or 1.0
-    wanted_low, wanted_high = np.nanmin([low, block["low"].min()]), np.nanmax([high, block["high"].max()])
-    return max(wanted_low, low - room / 2) - 0.08 * room, min(wanted_high, high + room / 2) + 0.08 * room
+    left, right = np.nanmin([low, block["low"].min()]), np.nanmax([high, block["high"].max()])
+    return max(left, low - room / 2) - 0.08 * room, min(right, high + room / 2) + 0.08 * room
 
 
 def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> None:
@@ -161,9 +181,30 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> No
             _say(ax, end, row["place"], f"  {row['delta']:+.1f}  ", ha=side)
     looks: dict[str, Any] = {"s": 18, "marker": "D", "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
     shown = means[means["delta"].between(left, right)]
-    ax.scatter(shown["delta"], shown["place"] - 0.08, c=shown["colour"], **looks)
+    whole, partial = shown[shown["note"] == ""], shown[shown["note"] != ""]
+    ax.scatter(whole["delta"], whole["place"] - 0.08, c=whole["colour"], **looks)
+    looks |= {"c": "white", "edgecolors": list(partial["colour"]), "linewidths": 1.0}
+    ax.scatter(partial["delta"], partial["place"] - 0.08, **looks)
     for row in rows[rows["note"] != ""].to_dict("records"):
+        _note(ax, row, limits)
+
+
+def _note(ax: Axes, row: Mapping, limits: tuple[float, float]) -> None:
+    """The note of a mean: where there is no mean at 0, else beside its bar, on the side with more room."""
+    left, right = limits
+    if np.isnan(row["delta"]):
         _say(ax, 0, row["place"], f" {row['note']}")
+        return
+    ends = [row["delta"]] * 2 if np.isnan(row["low"]) else [row["low"], row["high"]]
+    low, high = np.clip(ends, left, right)
+    place, text = row["place"] - 0.08, row["note"]
+    if max(right - high, low - left) < NOTE * (right - left):  # below the bar, at the end far from the mean
+        after = row["delta"] < (left + right) / 2
+        _say(ax, right if after else left, row["place"] + 0.3, text, ha="right" if after else "left")
+    elif right - high > low - left:
+        _say(ax, high, place, f"  {text}")
+    else:
+        _say(ax, low, place, f"{text}  ", ha="right")
 
 
 def _say(ax: Axes, x: float, y: float, text: str, **more: Any) -> None:

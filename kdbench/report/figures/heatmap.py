@@ -17,35 +17,35 @@ from kdbench.report.figures import style
 from kdbench.report.leaderboard import Board
 
 COLUMNS = ["table", "label", "column", "delta", "low", "high", "top1", "std", "n", "note"]
-WIDTH, HEIGHT = 1.7, 0.3  # inches of a cell at most
+WIDTH, HEIGHT = 1.7, 0.3  # inches of an entry at most
 NARROW, THIN = 0.33, 0.1  # and at least
-FOOT = 0.55  # inches below the cells
+FOOT = 0.55  # inches below the entries
 READING = (
     "Blue is better, red is worse; white is no difference. Large: mean paired difference in points; small: mean top-1 "
-    "(number of seeds), where there is room. –: not run; ✗: diverged; n/a: the method does not apply. Order: mean rank."
+    "(number of seeds), where there is room. –: not run; ✗ k of n: k of n seeds diverged; ✗k beside a difference, "
+    "hatched: that many, and it is of the others; n/a: the method does not apply. Order: mean rank."
 )
 
 
 def frame(board: Board) -> pd.DataFrame:
-    """One line a cell of the map: its difference (95 % interval), its top-1 (std, n), and ``note``.
+    """One line per entry of the map: its difference (95 % interval), its top-1 (std, n), and ``note``.
 
-    ``column`` is a pair, or the mean over the common pairs. ``note`` says why there is no difference: baseline,
-    diverged (how many of the seeds), n/a, or – (not run); it is empty where there is one. Of the labels that
-    `style.main` names; nothing for a single pair, of which a forest shows all, or without the baseline.
+    ``column`` is a pair, or the mean over the common pairs. ``note``: how many seeds diverged, else why there is no
+    difference: baseline, n/a, or – (not run); else empty. Of the labels that `style.main` names; nothing for a single
+    pair, of which a forest shows all, or without the baseline.
     """
     if not board.has_baseline or len(board.table.pairs) < 2:
         return pd.DataFrame(columns=COLUMNS)
-    cells = board.cells.rename(columns={"mean": "top1"}).reset_index().rename(columns={"pair": "column"})
-    cells["note"] = [_note(cell, board.baseline) for cell in cells.to_dict("records")]
-    parts = [cells]
+    entries = board.entries.rename(columns={"mean": "top1"}).reset_index().rename(columns={"pair": "column"})
+    entries["note"] = [_note(entry, board.baseline) for entry in entries.to_dict("records")]
+    parts = [entries]
     if board.over_pairs():
         name = f"mean over {len(board.table.pairs)} pairs"
-        means = board.summary[["delta", "low", "high"]].reset_index()
-        means["note"] = np.where(means["delta"].isna(), "–", "")
-        means.loc[means["label"] == board.baseline, "note"] = "baseline"
-        parts.insert(0, means.assign(column=name))
+        runs = board.entries[["diverged", "n", "delta_n"]].groupby("label").sum()
+        means = board.summary[["delta", "low", "high"]].join(runs).assign(skipped="").reset_index()
+        means["note"] = [_note(entry, board.baseline) for entry in means.to_dict("records")]
+        parts.insert(0, means.drop(columns="n").assign(column=name))
     whole = pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
-    whole.loc[whole["note"] != "", ["delta", "low", "high"]] = np.nan
     whole = whole[whole["label"].isin(style.main(board.labels))]
     if whole["delta"].isna().all():
         return pd.DataFrame(columns=COLUMNS)
@@ -53,14 +53,14 @@ def frame(board: Board) -> pd.DataFrame:
     return whole.iloc[np.argsort(order, kind="stable")][COLUMNS].reset_index(drop=True)
 
 
-def _note(cell: Mapping, baseline: str) -> str:
-    if cell["diverged"]:
-        return f"diverged {cell['diverged']} of {cell['diverged'] + cell['n']}"
-    if cell["n"] == 0:
-        return "n/a" if cell["skipped"] else "–"
-    if cell["label"] == baseline:
+def _note(entry: Mapping, baseline: str) -> str:
+    if entry["diverged"]:
+        return f"diverged {entry['diverged']} of {entry['diverged'] + entry['n']}"
+    if entry["n"] == 0:
+        return "n/a" if entry["skipped"] else "–"
+    if entry["label"] == baseline:
         return "baseline"
-    return "" if cell["delta_n"] else "no seed shared"
+    return "" if entry["delta_n"] else "no seed shared"
 
 
 def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
@@ -68,27 +68,29 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     labels, columns = list(data["label"].unique()), list(data["column"].unique())
     left = 0.2 + 0.064 * max(map(len, labels))
     shown = columns[: max(1, int((style.WIDE - left - 0.15) / NARROW))]
-    cell = min((style.WIDE - left - 0.15) / len(shown), WIDTH)
-    titles = [style.title(column, max(int(cell / 0.06), 12)) for column in shown]
-    upright = cell < 0.06 * max(len(line) for title in titles for line in title.split("\n"))
+    width = min((style.WIDE - left - 0.15) / len(shown), WIDTH)
+    titles = [style.title(column, max(int(width / 0.06), 12)) for column in shown]
+    upright = width < 0.06 * max(len(line) for title in titles for line in title.split("\n"))
     top = 0.6 + (0.058 * max(map(_longest, titles)) if upright else 0.14 * max(t.count("\n") for t in titles))
     space = style.room([READING, *footer]) - top - FOOT - 0.2
-    kept = labels[: max(1, int(space / THIN))]
-    high = min(HEIGHT, space / len(kept))
-    said = style.left_out(len(kept), len(labels), "methods") + style.left_out(
+    drawn = labels[: max(1, int(space / THIN))]
+    high = min(HEIGHT, space / len(drawn))
+    said = style.left_out(len(drawn), len(labels), "methods") + style.left_out(
         len(shown), len(columns), "columns"
     )
-    figure, (part,) = style.canvas(style.WIDE, [top + high * len(kept) + FOOT], [READING, *said, *footer])
+    figure, (part,) = style.canvas(style.WIDE, [top + high * len(drawn) + FOOT], [READING, *said, *footer])
     style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
-    spare = (style.WIDE - left - 0.15 - cell * len(shown)) / 2
+    spare = (style.WIDE - left - 0.15 - width * len(shown)) / 2
     ax = style.grid(part, (1, 1), (left + spare, 0.15 + spare, top, FOOT), 0.0)[0, 0]
-    block = data[data["label"].isin(kept) & data["column"].isin(shown)]
+    block = data[data["label"].isin(drawn) & data["column"].isin(shown)]
     _scale(
         part,
-        *_map(ax, block, size=min(7.5, 72 * high * 0.6, 72 * cell / 3.4), small=high > 0.24 and cell > 0.42),
+        *_map(
+            ax, block, size=min(7.5, 72 * high * 0.6, 72 * width / 3.4), small=high > 0.24 and width > 0.42
+        ),
     )
     ax.set_xticks(np.arange(len(shown)) + 0.5, titles, fontsize=7, rotation=90 if upright else 0)
-    ax.set_yticks(np.arange(len(kept)) + 0.5, kept, fontsize=min(7.5, 72 * high * 0.72))
+    ax.set_yticks(np.arange(len(drawn)) + 0.5, drawn, fontsize=min(7.5, 72 * high * 0.72))
     return figure
 
 
@@ -97,7 +99,7 @@ def _longest(title: str) -> int:
 
 
 def _map(ax: Axes, block: pd.DataFrame, size: float, small: bool) -> tuple[QuadMesh, bool]:
-    """The coloured cells, and whether some differences are beyond the ends of the colours.
+    """The coloured entries, and whether some differences are beyond the ends of the colours.
 
     size: points of the text; small: whether there is room for the accuracy below it.
     """
@@ -106,13 +108,13 @@ def _map(ax: Axes, block: pd.DataFrame, size: float, small: bool) -> tuple[QuadM
     values = block.pivot(index="label", columns="column", values="delta").loc[labels, columns].to_numpy(float)
     norm, colours = Normalize(-most, most), colormaps["RdBu"]
     mesh = ax.pcolormesh(values, cmap=colours, norm=norm, edgecolors="white", linewidth=1.0)
-    for cell in block.to_dict("records"):
-        x, y = columns.index(cell["column"]), labels.index(cell["label"])
-        below = _small(cell) if small else ""
-        if np.isnan(cell["delta"]):
-            _empty(ax, x, y, cell, below, size)
+    for entry in block.to_dict("records"):
+        x, y = columns.index(entry["column"]), labels.index(entry["label"])
+        below = _small(entry) if small else ""
+        if np.isnan(entry["delta"]):
+            _empty(ax, x, y, entry, below, size)
         else:
-            _text(ax, x, y, f"{cell['delta']:+.2f}", below, style.ink(colours(norm(cell["delta"]))), size)
+            _difference(ax, x, y, entry, below, style.ink(colours(norm(entry["delta"]))), size)
     ax.set_xlim(0, len(columns))
     ax.set_ylim(len(labels), 0)
     ax.xaxis.tick_top()
@@ -121,21 +123,32 @@ def _map(ax: Axes, block: pd.DataFrame, size: float, small: bool) -> tuple[QuadM
     return mesh, bool(block["delta"].abs().max() > most)
 
 
-def _small(cell: Mapping) -> str:
-    return "" if np.isnan(cell["top1"]) else f"{cell['top1']:.2f} ({cell['n']:.0f})"
+def _small(entry: Mapping) -> str:
+    return "" if np.isnan(entry["top1"]) else f"{entry['top1']:.2f} ({entry['n']:.0f})"
 
 
-def _empty(ax: Axes, x: int, y: int, cell: Mapping, small: str, size: float) -> None:
-    """A cell without a difference: grey where it was run, hatched where it diverged, a framed blank else."""
-    run = not np.isnan(cell["top1"]) or cell["note"] == "baseline"
+def _difference(ax: Axes, x: int, y: int, entry: Mapping, small: str, colour: str, size: float) -> None:
+    """The text of a difference; hatched, with the number of diverged seeds, where it is of the others."""
+    large = f"{entry['delta']:+.2f}"
+    if entry["note"].startswith("diverged"):
+        ax.add_patch(
+            Rectangle((x, y), 1, 1, fill=False, hatch="////", edgecolor=colour, linewidth=0, alpha=0.25)
+        )
+        large, size = f"{large} ✗{entry['note'].split()[1]}", size * 0.8
+    _text(ax, x, y, large, small, colour, size)
+
+
+def _empty(ax: Axes, x: int, y: int, entry: Mapping, small: str, size: float) -> None:
+    """An entry without a difference: grey where it was run, hatched where it diverged, a framed blank else."""
+    run = not np.isnan(entry["top1"]) or entry["note"] == "baseline"
     looks: dict = {"facecolor": "#F2F2F2" if run else "white", "edgecolor": "white"}
-    failed = cell["note"].startswith("diverged")
+    failed = entry["note"].startswith("diverged")
     if failed:
         looks = {"facecolor": "white", "edgecolor": "#BBBBBB", "hatch": "////"}
     ax.add_patch(Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, linewidth=0, **looks))
-    large = "✗ " + cell["note"].removeprefix("diverged ") if failed else cell["note"]
+    large = "✗ " + entry["note"].removeprefix("diverged ") if failed else entry["note"]
     colour = "black" if failed else style.GREY
-    _text(ax, x, y, large, small if cell["n"] else "", colour, min(size, 7.5 * 8 / max(len(large), 8)))
+    _text(ax, x, y, large, small if entry["n"] else "", colour, min(size, 7.5 * 8 / max(len(large), 8)))
 
 
 def _text(ax: Axes, x: float, y: float, large: str, small: str, colour: str, size: float) -> None:
@@ -146,7 +159,7 @@ def _text(ax: Axes, x: float, y: float, large: str, small: str, colour: str, siz
 
 
 def _scale(part: SubFigure, mesh: QuadMesh, beyond: bool) -> None:
-    """The colour bar, below; pointed where colours stand for more than its ends."""
+    """The colour bar, below; pointed where some differences are beyond its ends."""
     width, height = style.inches(part)
     span = min(3.0, width / 2)
     cax = part.add_axes(((width - span) / 2 / width, 0.38 / height, span / width, 0.1 / height))

@@ -1,4 +1,4 @@
-"""Names beside points without covering each other, the points or the lines: greedy, the same for the same points."""
+"""Names near points without covering each other, the points or the lines: greedy, the same for the same points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ours against published: a panel a pair, a point a method, the diagonal where both agree."""
+"""Ours against published: one panel per pair, one point per method, the diagonal where both agree."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ def frame(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(points: pd.DataFrame, footer: Sequence[str]) -> Figure:
-    """The panels of the first table, as many as fit; labels are beside each, as far apart as a line, and a thin line
-    leads to the point."""
+    """Draw the panels of the first table, as many as fit.
+
+    Labels are to the right of each panel, one line apart, and a thin line leads from a label to its point.
+    """
     heading = str(points["table"].iloc[0])
     panels = list(points[points["table"] == heading].groupby("pair"))
     across, room = min(len(panels), ACROSS), style.room([READING, *footer])
@@ -118,8 +120,8 @@ def _texts(rows: pd.DataFrame) -> tuple[list[int], list[str]]:
     return [i for i, lines in enumerate(folded) for _ in lines], [line for lines in folded for line in lines]
 
 
-def apart(wanted: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
-    """Rising places near ``wanted`` (rising), ``gap`` apart at least, within low..high where they fit."""
-    steps = gap * np.arange(len(wanted))
-    free = np.clip(np.asarray(wanted, float) - steps, low, max(low, high - gap * max(len(wanted) - 1, 0)))
+def apart(targets: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Rising places near the ``targets`` (rising), ``gap`` apart at least, within low..high where they fit."""
+    steps = gap * np.arange(len(targets))
+    free = np.clip(np.asarray(targets, float) - steps, low, max(low, high - gap * max(len(targets) - 1, 0)))
     return np.maximum.accumulate(free) + steps

@@ -81,9 +81,9 @@ def canvas(width: float, heights: Sequence[float], footer: Sequence[str]) -> tup
     return figure, parts[:-1]
 
 
-def room(footer: Sequence[str]) -> float:
-    """Inches that a figure of WIDE x HIGH has above its footer and one more line; at least half of HIGH."""
-    return max(HIGH - _foot(_folded(WIDE, footer)) - 0.13, HIGH / 2)
+def room(footer: Sequence[str], width: float = WIDE) -> float:
+    """Inches that a figure of ``width`` x HIGH has above its footer and one more line; at least half of HIGH."""
+    return max(HIGH - _foot(_folded(width, footer)) - 0.13, HIGH / 2)
 
 
 def fit(
@@ -91,7 +91,7 @@ def fit(
 ) -> tuple[int, int, float]:
     """Squares in a row, rows, and a square's side (inches): the largest side for their number that the room allows.
 
-    edge: width beside the row; most: side at most; step: side -> height from one row to the next; spare: share of what
+    edge: width left of the row; most: side at most; step: side -> height from one row to the next; spare: share of what
     step adds to the side that the last row does not need.
     """
     for across in range(min(count, 4), MOST_ACROSS + 1):
@@ -113,7 +113,7 @@ def _foot(text: str) -> float:
 def left_out(shown: int, total: int, what: str, also: str = "") -> list[str]:
     """What a figure says that has no room for all; ``also``: where else they are."""
     has = "have" if also else "has"
-    said = f"The first {shown} of {total} {what} are drawn; {also}the .csv beside this figure {has} all."
+    said = f"The first {shown} of {total} {what} are drawn; {also}the .csv of this figure {has} all."
     return [said] if shown < total else []
 
 
@@ -135,12 +135,17 @@ def main(labels: Iterable[str]) -> list[str]:
 def reach(deltas: pd.Series) -> float:
     """How far from 0 a panel of differences goes: to the largest, or to twice what nine in ten reach.
 
-    The second where a few methods fail by far: the others, not the failures, are to be told apart.
+    The second where a few methods fail by far: the others, not the failures, should stay distinct.
     """
     size = deltas.abs().dropna()
     if not len(size):
         return 1.0
     return float(min(size.max(), max(2 * size.quantile(0.9), 0.1))) or 1.0
+
+
+def folded(width: float, text: str) -> str:
+    """A heading's lines, broken where they are wider than a figure of this width, inches."""
+    return "\n".join(textwrap.fill(line, int(width * 12.5)) for line in text.split("\n"))
 
 
 def heading(part: SubFigure, text: str) -> None:

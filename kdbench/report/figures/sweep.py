@@ -14,8 +14,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from kdbench.report import markdown as pipes
 from kdbench.report.figures import style
-from kdbench.report.render import markdown as pipes
 from kdbench.report.tables import Table
 from kdbench.utils.status import Status
 
@@ -33,10 +33,10 @@ USUAL = "the suite's setting of the others"
 def params(text: str) -> dict[str, Any]:
     """A row's parameters; none where the text is not what kdbench writes."""
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except ValueError:
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, SCALAR)} if isinstance(found, dict) else {}
+    return {k: v for k, v in values.items() if isinstance(v, SCALAR)} if isinstance(values, dict) else {}
 
 
 def show(value: Any) -> str:
@@ -115,7 +115,7 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     legend = [0.2 + 0.17 * -(-len(looks) // columns)] if len(looks) > 1 else []
     reading = (
         "Dots: seeds; line: their means. Ring: the value that the suite sets. Grey: mean ± std of "
-        f"{baseline} on the same pair. ✗: a seed diverged. 'best at the edge': the best mean lies at the end of the "
+        f"{baseline} on the same pair. ✗: a seed diverged. 'best at the edge': the best mean is at the end of the "
         "grid; a better value may lie beyond."
     )
     across = min(len(panels), ACROSS)
@@ -184,7 +184,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, dict[str, Any]], basel
 
 
 def _words(rows: pd.DataFrame) -> bool:
-    """Whether the values are words, which stand at places of their own."""
+    """Whether the values are words, which have places of their own."""
     return bool((pd.to_numeric(rows["value"], errors="coerce") != rows["number"]).any())
 
 
@@ -224,7 +224,7 @@ def _axis(ax: Axes, rows: pd.DataFrame, words: bool) -> None:
 
 
 def markdown(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> str:
-    """The means of one method and parameter: a table a table, a line a value and setting, a column a pair."""
+    """The means of one method and parameter: a table per table, a line per value and setting, a column per pair."""
     parameter = data["parameter"].iloc[0]
     parts = []
     for table, rows in data[data["seed"].isna()].groupby("table", sort=False):
@@ -232,19 +232,19 @@ def markdown(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> str:
         lines = []
         for (setting, _, value), line in rows.groupby(["setting", "number", "value"]):
             usual = " (the suite's)" if line["default"].any() else ""
-            cells = {cell["pair"]: _cell(cell) for cell in line.to_dict("records")}
-            lines.append([str(value) + usual, str(setting), *(cells.get(pair, "–") for pair in pairs)])
+            entries = {entry["pair"]: _entry(entry) for entry in line.to_dict("records")}
+            lines.append([str(value) + usual, str(setting), *(entries.get(pair, "–") for pair in pairs)])
         base = rows.drop_duplicates("pair").set_index("pair").loc[pairs, ["base_mean", "base_std", "base_n"]]
         lines.append([baseline, "", *(pipes.spread(*numbers) for numbers in base.to_numpy())])
         parts += [f"## {table}", pipes.pipes([parameter, "other parameters", *pairs], lines)]
     parts.append(
-        "Mean ± std (seeds) of top-1, last epoch. Bold: the best mean; ⚑: it lies at the edge of the grid."
+        "Mean ± std (seeds) of top-1, last epoch. Bold: the best mean; ⚑: it is at the edge of the grid."
     )
     return pipes.page(f"{data['method'].iloc[0]}: sweep of {parameter}", parts, footer)
 
 
-def _cell(cell: Mapping) -> str:
-    if cell["diverged"]:
-        return f"✗{cell['diverged']:.0f}"
-    text = pipes.spread(cell["top1"], cell["std"], cell["n"])
-    return f"**{text}**" + (" ⚑" if cell["edge"] else "") if cell["best"] else text
+def _entry(entry: Mapping) -> str:
+    if entry["diverged"]:
+        return f"✗{entry['diverged']:.0f}"
+    text = pipes.spread(entry["top1"], entry["std"], entry["n"])
+    return f"**{text}**" + (" ⚑" if entry["edge"] else "") if entry["best"] else text

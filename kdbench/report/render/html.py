@@ -41,9 +41,9 @@ def page(
 
     attempts: all of them; curves: long form; runs: the frame of `reproducibility`; shown: the figures.
     """
-    found = [columns(board) for board in boards]
-    data = details(boards, found, attempts, curves)
-    tables = [_table(i, *both, data["cells"]) for i, both in enumerate(zip(boards, found, strict=True))]
+    texts = [columns(board) for board in boards]
+    data = details(boards, texts, attempts, curves)
+    tables = [_table(i, *both, data["entries"]) for i, both in enumerate(zip(boards, texts, strict=True))]
     for i, table in enumerate(tables):
         table["figures"] = [picture for picture in shown if picture.table == i]
     return _template().render(
@@ -61,15 +61,17 @@ def page(
 
 
 def _table(number: int, board: Board, table: Sequence[Column], known: Collection[str]) -> dict[str, Any]:
-    """What the template draws of one board: heading, columns, rows of cells; ``known`` ones can be opened."""
+    """What the template draws of one board: heading, columns, rows of entries; ``known`` ones can be opened."""
     said = said_below(board)
     first = [column for start in FIRST for column in table if column.heading.startswith(start)]
     order = [table[0], *first, *(c for c in table[1:] if c not in first and c.heading not in said)]
     places = {pair: i for i, pair in enumerate(board.table.pairs)}
     rows = []
-    for j, texts in enumerate(zip(*(column.cells for column in order), strict=True)):
+    for j, texts in enumerate(zip(*(column.entries for column in order), strict=True)):
         keys = [f"{number}-{j}-{places[c.pair]}" if c.pair else "" for c in order]
-        rows.append([_cell(text, key if key in known else "") for text, key in zip(texts, keys, strict=True)])
+        rows.append(
+            [_entry(text, key if key in known else "") for text, key in zip(texts, keys, strict=True)]
+        )
     return {
         "heading": board.table.heading,
         "columns": [_heading(column) for column in order],
@@ -84,7 +86,7 @@ def _heading(column: Column) -> dict[str, Any]:
     return {"lines": lines, "pair": column.pair, "rank": column.heading == "rank"}
 
 
-def _cell(text: Text, key: str) -> dict[str, Any]:
+def _entry(text: Text, key: str) -> dict[str, Any]:
     value = (
         "" if np.isnan(text.value) else f"{text.value:.6g}".replace("inf", "Infinity")
     )  # as JavaScript has it
@@ -92,7 +94,7 @@ def _cell(text: Text, key: str) -> dict[str, Any]:
 
 
 def _script_safe(data: Any) -> Markup:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end its script element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 

@@ -1,4 +1,4 @@
-"""What lies behind a cell of the leaderboard: its runs, attempts, parameters, costs and curves, as plain data."""
+"""The runs behind an entry of the leaderboard: attempts, parameters, costs and curves, as plain data."""
 
 from __future__ import annotations
 
@@ -37,59 +37,60 @@ def details(
     attempts: pd.DataFrame,
     curves: pd.DataFrame,
 ) -> dict[str, Any]:
-    """``cells``: table-label-pair -> what is said of the cell and its runs' ids; ``runs``: id -> attempts, curves.
+    """``entries``: table-label-pair -> the facts of the entry and its runs' ids; ``runs``: id -> attempts, curves.
 
     headings: the columns of each board, by `columns`. Everything is text but the curves, which are
     ``term -> [epochs, values]``, thinned to at most MANY points each (the first and the last are always there).
     """
-    cells: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for i, (board, table) in enumerate(zip(boards, headings, strict=True)):
-        runs = _by_cell(board.table)
-        numbers = board.cells.to_dict("index")
+        runs = _by_place(board.table)
+        numbers = board.entries.to_dict("index")
         for column in table:
             if column.pair:
-                for j, (label, text) in enumerate(zip(board.labels, column.cells, strict=True)):
-                    found = runs.get((label, column.pair))
-                    if found is not None:
+                for j, (label, text) in enumerate(zip(board.labels, column.entries, strict=True)):
+                    own = runs.get((label, column.pair))
+                    if own is not None:
                         key = f"{i}-{j}-{board.table.pairs.index(column.pair)}"
-                        cells[key] = _cell(board, label, column.pair, text.marked(str), numbers, found)
-    wanted = {run for cell in cells.values() for run in cell["runs"]}
+                        entries[key] = _entry(board, label, column.pair, text.marked(str), numbers, own)
+    runs_shown = {run for entry in entries.values() for run in entry["runs"]}
     counted = pd.concat([board.table.rows[RUN] for board in boards])
-    histories, lines = _attempts(attempts, wanted, counted), _curves(curves, wanted)
+    histories, lines = _attempts(attempts, runs_shown, counted), _curves(curves, runs_shown)
     return {
         "attempt": [heading for heading, _ in ATTEMPT.values()],
         "terms": TERMS,
-        "cells": cells,
+        "entries": entries,
         "runs": {
-            run: {"attempts": histories.get(run, []), "curves": lines.get(run, {})} for run in sorted(wanted)
+            run: {"attempts": histories.get(run, []), "curves": lines.get(run, {})}
+            for run in sorted(runs_shown)
         },
     }
 
 
-def _by_cell(table: Table) -> dict[tuple[str, str], dict[str, list]]:
+def _by_place(table: Table) -> dict[tuple[str, str], dict[str, list]]:
     """(label, pair) -> its runs' values by column, in the order of seeds."""
     rows = table.rows.sort_values(["seed", "cell_id"], kind="stable")
-    found: dict[tuple[str, str], dict[str, list]] = {}
+    by_place: dict[tuple[str, str], dict[str, list]] = {}
     for label, pair, *values in rows[["label", "pair", *KNOWN]].itertuples(index=False):
-        lists = found.setdefault((label, pair), {column: [] for column in KNOWN})
+        lists = by_place.setdefault((label, pair), {column: [] for column in KNOWN})
         for column, value in zip(KNOWN, values, strict=True):
             lists[column].append(value)
-    return found
+    return by_place
 
 
-def _cell(
+def _entry(
     board: Board, label: str, pair: str, text: str, numbers: dict, runs: dict[str, list]
 ) -> dict[str, Any]:
-    cell = numbers[label, pair]
+    entry = numbers[label, pair]
     facts = [("top-1, last epoch", text)]
-    if label != board.baseline and not np.isnan(cell["delta"]):
-        interval = "" if np.isnan(cell["low"]) else f" [{cell['low']:+.2f}, {cell['high']:+.2f}]"
-        seeds = f"{cell['delta_n']} shared seed{'s' * (cell['delta_n'] > 1)}"
-        facts.append((f"Δ vs {board.baseline}, {seeds}", f"{cell['delta']:+.2f}{interval}"))
-    if cell["skipped"]:
-        facts.append(("skipped", cell["skipped"]))
-    if cell["diverged"]:
-        facts.append(("diverged", f"{cell['diverged']} of {cell['diverged'] + cell['n']} seeds"))
+    if label != board.baseline and not np.isnan(entry["delta"]):
+        interval = "" if np.isnan(entry["low"]) else f" [{entry['low']:+.2f}, {entry['high']:+.2f}]"
+        seeds = f"{entry['delta_n']} shared seed{'s' * (entry['delta_n'] > 1)}"
+        facts.append((f"Δ vs {board.baseline}, {seeds}", f"{entry['delta']:+.2f}{interval}"))
+    if entry["skipped"]:
+        facts.append(("skipped", entry["skipped"]))
+    if entry["diverged"]:
+        facts.append(("diverged", f"{entry['diverged']} of {entry['diverged'] + entry['n']} seeds"))
     facts.append(("method version", f"{runs['method_version'][-1]:g}"))
     return {
         "title": f"{label} on {pair}",
@@ -107,19 +108,21 @@ def _params(text: str) -> list[tuple[str, str]]:
         return [("params", text)]
 
 
-def _attempts(attempts: pd.DataFrame, wanted: set[str], counted: pd.DataFrame) -> dict[str, list[list[str]]]:
-    """Cell id -> its attempts as texts; ``counted`` marks the one that stands in the table."""
-    rows = attempts[attempts["cell_id"].isin(wanted)]
-    stands = rows.set_index(RUN).index.isin(counted.set_index(RUN).index)
-    rows = rows.assign(counted=np.where(stands, "yes", "no"))
+def _attempts(
+    attempts: pd.DataFrame, runs_shown: set[str], counted: pd.DataFrame
+) -> dict[str, list[list[str]]]:
+    """Cell id -> its attempts as texts; the one in the table is marked as counted."""
+    rows = attempts[attempts["cell_id"].isin(runs_shown)]
+    in_table = rows.set_index(RUN).index.isin(counted.set_index(RUN).index)
+    rows = rows.assign(counted=np.where(in_table, "yes", "no"))
     columns = []
     for name, (_, form) in ATTEMPT.items():
         values = rows[name].astype(object).where(rows[name].notna(), None)
         columns.append([_text(value, form) for value in values])
-    found: dict[str, list[list[str]]] = {}
+    histories: dict[str, list[list[str]]] = {}
     for run, *texts in zip(rows["cell_id"], *columns, strict=True):
-        found.setdefault(run, []).append(texts)
-    return found
+        histories.setdefault(run, []).append(texts)
+    return histories
 
 
 def _text(value: Any, form: str) -> str:
@@ -129,21 +132,25 @@ def _text(value: Any, form: str) -> str:
         return str(value)
 
 
-def _curves(curves: pd.DataFrame, wanted: set[str]) -> dict[str, dict[str, list[list]]]:
-    rows = curves[curves["term"].isin(list(TERMS)) & curves["cell_id"].isin(wanted)].dropna(subset=["value"])
+def _curves(curves: pd.DataFrame, runs_shown: set[str]) -> dict[str, dict[str, list[list]]]:
+    rows = curves[curves["term"].isin(list(TERMS)) & curves["cell_id"].isin(runs_shown)].dropna(
+        subset=["value"]
+    )
     rows = rows[np.isfinite(rows["value"].astype(float))]
     rows = rows.drop_duplicates(["cell_id", "term", "epoch"], keep="last")
     rows = rows.sort_values(["cell_id", "term", "epoch"], kind="stable")
     groups = rows.groupby(["cell_id", "term"])
     most = int(np.clip(POINTS // max(groups.ngroups, 1), FEW, MANY)) - 1
     place, last = groups.cumcount(), groups["epoch"].transform("size") - 1
-    kept = rows[
+    thinned = rows[
         (place == 0) | (place * most // last.clip(lower=1) != (place - 1) * most // last.clip(lower=1))
     ]
-    found: dict[str, dict[str, list[list]]] = {}
-    values = [float(f"{value:.4g}") for value in kept["value"]]
-    for run, term, epoch, value in zip(kept["cell_id"], kept["term"], kept["epoch"], values, strict=True):
-        line = found.setdefault(run, {}).setdefault(term, [[], []])
+    lines: dict[str, dict[str, list[list]]] = {}
+    values = [float(f"{value:.4g}") for value in thinned["value"]]
+    for run, term, epoch, value in zip(
+        thinned["cell_id"], thinned["term"], thinned["epoch"], values, strict=True
+    ):
+        line = lines.setdefault(run, {}).setdefault(term, [[], []])
         line[0].append(int(epoch))
         line[1].append(value)
-    return found
+    return lines

@@ -52,6 +52,7 @@ def _letter(letter: str) -> str:
 
 
 def bold(text: str) -> Tex:
+    """Escape ``text`` and set it in bold."""
     return Tex(rf"\textbf{{{escape(text)}}}")
 
 
@@ -64,9 +65,9 @@ def table(
 ) -> str:
     """A booktabs table that fits the line: shrunk where it must be, continued where it is too wide or long.
 
-    header: one text a column, ``\\n`` where it may break; rows: one text a column each. The first column names
-    the row: it stands on the left of every part, the others are right-aligned. All texts are escaped but those
-    of type `Tex`. Parts are labelled ``label``, ``label-2`` ...; the notes stand beneath the last one.
+    header: one text per column, ``\\n`` where it may break; rows: one text per column each. The first column names
+    the row: it is on the left of every part, the others are right-aligned. All texts are escaped but those
+    of type `Tex`. Parts are labelled ``label``, ``label-2`` ...; the notes follow the last one.
     """
     pages = [rows[i : i + LONG] for i in range(0, len(rows), LONG)] or [[]]
     parts = [(places, page) for page in pages for places in _wide(header, rows)]
@@ -119,7 +120,7 @@ def _header(shown: Sequence[Column]) -> list[str]:
 
 
 def _rows(shown: Sequence[Column]) -> list[list[str]]:
-    lines = zip(*(column.cells for column in shown), strict=True)
+    lines = zip(*(column.entries for column in shown), strict=True)
     return [[Tex(text.marked(bold, escape)) for text in line] for line in lines]
 
 
@@ -151,8 +152,8 @@ def _heading(text: str, left: bool) -> str:
     return rf"\shortstack[{'l' if left else 'r'}]{{{lines}}}"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+def _row(entries: Sequence[str]) -> str:
+    return " & ".join(entries) + r" \\"
 
 
 def _label(text: str) -> str:

@@ -10,11 +10,11 @@ from kdbench.report import order, reproducibility
 from kdbench.report.columns import columns, said_below
 from kdbench.report.figures.files import Picture, in_markdown
 from kdbench.report.leaderboard import Board
+from kdbench.report.markdown import escape, pipes
 from kdbench.report.notes import legend, notes
-from kdbench.report.render.markdown import escape, pipes
 from kdbench.utils.text import fold, wrap
 
-CELL = [
+ENTRY = [
     "mean",
     "std",
     "n",
@@ -27,9 +27,9 @@ CELL = [
     "p_family",
     "error",
     "state",
-]  # what the CSV gives of a cell
+]  # what the CSV gives of an entry
 SHOWN = ("forest", "cost", "curves")  # figures of the main table that leaderboard.md shows
-Texts = Sequence[str]  # a heading and one text a method
+Texts = Sequence[str]  # a heading and one text per method
 
 
 def markdown(
@@ -37,8 +37,8 @@ def markdown(
 ) -> str:
     """leaderboard.md: the main table, its notes, how to read it, its figures; an appendix of the others; provenance.
 
-    runs: the frame of `reproducibility`; its section is there only where a cell was trained more than once. shown: the
-    figures in its folder; the main table's that are named in SHOWN are shown, the others named.
+    runs: the frame of `reproducibility`; its section is there only where a cell was trained more than once. shown:
+    the figures in its folder; the main table's that are named in SHOWN are shown, the others named.
     """
     first, *others = boards
     parts = [f"# {suite}: leaderboard", *_section(first, "##")]
@@ -60,7 +60,9 @@ def markdown(
 def _section(board: Board, mark: str) -> list[str]:
     """Heading, table and notes."""
     table = columns(board)
-    rows = zip(*([cell.marked("**{}**".format) for cell in column.cells] for column in table), strict=True)
+    rows = zip(
+        *([entry.marked("**{}**".format) for entry in column.entries] for column in table), strict=True
+    )
     return [f"{mark} {board.table.heading}", pipes([c.heading for c in table], rows), _bullets(notes(board))]
 
 
@@ -75,7 +77,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False, width: int = 80) -> str:
-    """The same for a terminal or a log file: no line is wider than ``width``; wide tables continue below.
+    """Render the leaderboard as text with lines of at most ``width``; wide tables continue below.
 
     The main table alone, with a line for each of the others; ``whole``: all of them in full.
     """
@@ -93,7 +95,7 @@ def _plain(board: Board, width: int) -> list[str]:
     """Heading, table and notes, as lines of at most ``width``."""
     said = said_below(board)
     shown = [column for column in columns(board) if column.heading not in said]
-    table = [[c.heading, *(cell.marked("{}*".format) for cell in c.cells)] for c in shown]
+    table = [[c.heading, *(entry.marked("{}*".format) for entry in c.entries)] for c in shown]
     heading = fold(board.table.heading, width)
     below = "\n".join(fold(line, width) for line in notes(board))
     return [heading + "\n" + "-" * min(len(heading), width), *_blocks(table, width), below]
@@ -110,15 +112,15 @@ def _blocks(table: Sequence[Texts], width: int) -> list[str]:
     return [_grid(block) for block in blocks]
 
 
-Folded = list[list[str]]  # heading, then one cell a method, each as lines
+Folded = list[list[str]]  # heading, then one entry per method, each as lines
 
 
 def _fold(column: Texts, most: int) -> Folded:
     heading = column[0]
-    cells = [wrap(cell, most) or [""] for cell in column[1:]]
+    entries = [wrap(entry, most) or [""] for entry in column[1:]]
     words = (min(len(word), 40) for word in heading.split())
-    size = max(*words, *(len(line) for lines in cells for line in lines))
-    return [wrap(heading, size, 0), *cells]
+    size = max(*words, *(len(line) for lines in entries for line in lines))
+    return [wrap(heading, size, 0), *entries]
 
 
 def _size(column: Folded) -> int:
@@ -130,15 +132,15 @@ def _grid(block: Sequence[Folded]) -> str:
     lines = []
     for row in zip(*block, strict=True):
         for i in range(max(map(len, row))):
-            texts = [cell[i] if i < len(cell) else "" for cell in row]
+            texts = [entry[i] if i < len(entry) else "" for entry in row]
             first, *rest = zip(texts, sizes, strict=True)
-            cells = [first[0].ljust(first[1]), *(text.rjust(size) for text, size in rest)]
-            lines.append("  ".join(cells).rstrip())
+            entries = [first[0].ljust(first[1]), *(text.rjust(size) for text, size in rest)]
+            lines.append("  ".join(entries).rstrip())
     return "\n".join(lines)
 
 
 def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
-    """leaderboard.csv: one line a table and method, full digits; the provenance in the last column."""
+    """leaderboard.csv: one line per table and method, full digits; the provenance in the last column."""
     frames: list[pd.DataFrame] = []
     for board in boards:
         frame = board.summary.copy()
@@ -147,10 +149,10 @@ def csv(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
         frame["delta_n"] = frame["delta_n"].astype("Int64")
         frame["detectable"], frame["detectable_over"] = board.power.detectable, board.power.unit
         frame["pairs_total"], frame["pairs_common"] = len(board.table.pairs), len(board.common)
-        places = [(name, pair) for pair in board.table.pairs for name in CELL]
-        cells = pd.DataFrame(board.cells[CELL].unstack("pair"))[places]
-        cells.columns = pd.Index([f"{pair}: {name}" for name, pair in places])
-        t, frame = board.table, frame.join(cells).reset_index()
+        places = [(name, pair) for pair in board.table.pairs for name in ENTRY]
+        entries = pd.DataFrame(board.entries[ENTRY].unstack("pair"))[places]
+        entries.columns = pd.Index([f"{pair}: {name}" for name, pair in places])
+        t, frame = board.table, frame.join(entries).reset_index()
         keys = {
             "suite": suite,
             "table": "appendix" if frames else "main",

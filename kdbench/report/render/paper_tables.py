@@ -1,4 +1,4 @@
-"""The tables that papers print, ours beside theirs: a pair a column; teacher and plain student on top, then methods."""
+"""The tables that papers print, ours and theirs: a column for each pair; teacher and plain student come first."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from kdbench.report.markdown import escape
 from kdbench.report.render import latex
-from kdbench.report.render.markdown import escape
 from kdbench.report.tables import ARROW
 from kdbench.utils.method_facts import MethodFacts, shipped
 from kdbench.utils.papers import FAMILIES
@@ -46,12 +46,12 @@ def layouts(data: pd.DataFrame) -> list[Layout]:
     if (data["protocol"] == "twoview").all():
         two |= True
     same = data["teacher"].map(family) == data["student"].map(family)
-    found = [
+    everything = [
         Layout(SAME, "teacher and student of the same family", _tried(data[same & (top | ~two)])),
         Layout(CROSS, "teacher and student of different families", _tried(data[~same & (top | ~two)])),
         Layout(TWO, "methods that train on two views", _tried(data[top | two])),
     ]
-    return [layout for layout in found if len(layout.lines)]
+    return [layout for layout in everything if len(layout.lines)]
 
 
 def _tried(lines: pd.DataFrame) -> pd.DataFrame:
@@ -65,12 +65,12 @@ def _tried(lines: pd.DataFrame) -> pd.DataFrame:
 
 def family(model: str) -> str:
     """The leading letters of a model's name: resnet, wrn, vgg, mobilenetv, shufflenetv ..."""
-    found = re.match(r"[a-z]*", model.removeprefix("timm/"))
-    return found.group() if found else ""
+    letters = re.match(r"[a-z]*", model.removeprefix("timm/"))
+    return letters.group() if letters else ""
 
 
 def markdown(suite: str, layout: Layout, notes: Sequence[str], footer: Sequence[str]) -> str:
-    """A table for each set of conditions; cells of three lines: ours, published, difference and verdict."""
+    """A table for each set of conditions; entries of three lines: ours, published, difference and verdict."""
     parts = [f"# {suite}: {layout.title}"]
     for heading, lines in layout.lines.groupby("table", sort=False):
         header, rows = _grid(lines)
@@ -79,8 +79,8 @@ def markdown(suite: str, layout: Layout, notes: Sequence[str], footer: Sequence[
             "|---" + "|---:" * (len(header) - 1) + "|",
         ]
         for row in rows:
-            cells = ["<br>".join(map(escape, cell)) for cell in row]
-            text.append("| " + " | ".join(cells) + " |")
+            entries = ["<br>".join(map(escape, entry)) for entry in row]
+            text.append("| " + " | ".join(entries) + " |")
         parts += [f"## {heading}", "\n".join(text)]
     bullets = "\n".join(f"- {escape(note)}" for note in notes)
     return "\n\n".join([*parts, bullets, "---", *footer]) + "\n"
@@ -92,11 +92,13 @@ def tex(suite: str, layout: Layout, notes: Sequence[str], footer: Sequence[str])
     for number, (heading, lines) in enumerate(layout.lines.groupby("table", sort=False)):
         header, rows = _grid(lines)
         texts = []
-        for name, *cells in rows:
-            if not any(cells):
-                texts.append([latex.Tex(rf"\textit{{{latex.escape(name[0])}}}"), *("" for _ in cells)])
-            for i in range(max(map(len, cells))):
-                texts.append(["" if i else name[0], *(cell[i] if i < len(cell) else "" for cell in cells)])
+        for name, *entries in rows:
+            if not any(entries):
+                texts.append([latex.Tex(rf"\textit{{{latex.escape(name[0])}}}"), *("" for _ in entries)])
+            for i in range(max(map(len, entries))):
+                texts.append(
+                    ["" if i else name[0], *(entry[i] if i < len(entry) else "" for entry in entries)]
+                )
         label = f"tab:{suite}-{layout.name}{f'-{number}' if number else ''}"
         header = [text.replace(ARROW, "\n") for text in header]
         parts.append(
@@ -106,26 +108,26 @@ def tex(suite: str, layout: Layout, notes: Sequence[str], footer: Sequence[str])
 
 
 def csv(suite: str, layout: Layout, footer: Sequence[str]) -> str:
-    """One line a table, pair, method and metric, in the table's order, full digits."""
+    """One line per table, pair, method and metric, in the table's order, full digits."""
     lines = _ordered(layout.lines).drop(columns=["order"])
     whole = lines.assign(suite=suite, provenance=" ".join(footer))
     return whole.to_csv(index=False, lineterminator="\n")
 
 
-Cell = tuple[str, ...]  # lines of text
+Entry = tuple[str, ...]  # lines of text
 
 
-def _grid(lines: pd.DataFrame) -> tuple[list[str], list[list[Cell]]]:
-    """Lines of one table -> (header, rows); a row's first cell is its name; the row of a group has empty cells."""
+def _grid(lines: pd.DataFrame) -> tuple[list[str], list[list[Entry]]]:
+    """Lines of one table -> (header, rows); a row's first entry is its name; the row of a group has empty entries."""
     lines = _ordered(lines)
     metrics = sorted(lines["metric"].unique())
     places = [(pair, metric) for pair in sorted(lines["pair"].unique()) for metric in metrics]
     header = ["method", *(pair if metric == "top1" else f"{pair}, {metric}" for pair, metric in places)]
-    methods: dict[tuple[str, str], dict[tuple[str, str], Cell]] = {}
-    for cell in lines.to_dict("records"):
-        own = methods.setdefault((cell["group"], cell["label"]), {})
-        own[cell["pair"], cell["metric"]] = tuple(_parts(cell))
-    rows: list[list[Cell]] = []
+    methods: dict[tuple[str, str], dict[tuple[str, str], Entry]] = {}
+    for entry in lines.to_dict("records"):
+        own = methods.setdefault((entry["group"], entry["label"]), {})
+        own[entry["pair"], entry["metric"]] = tuple(_parts(entry))
+    rows: list[list[Entry]] = []
     for group, several in itertools.groupby(methods.items(), key=lambda item: item[0][0]):
         if group:
             rows.append([(group,), *([()] * len(places))])
@@ -138,10 +140,10 @@ def _ordered(lines: pd.DataFrame) -> pd.DataFrame:
     """With the columns ``group`` and ``order``: the teacher, the plain student, then families by year."""
     places = {facts.name: (facts.family or OTHER, _year(facts)) for facts in shipped().values()}
     places |= {method: ("", i) for i, method in enumerate(TOP)}
-    found = [places.get(method, (OTHER, 0)) for method in lines["method"]]
+    placed = [places.get(method, (OTHER, 0)) for method in lines["method"]]
     groups = ["", *FAMILIES, OTHER]
-    order = [10_000 * groups.index(group) + place for group, place in found]
-    lines = lines.assign(group=[group for group, _ in found], order=order)
+    order = [10_000 * groups.index(group) + place for group, place in placed]
+    lines = lines.assign(group=[group for group, _ in placed], order=order)
     return lines.sort_values(["order", "label", "pair", "metric"], kind="stable")
 
 
@@ -150,24 +152,24 @@ def _year(facts: MethodFacts) -> int:
     return facts.paper.year if facts.paper else 9999
 
 
-def _parts(cell: Mapping) -> Iterator[str]:
+def _parts(entry: Mapping) -> Iterator[str]:
     """Ours, published, difference and verdict, as far as there are any."""
-    yield ours(cell)
-    if not cell["printed"]:
+    yield ours(entry)
+    if not entry["printed"]:
         return
-    rule = "" if cell["method"] == "teacher" else f" {cell['rule']}"
-    yield f"{cell['printed']}{rule} [{cell['keys']}]"
-    if cell["verdict"]:
-        difference = "" if pd.isna(cell["delta"]) else f"{cell['delta']:+.2f} "
-        yield difference + cell["verdict"] + (" †" if cell["note"] else "")
+    rule = "" if entry["method"] == "teacher" else f" {entry['rule']}"
+    yield f"{entry['printed']}{rule} [{entry['keys']}]"
+    if entry["verdict"]:
+        difference = "" if pd.isna(entry["delta"]) else f"{entry['delta']:+.2f} "
+        yield difference + entry["verdict"] + (" †" if entry["note"] else "")
 
 
-def ours(cell: Mapping) -> str:
+def ours(entry: Mapping) -> str:
     """'70.70 ± 0.10 (3)', with the runs that diverged; – where nothing was run."""
-    if cell["method"] == "teacher":
-        return f"{cell['mean']:.2f}"
-    failed = f" {DIVERGED}{cell['diverged']}" if cell["diverged"] else ""
-    if not cell["n"]:
-        return DIVERGED if cell["diverged"] else SKIPPED if cell["skipped"] else NONE
-    spread = f" ± {cell['std']:.2f}" if cell["n"] > 1 else ""
-    return f"{cell['mean']:.2f}{spread} ({cell['n']}){failed}"
+    if entry["method"] == "teacher":
+        return f"{entry['mean']:.2f}"
+    failed = f" {DIVERGED}{entry['diverged']}" if entry["diverged"] else ""
+    if not entry["n"]:
+        return DIVERGED if entry["diverged"] else SKIPPED if entry["skipped"] else NONE
+    spread = f" ± {entry['std']:.2f}" if entry["n"] > 1 else ""
+    return f"{entry['mean']:.2f}{spread} ({entry['n']}){failed}"

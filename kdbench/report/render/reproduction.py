@@ -12,8 +12,8 @@ from kdbench.report import reproduction
 from kdbench.report.figures import published as scatter
 from kdbench.report.figures import style
 from kdbench.report.figures.files import Caption, Picture, in_markdown, pictures
+from kdbench.report.markdown import escape
 from kdbench.report.render import paper_tables
-from kdbench.report.render.markdown import escape
 from kdbench.report.tables import Table
 from kdbench.results import published
 from kdbench.utils.text import fold, wrap
@@ -31,7 +31,7 @@ LEGEND = [
     "neither. A best epoch has a verdict where every epoch of ours after the last milestone was evaluated (else: no "
     "best epoch); an unknown or only probable rule is bracketed by our last and our best epoch.",
     "Rule: the epoch that is published: last, best (chosen on the test set) or unknown. "
-    "A range: sources contradict each other. Only numbers of this suite's protocol stand here. Papers often tune "
+    "A range: sources contradict each other. Only numbers of this suite's protocol are listed. Papers often tune "
     "parameters by pair; ours are the suite's.",
 ]
 WEAK = "† {}: another teacher than the literature's."
@@ -52,15 +52,15 @@ def write(
     """
     data = reproduction.frame(suite, tables, curves)
     points = scatter.frame(data)
-    found = paper_tables.layouts(data)
+    layouts = paper_tables.layouts(data)
     names = _sources(data)
     drawn = pictures({FIGURE: CAPTION} if len(points) else {}, formats)
-    (folder / "reproduction.md").write_text(markdown(suite, data, names, found, drawn, footer), "utf-8")
+    (folder / "reproduction.md").write_text(markdown(suite, data, names, layouts, drawn, footer), "utf-8")
     whole = data.assign(suite=suite, provenance=" ".join(footer))
     (folder / "reproduction.csv").write_text(whole.to_csv(index=False, lineterminator="\n"), "utf-8")
     for name, kind in itertools.product(paper_tables.FILES, ("md", "tex", "csv")):
         (folder / f"{name}.{kind}").unlink(missing_ok=True)  # an earlier report's
-    for layout in found:
+    for layout in layouts:
         notes = [
             *reproduction.headline(layout.lines),
             *LEGEND,
@@ -88,19 +88,24 @@ def markdown(
     """The headline, a table for each set of conditions, how to read it, reruns by others and sources."""
     parts = [f"# {suite}: {TITLE}", "\n".join(f"- {line}" for line in reproduction.headline(data))]
     header = "| pair | method | ours | best - last | published | rule | runs | Δ | verdict |"
-    for heading, lines in _beside(data).groupby("table", sort=False):
+    for heading, lines in _compared(data).groupby("table", sort=False):
         rows = [header, "|---|---|---:|---:|---:|---|---:|---:|---|"]
-        for cell in lines.to_dict("records"):
-            shown = [cell["pair"], cell["label"], paper_tables.ours(cell), _number(cell["inflation"], "+.2f")]
-            shown += [f"{cell['printed']} [{cell['keys']}]", cell["rule"], _number(cell["runs"], "g")]
+        for entry in lines.to_dict("records"):
+            shown = [
+                entry["pair"],
+                entry["label"],
+                paper_tables.ours(entry),
+                _number(entry["inflation"], "+.2f"),
+            ]
+            shown += [f"{entry['printed']} [{entry['keys']}]", entry["rule"], _number(entry["runs"], "g")]
             shown += [
-                _number(cell["delta"], "+.2f") if cell["verdict"] else paper_tables.NONE,
-                _verdict(cell),
+                _number(entry["delta"], "+.2f") if entry["verdict"] else paper_tables.NONE,
+                _verdict(entry),
             ]
             rows.append("| " + " | ".join(escape(text) for text in shown) + " |")
         parts += [f"## {heading}", "\n".join(rows)]
-    notes = [*_notes(data), *_cited(_beside(data), names)]
-    if len(_beside(data)):
+    notes = [*_notes(data), *_cited(_compared(data), names)]
+    if len(_compared(data)):
         parts += ["## How to read it", "\n".join(f"- {escape(line)}" for line in [*LEGEND, *notes])]
     if layouts:
         parts.append("As papers print it: " + ", ".join(f"[{x.title}]({x.name}.md)" for x in layouts) + ".")
@@ -109,9 +114,9 @@ def markdown(
 
 
 def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
-    """The same for a terminal: for each pair and method ours, published, difference and verdict."""
+    """Render the comparison as text: for each pair and method ours, published, difference and verdict."""
     parts = [f"{suite}: {TITLE}", "\n".join(fold(line, width) for line in reproduction.headline(data))]
-    for heading, lines in _beside(data).groupby("table", sort=False):
+    for heading, lines in _compared(data).groupby("table", sort=False):
         head = fold(str(heading), width)
         parts.append(head + "\n" + "-" * max(map(len, head.split("\n"))))
         parts += [
@@ -122,44 +127,47 @@ def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
     return "\n\n".join([*parts, *(fold(line, width) for line in weak)]) + "\n"
 
 
-def _line(cell: dict) -> str:
-    """At most 80 columns; a long label stands on lines of its own."""
-    *above, label = wrap(cell["label"], 18)
-    delta = _number(cell["delta"], "+.2f") if cell["verdict"] else paper_tables.NONE
-    verdict = "not tested" if cell["why"] else _verdict(cell).replace(": no verdict", "")
-    line = f"  {label:<18}  {paper_tables.ours(cell):>18}  {cell['printed']:>11}  {delta:>6}  {verdict}"
+def _line(entry: dict) -> str:
+    """At most 80 columns; a long label has lines of its own."""
+    *above, label = wrap(entry["label"], 18)
+    delta = _number(entry["delta"], "+.2f") if entry["verdict"] else paper_tables.NONE
+    verdict = "not tested" if entry["why"] else _verdict(entry).replace(": no verdict", "")
+    line = f"  {label:<18}  {paper_tables.ours(entry):>18}  {entry['printed']:>11}  {delta:>6}  {verdict}"
     return "\n".join([*(f"  {part}" for part in above), line.rstrip()])
 
 
-def _beside(data: pd.DataFrame) -> pd.DataFrame:
-    """The lines where ours and a published number stand side by side, or ours was tried."""
+def _compared(data: pd.DataFrame) -> pd.DataFrame:
+    """The lines with ours and a published number, or where ours was tried."""
     tried = (data["n"] + data["diverged"] > 0) | (data["skipped"] > 0)
     return data[tried & (data["printed"] != "") & (data["metric"] == "top1") & (data["method"] != "teacher")]
 
 
-def _verdict(cell: dict) -> str:
-    if cell["why"]:
+def _verdict(entry: dict) -> str:
+    if entry["why"]:
         return "not comparable"
-    return (cell["verdict"] or paper_tables.NONE) + (" †" if cell["note"] else "")
+    return (entry["verdict"] or paper_tables.NONE) + (" †" if entry["note"] else "")
 
 
 def _notes(data: pd.DataFrame) -> list[str]:
-    """Teachers below the expected accuracy, remarks on published numbers, and reruns that others have told of."""
+    """Teachers below the expected accuracy, remarks on published numbers, and reruns that users reported."""
     lines = [WEAK.format(note) for note in sorted(set(data["note"]) - {""})]
-    noted = _beside(data)[_beside(data)["remarks"] != ""].groupby("remarks")["printed"]
+    noted = _compared(data)[_compared(data)["remarks"] != ""].groupby("remarks")["printed"]
     lines += [f"{', '.join(values.unique())} {remark}." for remark, values in noted]
     again = data[(data["reruns"] != "") & (data["metric"] == "top1")].drop_duplicates(["pair", "label"])
-    told = [f"{row['label']} on {row['pair']}: {row['reruns']}" for row in again.to_dict("records")]
-    return [*lines, *(["Reruns told by users, not published: " + "; ".join(told) + "."] if told else [])]
+    reruns = [f"{row['label']} on {row['pair']}: {row['reruns']}" for row in again.to_dict("records")]
+    return [
+        *lines,
+        *(["Reruns reported by users, not published: " + "; ".join(reruns) + "."] if reruns else []),
+    ]
 
 
 def _sources(data: pd.DataFrame) -> dict[str, str]:
     """key -> full name of all sources in the frame."""
-    return published.sources(published.load(), {key for found in data["keys"] for key in found.split()})
+    return published.sources(published.load(), {key for texts in data["keys"] for key in texts.split()})
 
 
 def _cited(data: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
-    keys = {key for found in data["keys"] for key in found.split()}
+    keys = {key for texts in data["keys"] for key in texts.split()}
     return [f"[{key}] {name}" for key, name in names.items() if key in keys]
 
 

@@ -28,8 +28,11 @@ SUSPECT = (0.07, 0.01)
 
 
 class Against(NamedTuple):
-    """cells: index method (without the baseline); delta, its standard error se, df, n = blocks that both have, error =
-    block, shrunk, own or '' (no interval), low, high, p, p_family (Dunnett). pool: the error behind them."""
+    """Comparison of every method with the baseline.
+
+    cells: index method (without the baseline); delta, its standard error se, df, n = blocks that both have, error =
+    block, shrunk, own or '' (no interval), low, high, p, p_family (Dunnett). pool: the error behind them.
+    """
 
     cells: pd.DataFrame
     pool: Pool
@@ -68,9 +71,9 @@ def against(
     method, and the baseline, that is still in the pool loses its share in the pooled error; 0: never.
     """
     error = pool(scores, aside, chance)
-    found = differences(error.values, error.error, scores.columns.get_loc(baseline), suspect)
-    columns = {name: getattr(found, name) for name in ("delta", "se", "df", "n")}
-    cells = pd.DataFrame(columns, scores.columns).assign(error=np.array(KINDS)[found.kind])
+    apart = differences(error.values, error.error, scores.columns.get_loc(baseline), suspect)
+    columns = {name: getattr(apart, name) for name in ("delta", "se", "df", "n")}
+    cells = pd.DataFrame(columns, scores.columns).assign(error=np.array(KINDS)[apart.kind])
     return Against(with_limits(cells.drop(index=baseline), level), error)
 
 

@@ -21,12 +21,15 @@ POOLED, NOISY, COLLAPSED, ASIDE, SHORT = "pooled", "noisy", "collapsed", "aside"
 
 @dataclass(frozen=True)
 class Pool:
-    """sd, df: of one run's error, pooled (NaN, 0: none can be had). unequal: p that the pooled methods' variances
-    are the same (Bartlett; NaN: not testable).
+    """The error of one run, pooled over methods.
 
-    methods: index method; n, mean of its runs; adjusted = mean as if it had run in every block; p_noisy = p that it is
-    no noisier than the others; state: pooled; noisy and collapsed (left out); aside (left out by the caller); short
-    (fewer than two runs, or none in a block with the others). values [blocks, methods] and error: the same as arrays.
+    sd, df: of that error (NaN, 0: there is none). unequal: p that the pooled methods' variances are the same
+    (Bartlett; NaN: not testable).
+
+    methods: index method; n, mean of its runs; adjusted = mean as if it had run in every block; p_noisy = p that it
+    is no noisier than the others; state: pooled; noisy and collapsed (left out); aside (left out by the caller);
+    short (fewer than two runs, or none in a block with the others). values [blocks, methods] and error: the same as
+    arrays.
     """
 
     sd: float

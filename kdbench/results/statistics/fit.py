@@ -30,9 +30,12 @@ class Fit(NamedTuple):
 
 
 class Error(NamedTuple):
-    """The pooled fit; kept, noisy [..., m]: in the pool, left out for their noise; means [..., m]: adjusted, of all
-    methods; p_noisy [..., m]: p that a method is no noisier than the others in the pool; unequal [...]: p that the
-    kept methods' variances are the same (NaN: not testable)."""
+    """The pooled fit and how methods relate to it.
+
+    kept, noisy [..., m]: in the pool, left out for their noise; means [..., m]: adjusted, of all methods; p_noisy
+    [..., m]: p that a method is no noisier than the others in the pool; unequal [...]: p that the kept methods'
+    variances are the same (NaN: not testable).
+    """
 
     fit: Fit
     kept: np.ndarray

@@ -42,12 +42,12 @@ def complete_block(done: pd.DataFrame, with_method: str | None = None) -> Comple
 
 def _common(sets: list[frozenset[int]]) -> list[frozenset[int]]:
     """All intersections of any of the sets, each once, in a fixed order."""
-    found: dict[frozenset[int], None] = {}
+    blocks: dict[frozenset[int], None] = {}
     for one in sets:
-        found |= dict.fromkeys([one, *(one & other for other in list(found))])
-        if len(found) > MOST:
+        blocks |= dict.fromkeys([one, *(one & other for other in list(blocks))])
+        if len(blocks) > MOST:
             break
-    return list(found)
+    return list(blocks)
 
 
 def with_failed(

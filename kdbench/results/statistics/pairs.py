@@ -23,9 +23,12 @@ DOUBTFUL = 0.01  # level at which the residuals are held not to be normal
 
 
 class Alike(NamedTuple):
-    """cells: index method; delta, se, df, n = shared units, error, low, high, p, p_family (Dunnett), p_flip (largest
+    """Comparison of every method with the baseline on shared units.
+
+    cells: index method; delta, se, df, n = shared units, error, low, high, p, p_family (Dunnett), p_flip (largest
     t; NaN below flips.fewest_units() units), decided = the one of the two to use. units: how many. normal: p of the
-    residuals' normality (Shapiro-Wilk). pool: the error behind them."""
+    residuals' normality (Shapiro-Wilk). pool: the error behind them.
+    """
 
     cells: pd.DataFrame
     units: int
@@ -66,14 +69,14 @@ def pairs_alike(
     ``teachers``: pair -> teacher; where given, the unit is the teacher. KeyError where the baseline is no column.
     """
     units = means if teachers is None else by_teacher(means, teachers)
-    found = against(units, baseline, aside, None, level, suspect=(0, 0))
+    parametric = against(units, baseline, aside, None, level, suspect=(0, 0))
     apart = units.drop(columns=baseline).sub(units[baseline], axis=0)
-    p_flip = flips.largest_t(apart).where(found.cells["n"] >= flips.fewest_units())
-    normal = _normality(found.pool)
+    p_flip = flips.largest_t(apart).where(parametric.cells["n"] >= flips.fewest_units())
+    normal = _normality(parametric.pool)
     exact = normal < DOUBTFUL and p_flip.notna().any()
-    decided = p_flip if exact else found.cells["p_family"]
-    cells = found.cells.assign(p_flip=p_flip, decided=decided)
-    return Alike(cells, int(apart.notna().any(axis=1).sum()), normal, found.pool)
+    decided = p_flip if exact else parametric.cells["p_family"]
+    cells = parametric.cells.assign(p_flip=p_flip, decided=decided)
+    return Alike(cells, int(apart.notna().any(axis=1).sum()), normal, parametric.pool)
 
 
 def by_teacher(means: pd.DataFrame, teachers: pd.Series) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What a table could show: the smallest true difference that is found, and the runs that a given one needs."""
+"""The power of a table: the smallest true difference that it detects, and the runs that a given one needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 1000
 
 
 def detects(sd: float, methods: int, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true difference of two methods, in points, that is found with this probability.
+    """The smallest true difference of two methods, in points, that is detected with this probability.
 
     ``sd``: error of one run, pooled over ``methods`` methods with n blocks (seeds, or pairs) each. A two-sided test of
     one difference with the pooled error, of (methods - 1) (n - 1) degrees of freedom. NaN for n < 2, one method or an

@@ -14,7 +14,7 @@ def accuracy_error(accuracy: ArrayLike, images: int) -> np.ndarray:
 
 
 def difference_error(difference: ArrayLike, disagreement: ArrayLike, images: int) -> np.ndarray:
-    """The same of a difference of two accuracies on the same images.
+    """Standard error of a difference of two accuracies in percent on the same images, in points.
 
     ``disagreement``: percent of images that just one of the two gets right; at least \\|difference\\|.
     """

@@ -42,10 +42,12 @@ class Processes:
         self._slots = [_Slot(progress.lane(number), self.threads) for number in range(jobs)]
 
     def submit(self, job: Job) -> Future[Done]:
+        """Start the job in a free process."""
         slot = next(slot for slot in self._slots if slot.future is None)
         return slot.submit(job)
 
     def wait(self, running: Iterable[Future[Done]]) -> list[Future[Done]]:
+        """Show progress until a job is finished; when the run stops, have all save their state."""
         running = list(running)
         while True:
             finished, _ = concurrent.futures.wait(running, POLL, concurrent.futures.FIRST_COMPLETED)

@@ -22,6 +22,7 @@ class Serial:
         self.threads = torch.get_num_threads()
 
     def submit(self, job: Job) -> Future[Done]:
+        """Train the job; the future is finished."""
         future: Future[Done] = Future()
         try:
             future.set_result(train_job(job, self._progress, self._stop))
@@ -30,6 +31,7 @@ class Serial:
         return future
 
     def wait(self, running: Iterable[Future[Done]]) -> list[Future[Done]]:
+        """Return all of them."""
         return list(running)
 
     def __enter__(self) -> Serial:

@@ -28,7 +28,7 @@ def test_interval_is_scipys_paired_t():
     assert summary.t_interval(a - b)[1:] == pytest.approx((expected.low, expected.high))
 
 
-def test_interval_excludes_zero_just_when_the_paired_t_test_rejects():
+def test_interval_excludes_zero_when_the_paired_t_test_rejects():
     rng = np.random.default_rng(0)
     for _ in range(50):
         a, b = rng.normal(0.5, 1, 5), rng.normal(0, 1, 5)
@@ -57,7 +57,7 @@ def rows(*runs):
     return frame.assign(dataset="d", split="test", split_id="i", recipe_id="r")
 
 
-def test_pairing_needs_the_same_teacher_weights_student_split_and_seed():
+def test_pairing_needs_equal_teacher_student_split_and_seed():
     runs = rows(
         ("T", "1", "S", "kd", 0, 70.0),
         ("T", "1", "S", "dkd", 0, 71.5),
@@ -71,7 +71,7 @@ def test_pairing_needs_the_same_teacher_weights_student_split_and_seed():
     assert differences.index[0] == ("d", "test", "i", "r", "T", "1", "S", 0)
 
 
-def test_rows_without_a_teacher_join_every_pair_of_their_student_only():
+def test_rows_without_a_teacher_join_pairs_of_their_student():
     runs = rows(
         ("T", "1", "S", "kd", 0, 70.0),
         ("U", "2", "S", "kd", 0, 72.0),
