@@ -1,4 +1,4 @@
-"""Where and with what a row was made: columns for the reader, never part of a run's identity."""
+"""Where and with what a row was computed: columns for the reader, never part of a run's identity."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _git(*args: str) -> str | None:
 
 
 def processor() -> str:
-    """The processor's own name, where the system tells it."""
+    """The processor's own name, where the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
