@@ -169,7 +169,11 @@ class Diffusion(nn.Module):
 
 
 def draw(like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Normal noise of the shape of ``like`` for the student, the same for the teacher, and the teacher's times [B]."""
+    """Normal noise of the shape of ``like`` for the student, the same for the teacher, and the teacher's times [B].
+
+    >>> [drawn.shape for drawn in draw(torch.zeros(2, 3, 4, 4), torch.Generator())]
+    [torch.Size([2, 3, 4, 4]), torch.Size([2, 3, 4, 4]), torch.Size([2])]
+    """
     student, teacher = (
         torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype) for _ in range(2)
     )
