@@ -3,11 +3,13 @@
 B samples, C classes, T temperature; log-probabilities are [B, C].
 """
 
+from dataclasses import field
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from kdbench.losses import standardize
 from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
@@ -55,7 +57,8 @@ class ABKD(Method):
 
     Deviations: powers of probabilities are exponentials of log-probabilities: the same value without NaN at
     large logits. limits="exact" is the divergence's own limit where alpha, beta or their sum is 0; the
-    released formulas lack a factor there.
+    released formulas lack a factor there. `standardize` is lskd's; the release pairs it with alpha=0.9 beta=0.3
+    kd_weight=9 ce_weight=0.1.
     """
 
     paper = Paper(
@@ -80,9 +83,12 @@ class ABKD(Method):
     kd_weight: float = 32.0
     ce_weight: float = 1.0
     limits: Literal["code", "exact"] = "code"
+    standardize: bool = field(default=False, metadata={"neutral": False})
 
     def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
-        q, p = ((z / self.temperature).log_softmax(dim=1) for z in (student.logits, teacher.logits))
+        logits = (student.logits, teacher.logits)
+        pair = map(standardize, logits) if self.standardize else logits
+        q, p = ((z / self.temperature).log_softmax(dim=1) for z in pair)
         divergence = alpha_beta_divergence(q, p, self.alpha, self.beta, self.limits == "exact")
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),
