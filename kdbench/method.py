@@ -364,11 +364,12 @@ def _no_two_sides(method: Method) -> str | None:
 def _no_teacher_logits(method: Method) -> str | None:
     if not method.needs.teacher:
         return "the method has no teacher"
-    if method.family in (None, "logit") or getattr(method, "kd_weight", 0) > 0:
+    if method.family in (None, "logit") and not method.needs.classifier:  # else it may make logits of its own
         return None
-    return "the method does not read the teacher's logits" + (
-        " while kd_weight is 0" if hasattr(method, "kd_weight") else ""
-    )
+    adds_kd = hasattr(method, "kd_weight") and method.weights.get("kd_weight", "kd") == "kd"
+    if adds_kd and method.kd_weight > 0:  # type: ignore[attr-defined]
+        return None
+    return "the method does not read the teacher's logits" + (" while kd_weight is 0" if adds_kd else "")
 
 
 def momentum_offset(method: Method, term: str) -> float:

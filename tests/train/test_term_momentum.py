@@ -302,6 +302,7 @@ def test_a_recorded_step_is_an_eager_one(lab, monkeypatch):
         ("ce", {"teacher_fix": "swap"}, r"ce\.teacher_fix cannot be set: the method has no teacher"),
         ("tfkd", {"teacher_fix": "sort"}, r"tfkd\.teacher_fix cannot be set: the method has no teacher"),
         ("at", {"teacher_fix": "swap"}, "does not read the teacher's logits while kd_weight is 0"),
+        ("sdd", {"teacher_fix": "swap"}, "does not read the teacher's logits$"),
         ("kd", {"teacher_fix": "turn"}, r"unknown value 'turn' for kd\.teacher_fix"),
         ("kd", {"momentum_gap": "x"}, r"kd\.momentum_gap takes a finite float"),
     ],
