@@ -7,7 +7,7 @@ import gc
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -157,19 +157,27 @@ def methods(plugins: Path | None, reports: Path, family: Family | None = None) -
 
 
 def method(name: str, plugins: Path | None) -> str:
-    """One method: docstring, parameters with type and default, paper, family, fidelity, needs, file."""
+    """One method: docstring, parameters with type and default, options, paper, family, fidelity, needs, file."""
     registry = _registry(plugins)
-    from kdbench.method import field_types
+    from kdbench.method import field_types, parameter_types
 
     cls = registry.get(name)
-    defaults = cls()
-    parameters: list[Sequence[Any]] = [("parameter", "type", "default")]
-    for key, annotation in field_types(cls).items():
-        label = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
-        parameters.append((key, label.replace("typing.", ""), json.dumps(getattr(defaults, key))))
-    table = grid(parameters) if len(parameters) > 1 else "no parameters"
+    taken = registry.options(name)
+    own = _grid("parameter", cls, field_types(cls)) or "no parameters"
+    shared = {key: kind for key, kind in parameter_types(cls).items() if key in taken}
+    inherited = _grid("option of every method", cls, shared)
     facts = [*_origin(cls), f"needs: {describe_needs(cls.needs)}", f"file: {registry.entry(name).origin}"]
-    return "\n\n".join([inspect.getdoc(cls) or "", table, "\n".join(facts)])
+    return "\n\n".join(filter(None, [inspect.getdoc(cls) or "", own, inherited, "\n".join(facts)]))
+
+
+def _grid(title: str, cls: type[Method], kinds: Mapping[str, Any]) -> str:
+    """A line per field of ``kinds``, with type and default; empty where there is none."""
+    defaults = cls()
+    rows: list[Sequence[Any]] = []
+    for key, annotation in kinds.items():
+        label = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
+        rows.append((key, label.replace("typing.", ""), json.dumps(getattr(defaults, key))))
+    return grid([(title, "type", "default"), *rows]) if rows else ""
 
 
 def _origin(cls: type[Method]) -> list[str]:
