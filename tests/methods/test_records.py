@@ -124,7 +124,7 @@ WORDS = {"at", "ab"}  # English, and a file's mode
 ROLES = {"ce", "kd"}  # the plain student, and the baseline of differences
 ELSEWHERE = {
     "bench/command.py": {"dkd", "ctkd", "bickd"},  # the default methods of `kdbench bench`
-    "cli/main.py": {"dkd", "ctkd", "bickd"},  # ... in its help
+    "cli/bench.py": {"dkd", "ctkd", "bickd"},  # ... in its help
     "report/reproduction.py": {"crd"},  # CRD's protocol
     "results/published.py": {"crd"},
 }
