@@ -12,6 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
 from kdbench.results import store
+from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import open_executor
@@ -146,10 +147,11 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
 def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
     jobs = min(inputs.workspace.options.jobs, len(form_cohorts(missing.cells, {})))
     source = environment.collect(inputs.workspace.device)
+    attempts = Attempts(inputs.workspace.paths.rows)
     with open_executor(jobs, progress, stop) as executor:
-        for done in train(missing, inputs, executor, progress.say, stop):
+        for done in train(missing, inputs, executor, attempts, progress.say, stop):
             where = {**source, "threads": done.threads, "started_utc": done.started}
-            progress.say(record(inputs, done.result, where))
+            progress.say(record(inputs, done.result, where, attempts))
 
 
 def _conclude(inputs: Inputs, stop: Stop) -> Outcome:

@@ -14,10 +14,10 @@ import torch
 
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
-from kdbench.results import store
+from kdbench.results.attempts import Attempts
 from kdbench.runner.executors.base import Done, Executor
 from kdbench.runner.inputs import Inputs
-from kdbench.runner.missing import Missing, count_tries, positions
+from kdbench.runner.missing import Missing, positions
 from kdbench.runner.paths import Paths
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import Say
@@ -46,7 +46,9 @@ class _Attempt:
     deaths: int = 0
 
 
-def train(missing: Missing, inputs: Inputs, executor: Executor, say: Say, stop: Stop) -> Iterator[Finished]:
+def train(
+    missing: Missing, inputs: Inputs, executor: Executor, attempts: Attempts, say: Say, stop: Stop
+) -> Iterator[Finished]:
     """Train what is missing, and yield each result: its cell is locked until the next one is taken.
 
     Left out are cells that another process has locked, or has tried since ``missing`` was planned.
@@ -55,7 +57,7 @@ def train(missing: Missing, inputs: Inputs, executor: Executor, say: Say, stop: 
     waiting = deque(form_cohorts(missing.cells, {}))
     ready: deque[_Attempt] = deque()
     running: dict[Future[Done], _Attempt] = {}
-    with _Locks(paths, missing) as held:
+    with _Locks(paths, missing, attempts) as held:
         while True:
             while len(running) < executor.slots and (ready or waiting) and not stop():
                 if ready:
@@ -120,8 +122,8 @@ def _retry(attempt: _Attempt, work: Path, say: Say) -> tuple[Sequence[Result], S
 class _Locks:
     """The cells that this driver has locked; at the end of the ``with`` statement none."""
 
-    def __init__(self, paths: Paths, missing: Missing) -> None:
-        self._paths, self._tries = paths, missing.tries
+    def __init__(self, paths: Paths, missing: Missing, attempts: Attempts) -> None:
+        self._paths, self._planned, self._attempts = paths, missing.tries, attempts
         self._held: dict[str, contextlib.ExitStack] = {}
 
     def take(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -132,9 +134,9 @@ class _Locks:
             if stack.enter_context(locks.held(self._paths.locks, [cell.id])):
                 self._held[cell.id] = stack
                 mine.append(cell)
-        tried = count_tries(store.read(self._paths.rows))
+        self._attempts.refresh()
         for cell in mine:
-            if tried[cell.id] != self._tries[cell.id]:
+            if self._attempts.tries(cell.id) != self._planned[cell.id]:
                 self.release(cell)
         return [cell for cell in mine if cell.id in self._held]
 

@@ -14,6 +14,7 @@ from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method
 from kdbench.results import store
+from kdbench.results.attempts import Attempts
 from kdbench.runner.executors.processes import Processes
 from kdbench.runner.inputs import find_inputs
 from kdbench.runner.missing import find_missing
@@ -130,7 +131,8 @@ def test_a_cohort_that_kills_every_process_is_recorded(lab):
     inputs = find_inputs(workspace, print)
     cells, heard, executor = inputs.cells(), Heard(), Dying()
     missing = find_missing(store.read(workspace.paths.rows), cells)
-    done = list(train(missing, inputs, executor, heard.say, Stop()))
+    attempts = Attempts(workspace.paths.rows)
+    done = list(train(missing, inputs, executor, attempts, heard.say, Stop()))
     assert sorted(each.result.cell.seed for each in done) == [cell.seed for cell in cells] == [0, 1]
     assert [each.result.row["error"] for each in done] == ["its process died 4 times"] * 2
     assert len(executor.jobs) == 8
