@@ -37,6 +37,7 @@ Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
 UPGRADES: dict[int, Upgrade] = {  # schema n -> how its rows become those of schema n + 1
     1: lambda rows: rows.assign(schema=2, split_id="", precision=""),  # schema 1 did not say
     2: lambda rows: rows.assign(schema=3, setting="", facts=""),
+    3: lambda rows: rows.assign(schema=4, executor="", jobs=float("nan")),
 }
 
 

@@ -31,7 +31,8 @@ def describe(selection: Selection, options: RunOptions, say: Say) -> str:
     missing = find_missing(attempts, cells, options.force).cells
     failed = len(set(records["cell_id"]) - done_ids(records))
     lines = [
-        f"suite {workspace.suite.name}, split {selection.split}, device {workspace.device}: {len(cells)} cells = "
+        f"suite {workspace.suite.name}, split {selection.split}, device {', '.join(workspace.devices)}: "
+        f"{len(cells)} cells = "
         f"{len(cells) - len(missing)} done + {len(missing)} missing ({failed} of them failed or were interrupted)"
     ]
     lines += _teacher_lines(inputs)

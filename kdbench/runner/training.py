@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.results.attempts import Attempts
-from kdbench.runner.executors.base import Done, Executor
+from kdbench.runner.executors.base import Done, Executor, now
 from kdbench.runner.inputs import Inputs
 from kdbench.runner.missing import Missing, positions
 from kdbench.runner.paths import Paths
@@ -30,16 +30,15 @@ RETRIES = 3  # of a cohort whose process dies
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell's result, when its training started here (UTC, ISO 8601) and with how many threads it trained."""
+    """A cell's result, and where and when it trained (see `executors.base.Done`)."""
 
     result: Result
-    started: str
-    threads: int
+    source: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A locked cohort. ``deaths``: how many processes have died on it."""
+    """A locked cohort. ``started``: when it was submitted. ``deaths``: how many processes have died on it."""
 
     cells: Sequence[Cell]
     started: str = ""
@@ -61,7 +60,7 @@ def train(
         while True:
             while len(running) < executor.slots and (ready or waiting) and not stop():
                 if ready:
-                    attempt = replace(ready.popleft(), started=_now())
+                    attempt = replace(ready.popleft(), started=now())
                     running[executor.submit(inputs.job(attempt.cells))] = attempt
                 else:
                     ready.extend(_attempts(held.take(waiting.popleft()), paths.work))
@@ -69,15 +68,11 @@ def train(
                 return
             for future in executor.wait(running):
                 attempt = running.pop(future)
-                results, again = _collect(future, attempt, paths.work, say, stop)
+                done, again = _collect(future, attempt, paths.work, say, stop)
                 ready.extendleft(reversed(again))
-                for result in results:
-                    yield Finished(result, attempt.started, executor.threads)
+                for result in done.results:
+                    yield Finished(result, done.source)
                     held.release(result.cell)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _attempts(cells: Sequence[Cell], work: Path, deaths: int = 0) -> list[_Attempt]:
@@ -87,14 +82,18 @@ def _attempts(cells: Sequence[Cell], work: Path, deaths: int = 0) -> list[_Attem
 
 def _collect(
     future: Future[Done], attempt: _Attempt, work: Path, say: Say, stop: Stop
-) -> tuple[Sequence[Result], Sequence[_Attempt]]:
-    """The results of an attempt, and what is to be tried in its place where it failed as a whole."""
+) -> tuple[Done, Sequence[_Attempt]]:
+    """What an attempt gave, and what is to be tried in its place where it failed as a whole."""
+    results: Sequence[Result] = []
+    again: Sequence[_Attempt] = []
     try:
-        return future.result()[0], []
+        return future.result(), []
     except torch.OutOfMemoryError as error:
-        return _split(attempt, str(error), work, say)
+        results, again = _split(attempt, str(error), work, say)
     except BrokenExecutor:
-        return ([], []) if stop() else _retry(attempt, work, say)
+        if not stop():
+            results, again = _retry(attempt, work, say)
+    return Done(list(results), False, {"started_utc": attempt.started}), again
 
 
 def _split(

@@ -88,6 +88,8 @@ def test_two_processes_share_the_work_and_give_the_same_numbers(options, lab):
     columns = ["cell_id", "status", "top1", "nll", "agree_teacher", "final_loss"]
     one, two = (each.rows.sort_values("cell_id")[columns].to_csv(index=False) for each in (alone, both))
     assert one == two
+    assert both.rows[["executor", "jobs"]].drop_duplicates().values.tolist() == [["processes", 2]]
+    assert alone.rows[["executor", "jobs"]].drop_duplicates().values.tolist() == [["serial", 1]]
 
 
 def test_a_process_that_is_killed_costs_its_cohort_nothing(options):
@@ -110,7 +112,7 @@ def test_a_process_that_is_killed_costs_its_cohort_nothing(options):
 class Dying:
     """An executor whose processes die."""
 
-    slots, threads = 2, 1
+    name, slots, jobs = "processes", 2, 2
 
     def __init__(self):
         self.jobs = []
@@ -211,11 +213,12 @@ def test_one_process_of_its_own_path_and_its_errors(tmp_path, monkeypatch, lab):
     monkeypatch.chdir(tmp_path)
     registry.load(tmp_path / "plugins")
     job = dataclasses.replace(lab.job(lab.cells("ce")), plugins=tmp_path / "plugins")
-    with Processes(2, Progress(), lambda: False) as executor:
+    with Processes(["cpu", "cpu"], Progress(), lambda: False) as executor:
         future = executor.submit(job)
         assert executor.wait([future]) == [future]
-        (result,), stopped = future.result()
-        assert (result.row["status"], stopped) == ("ok", False)
+        done = future.result()
+        assert ([result.row["status"] for result in done.results], done.stopped) == (["ok"], False)
+        assert done.source["threads"] == 1
         future = executor.submit(dataclasses.replace(job, cells=tuple(lab.cells("large"))))
         executor.wait([future])
         with pytest.raises(torch.OutOfMemoryError, match="CUDA: full"):
