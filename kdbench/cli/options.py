@@ -133,6 +133,39 @@ precision = click.option(
     show_default=SUITE_DEFAULT,
 )
 graphs = click.option("--graphs", is_flag=True, help="Record each step as a CUDA graph (CUDA only).")
+
+
+class _Jobs(click.ParamType):
+    """A number of processes, or auto."""
+
+    name = "jobs"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> int | str:
+        return "auto" if value == "auto" else click.IntRange(1).convert(value, parameter, context)
+
+
+parallel = click.option(
+    "--jobs",
+    metavar="N",
+    type=_Jobs(),
+    default=1,
+    help="Processes that train cohorts in parallel; auto: one per GPU, on a CPU one per thread.",
+)
+executor = click.option(
+    "--executor",
+    metavar="NAME",
+    type=click.Choice(["serial", "processes"]),
+    help="Where cohorts train: serial (in this process) or processes.",
+    show_default="as --jobs and --device ask",
+)
+devices = click.option(
+    "--device",
+    metavar="DEVICE[,DEVICE]",
+    default="auto",
+    help="auto, cpu, cuda:0; several, or all: a cohort trains on each.",
+)
 jobs = click.option(
     "--jobs", metavar="N", type=click.IntRange(1), default=1, help="Processes that train cohorts in parallel."
 )
@@ -171,10 +204,11 @@ training = together(
     data_dir,
     teacher_weights,
     results,
-    device,
+    devices,
     precision,
     plugins,
-    jobs,
+    executor,
+    parallel,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option(
         "--max-hours",

@@ -101,13 +101,15 @@ def _timed(rows: pd.DataFrame) -> pd.DataFrame:
     """With what an epoch took: ``epoch_s``, the cell's own steps; ``alone_s``, with the teacher's outputs and data.
 
     alone_s is NaN where a row does not hold them, or the teacher's came from a cache. ``machine``: what seconds can be
-    compared on: device, threads, and whether the cell was trained alone or took turns with others.
+    compared on: device, threads, jobs on that device, and whether the cell was trained alone or took turns with others.
     """
     epochs = rows["epochs_done"].where(rows["epochs_done"] > 0)
     teacher = rows["teacher_s"].mask(rows["teacher"] == "", 0.0)
     whole = (rows["train_s"] + teacher + rows["data_s"]).where(rows["teacher_cache"] == "")
     cohort = np.select([rows["cohort_size"] == 1, rows["cohort_size"] > 1], ["alone", "shared"], "unknown")
-    machine = rows["device"] + "|" + pd.to_numeric(rows["threads"]).map("{:g}".format) + "|" + cohort
+    threads = pd.to_numeric(rows["threads"]).map("{:g}".format)
+    jobs = pd.to_numeric(rows["jobs"]).fillna(1).map("{:g}".format)
+    machine = rows["device"] + "|" + threads + "|" + jobs + "|" + cohort
     return rows.assign(epoch_s=rows["train_s"] / epochs, alone_s=whole / epochs, machine=machine)
 
 

@@ -127,6 +127,12 @@ def line_end(data: bytes) -> bytes:
     return end.group() if end else b"\n"
 
 
+def first_end(data: bytes) -> int:
+    """The end of the first line, its line end included; 0 where that lacks."""
+    end = END.search(data)
+    return end.end() if end else 0
+
+
 def last_start(data: bytes) -> int:
     """The start of a last line without its end; the length of the file where there is none."""
     return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kdbench.utils.status import Status
 
-SCHEMA = 3  # version of ROWS; `store.UPGRADES` reads the earlier ones
+SCHEMA = 4  # version of ROWS; `store.UPGRADES` reads the earlier ones
 
 GROUPS = {
     "identity": "What was trained: the same code gives the same numbers for the same identity.",
@@ -143,6 +143,8 @@ ROWS = (
     _text("cuda", "provenance", "Version of CUDA; empty on a CPU."),
     _text("device", "provenance", "Name of the device."),
     _count("threads", "provenance", "CPU threads of PyTorch."),
+    _text("executor", "provenance", "What ran the training: serial or processes."),
+    _count("jobs", "provenance", "Cohorts that shared the device at a time, this one included."),
     Column(
         "deterministic",
         "provenance",

@@ -31,10 +31,13 @@ __all__ = [
     "upgrade_note",
 ]  # fmt: skip
 
+BLOCK = 1 << 16  # bytes that are read at once at a file's ends; more than a header has
+
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
 UPGRADES: dict[int, Upgrade] = {  # schema n -> how its rows become those of schema n + 1
     1: lambda rows: rows.assign(schema=2, split_id="", precision=""),  # schema 1 did not say
     2: lambda rows: rows.assign(schema=3, setting="", facts=""),
+    3: lambda rows: rows.assign(schema=4, executor="", jobs=float("nan")),
 }
 
 
@@ -70,12 +73,12 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path) as file:
-            file.seek(0)
-            content = file.read()
-            names = _own_header(path, content, columns)
-            whole = lines.keep(content, names) if names else 0
+            head, tail, start = _ends(file, columns)
+            names = _own_header(path, head, columns)
+            kept = tail[: lines.keep(tail, names) if names else 0]
+            whole = start + len(kept)
             file.truncate(whole)
-            addition = _addition(content[:whole], rows, columns)
+            addition = _addition(head if whole else b"", kept, rows, columns)
             try:
                 if file.write(addition) < len(addition):
                     raise OSError("the disk is full")
@@ -90,13 +93,34 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
         ) from error
 
 
-def _addition(before: bytes, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
-    """The bytes that add ``rows`` to a file that holds ``before``: a header, or the last line's missing end, too."""
-    end = lines.line_end(before)
+def _ends(file: IO[bytes], columns: list[str]) -> tuple[bytes, bytes, int]:
+    """The first and the last bytes of a file, and where the last ones start.
+
+    Of a file with today's header they are a block that holds the whole header, and blocks that hold the last line and
+    the line end before it: the cost of adding a row does not grow with the file. Of any other file both are all of it.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(BLOCK)
+    if len(head) < size and head.startswith(",".join(columns).encode() + b"\n"):
+        start, tail = size, b""
+        while start > 0 and not lines.last_start(tail):
+            length = min(BLOCK, start)
+            start -= length
+            file.seek(start)
+            tail = file.read(length) + tail
+        return head, tail, start
+    content = head + file.read()
+    return content, content, 0
+
+
+def _addition(head: bytes, last: bytes, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
+    """The bytes that add ``rows`` to a file by its first and last bytes: a header or the last line's end, too."""
+    end = lines.line_end(head)
     text = encode(rows, columns, end.decode())
-    if not before:
+    if not head:
         return ",".join(columns).encode() + end + text
-    return (b"" if lines.last_start(before) == len(before) else end) + text
+    return (b"" if lines.last_start(last) == len(last) else end) + text
 
 
 def _locked(path: Path) -> IO[bytes]:

@@ -31,7 +31,8 @@ def describe(selection: Selection, options: RunOptions, say: Say) -> str:
     missing = find_missing(attempts, cells, options.force).cells
     failed = len(set(records["cell_id"]) - done_ids(records))
     lines = [
-        f"suite {workspace.suite.name}, split {selection.split}, device {workspace.device}: {len(cells)} cells = "
+        f"suite {workspace.suite.name}, split {selection.split}, device {', '.join(workspace.devices)}: "
+        f"{len(cells)} cells = "
         f"{len(cells) - len(missing)} done + {len(missing)} missing ({failed} of them failed or were interrupted)"
     ]
     lines += _teacher_lines(inputs)
@@ -77,15 +78,15 @@ def estimate(rows: pd.DataFrame, missing: Sequence[Cell]) -> str:
     """Hours for ``missing`` from the seconds per epoch of past rows: same method and student, else same student."""
     past = rows[rows["status"] == Status.OK]
     seconds = (past["train_s"] + past["eval_s"]) / past["epochs_done"]
+    by_method = seconds.groupby([past["student"], past["method"]]).median().to_dict()
+    by_student = seconds.groupby(past["student"]).median().to_dict()
     known, unknown_cells = 0.0, 0
     for cell in missing:
-        student = past["student"] == cell.student
-        for match in (student & (past["method"] == cell.method), student):
-            if match.any():
-                known += float(seconds[match].median()) * cell.recipe.epochs
-                break
-        else:
+        epoch = by_method.get((cell.student, cell.method), by_student.get(cell.student))
+        if epoch is None:
             unknown_cells += 1
+        else:
+            known += float(epoch) * cell.recipe.epochs
     if missing and unknown_cells == len(missing):
         return "no past row tells how long they take"
     text = f"estimated {known / 3600:.2f} hours of students' own time, by past rows"

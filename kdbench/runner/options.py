@@ -8,7 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, unknown
+
+EXECUTORS = ("serial", "processes")
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,9 @@ class RunOptions:
     """The options of a command that do not change what is trained. Folders may be given as texts.
 
     results: folder of rows and checkpoints. data_dir: None: KDBENCH_DATA. teacher_weights: folder of <teacher>.pth.
-    teacher_cache: folder that keeps teachers' logits. device: auto, cpu or cuda:0. graphs: record CUDA graphs.
-    workers: processes that decode streamed images. jobs: cohorts that train side by side, each in a process.
+    teacher_cache: folder that keeps teachers' logits. device: auto, cpu, cuda:0, several by commas, or all.
+    graphs: record CUDA graphs. workers: processes that decode streamed images. executor: one of `EXECUTORS`, None: as
+    jobs and device ask. jobs: cohorts that train side by side, each in a process; auto: as many as suit the devices.
     max_hours: stop after this time and save the state. force: train finished cells again.
     Raises KdbenchError for a value of the wrong kind.
     """
@@ -30,23 +34,42 @@ class RunOptions:
     device: str = "auto"
     graphs: bool = False
     workers: int | None = None
-    jobs: int = 1
+    executor: str | None = None
+    jobs: int | str = 1
     max_hours: float | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
         for name in ("results", "data_dir", "plugins", "teacher_weights", "teacher_cache"):
             object.__setattr__(self, name, _folder(name, getattr(self, name)))
-        _number("jobs", self.jobs, low=1, whole=True)
+        if not isinstance(self.device, str):
+            raise KdbenchError(f"device is a text like auto, cpu or cuda:0, got {self.device!r}")
+        if self.jobs != AUTO:
+            _number("jobs", self.jobs, low=1, whole=True)
+        if self.executor not in (None, *EXECUTORS):
+            raise unknown("executor", str(self.executor), EXECUTORS)
+        if self.executor == "serial" and self._parallel:
+            raise KdbenchError(
+                "the executor serial trains one cohort at a time on one device; leave out jobs and further devices, or "
+                "choose the executor processes"
+            )
         if self.workers is not None:
             _number("workers", self.workers, low=0, whole=True)
         if self.max_hours is not None:
             _number("max_hours", self.max_hours, low=0)
-        if not isinstance(self.device, str):
-            raise KdbenchError(f"device is a text like auto, cpu or cuda:0, got {self.device!r}")
         for name in ("graphs", "force"):
             if not isinstance(getattr(self, name), bool):
                 raise KdbenchError(f"{name} must be True or False, got {getattr(self, name)!r}")
+
+    @property
+    def _parallel(self) -> bool:
+        """Whether several cohorts may train at a time."""
+        return self.jobs != 1 or self.device == "all" or "," in self.device
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether cohorts may train in other processes than this one."""
+        return self._parallel or self.executor not in (None, "serial")
 
 
 NAMES = frozenset(option.name for option in fields(RunOptions))

@@ -14,6 +14,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Method
 from kdbench.plan.cells import Cell
 from kdbench.results import store
+from kdbench.results.attempts import Attempts
 from kdbench.runner.export import description
 from kdbench.runner.inputs import Inputs
 from kdbench.train.checkpoint import checkpoint_path
@@ -24,22 +25,23 @@ from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import DONE, Status
 
 
-def record(inputs: Inputs, result: Result, source: Mapping[str, Any]) -> str:
+def record(inputs: Inputs, result: Result, source: Mapping[str, Any], attempts: Attempts) -> str:
     """Write one result: details, student and curves first, its row last, and only then drop its checkpoint.
 
-    source: the columns that say when, where and with what it was trained. Returns the result in words.
+    source: the columns that say when, where and with what it was trained. attempts: of the rows' file.
+    Returns the result in words.
     Raises KdbenchError for a file that cannot be written.
     """
     cell, paths, status = result.cell, inputs.workspace.paths, result.row["status"]
     method = cell.build_method()
-    before = store.read(paths.rows)
+    attempts.refresh()
     row: dict[str, Any] = dict.fromkeys(store.COLUMNS)
     row.update(source)
     row.update(_identity_columns(cell, method), **_teacher_columns(inputs, cell), **result.row)
     row["test_in_train"] = inputs.workspace.test_in_train
     row.update(
         run_id=os.urandom(6).hex(),
-        attempt=int((before["cell_id"] == cell.id).sum()) + 1,
+        attempt=attempts.rows(cell.id) + 1,
         code_hash=registry.code_hash(cell.method),
     )
     if status == Status.OK:

@@ -12,6 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
 from kdbench.results import store
+from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import open_executor
@@ -48,7 +49,8 @@ def run(
     device: str = "auto",
     graphs: bool = False,
     workers: int | None = None,
-    jobs: int = 1,
+    executor: str | None = None,
+    jobs: int | str = 1,
     max_hours: float | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -73,10 +75,11 @@ def run(
         plugins: a folder of method files, or one file.
         teacher_weights: folder of <teacher>.pth or .safetensors.
         teacher_cache: folder that keeps teachers' logits for later runs.
-        device: auto, cpu or cuda:0.
+        device: auto, cpu or cuda:0; several by commas, or all: a cohort trains on each.
         graphs: record steps as CUDA graphs.
         workers: processes that decode streamed images.
-        jobs: cohorts that train side by side, each in a process.
+        executor: serial (in this process) or processes; None: as jobs and device ask.
+        jobs: cohorts that train side by side, each in a process; auto: one per GPU, on a CPU one per thread.
         max_hours: stop after this time and save the state.
         force: train finished cells again; rows are added, never replaced.
         progress: what shows it; None: bars in a terminal or notebook, else lines on stderr.
@@ -104,7 +107,7 @@ def resolve(
     registry.load(options.plugins)
     changed = change_suite(load_suite(suite), **changes)
     selection = select(changed, methods, variants=variants, **arguments)
-    if options.jobs > 1:
+    if options.elsewhere:
         _check_portable(selection)
     return selection, options
 
@@ -122,8 +125,8 @@ def _check_portable(selection: Selection) -> None:
     for name in selection.methods:
         if not registry.portable(name):
             raise KdbenchError(
-                f"other processes cannot load the method {name}, which is no plug-in; use jobs=1, or save it in a file "
-                "and name that with plugins="
+                f"other processes cannot load the method {name}, which is no plug-in; use jobs=1 and one "
+                "device, or save it in a file and name that with plugins="
             )
 
 
@@ -144,12 +147,13 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
 
 
 def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
-    jobs = min(inputs.workspace.options.jobs, len(form_cohorts(missing.cells, {})))
-    source = environment.collect(inputs.workspace.device)
-    with open_executor(jobs, progress, stop) as executor:
-        for done in train(missing, inputs, executor, progress.say, stop):
-            where = {**source, "threads": done.threads, "started_utc": done.started}
-            progress.say(record(inputs, done.result, where))
+    workspace, cohorts = inputs.workspace, len(form_cohorts(missing.cells, {}))
+    here = environment.collect(workspace.device)
+    attempts = Attempts(workspace.paths.rows)
+    with open_executor(workspace.options, workspace.devices, cohorts, progress, stop) as executor:
+        how = {"executor": executor.name, "jobs": executor.jobs}
+        for done in train(missing, inputs, executor, attempts, progress.say, stop):
+            progress.say(record(inputs, done.result, {**here, **done.source, **how}, attempts))
 
 
 def _conclude(inputs: Inputs, stop: Stop) -> Outcome:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
-from kdbench.results import store
-from kdbench.runner.executors.base import Done, Executor
+from kdbench.results.attempts import Attempts
+from kdbench.runner.executors.base import Done, Executor, now
 from kdbench.runner.inputs import Inputs
-from kdbench.runner.missing import Missing, count_tries, positions
+from kdbench.runner.missing import Missing, positions
 from kdbench.runner.paths import Paths
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import Say
@@ -30,23 +30,24 @@ RETRIES = 3  # of a cohort whose process dies
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell's result, when its training started here (UTC, ISO 8601) and with how many threads it trained."""
+    """A cell's result, and where and when it trained (see `executors.base.Done`)."""
 
     result: Result
-    started: str
-    threads: int
+    source: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A locked cohort. ``deaths``: how many processes have died on it."""
+    """A locked cohort. ``started``: when it was submitted. ``deaths``: how many processes have died on it."""
 
     cells: Sequence[Cell]
     started: str = ""
     deaths: int = 0
 
 
-def train(missing: Missing, inputs: Inputs, executor: Executor, say: Say, stop: Stop) -> Iterator[Finished]:
+def train(
+    missing: Missing, inputs: Inputs, executor: Executor, attempts: Attempts, say: Say, stop: Stop
+) -> Iterator[Finished]:
     """Train what is missing, and yield each result: its cell is locked until the next one is taken.
 
     Left out are cells that another process has locked, or has tried since ``missing`` was planned.
@@ -55,11 +56,11 @@ def train(missing: Missing, inputs: Inputs, executor: Executor, say: Say, stop: 
     waiting = deque(form_cohorts(missing.cells, {}))
     ready: deque[_Attempt] = deque()
     running: dict[Future[Done], _Attempt] = {}
-    with _Locks(paths, missing) as held:
+    with _Locks(paths, missing, attempts) as held:
         while True:
             while len(running) < executor.slots and (ready or waiting) and not stop():
                 if ready:
-                    attempt = replace(ready.popleft(), started=_now())
+                    attempt = replace(ready.popleft(), started=now())
                     running[executor.submit(inputs.job(attempt.cells))] = attempt
                 else:
                     ready.extend(_attempts(held.take(waiting.popleft()), paths.work))
@@ -67,15 +68,11 @@ def train(missing: Missing, inputs: Inputs, executor: Executor, say: Say, stop: 
                 return
             for future in executor.wait(running):
                 attempt = running.pop(future)
-                results, again = _collect(future, attempt, paths.work, say, stop)
+                done, again = _collect(future, attempt, paths.work, say, stop)
                 ready.extendleft(reversed(again))
-                for result in results:
-                    yield Finished(result, attempt.started, executor.threads)
+                for result in done.results:
+                    yield Finished(result, done.source)
                     held.release(result.cell)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _attempts(cells: Sequence[Cell], work: Path, deaths: int = 0) -> list[_Attempt]:
@@ -85,14 +82,18 @@ def _attempts(cells: Sequence[Cell], work: Path, deaths: int = 0) -> list[_Attem
 
 def _collect(
     future: Future[Done], attempt: _Attempt, work: Path, say: Say, stop: Stop
-) -> tuple[Sequence[Result], Sequence[_Attempt]]:
-    """The results of an attempt, and what is to be tried in its place where it failed as a whole."""
+) -> tuple[Done, Sequence[_Attempt]]:
+    """What an attempt gave, and what is to be tried in its place where it failed as a whole."""
+    results: Sequence[Result] = []
+    again: Sequence[_Attempt] = []
     try:
-        return future.result()[0], []
+        return future.result(), []
     except torch.OutOfMemoryError as error:
-        return _split(attempt, str(error), work, say)
+        results, again = _split(attempt, str(error), work, say)
     except BrokenExecutor:
-        return ([], []) if stop() else _retry(attempt, work, say)
+        if not stop():
+            results, again = _retry(attempt, work, say)
+    return Done(list(results), False, {"started_utc": attempt.started}), again
 
 
 def _split(
@@ -120,8 +121,8 @@ def _retry(attempt: _Attempt, work: Path, say: Say) -> tuple[Sequence[Result], S
 class _Locks:
     """The cells that this driver has locked; at the end of the ``with`` statement none."""
 
-    def __init__(self, paths: Paths, missing: Missing) -> None:
-        self._paths, self._tries = paths, missing.tries
+    def __init__(self, paths: Paths, missing: Missing, attempts: Attempts) -> None:
+        self._paths, self._planned, self._attempts = paths, missing.tries, attempts
         self._held: dict[str, contextlib.ExitStack] = {}
 
     def take(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -132,9 +133,9 @@ class _Locks:
             if stack.enter_context(locks.held(self._paths.locks, [cell.id])):
                 self._held[cell.id] = stack
                 mine.append(cell)
-        tried = count_tries(store.read(self._paths.rows))
+        self._attempts.refresh()
         for cell in mine:
-            if tried[cell.id] != self._tries[cell.id]:
+            if self._attempts.tries(cell.id) != self._planned[cell.id]:
                 self.release(cell)
         return [cell for cell in mine if cell.id in self._held]
 

@@ -15,7 +15,7 @@ from kdbench.results import store
 from kdbench.runner.options import RunOptions
 from kdbench.runner.paths import Paths
 from kdbench.suites import Suite, replace_recipe
-from kdbench.utils.environment import choose_device
+from kdbench.utils.environment import choose_devices
 from kdbench.utils.precision import check as check_fast_paths
 
 Say = Callable[[str], object]
@@ -26,16 +26,21 @@ class Workspace:
     """What every room of the runner needs of a selection.
 
     selection: its data set measured. split: the images. data_id: hash of the whole data set, however much of it is
-    used. device: as torch names it. test_in_train: images that are evaluated and are in the training images too;
-    None: not counted (see `data.streaming.count_duplicates`).
+    used. devices: as torch names them; the first one is the driver's own. test_in_train: images that are evaluated and
+    are in the training images too; None: not counted (see `data.streaming.count_duplicates`).
     """
 
     selection: Selection
     options: RunOptions
     split: Split
     data_id: str
-    device: str
+    devices: tuple[str, ...]
     test_in_train: int | None
+
+    @property
+    def device(self) -> str:
+        """The device of what this process computes itself."""
+        return self.devices[0]
 
     @property
     def suite(self) -> Suite:
@@ -59,14 +64,15 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
         data = dataclasses.replace(data, workers=options.workers)
     dataset, measured = load_data(data, options.data_dir)
     selection = dataclasses.replace(selection, suite=dataclasses.replace(selection.suite, dataset=measured))
-    device = choose_device(options.device)
-    _check_precision(selection, options.graphs, device)
+    devices = choose_devices(options.device)
+    for device in devices:
+        _check_precision(selection, options.graphs, device)
     split = split_dataset(dataset, selection.split, measured.holdout)
     duplicates = count_duplicates(dataset, split)
     for line in _data_lines(dataset, split, duplicates, measured.stream):
         say(line)
     _check_models(selection)
-    return Workspace(selection, options, split, dataset.whole, device, duplicates)
+    return Workspace(selection, options, split, dataset.whole, devices, duplicates)
 
 
 def _check_precision(selection: Selection, graphs: bool, device: str) -> None:

@@ -61,6 +61,23 @@ def collect(device: str) -> dict[str, Any]:
     }
 
 
+def choose_devices(text: str) -> tuple[str, ...]:
+    """``all`` -> every CUDA device; ``cuda:0,cuda:1`` -> these; else as `choose_device`. Raises KdbenchError."""
+    if text == "all":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise KdbenchError("--device all takes every CUDA device, and torch sees none; use cpu or auto")
+        return tuple(f"cuda:{number}" for number in range(count))
+    devices = tuple(choose_device(part.strip()) for part in text.split(","))
+    if len({str(torch.device(device)) for device in devices}) < len(devices):
+        raise KdbenchError(f"--device {text} names a device twice; --jobs says how many processes share one")
+    if len({torch.device(device).type for device in devices}) > 1:
+        raise KdbenchError(
+            f"--device {text} mixes a CPU and GPUs, whose numbers differ; name devices of one kind"
+        )
+    return devices
+
+
 def choose_device(text: str) -> str:
     """``auto`` -> cuda:0 where there is one, else cpu. Raises KdbenchError for a device that is not there."""
     if text == "auto":

@@ -14,6 +14,7 @@ from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method
 from kdbench.results import store
+from kdbench.results.attempts import Attempts
 from kdbench.runner.executors.processes import Processes
 from kdbench.runner.inputs import find_inputs
 from kdbench.runner.missing import find_missing
@@ -87,6 +88,8 @@ def test_two_processes_share_the_work_and_give_the_same_numbers(options, lab):
     columns = ["cell_id", "status", "top1", "nll", "agree_teacher", "final_loss"]
     one, two = (each.rows.sort_values("cell_id")[columns].to_csv(index=False) for each in (alone, both))
     assert one == two
+    assert both.rows[["executor", "jobs"]].drop_duplicates().values.tolist() == [["processes", 2]]
+    assert alone.rows[["executor", "jobs"]].drop_duplicates().values.tolist() == [["serial", 1]]
 
 
 def test_a_process_that_is_killed_costs_its_cohort_nothing(options):
@@ -109,7 +112,7 @@ def test_a_process_that_is_killed_costs_its_cohort_nothing(options):
 class Dying:
     """An executor whose processes die."""
 
-    slots, threads = 2, 1
+    name, slots, jobs = "processes", 2, 2
 
     def __init__(self):
         self.jobs = []
@@ -130,7 +133,8 @@ def test_a_cohort_that_kills_every_process_is_recorded(lab):
     inputs = find_inputs(workspace, print)
     cells, heard, executor = inputs.cells(), Heard(), Dying()
     missing = find_missing(store.read(workspace.paths.rows), cells)
-    done = list(train(missing, inputs, executor, heard.say, Stop()))
+    attempts = Attempts(workspace.paths.rows)
+    done = list(train(missing, inputs, executor, attempts, heard.say, Stop()))
     assert sorted(each.result.cell.seed for each in done) == [cell.seed for cell in cells] == [0, 1]
     assert [each.result.row["error"] for each in done] == ["its process died 4 times"] * 2
     assert len(executor.jobs) == 8
@@ -209,11 +213,12 @@ def test_one_process_of_its_own_path_and_its_errors(tmp_path, monkeypatch, lab):
     monkeypatch.chdir(tmp_path)
     registry.load(tmp_path / "plugins")
     job = dataclasses.replace(lab.job(lab.cells("ce")), plugins=tmp_path / "plugins")
-    with Processes(2, Progress(), lambda: False) as executor:
+    with Processes(["cpu", "cpu"], Progress(), lambda: False) as executor:
         future = executor.submit(job)
         assert executor.wait([future]) == [future]
-        (result,), stopped = future.result()
-        assert (result.row["status"], stopped) == ("ok", False)
+        done = future.result()
+        assert ([result.row["status"] for result in done.results], done.stopped) == (["ok"], False)
+        assert done.source["threads"] == 1
         future = executor.submit(dataclasses.replace(job, cells=tuple(lab.cells("large"))))
         executor.wait([future])
         with pytest.raises(torch.OutOfMemoryError, match="CUDA: full"):

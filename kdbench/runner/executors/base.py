@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Protocol
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 import torch
 
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job, Result
+from kdbench.utils import environment
 
-Done = tuple[list[Result], bool]  # a result per cell, and whether the job was stopped before its end
+
+@dataclass(frozen=True)
+class Done:
+    """A job that returned: a result per cell, whether it was stopped before its end, and where it trained.
+
+    source: the columns of `utils.environment.collect` where it trained, and started_utc.
+    """
+
+    results: list[Result]
+    stopped: bool
+    source: dict[str, Any]
 
 
 class Executor(Protocol):
-    """Trains jobs. ``slots``: how many at a time. ``threads``: CPU threads of each.
+    """Trains jobs. ``slots``: how many at a time. ``name`` and ``jobs``: the columns of rows called executor and jobs.
 
     When the run stops, jobs save their state and return. At the end of the ``with`` statement nothing is running.
     """
 
+    name: str
     slots: int
-    threads: int
+    jobs: int
 
     def submit(self, job: Job) -> Future[Done]:
         """Start a job; there must be a free slot.
@@ -39,10 +54,21 @@ class Executor(Protocol):
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None: ...
 
 
+def now() -> str:
+    """The time in UTC, as rows have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+_collect = functools.cache(
+    environment.collect
+)  # git takes long on a network's file system; one process is one place
+
+
 def train_job(job: Job, progress: Progress, stop: Callable[[], bool]) -> Done:
     """Train one cohort; out of memory, free what it took before that is raised."""
+    source = {**_collect(job.device), "threads": torch.get_num_threads(), "started_utc": now()}
     try:
-        return train_cohort(job, progress, stop)
+        return Done(*train_cohort(job, progress, stop), source)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
     if torch.cuda.is_available():

@@ -15,8 +15,9 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -33,13 +34,19 @@ POLL = 0.1  # seconds between two looks at progress and at whether to stop
 
 
 class Processes:
-    """``jobs`` processes that are started when they are first used and train one job after the other."""
+    """Processes that are started when they are first used and train one job after the other.
 
-    def __init__(self, jobs: int, progress: Progress, stop: Callable[[], bool]) -> None:
-        self.slots = jobs
-        self.threads = thread_share(torch.get_num_threads(), jobs)
+    devices: of each process, as torch names them; the same one several times where processes share it.
+    """
+
+    name = "processes"
+
+    def __init__(self, devices: Sequence[str], progress: Progress, stop: Callable[[], bool]) -> None:
+        self.slots = len(devices)
+        self.jobs = max(devices.count(device) for device in devices)
         self._stop = stop
-        self._slots = [_Slot(progress.lane(number), self.threads) for number in range(jobs)]
+        threads = thread_share(torch.get_num_threads(), self.slots)
+        self._slots = [_Slot(device, progress.lane(k), threads) for k, device in enumerate(devices)]
 
     def submit(self, job: Job) -> Future[Done]:
         """Start the job in a free process."""
@@ -75,9 +82,9 @@ class Processes:
 class _Slot:
     """One process and the job that it trains (``future``; None: it is free)."""
 
-    def __init__(self, progress: Progress, threads: int) -> None:
+    def __init__(self, device: str, progress: Progress, threads: int) -> None:
         self.future: Future[Done] | None = None
-        self._progress, self._threads = progress, threads
+        self._device, self._progress, self._threads = device, progress, threads
         self._pool: loky.ProcessPoolExecutor | None = None
         self._pipe: Connection | None = None
         self._showing = False
@@ -93,7 +100,7 @@ class _Slot:
                     initargs=(end, os.getpid(), self._threads),
                     env={"OMP_NUM_THREADS": str(self._threads)},  # it counts only before torch is imported
                 )
-            answer = self._pool.submit(_train, pickle.dumps(job))
+            answer = self._pool.submit(_train, pickle.dumps(replace(job, device=self._device)))
         self.future = _unpickled(answer)
         return self.future
 

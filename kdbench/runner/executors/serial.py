@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
-import torch
-
 from kdbench.runner.executors.base import Done, train_job
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job
@@ -15,11 +13,10 @@ from kdbench.train.job import Job
 class Serial:
     """`submit` returns when the job is finished."""
 
-    slots = 1
+    name, slots, jobs = "serial", 1, 1
 
     def __init__(self, progress: Progress, stop: Callable[[], bool]) -> None:
         self._progress, self._stop = progress, stop
-        self.threads = torch.get_num_threads()
 
     def submit(self, job: Job) -> Future[Done]:
         """Train the job; the future is finished."""
