@@ -1,13 +1,23 @@
 """kdbench: knowledge-distillation methods under one harness, one recipe, one table.
 
->>> from kdbench import run, write_report
->>> run("digits", methods=["kd", "bickd"], seeds=[0])
->>> print(write_report("digits"))
+>>> import kdbench
+>>> outcome = kdbench.run("digits", methods=["kd", "bickd"], seeds=[0])  # doctest: +SKIP
+>>> print(outcome.leaderboard())  # doctest: +SKIP
+>>> kdbench.write_report("digits")  # doctest: +SKIP
 """
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdbench.method import Method, Needs
+    from kdbench.registry import register
+    from kdbench.report.write import write_report
+    from kdbench.results.load import load_results
+    from kdbench.runner.run import run
+    from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
+    from kdbench.suites.schema import View
 
 __version__ = "0.1.0"
 
@@ -18,11 +28,41 @@ if not (_here / "methods").is_dir() and (_here.parent / "setup.cfg").is_file():
     __path__.append(str(_here.parent))
 
 
-_LAZY = {"run": ("kdbench.runner.run", "run"), "write_report": ("kdbench.report.write", "write_report")}
+_LAZY = {
+    "run": "kdbench.runner.run",
+    "load_results": "kdbench.results.load",
+    "write_report": "kdbench.report.write",
+    "Suite": "kdbench.suites",
+    "Pair": "kdbench.suites",
+    "Recipe": "kdbench.suites",
+    "DataSpec": "kdbench.suites",
+    "ModelSpec": "kdbench.suites",
+    "View": "kdbench.suites.schema",
+    "Method": "kdbench.method",
+    "Needs": "kdbench.method",
+    "register": "kdbench.registry",
+}
+__all__ = [
+    "DataSpec",
+    "Method",
+    "ModelSpec",
+    "Needs",
+    "Pair",
+    "Recipe",
+    "Suite",
+    "View",
+    "load_results",
+    "register",
+    "run",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:  # torch is imported only when it is used: `kdbench --help` stays fast
     if name not in _LAZY:
         raise AttributeError(f"module 'kdbench' has no attribute {name!r}")
-    module, member = _LAZY[name]
-    return getattr(importlib.import_module(module), member)
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -126,6 +126,10 @@ def swap_top(logits: Tensor, target: Tensor) -> Tensor:
     """``logits`` [B, C] with the values of each row's top class and target exchanged (SLD, arXiv:2504.20108).
 
     A row whose top class is the target stays as it is. Differentiable.
+
+    >>> swap_top(torch.tensor([[1.0, 5.0, 3.0], [1.0, 5.0, 3.0]]), torch.tensor([2, 1]))
+    tensor([[1., 3., 5.],
+            [1., 5., 3.]])
     """
     top = logits.argmax(dim=1, keepdim=True)
     places = torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
@@ -137,6 +141,9 @@ def sort_to_target(logits: Tensor, target: Tensor) -> Tensor:
     """``logits`` [B, C] with the largest value at the target, the next ones at the other classes in their old order.
 
     Parameter-free correction of a teacher that is wrong (Sort-KD, arXiv:2508.16544). Differentiable.
+
+    >>> sort_to_target(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), torch.tensor([3]))
+    tensor([[3., 1., 2., 4.]])
     """
     values, order = logits.sort(dim=1, descending=True, stable=True)
     is_target = order == target[:, None]

@@ -231,7 +231,7 @@ class Method:
 
     # Honest tags; `kdbench check` tests each in both directions.
     coupled: ClassVar[bool] = False  # a sample's loss depends on its batch mates
-    order_dependent: ClassVar[bool] = False  # ... and on their order
+    order_dependent: ClassVar[bool] = False  # ... and on their order, beyond who gets which random numbers
     min_batch: ClassVar[int] = 1  # smaller last batches are dropped
     min_classes: ClassVar[int] = 2
     zero_at_match: ClassVar[tuple[str, ...]] = ()  # terms that vanish when student equals teacher

@@ -157,7 +157,7 @@ def _import(name: str, origin: Path, action: Any) -> None:
     except (
         Exception,
         SystemExit,
-    ) as error:  # a plug-in may do anything at import; it is reported when asked for
+    ) as error:  # a plug-in may do anything at import; it is reported when the method is used
         for half in [entry.name for entry in _entries.values() if entry.origin == origin.resolve()]:
             del _entries[half]
         reason = f"{type(error).__name__}: {error}"

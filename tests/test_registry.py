@@ -189,7 +189,7 @@ def test_two_plugins_of_one_name_are_refused(tmp_path):
 # --- register, create ---
 
 
-def test_register_makes_a_frozen_dataclass_with_the_lower_case_name():
+def test_register_makes_a_frozen_dataclass_in_lower_case():
     @registry.register
     class MixedCase(Method):
         weight: float = 1.0

@@ -23,6 +23,7 @@ BLOCKS: dict[str, Block] = {
     "columns": results.columns,
     "curves": results.curves,
     "published-sources": results.sources,
+    "datasets": suites.datasets,
     "suites": suites.shipped,
     "suite-keys": suites.keys,
 }

@@ -37,8 +37,10 @@ def _signature(name: str, function: Callable) -> Iterator[str]:
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             keyword_only = True
             yield "    *,"
-        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        default = (
+            "" if parameter.default is parameter.empty else " = " + repr(parameter.default).replace("'", '"')
+        )
+        stars = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
         yield f"    {stars}{parameter.name}: {_annotation(parameter.annotation)}{default},"
     yield f") -> {_annotation(signature.return_annotation)}: ..."
 

@@ -25,8 +25,10 @@ def curves() -> str:
 
 
 def _table(members: Iterable[Column]) -> str:
-    rows = [[code(c.name), c.kind, c.doc, c.unit, _range(c), "yes" if c.filled else ""] for c in members]
-    return table(["column", "kind", "meaning", "unit", "range", "always filled"], rows)
+    rows = [
+        [code(c.name), c.kind, c.doc, f"{_range(c)} {c.unit}", "yes" if c.filled else ""] for c in members
+    ]
+    return table(["column", "kind", "meaning", "values", "always filled"], rows)
 
 
 def _range(column: Column) -> str:

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from docs.generate.markdown import code, prose, table
 from kdbench import suites
+from kdbench.data.catalog import DATASETS, KnownDataset
 from kdbench.suites import schema
 
 # table of the file -> its dataclass and what each key means; `keys` checks that no key is missing here or too many
@@ -156,3 +157,18 @@ def shipped() -> str:
 def _suite(suite: schema.Suite) -> list[Any]:
     methods = ", ".join(suite.methods)
     return [prose(suite.description), len(suite.pairs), methods, len(suite.seeds), suite.recipe.epochs]
+
+
+def datasets() -> str:
+    """A table of the data sets that are known by name."""
+    rows = [
+        [code(d.name), d.classes, d.size or "varies", f"{d.train:,}", f"{d.test:,}", _source(d)]
+        for d in DATASETS
+    ]
+    return table(["data set", "classes", "pixels", "train", "test", "from"], rows, right=[1, 2, 3, 4])
+
+
+def _source(known: KnownDataset) -> str:
+    if known.archive:
+        return f"downloaded ({code(known.archive.filename)})"
+    return f"in {known.package}" if known.package else "your copy"

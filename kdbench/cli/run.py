@@ -28,28 +28,23 @@ from kdbench.cli.verbs import verb
 )
 @options.graphs
 @click.option("--force", is_flag=True, help="Train finished cells again; their rows are added.")
-def run_command(
-    dry_run: bool, force: bool, jobs: int, max_hours: float | None, seeds: str | None, **chosen: Any
-) -> None:
+def run_command(dry_run: bool, **chosen: Any) -> None:
     """Train all methods x pairs x seeds and print the leaderboard.
 
     Finished runs are skipped; interrupted runs continue from their last
     checkpoint: type the same command again to resume.
     """
-    from kdbench.plan.selection import parse_seeds
-    from kdbench.report.write import leaderboard_text
-    from kdbench.runner import describe
-    from kdbench.runner import run as driver
-    from kdbench.runner.progress import shown
-    from kdbench.runner.session import prepare
+    from kdbench.runner.describe import describe
+    from kdbench.runner.progress import shown, to_stderr
+    from kdbench.runner.run import execute, resolve
 
-    chosen["seeds"] = parse_seeds(seeds) if seeds is not None else None
+    selection, how = resolve(**chosen)
     if dry_run:
-        click.echo(describe.describe(prepare(**chosen), force))
+        click.echo(describe(selection, how, to_stderr))
         return
-    outcome = driver.run(jobs=jobs, force=force, max_hours=max_hours, progress=shown(), **chosen)
-    if not outcome.records.empty:
-        click.echo(leaderboard_text(outcome.suite, outcome.records))
+    outcome = execute(selection, how, shown())
+    if text := outcome.leaderboard():
+        click.echo(text)
     for note in outcome.notes:
         click.echo(note, err=True)
     sys.exit(outcome.exit_code)
@@ -59,25 +54,23 @@ def run_command(
 @options.method_name("method")
 @options.training
 @options.sets("Further values of METHOD's parameters, one parameter at a time. Repeatable.")
-def ablate_command(
-    method: str, dry_run: bool, jobs: int, max_hours: float | None, seeds: str | None, **chosen: Any
-) -> None:
+def ablate_command(method: str, dry_run: bool, **chosen: Any) -> None:
     """Ablate METHOD: drop each loss term, keep each alone, toggle each option.
 
     Evaluates on the holdout split. Type the same command again to resume.
     """
-    from kdbench.plan.selection import parse_seeds
-    from kdbench.report.write import leaderboard_text
-    from kdbench.runner import ablation as room
-    from kdbench.runner.progress import shown
+    from kdbench.runner import ablation
+    from kdbench.runner.describe import describe
+    from kdbench.runner.progress import shown, to_stderr
+    from kdbench.runner.run import execute
 
-    chosen["seeds"] = parse_seeds(seeds) if seeds is not None else None
+    selection, how = ablation.resolve(method, **chosen)
     if dry_run:
-        click.echo(room.describe(method, **chosen))
+        click.echo(describe(selection, how, to_stderr))
         return
-    outcome = room.run(method, jobs=jobs, max_hours=max_hours, progress=shown(), **chosen)
-    if not outcome.records.empty:
-        click.echo(leaderboard_text(outcome.suite, outcome.records, baseline=method))
+    outcome = execute(selection, how, shown())
+    if text := outcome.leaderboard(baseline=method):
+        click.echo(text)
         click.echo("`kdbench report` draws the ablation and the sweeps", err=True)
     for note in outcome.notes:
         click.echo(note, err=True)

@@ -31,10 +31,11 @@ def teachers_list(**chosen: Any) -> None:
 @options.teaching
 def teachers_train(**chosen: Any) -> None:
     """Train the missing teachers of a suite. Type the same command again to resume."""
-    from kdbench.runner import run as driver
     from kdbench.runner.progress import shown
+    from kdbench.runner.run import resolve
+    from kdbench.runner.teachers import train_teachers
 
-    sys.exit(driver.train_teachers(progress=shown(), **chosen))
+    sys.exit(train_teachers(*resolve(methods=["kd"], **chosen), shown()))
 
 
 @teachers_group.command("cache", short_help="Compute teacher logits ahead, for later runs.")
@@ -50,10 +51,11 @@ def teachers_cache(**chosen: Any) -> None:
     Later runs with the same --teacher-cache read them. Type the same command
     again to resume.
     """
-    from kdbench.runner import run as driver
+    from kdbench.runner.fill_cache import fill_cache
     from kdbench.runner.progress import shown
+    from kdbench.runner.run import resolve
 
-    sys.exit(driver.fill_cache(progress=shown(), **chosen))
+    sys.exit(fill_cache(*resolve(methods=["kd"], **chosen), shown()))
 
 
 @teachers_group.command("import", short_help="Import checkpoints of other code bases and measure them.")
@@ -70,14 +72,16 @@ def teachers_cache(**chosen: Any) -> None:
 @options.data_dir
 @options.device
 @options.results
-def teachers_import(files: tuple[Path, ...], **chosen: Any) -> None:
+def teachers_import(files: tuple[Path, ...], name: str | None, **chosen: Any) -> None:
     """Import FILEs of RepDistiller, mdistiller or timm and measure the teachers.
 
     Reads .pth, .pt, .safetensors and .tar files.
     """
-    from kdbench.runner import import_teachers
+    from kdbench.runner.import_teachers import import_teachers
+    from kdbench.runner.run import resolve
 
-    failures = import_teachers.import_teachers(files, say=click.echo, **chosen)
+    selection, how = resolve(methods=["ce"], **chosen)
+    failures = import_teachers(files, selection, how, say=click.echo, name=name)
     for failure in failures:
         click.echo(f"kdbench: {failure}", err=True)
     sys.exit(1 if failures else 0)
@@ -88,25 +92,27 @@ def teachers(options: Mapping[str, Any]) -> str:
 
     A star marks the one that `run` uses where a name has several.
     """
-    from kdbench.runner.session import prepare
+    from kdbench.runner.progress import to_stderr
+    from kdbench.runner.run import resolve
     from kdbench.runner.teachers import accuracy, listing
+    from kdbench.runner.workspace import open_workspace
 
-    options = dict(options)
-    session = prepare(options.pop("suite"), methods=["kd"], **options)
+    workspace = open_workspace(*resolve(methods=["kd"], **options), to_stderr)
+    known = workspace.suite.teachers
     rows: list[Sequence[Any]] = [("", "teacher", "hash", "top-1", "expected")]
     files = []
-    for name, teacher, used in listing(session):
-        expected = f"{session.suite.teachers[name].top1:.2f}" if name in session.suite.teachers else "–"
+    for name, teacher, used in listing(workspace):
+        expected = f"{known[name].top1:.2f}" if name in known else "–"
         if teacher is None:
             rows.append(("", name, "–", "–", expected))
             files.append("missing: type `kdbench teachers train` or `kdbench teachers import FILE`")
         else:
             rows.append(
-                ("*" if used else "", name, teacher.id, f"{accuracy(session, teacher):.2f}", expected)
+                ("*" if used else "", name, teacher.id, f"{accuracy(workspace, teacher):.2f}", expected)
             )
             files.append(str(teacher.path))
     if not files:
-        raise KdbenchError(f"suite {session.suite.name} has no pair")
+        raise KdbenchError(f"suite {workspace.suite.name} has no pair")
     head, *lines = grid(rows).split("\n")
     below = [f"{line}\n     {file}" for line, file in zip(lines, files, strict=True)]
     return "\n".join([head, *below, "* is what `kdbench run` uses"])

@@ -198,14 +198,14 @@ def parse_seeds(seeds: Seeds) -> list[int]:
     Raises KdbenchError for everything else, negative numbers and no seed among them.
     """
     if isinstance(seeds, str):
-        found = _seeds_of_text(seeds)
+        chosen = _seeds_of_text(seeds)
     elif isinstance(seeds, Iterable):
-        found = [_whole(seed, "a seed", low=0) for seed in seeds]
+        chosen = [_whole(seed, "a seed", low=0) for seed in seeds]
     else:
-        found = [_whole(seeds, "a seed", low=0)]
-    if not found:
+        chosen = [_whole(seeds, "a seed", low=0)]
+    if not chosen:
         raise KdbenchError(f"no seed in {seeds!r}; seeds are written like 0-2 or 0,3")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(chosen))
 
 
 def _seeds_of_text(text: str) -> list[int]:

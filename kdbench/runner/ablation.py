@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdbench import registry, suites
+from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method
-from kdbench.plan.selection import parse_sets
-from kdbench.runner import describe as preview
+from kdbench.plan.selection import Selection, parse_sets
 from kdbench.runner import run as driver
-from kdbench.runner.session import prepare
-from kdbench.train.callbacks import Progress
+from kdbench.runner.options import RunOptions
+from kdbench.suites import Suite
 
 REFERENCES = ("ce", "kd")  # trained beside it
 TASK = "ce"  # the term that stays on when another one stands alone
@@ -31,49 +30,35 @@ def changes(method: Method, sweeps: Mapping[str, Sequence[Any]] | None = None) -
     """
     active = [field for field in method.weights if getattr(method, field)]
     task = [field for field in active if method.weights[field] == TASK]
-    found: list[Change] = [{field: type(getattr(method, field))(0)} for field in active]
-    for kept in active:
-        rest = [field for field in active if field != kept and (kept in task or field not in task)]
-        found.append({field: type(getattr(method, field))(0) for field in rest})
+    candidates: list[Change] = [{field: type(getattr(method, field))(0)} for field in active]
+    for alone in active:
+        rest = [field for field in active if field != alone and (alone in task or field not in task)]
+        candidates.append({field: type(getattr(method, field))(0) for field in rest})
     for values in (method.ablate, sweeps or {}):
-        found += [{field: value} for field, options in values.items() for value in options]
-    new = [change for change in found if dataclasses.replace(method, **change) != method]  # type: ignore[type-var]
+        candidates += [{field: value} for field, options in values.items() for value in options]
+    new = [change for change in candidates if dataclasses.replace(method, **change) != method]  # type: ignore[type-var]
     return [change for place, change in enumerate(new) if change not in new[:place]]
 
 
-def selection(
-    name: str, suite: str, sets: Sequence[str] = (), plugins: Path | None = None, **options: Any
-) -> dict[str, Any]:
-    """What `kdbench.runner.run.run` takes to train the ablation of ``name``. Raises KdbenchError for bad input."""
-    registry.load(plugins)
+def resolve(
+    name: str, suite: str | Path | Suite = "digits", sets: str | Sequence[str] = (), **arguments: Any
+) -> tuple[Selection, RunOptions]:
+    """What to train for the ablation of ``name``, and how. Raises KdbenchError for bad input.
+
+    sets: further values, one parameter at a time. arguments: others of `run`, less methods and split.
+    """
+    plugins = arguments.get("plugins")
+    registry.load(Path(plugins) if plugins else None)
     registry.get(name)
-    sweeps = parse_sets(sets, [name]).get(name, {})
-    method = registry.create(name, suites.load(suite).params.get(name, {}))
-    tried = changes(method, sweeps)
-    if not tried:
+    sweeps = parse_sets([sets] if isinstance(sets, str) else sets, [name]).get(name, {})
+    loaded = driver.load_suite(suite)
+    variants = changes(registry.create(name, loaded.params.get(name, {})), sweeps)
+    if not variants:
         raise KdbenchError(f"{name} declares neither `weights` nor `ablate`: say what to try with --set")
-    return {
-        "suite": suite,
-        "methods": list(dict.fromkeys([name, *REFERENCES])),
-        "also": [{name: {key: [value] for key, value in change.items()}} for change in tried],
-        "split": "holdout",
-        "plugins": plugins,
-        **options,
-    }
-
-
-def describe(name: str, **options: Any) -> str:
-    """The plan in words."""
-    return preview.describe(prepare(**selection(name, **options)))
-
-
-def run(
-    name: str,
-    *,
-    jobs: int = 1,
-    max_hours: float | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> driver.Outcome:
-    """Train every missing cell of the ablation; the same call again goes on where it was."""
-    return driver.run(jobs=jobs, max_hours=max_hours, progress=progress, **selection(name, **options))
+    return driver.resolve(
+        loaded,
+        [name, *REFERENCES],
+        [{name: {key: [value] for key, value in change.items()}} for change in variants],
+        split="holdout",
+        **arguments,
+    )

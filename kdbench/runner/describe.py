@@ -2,40 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from kdbench import registry
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
+from kdbench.plan.selection import Selection
 from kdbench.results import store
-from kdbench.runner.session import Session, done_ids, positions, records_of, teacher_lines
+from kdbench.runner.inputs import Inputs, find_inputs
+from kdbench.runner.missing import Missing, done_ids, find_missing, positions, records_of
+from kdbench.runner.options import RunOptions
+from kdbench.runner.teachers import pretrained_path
+from kdbench.runner.workspace import Say, open_workspace
 from kdbench.utils.status import Status
 
+LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
 
-def describe(session: Session, force: bool = False) -> str:
+
+def describe(selection: Selection, options: RunOptions, say: Say) -> str:
     """What `run` would do: cells done, failed and missing, cohorts, and the hours they take by past rows."""
-    cells = session.cells()
-    records = records_of(session, cells)
-    done = set() if force else done_ids(records)
-    missing = [cell for cell in cells if cell.id not in done]
-    cohorts = form_cohorts(missing, positions(session.paths.work, missing))
+    workspace = open_workspace(selection, options, say)
+    attempts = store.read(workspace.paths.rows)
+    inputs = find_inputs(workspace, say)
+    cells = inputs.cells()
+    records = records_of(attempts, cells)
+    missing = find_missing(attempts, cells, options.force).cells
     failed = len(set(records["cell_id"]) - done_ids(records))
     lines = [
-        f"suite {session.suite.name}, split {session.split_name}, device {session.device}: {len(cells)} cells = "
+        f"suite {workspace.suite.name}, split {selection.split}, device {workspace.device}: {len(cells)} cells = "
         f"{len(cells) - len(missing)} done + {len(missing)} missing ({failed} of them failed or were interrupted)"
     ]
-    lines += teacher_lines(session)
-    for number, cohort in enumerate(cohorts, 1):
+    lines += _teacher_lines(inputs)
+    for number, cohort in enumerate(form_cohorts(missing, positions(workspace.paths.work, missing)), 1):
         teacher = next((cell.teacher for cell in cohort if cell.teacher), "no teacher")
         members = ", ".join(" ".join(filter(None, [c.method, c.variant, f"({c.student})"])) for c in cohort)
         lines.append(f"cohort {number}: seed {cohort[0].seed}, {teacher}: {members}")
-    lines.append(estimate(store.read(session.paths.rows), missing))
+    lines.append(estimate(attempts, missing))
     return "\n".join(lines)
 
 
+def _teacher_lines(inputs: Inputs) -> Iterator[str]:
+    """For every teacher that the selection needs: which one it is, or how it is obtained."""
+    for name in inputs.workspace.selection.teachers():
+        teacher = inputs.teachers.get(name)
+        if teacher is not None:
+            yield f"teacher {name}: {teacher.id}, {teacher.path}"
+        else:
+            way = "fetch from timm" if pretrained_path(inputs.workspace, name) else "train"
+            yield f"teacher {name}: to {way} first"
+
+
+def announce_missing(missing: Missing, cells: Sequence[Cell], attempts: pd.DataFrame, say: Say) -> None:
+    """Before training: which methods' code is not that of their rows, and how long a long plan takes."""
+    records = records_of(attempts, cells)
+    for name in dict.fromkeys(cell.method for cell in cells):
+        code = registry.code_hash(name)
+        if not code:
+            say(
+                f"the source of {name} cannot be read: its rows carry no code_hash, and an edit goes unnoticed"
+            )
+        hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
+        if code and (hashes != code).any():
+            say(
+                f"WARNING: the code of {name} changed since its rows were written; if it gives other numbers, "
+                "raise its `version` and run again"
+            )
+    if len(missing.cells) >= LONG_PLAN:
+        say(f"{len(missing.cells)} cells to train; {estimate(attempts, missing.cells)}")
+
+
 def estimate(rows: pd.DataFrame, missing: Sequence[Cell]) -> str:
-    """Hours for ``missing`` from the seconds an epoch of past rows: same method and student, else same student."""
+    """Hours for ``missing`` from the seconds per epoch of past rows: same method and student, else same student."""
     past = rows[rows["status"] == Status.OK]
     seconds = (past["train_s"] + past["eval_s"]) / past["epochs_done"]
     known, unknown_cells = 0.0, 0

@@ -59,7 +59,7 @@ def export(cell: str, file: Path, results: Path) -> str:
             f"the student of {row['cell_id']} is not on this machine ({source} is not there); train it again with "
             f"`kdbench run --suite {row['suite']} ... --force`"
         )
-    facts, state = _told(source, row), load_weights(source)
+    facts, state = _description_of(source, row), load_weights(source)
     fill(models.create(facts["arch"], facts["num_classes"], **facts["args"]), state, row["student"], source)
     try:
         if file.suffix == ".pth":
@@ -75,31 +75,31 @@ def export(cell: str, file: Path, results: Path) -> str:
 
 def _row(cell: str, results: Path) -> dict[str, Any]:
     """The finished record whose id begins with ``cell``."""
-    found = {
+    matching = {
         str(row["cell_id"]): row
         for suite in store.suites(results)
         for row in store.records(store.load(store.file_of(results, suite))).to_dict("records")
         if str(row["cell_id"]).startswith(cell)
     }
-    if not found:
+    if not matching:
         raise KdbenchError(
             f"no cell in {results} has an id that begins with {cell!r}; the ids are in {results}/*.csv"
         )
-    if len(found) > 1:
-        shown = ", ".join(sorted(found)[:5]) + (" ..." if len(found) > 5 else "")
-        raise KdbenchError(f"{cell!r} begins {len(found)} cell ids ({shown}); give more of it")
-    (row,) = found.values()
+    if len(matching) > 1:
+        shown = ", ".join(sorted(matching)[:5]) + (" ..." if len(matching) > 5 else "")
+        raise KdbenchError(f"{cell!r} begins {len(matching)} cell ids ({shown}); give more of it")
+    (row,) = matching.values()
     if row["status"] != Status.OK:
         raise KdbenchError(f"the cell {row['cell_id']} has no student: its status is {row['status']}")
     return {str(key): value for key, value in row.items()}
 
 
-def _told(source: Path, row: dict[str, Any]) -> dict[str, Any]:
+def _description_of(source: Path, row: dict[str, Any]) -> dict[str, Any]:
     """What the student's file says of itself; of one that says nothing, what the shipped suite of its row says."""
     with safetensors.safe_open(source, "pt") as opened:
-        told = opened.metadata()
-    if told:
-        return {key: json.loads(value) for key, value in told.items()}
+        metadata = opened.metadata()
+    if metadata:
+        return {key: json.loads(value) for key, value in metadata.items()}
     suite = suites.load(str(row["suite"]))
     return _facts(suite.model(str(row["student"])), suite.dataset)
 

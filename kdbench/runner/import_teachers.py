@@ -1,4 +1,4 @@
-"""Teachers from the literature's files: what network it is, what it reaches, and where it is kept.
+"""Teachers from the literature's files: what network it is, its accuracy, and where it is saved.
 
 A checkpoint says nothing of its architecture but the names and shapes of its tensors. These are compared with those of
 networks built without memory (torch's meta device): the suite's teachers first, then its students, kdbench's own
@@ -19,7 +19,10 @@ from torch import Tensor
 from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.models.cifar.base import ENTRIES
-from kdbench.runner.session import Say, Session, prepare
+from kdbench.plan.selection import Selection
+from kdbench.runner.options import RunOptions
+from kdbench.runner.progress import to_stderr
+from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import ModelSpec, Suite
 from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess
@@ -29,24 +32,30 @@ from kdbench.utils.state_dicts import save_weights, state_dicts
 
 
 def import_teachers(
-    files: Iterable[Path], say: Say, name: str | None = None, suite: str = "cifar100", **selection: object
+    files: Iterable[Path],
+    selection: Selection,
+    options: RunOptions,
+    say: Say,
+    warn: Say = to_stderr,
+    name: str | None = None,
 ) -> list[str]:
-    """Recognise, measure and keep every teacher of ``files`` (and of tar archives among them), telling each.
+    """Recognise, measure and keep every teacher of ``files`` (and of tar archives among them).
 
-    ``name``: the suite's name of the one teacher that is given, instead of recognising it. ``selection``: data_dir,
-    results and device, as for `run`. Returns what went wrong, a sentence a file: the other files are kept none the
-    less. Raises KdbenchError when the suite or its data cannot be had.
+    selection: a suite with the teachers' data set. say: gets what each teacher reaches; warn: notes on data and files.
+    name: the suite's name of the one teacher that is given, instead of recognising it.
+    Returns what went wrong, a sentence per file; the other files are imported all the same. Raises KdbenchError when
+    the data cannot be had.
     """
     files = list(files)
     if name is not None and len(files) > 1:
         raise KdbenchError("--name is the name of one teacher; import the files one by one")
-    session = prepare(suite, ["ce"], **selection)  # type: ignore[arg-type]
+    workspace = open_workspace(selection, options, warn)
     failures = []
     for path in files:
         try:
             for file in _unpacked(path):
                 try:
-                    _bring(session, file, name, say)
+                    _bring(workspace, file, name, say, warn)
                 except KdbenchError as error:
                     failures.append(str(error))
         except KdbenchError as error:
@@ -55,7 +64,7 @@ def import_teachers(
 
 
 def _unpacked(path: Path) -> Iterator[Path]:
-    """The file itself, or the weights in an archive of them, which are there until the next is asked for."""
+    """The file itself, or the weights in an archive of them, each of which is there until the next is taken."""
     if not path.is_file() or not tarfile.is_tarfile(path):
         yield path
         return
@@ -76,39 +85,41 @@ def _unpacked(path: Path) -> Iterator[Path]:
         raise KdbenchError(f"the archive {path} holds no {' or '.join(SUFFIXES)} file")
 
 
-def _bring(session: Session, file: Path, name: str | None, say: Say) -> None:
-    suite, work = session.suite, session.paths.work
+def _bring(workspace: Workspace, file: Path, name: str | None, say: Say, warn: Say) -> None:
+    suite, work = workspace.suite, workspace.paths.work
     data = suite.dataset
     name = name or recognise(parts(state_dicts(file)), suite, file)
     model = suite.model(name)
     expected = suite.teachers[name].top1 if name in suite.teachers else None
     source = open_teacher(name, model, file, data, expected)
     if source.remark:
-        session.say(source.remark)
-    kept = catalog.folder(work) / f"{name}-{source.id}.safetensors"
-    if not kept.is_file():
+        warn(source.remark)
+    saved = catalog.folder(work) / f"{name}-{source.id}.safetensors"
+    if not saved.is_file():
         try:
-            save_weights(kept, source.net(data).model.state_dict())
+            save_weights(saved, source.net(data).model.state_dict())
         except OSError as error:
-            raise KdbenchError(f"cannot write {kept} ({error.strerror}); nothing was imported") from error
-    teacher = open_teacher(name, model, kept, data, expected)
+            raise KdbenchError(f"cannot write {saved} ({error.strerror}); nothing was imported") from error
+    teacher = open_teacher(name, model, saved, data, expected)
     if teacher.id != source.id:
-        raise KdbenchError(f"{kept} holds other weights than its name says; move it away and import again")
-    top1, doubts = assess(teacher, data, session.split, work, torch.device(session.device))
-    catalog.assign(work, data.name, name, model, kept, session.data_id)
-    for line in (*accuracy_lines(teacher, top1, session.split_name, data.classes), *doubts):
+        raise KdbenchError(f"{saved} holds other weights than its name says; move it away and import again")
+    top1, doubts = assess(teacher, data, workspace.split, work, torch.device(workspace.device))
+    catalog.assign(work, data.name, name, model, saved, workspace.data_id)
+    for line in (*accuracy_lines(teacher, top1, workspace.selection.split, data.classes), *doubts):
         say(line)
 
 
-def recognise(found: Sequence[Part], suite: Suite, file: Path) -> str:
+def recognise(candidates: Sequence[Part], suite: Suite, file: Path) -> str:
     """The name of the network that a part of a file is the weights of.
 
     Raises KdbenchError where several fit equally well, and where none does, naming the nearest and what differs.
     """
     classes, seen = suite.dataset.classes, dict[str, Problems]()
-    for names in _circles(found, suite):
+    for names in _circles(candidates, suite):
         fresh = [name for name in names if name not in seen]
-        seen.update({name: smallest_mismatch(_skeleton(suite.model(name), classes), found) for name in fresh})
+        seen.update(
+            {name: smallest_mismatch(_skeleton(suite.model(name), classes), candidates) for name in fresh}
+        )
         fitting = [name for name in fresh if not seen[name]]
         if len(fitting) > 1:
             raise KdbenchError(
@@ -123,7 +134,7 @@ def recognise(found: Sequence[Part], suite: Suite, file: Path) -> str:
     )
 
 
-def _circles(found: Sequence[Part], suite: Suite) -> Iterator[list[str]]:
+def _circles(candidates: Sequence[Part], suite: Suite) -> Iterator[list[str]]:
     """Names in rising distance from the suite; an outer circle is looked at only where no inner one fits."""
     yield list(dict.fromkeys(pair.teacher for pair in suite.pairs))
     yield list(dict.fromkeys(pair.student for pair in suite.pairs))
@@ -131,11 +142,11 @@ def _circles(found: Sequence[Part], suite: Suite) -> Iterator[list[str]]:
     yield [
         name
         for name in models.names()
-        if name not in ENTRIES and _ends_fit(name.removeprefix("timm/"), found)
+        if name not in ENTRIES and _ends_fit(name.removeprefix("timm/"), candidates)
     ]
 
 
-def _ends_fit(name: str, found: Sequence[Part]) -> bool:
+def _ends_fit(name: str, candidates: Sequence[Part]) -> bool:
     """Whether the file has the first and last layers that timm's registry tells of the network, without building it."""
     config = timm.get_pretrained_cfg(name)
     if config is None:
@@ -143,7 +154,7 @@ def _ends_fit(name: str, found: Sequence[Part]) -> bool:
     layers: list[str] = []
     for part in (config.first_conv, config.classifier):
         layers += part if isinstance(part, list | tuple) else [part] if part else []
-    return any(all(f"{layer}.weight" in part.state for layer in layers) for part in found)
+    return any(all(f"{layer}.weight" in part.state for layer in layers) for part in candidates)
 
 
 def _skeleton(spec: ModelSpec, classes: int) -> Mapping[str, Tensor]:

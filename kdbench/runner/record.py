@@ -15,7 +15,7 @@ from kdbench.method import Method
 from kdbench.plan.cells import Cell
 from kdbench.results import store
 from kdbench.runner.export import description
-from kdbench.runner.session import Session
+from kdbench.runner.inputs import Inputs
 from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.job import Result
 from kdbench.utils.files import write_atomic
@@ -24,15 +24,19 @@ from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import DONE, Status
 
 
-def record(session: Session, result: Result, source: Mapping[str, Any]) -> None:
-    """Write one result: details, student and curves first, its row last, and only then drop its checkpoint."""
-    cell, paths, status = result.cell, session.paths, result.row["status"]
+def record(inputs: Inputs, result: Result, source: Mapping[str, Any]) -> str:
+    """Write one result: details, student and curves first, its row last, and only then drop its checkpoint.
+
+    source: the columns that say when, where and with what it was trained. Returns the result in words.
+    Raises KdbenchError for a file that cannot be written.
+    """
+    cell, paths, status = result.cell, inputs.workspace.paths, result.row["status"]
     method = cell.build_method()
     before = store.read(paths.rows)
     row: dict[str, Any] = dict.fromkeys(store.COLUMNS)
     row.update(source)
-    row.update(_identity_columns(cell, method), **_teacher_columns(session, cell), **result.row)
-    row["test_in_train"] = session.test_in_train
+    row.update(_identity_columns(cell, method), **_teacher_columns(inputs, cell), **result.row)
+    row["test_in_train"] = inputs.workspace.test_in_train
     row.update(
         run_id=os.urandom(6).hex(),
         attempt=int((before["cell_id"] == cell.id).sum()) + 1,
@@ -60,7 +64,7 @@ def record(session: Session, result: Result, source: Mapping[str, Any]) -> None:
     store.append(paths.rows, [row])
     if status != Status.INTERRUPTED:
         checkpoint_path(paths.work, cell.id).unlink(missing_ok=True)
-    session.say(_line(row))
+    return _line(row)
 
 
 def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
@@ -87,11 +91,11 @@ def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
     }
 
 
-def _teacher_columns(session: Session, cell: Cell) -> dict[str, Any]:
+def _teacher_columns(inputs: Inputs, cell: Cell) -> dict[str, Any]:
     if cell.teacher is None:
         return {"teacher_top1": None, "teacher_expected": None}
-    teacher = session.teachers[cell.teacher]
-    return {"teacher_top1": session.teacher_top1[cell.teacher], "teacher_expected": teacher.expected}
+    teacher = inputs.teachers[cell.teacher]
+    return {"teacher_top1": inputs.teacher_top1[cell.teacher], "teacher_expected": teacher.expected}
 
 
 def _line(row: Mapping[str, Any]) -> str:

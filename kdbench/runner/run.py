@@ -1,270 +1,167 @@
-"""The driver: plan, teachers, locks, cohorts, rows. `run` is the Python form of `kdbench run`."""
+"""`run` trains what is missing of a selection; it is the Python form of `kdbench run`."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-
-from kdbench import registry
+from kdbench import registry, suites
 from kdbench.errors import KdbenchError
-from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
+from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
 from kdbench.results import store
-from kdbench.runner.describe import estimate
-from kdbench.runner.executors.processes import crew
-from kdbench.runner.fill_cache import fill
-from kdbench.runner.progress import to_stderr
+from kdbench.runner import options as run_options
+from kdbench.runner.describe import announce_missing
+from kdbench.runner.executors import open_executor
+from kdbench.runner.inputs import Inputs, open_inputs
+from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
+from kdbench.runner.options import RunOptions
+from kdbench.runner.outcome import Outcome
+from kdbench.runner.progress import shown
 from kdbench.runner.record import record
-from kdbench.runner.session import Session, done_ids, positions, prepare, records_of
-from kdbench.runner.teachers import announce_teacher, ensure_teacher
+from kdbench.runner.stop import Stop
+from kdbench.runner.training import train
+from kdbench.runner.workspace import open_workspace
+from kdbench.suites import Pair, Suite
 from kdbench.train.callbacks import Progress
-from kdbench.train.cohort import train_cohort
-from kdbench.train.job import Job, Result
 from kdbench.utils import environment, locks
-from kdbench.utils.status import Status
-
-LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
-
-
-@dataclass
-class Outcome:
-    """What a run came to. ``signal``: the number of the signal that stopped it, or None."""
-
-    suite: str
-    cells: list[Cell]
-    records: pd.DataFrame
-    elsewhere: int = 0
-    signal: int | None = None
-    out_of_time: bool = False
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know beside the numbers."""
-        notes = []
-        if self.elsewhere:
-            notes.append(f"{self.elsewhere} cells are being trained by another process; see `kdbench status`")
-        if (self.out_of_time and not self.complete) or self.signal is not None:
-            notes.append("stopped before the end, state saved: type the same command to go on")
-        return notes
-
-    @property
-    def complete(self) -> bool:
-        """Every cell is done or being trained by another process."""
-        return self.records["status"].isin([Status.OK, Status.SKIPPED]).sum() + self.elsewhere >= len(
-            self.cells
-        )
-
-    @property
-    def exit_code(self) -> int:
-        """0 all done, 3 some cells failed or are left, 128 + signal when interrupted."""
-        if self.signal is not None:
-            return 128 + self.signal
-        return 0 if self.complete else 3
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], int | None]]:
-    """Turn SIGINT and SIGTERM into a question that the loop asks; yields () -> signal number or None."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if caught:  # asked twice: go at once
-            sys.exit(128 + number)
-        caught.append(number)
-        to_stderr("stopping after this step; the state is being saved")
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: caught[0] if caught else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run(
-    suite: str = "digits",
-    methods: Sequence[str] | None = None,
+    suite: str | Path | Suite = "digits",
+    methods: Methods | None = None,
     *,
+    pairs: str | Pair | Iterable[str | Pair] | None = None,
+    seeds: Seeds | None = None,
+    sets: str | Iterable[str] = (),
+    epochs: int | None = None,
+    per_class: int | None = None,
+    precision: str | None = None,
+    split: str = "test",
+    results: str | Path = "results",
+    data_dir: str | Path | None = None,
+    plugins: str | Path | None = None,
+    teacher_weights: str | Path | None = None,
+    teacher_cache: str | Path | None = None,
+    device: str = "auto",
+    graphs: bool = False,
+    workers: int | None = None,
     jobs: int = 1,
-    force: bool = False,
     max_hours: float | None = None,
+    force: bool = False,
     progress: Progress | None = None,
-    **selection: Any,
 ) -> Outcome:
-    """Train every missing cell of a selection and record it under ``results``; what is done is not done again.
+    """Train every missing cell of methods x pairs x seeds; finished ones are skipped, interrupted ones continue.
 
-    Takes the options of `kdbench run` (see `prepare` for the others): ``run("digits", ["kd", "bickd"], seeds=[0])``.
-    ``jobs``: how many processes train cohorts side by side. Raises KdbenchError for bad input.
+    What is trained (None: as the suite says):
+        suite: a name, a .toml file, or a `kdbench.Suite`.
+        methods: names, globs or ``all`` (a list, or a text with commas); classes of methods; objects of them, with
+            their own hyperparameters.
+        pairs: ``teacher:student``.
+        seeds: an int, ints, or a text like ``0-2``.
+        sets: ``method.parameter=value[,value]``; several values make several cells.
+        epochs: the schedule is rescaled.
+        per_class: training and test images of each class.
+        precision: fp32, bf16 or tf32.
+        split: the images that are evaluated, ``test`` or ``holdout``.
+
+    Where and how (no part of a cell's id):
+        results: folder of rows, curves and checkpoints.
+        data_dir: folder of the images; None: KDBENCH_DATA.
+        plugins: a folder of method files, or one file.
+        teacher_weights: folder of <teacher>.pth or .safetensors.
+        teacher_cache: folder that keeps teachers' logits for later runs.
+        device: auto, cpu or cuda:0.
+        graphs: record steps as CUDA graphs.
+        workers: processes that decode streamed images.
+        jobs: cohorts that train side by side, each in a process.
+        max_hours: stop after this time and save the state.
+        force: train finished cells again; rows are added, never replaced.
+        progress: what shows it; None: bars in a terminal or notebook, else lines on stderr.
+
+    Raises KdbenchError for bad input.
+
+    >>> outcome = run("digits", ["ce", "kd"], seeds=0, epochs=2)  # doctest: +SKIP
+    >>> outcome.rows[["method", "top1"]]  # doctest: +SKIP
     """
-    if jobs < 1:
-        raise KdbenchError(f"jobs must be at least 1, got {jobs}")
-    deadline = time.monotonic() + max_hours * 3600 if max_hours is not None else float("inf")
-    with _signals() as caught:
-
-        def stop() -> bool:
-            return caught() is not None or time.monotonic() > deadline
-
-        session = prepare(suite, methods, stop=stop, **selection)
-        store.check_writable(session.paths.rows)
-        show = progress or Progress()
-        if not stop() and _teachers_ready(session, show):
-            tries = _missing(session, force)
-            told = {key: value for key, value in selection.items() if key != "say"}
-            request = {"suite": suite, "methods": methods, "tries": tries, **told}
-            with crew(min(jobs, len(_groups(session, tries))) or 1, request, stop):
-                _train(session, tries, show)
-        cells = session.cells()
-        records = records_of(session, cells)
-        busy = set(locks.running(session.paths.locks)) - done_ids(records)
-        return Outcome(
-            suite=session.suite.name,
-            cells=cells,
-            records=records,
-            elsewhere=len(busy.intersection(cell.id for cell in cells)),
-            signal=caught(),
-            out_of_time=time.monotonic() > deadline,
-        )
+    arguments = dict(locals())
+    progress = arguments.pop("progress") or shown()
+    return execute(*resolve(**arguments), progress)
 
 
-def help_out(suite: str, methods: Sequence[str] | None, tries: Mapping[str, int], **selection: Any) -> None:
-    """Train what is free of the cells in ``tries``, as `run` in another process told; its teachers are there."""
-    with _signals() as caught:
-        session = prepare(
-            suite, methods, stop=lambda: caught() is not None, say=lambda text: None, **selection
-        )
-        if _teachers_ready(session, Progress()):
-            session.say = to_stderr
-            _train(session, tries, Progress())
+def resolve(
+    suite: str | Path | Suite = "digits",
+    methods: Methods | None = None,
+    variants: Sequence[Overrides] = (),
+    **arguments: Any,
+) -> tuple[Selection, RunOptions]:
+    """What to train and how, from the arguments of `run` and `plan.selection.select`; nothing is opened."""
+    how = {name: arguments.pop(name) for name in run_options.NAMES & arguments.keys()}
+    changes = {name: arguments.pop(name, None) for name in ("epochs", "per_class", "precision")}
+    options = RunOptions(**how)
+    registry.load(options.plugins)
+    changed = change_suite(load_suite(suite), **changes)
+    selection = select(changed, methods, variants=variants, **arguments)
+    if options.jobs > 1:
+        _check_portable(selection)
+    return selection, options
 
 
-def train_teachers(suite: str, progress: Progress | None = None, **selection: Any) -> int:
-    """Have every teacher of a suite ready, whatever becomes of the others.
-
-    Returns the exit code: 0, 3 where one could not be had (told on the way), 128 + signal when interrupted.
-    """
-    with _signals() as caught:
-        session = prepare(suite, ["kd"], stop=lambda: caught() is not None, **selection)
-        failed = False
-        for name in session.needed_teachers():
-            try:
-                if not ensure_teacher(session, name, progress or Progress(), train=True):
-                    break
-                announce_teacher(session, name)
-            except KdbenchError as error:
-                session.say(f"kdbench: {error}")
-                failed = True
-        number = caught()
-        return 128 + number if number is not None else 3 * failed
+def load_suite(suite: str | Path | Suite) -> Suite:
+    """A suite by name or file, or one that was built in Python, which is checked as strictly."""
+    if isinstance(suite, Suite):
+        return suites.validated(suite)
+    if not isinstance(suite, str | os.PathLike):
+        raise KdbenchError(f"suite takes a name, a .toml file or a kdbench.Suite, got {suite!r}")
+    return suites.load(os.fspath(suite))
 
 
-def fill_cache(suite: str, progress: Progress | None = None, **selection: Any) -> int:
-    """Fill the cache ``teacher_cache`` for every teacher of a suite; returns the exit code (130, 143 interrupted)."""
-    with _signals() as caught:
-        session = prepare(suite, ["kd"], stop=lambda: caught() is not None, **selection)
-        for line in fill(session, progress or Progress()):
-            session.say(line)
-        number = caught()
-        return 0 if number is None else 128 + number
-
-
-def _teachers_ready(session: Session, progress: Progress) -> bool:
-    for name in session.needed_teachers():
-        if not ensure_teacher(session, name, progress):
-            return False
-        announce_teacher(session, name)
-    return True
-
-
-def _missing(session: Session, force: bool) -> dict[str, int]:
-    """The cells to train (id -> how often each was tried), announced."""
-    cells = session.cells()
-    records = records_of(session, cells)
-    _warn_edited(session, records)
-    done = set() if force else done_ids(records)
-    missing = [cell for cell in cells if cell.id not in done]
-    if len(missing) >= LONG_PLAN:
-        session.say(f"{len(missing)} cells to train; {estimate(store.read(session.paths.rows), missing)}")
-    tried = _tries(session)
-    return {cell.id: tried[cell.id] for cell in missing}
-
-
-def _tries(session: Session) -> Counter[str]:
-    """Cell id -> how many rows it has, those that were cut short left out."""
-    rows = store.read(session.paths.rows)
-    return Counter(rows.loc[rows["status"] != Status.INTERRUPTED, "cell_id"])
-
-
-def _groups(session: Session, tries: Mapping[str, int]) -> list[list[Cell]]:
-    return form_cohorts([cell for cell in session.cells() if cell.id in tries], {})
-
-
-def _train(session: Session, tries: Mapping[str, int], progress: Progress) -> None:
-    """Train those of the cells in ``tries`` that are free, and that no other process tried meanwhile."""
-    source = environment.collect(session.device)
-    for group in _groups(session, tries):
-        with locks.held(session.paths.locks, [cell.id for cell in group]) as free:
-            tried = _tries(session)
-            mine = [cell for cell in group if cell.id in free and tried[cell.id] == tries[cell.id]]
-            for cohort in form_cohorts(mine, positions(session.paths.work, mine)):
-                started = datetime.now(UTC).isoformat(timespec="seconds")
-                for result in _train_or_split(session, cohort, progress):
-                    record(session, result, {**source, "started_utc": started})
-                if session.stop():
-                    return
-
-
-def _train_or_split(session: Session, cells: list[Cell], progress: Progress) -> list[Result]:
-    """Train a cohort; out of memory, train its halves; a single cell that does not fit is recorded so."""
-    name = next((cell.teacher for cell in cells if cell.teacher), None)
-    teacher = session.teachers[name] if name else None
-    job = Job(
-        tuple(cells),
-        teacher,
-        session.data_dir,
-        session.paths.work,
-        session.device,
-        session.plugins,
-        session.teacher_cache,
-        session.graphs,
-    )
-    try:
-        return train_cohort(job, progress, session.stop)[0]
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if len(cells) == 1:
-        return [Result(cells[0], {"status": Status.OOM, "error": reason, "cohort_size": 1})]
-    session.say(f"out of memory with {len(cells)} students side by side; training them in two halves")
-    half = len(cells) // 2
-    return [
-        result
-        for part in (cells[:half], cells[half:])
-        if not session.stop()
-        for cohort in form_cohorts(part, positions(session.paths.work, part))
-        for result in _train_or_split(session, cohort, progress)
-    ]
-
-
-def _warn_edited(session: Session, records: pd.DataFrame) -> None:
-    for name in session.methods:
-        hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
-        if (hashes != registry.code_hash(name)).any():
-            session.say(
-                f"WARNING: the code of {name} changed since rows of this version were made; if it gives other numbers, "
-                "raise its `version` and run again"
+def _check_portable(selection: Selection) -> None:
+    for name in selection.methods:
+        if not registry.portable(name):
+            raise KdbenchError(
+                f"other processes cannot load the method {name}, which is no plug-in; use jobs=1, or save it in a file "
+                "and name that with plugins="
             )
+
+
+def execute(selection: Selection, options: RunOptions, progress: Progress) -> Outcome:
+    """Train every missing cell of a selection and record it under ``options.results``."""
+    stop = Stop(options.max_hours)
+    with stop.listening(progress.say):
+        workspace = open_workspace(selection, options, progress.say)
+        store.check_writable(workspace.paths.rows)
+        attempts = store.read(workspace.paths.rows)
+        inputs = open_inputs(workspace, progress, stop)
+        if inputs.complete:
+            cells = inputs.cells()
+            missing = find_missing(attempts, cells, options.force)
+            announce_missing(missing, cells, attempts, progress.say)
+            _train_and_record(missing, inputs, progress, stop)
+    return _conclude(inputs, stop)
+
+
+def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
+    jobs = min(inputs.workspace.options.jobs, len(form_cohorts(missing.cells, {})))
+    source = environment.collect(inputs.workspace.device)
+    with open_executor(jobs, progress, stop) as executor:
+        for done in train(missing, inputs, executor, progress.say, stop):
+            where = {**source, "threads": done.threads, "started_utc": done.started}
+            progress.say(record(inputs, done.result, where))
+
+
+def _conclude(inputs: Inputs, stop: Stop) -> Outcome:
+    paths, cells = inputs.workspace.paths, inputs.cells()
+    rows = records_of(store.read(paths.rows), cells)
+    busy = set(locks.running(paths.locks)) - done_ids(rows)
+    return Outcome(
+        suite=inputs.workspace.suite.name,
+        cells=cells,
+        rows=rows,
+        paths=paths,
+        elsewhere=len(busy.intersection(cell.id for cell in cells)),
+        signal=stop.signal,
+        out_of_time=stop.out_of_time,
+    )

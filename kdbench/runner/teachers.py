@@ -1,18 +1,24 @@
-"""Teachers of a session: fetched or trained where missing, measured and announced."""
+"""The teachers of a selection: which file each one is, how a missing one is fetched or trained, what it reaches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import timm
 import torch
 
 from kdbench.errors import KdbenchError, first_line, unknown
-from kdbench.runner.session import Session, locate_teacher, pretrained_path, teacher_cell, trained_path
+from kdbench.plan.cells import Cell, plan_cells
+from kdbench.plan.selection import Selection
+from kdbench.runner.options import RunOptions
+from kdbench.runner.stop import Stop
+from kdbench.runner.workspace import Say, Workspace, open_workspace
+from kdbench.suites import Pair, replace_recipe
 from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess, measure
-from kdbench.teachers.weights import Teacher, open_teacher
+from kdbench.teachers.weights import Teacher, find_file, open_teacher
 from kdbench.train.callbacks import Progress
 from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.cohort import train_cohort
@@ -21,42 +27,123 @@ from kdbench.utils import locks
 from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import Status
 
+# --- which file ---
 
-def ensure_teacher(session: Session, name: str, progress: Progress, train: bool = False) -> bool:
-    """Have the teacher ``name`` ready, fetching or training it if need be; False when that was interrupted (and saved).
 
-    Where the suite names weights that timm has, the teacher is trained only if ``train`` says so. Raises KdbenchError
+def teacher_cell(workspace: Workspace, name: str) -> Cell:
+    """The training run that makes a teacher: plain cross-entropy by the suite's teacher recipe, seed 0."""
+    suite, split = workspace.suite, workspace.selection.split
+    recipe = replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
+    suite = dataclasses.replace(suite, recipe=recipe)
+    selection = Selection(suite, ["ce"], [Pair(name, name)], [0], split=split)
+    return plan_cells(selection, workspace.split.id, {name: None})[0]
+
+
+def trained_path(workspace: Workspace, name: str) -> Path:
+    """Where a teacher's weights are saved that is trained here."""
+    return _folder(workspace) / f"{name}-{teacher_cell(workspace, name).id}.safetensors"
+
+
+def pretrained_path(workspace: Workspace, name: str) -> Path | None:
+    """Where the weights are saved that timm has for a teacher; None where the suite names none."""
+    known = workspace.suite.teachers.get(name)
+    return (
+        _folder(workspace) / f"{name}-{known.pretrained}.safetensors" if known and known.pretrained else None
+    )
+
+
+def _folder(workspace: Workspace) -> Path:
+    return catalog.folder(workspace.paths.work)
+
+
+def locate_teacher(workspace: Workspace, name: str) -> Teacher | None:
+    """The teacher, where it is there; None where it must be trained or fetched.
+
+    In order of precedence, highest first: --teacher-weights, the last one imported, timm's weights where the suite
+    names them, else the one trained here.
+    """
+    suite, work, weights = workspace.suite, workspace.paths.work, workspace.options.teacher_weights
+    dataset, model = suite.dataset, suite.model(name)
+    if weights:
+        path = find_file(name, weights)
+    else:
+        own = pretrained_path(workspace, name) or trained_path(workspace, name)
+        path = catalog.assigned_file(work, dataset.name, name, model, workspace.data_id) or own
+    if not path.is_file():
+        return None
+    expected = suite.teachers[name].top1 if name in suite.teachers else None
+    return open_teacher(name, model, path, dataset, expected)
+
+
+def remark(workspace: Workspace, name: str) -> str:
+    """What `teachers.catalog.data_remark` says of a teacher, where the user did not give its weights."""
+    if workspace.options.teacher_weights:
+        return ""
+    suite = workspace.suite
+    return catalog.data_remark(
+        workspace.paths.work, suite.dataset.name, name, suite.model(name), workspace.data_id
+    )
+
+
+def listing(workspace: Workspace) -> Iterator[tuple[str, Teacher | None, bool]]:
+    """Name, teacher (None: not here yet) and whether `run` uses it: the suite's, then all imported for its data."""
+    work, data = workspace.paths.work, workspace.suite.dataset
+    own = workspace.selection.teachers()
+    imported = {} if workspace.options.teacher_weights else catalog.entries(work, data.name)
+    for name in dict.fromkeys([*own, *imported]):
+        model = workspace.suite.model(name)
+        entries = (
+            catalog.matching_entries(work, data.name, name, model, workspace.data_id)
+            if name in imported
+            else []
+        )
+        if not entries and name not in own:
+            continue
+        used = locate_teacher(workspace, name)
+        yield name, used, True
+        files = [_folder(workspace) / entry["file"] for entry in entries]
+        for path in [*files, trained_path(workspace, name)]:
+            if used is not None and path != used.path and path.is_file():
+                yield name, open_teacher(name, model, path, data, used.expected), False
+
+
+# --- a missing one ---
+
+
+def obtain_teacher(
+    workspace: Workspace, name: str, progress: Progress, stop: Callable[[], bool], train: bool = False
+) -> Teacher | None:
+    """Fetch or train a teacher that is not there; None when ``stop`` said so (its state is saved).
+
+    Where the suite names weights that timm has, the teacher is trained only if ``train`` is true. Raises KdbenchError
     when it cannot be had.
     """
-    if name not in session.teachers:
-        path = pretrained_path(session, name)
-        if path is not None and not train:
-            _fetch(session, name, path)
-        elif not _train(session, name, progress):
-            return False
-        elif path is not None:  # the user asked for this one, so it goes before timm's
-            data, model = session.suite.dataset, session.suite.model(name)
-            trained = trained_path(session, name)
-            catalog.assign(session.paths.work, data.name, name, model, trained, session.data_id)
-        teacher = locate_teacher(session, name)
-        assert teacher is not None
-        session.teachers[name] = teacher
-    return True
+    path = pretrained_path(workspace, name)
+    if path is not None and not train:
+        _fetch(workspace, name, path, progress.say)
+    elif not _train(workspace, name, progress, stop):
+        return None
+    elif path is not None:  # the user chose to train this one, so it goes before timm's
+        data, model = workspace.suite.dataset, workspace.suite.model(name)
+        trained = trained_path(workspace, name)
+        catalog.assign(workspace.paths.work, data.name, name, model, trained, workspace.data_id)
+    return locate_teacher(workspace, name)
 
 
-def _train(session: Session, name: str, progress: Progress) -> bool:
-    cell, path = teacher_cell(session, name), trained_path(session, name)
-    with locks.held(session.paths.locks, [cell.id], wait=True):
+def _train(workspace: Workspace, name: str, progress: Progress, stop: Callable[[], bool]) -> bool:
+    """Train a teacher and save it, unless another process did meanwhile; False when ``stop`` said so."""
+    cell, path, work = teacher_cell(workspace, name), trained_path(workspace, name), workspace.paths.work
+    with locks.held(workspace.paths.locks, [cell.id], wait=True):
         if path.is_file():
             return True
-        session.say(f"training the teacher {name} for {cell.recipe.epochs} epochs")
-        job = Job((cell,), None, session.data_dir, session.paths.work, session.device)
+        progress.say(f"training the teacher {name} for {cell.recipe.epochs} epochs")
+        job = Job((cell,), None, workspace.options.data_dir, work, workspace.device)
         try:
-            (result,), stopped = train_cohort(job, progress, session.stop)
+            (result,), stopped = train_cohort(job, progress, stop)
         except torch.OutOfMemoryError as error:
             raise KdbenchError(
-                f"the teacher {name} does not fit the memory of {session.device}; train it on another device, or give "
-                "a smaller batch_size in [teacher_recipe] of a suite of your own"
+                f"the teacher {name} does not fit the memory of {workspace.device}; train it on another device, or "
+                "give a smaller batch_size in [teacher_recipe] of a suite of your own"
             ) from error
         if stopped:
             return False
@@ -68,18 +155,18 @@ def _train(session: Session, name: str, progress: Progress) -> bool:
             raise KdbenchError(
                 f"cannot save the teacher to {path} ({error.strerror}); free some space and run again"
             ) from error
-        checkpoint_path(session.paths.work, cell.id).unlink(missing_ok=True)
+        checkpoint_path(work, cell.id).unlink(missing_ok=True)
     return True
 
 
-def _fetch(session: Session, name: str, path: Path) -> None:
-    """Keep the weights that timm has under the suite's tag. Raises KdbenchError with the other ways where it fails."""
-    tag = session.suite.teachers[name].pretrained or ""
+def _fetch(workspace: Workspace, name: str, path: Path, say: Say) -> None:
+    """Save the weights that timm has under the suite's tag. Raises KdbenchError with the other ways where it fails."""
+    tag = workspace.suite.teachers[name].pretrained or ""
     if not timm.is_model_pretrained(tag):
         raise unknown(
             "pretrained weights", tag, timm.list_pretrained(), f" (of the teacher {name}, by timm's name)"
         )
-    session.say(f"fetching the teacher {name}: {tag} from timm")
+    say(f"fetching the teacher {name}: {tag} from timm")
     try:
         save_weights(path, timm.create_model(tag, pretrained=True).state_dict())
     except Exception as error:  # a hub that cannot be reached fails in many ways
@@ -91,43 +178,48 @@ def _fetch(session: Session, name: str, path: Path) -> None:
         ) from error
 
 
-def accuracy(session: Session, teacher: Teacher) -> float:
-    """Top-1 in percent on the session's split; measured once, then kept under the weights' hash."""
-    device = torch.device(session.device)
-    return measure(teacher, session.suite.dataset, session.split, session.paths.work, device)
+# --- what it reaches ---
 
 
-def announce_teacher(session: Session, name: str) -> None:
-    """Say which teacher it is and what it reaches, loudly when that is below what the suite expects."""
-    teacher = session.teachers[name]
-    data, device = session.suite.dataset, torch.device(session.device)
-    top1, doubts = assess(teacher, data, session.split, session.paths.work, device)
-    session.teacher_top1[name] = top1
-    session.say(f"teacher {name} is {teacher.path}")
+def accuracy(workspace: Workspace, teacher: Teacher) -> float:
+    """Top-1 in percent on the split; its logits are measured once, then saved under the weights' hash."""
+    device = torch.device(workspace.device)
+    return measure(teacher, workspace.suite.dataset, workspace.split, workspace.paths.work, device)
+
+
+def announce(workspace: Workspace, teacher: Teacher, say: Say) -> float:
+    """Say which teacher it is and what it reaches, with a warning where the suite expects more; returns its top-1."""
+    data, device = workspace.suite.dataset, torch.device(workspace.device)
+    top1, doubts = assess(teacher, data, workspace.split, workspace.paths.work, device)
+    say(f"teacher {teacher.name} is {teacher.path}")
     if teacher.remark:
-        session.say(teacher.remark)
-    for line in (*accuracy_lines(teacher, top1, session.split_name, data.classes), *doubts):
-        session.say(line)
+        say(teacher.remark)
+    for line in (*accuracy_lines(teacher, top1, workspace.selection.split, data.classes), *doubts):
+        say(line)
+    return top1
 
 
-def listing(session: Session) -> Iterator[tuple[str, Teacher | None, bool]]:
-    """Name, teacher (None: not here yet) and whether `run` takes it: the suite's, then all imported for its data."""
-    work, data = session.paths.work, session.suite.dataset
-    imported = {} if session.weights else catalog.entries(work, data.name)
-    for name in dict.fromkeys([*session.needed_teachers(), *imported]):
-        model = session.suite.model(name)
-        entries = (
-            catalog.matching_entries(work, data.name, name, model, session.data_id)
-            if name in imported
-            else []
-        )
-        if not entries and name not in session.needed_teachers():
-            continue
-        used = locate_teacher(session, name)
-        yield name, used, True
-        for path in [
-            *(catalog.folder(work) / entry["file"] for entry in entries),
-            trained_path(session, name),
-        ]:
-            if used is not None and path != used.path and path.is_file():
-                yield name, open_teacher(name, model, path, data, used.expected), False
+# --- all of a suite ---
+
+
+def train_teachers(selection: Selection, options: RunOptions, progress: Progress) -> int:
+    """Have every teacher of a selection ready, whatever becomes of the others.
+
+    Returns the exit code: 0, 3 where one could not be had (``progress`` says why), 128 + signal when interrupted.
+    """
+    stop, failed = Stop(), False
+    with stop.listening(progress.say):
+        workspace = open_workspace(selection, options, progress.say)
+        for name in selection.teachers():
+            try:
+                teacher = locate_teacher(workspace, name)
+                if text := remark(workspace, name):
+                    progress.say(text)
+                teacher = teacher or obtain_teacher(workspace, name, progress, stop, train=True)
+                if teacher is None:
+                    break
+                announce(workspace, teacher, progress.say)
+            except KdbenchError as error:
+                progress.say(f"kdbench: {error}")
+                failed = True
+    return stop.exit_code or 3 * failed

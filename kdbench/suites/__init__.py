@@ -1,6 +1,6 @@
 """What is trained on what, by which recipe: one TOML file per suite, read strictly into frozen dataclasses."""
 
-from kdbench.suites.loader import FOLDER, load, names, replace_recipe
+from kdbench.suites.loader import FOLDER, load, names, replace_recipe, validated
 from kdbench.suites.schema import (
     DataSpec,
     ModelSpec,
@@ -23,4 +23,5 @@ __all__ = [
     "load",
     "names",
     "replace_recipe",
+    "validated",
 ]

@@ -46,6 +46,36 @@ def load(name: str) -> Suite:
     suite = _build(Suite, table, where)
     pairs = tuple(_with_shared_params(pair, shared.get(str(pair), {})) for pair in suite.pairs)
     suite = dataclasses.replace(suite, name=file.stem, pairs=pairs)
+    _check_parts(suite, where)
+    _check_own_names(suite, parse(file), where)
+    return suite
+
+
+def validated(suite: Suite) -> Suite:
+    """Check a suite that was built in Python as strictly as a file's. Raises KdbenchError for every mistake in it."""
+    if not isinstance(suite.name, str) or not suite.name or "/" in suite.name:
+        raise KdbenchError(
+            f"a suite needs a name that can be a file's (its rows go to <name>.csv), got {suite.name!r}; build it with "
+            "Suite(..., name='mine')"
+        )
+    where = f"suite {suite.name}"
+    checked = dataclasses.replace(_build(Suite, _table(suite), where), name=suite.name)
+    _check_parts(checked, where)
+    return checked
+
+
+def _table(value: Any) -> Any:
+    """A dataclass as the table that a file would hold."""
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {k: _table(v) for k, v in fields.items() if not (isinstance(value, Suite) and k == "name")}
+    if isinstance(value, Mapping):
+        return {key: _table(each) for key, each in value.items()}
+    return [_table(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _check_parts(suite: Suite, where: str) -> None:
+    """Recipes, views and lists must fit each other."""
     for pair in suite.pairs:
         replace_recipe(suite.recipe, pair.recipe, f"{where}: pair {pair}")
     replace_recipe(suite.recipe, suite.teacher_recipe, f"{where}: teacher_recipe")
@@ -53,8 +83,6 @@ def load(name: str) -> Suite:
         if view not in suite.views:
             raise unknown("view", view, suite.views, f" in {where}: recipe: train_views")
     _check_lists(suite, where)
-    _check_own_names(suite, parse(file), where)
-    return suite
 
 
 def _with_shared_params(pair: Pair, shared: Params) -> Pair:

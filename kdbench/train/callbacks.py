@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 
 class Progress:
-    """What the loop tells while it runs; this one says nothing."""
+    """What is reported while cohorts train; this one shows nothing."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
 
     def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
-        """A cohort starts (or goes on) after ``done`` of ``epochs`` x ``steps`` steps."""
+        """A cohort starts (or continues) after ``done`` of ``epochs`` x ``steps`` steps."""
 
     def step(self, images: int) -> None:
         """One batch is done."""
@@ -22,3 +25,7 @@ class Progress:
 
     def end(self) -> None:
         """The cohort is over."""
+
+    def lane(self, number: int) -> Progress:
+        """The progress of a cohort that trains beside others, in place ``number`` (from 0) of them."""
+        return self

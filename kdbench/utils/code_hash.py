@@ -24,7 +24,7 @@ HOOKS = {
     "predict",
 }  # of `kdbench.method.Method`
 DYNAMIC = ("import_module", "__import__")
-# Python 3.13 leaves empty lists out unless asked
+# Python 3.13 leaves empty lists out by default
 _ALL: dict[str, Any] = {"show_empty": True} if sys.version_info >= (3, 13) else {}
 
 
@@ -96,18 +96,18 @@ def _installed(name: str) -> bool:
 
 def _imported(tree: ast.Module, file: Path, root: Path) -> list[Path]:
     """The files that the imports of one file run."""
-    found = []
+    files = []
     for level, name, members in _imports(tree):
         parts = name.split(".") if name else []
         for start, rest in _starts(level, parts, file, root):
             if not rest:
-                found.append(start / "__init__.py")
+                files.append(start / "__init__.py")
             if "*" in members:  # a package's __all__ may name its modules
                 members = [path.stem for path in sorted(start.joinpath(*rest).glob("*.py"))]
-            found += [
+            files += [
                 path for member in ([], *([m] for m in members)) for path in _run(start, [*rest, *member])
             ]
-    return found
+    return files
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[int, str, list[str]]]:
@@ -138,15 +138,15 @@ def _starts(level: int, parts: list[str], file: Path, root: Path) -> Iterator[tu
 
 def _run(folder: Path, parts: list[str]) -> list[Path]:
     """The packages' __init__.py on the way to a module below ``folder``, and the module."""
-    found = []
+    files = []
     for part in parts:
         package, module = folder / part / "__init__.py", folder / f"{part}.py"
         if package.is_file():
-            found.append(package)
+            files.append(package)
         elif module.is_file():
-            return [*found, module]
+            return [*files, module]
         folder = folder / part
-    return found
+    return files
 
 
 def _text(tree: ast.Module) -> str:

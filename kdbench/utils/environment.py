@@ -1,4 +1,4 @@
-"""Where and with what a row was made: columns for the reader, never part of a run's identity."""
+"""Where and with what a row was computed: columns for the reader, never part of a run's identity."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _git(*args: str) -> str | None:
 
 
 def processor() -> str:
-    """The processor's own name, where the system tells it."""
+    """The processor's own name, where the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -44,7 +44,7 @@ def collect(device: str) -> dict[str, Any]:
     """kdbench, git_commit, git_dirty, torch, timm, cuda, device, threads, deterministic.
 
     deterministic: a repetition gives the same bits where device, torch and threads are the same, as it does on a CPU
-    (README says what may differ elsewhere).
+    (docs/concepts.md says what may differ elsewhere).
     """
     cuda = device.startswith("cuda")
     status = _git("status", "--porcelain", "--", "kdbench", "methods")  # results change with every run

@@ -98,7 +98,7 @@ def _importer(module: str) -> Callable[..., Any]:
         head = name.partition(".")[0]
         if level or not beside(folder, head):
             return builtins.__import__(name, globals, locals, fromlist, level)
-        found = builtins.__import__(f"{package}.{name}", globals, locals, fromlist or ("__name__",))
-        return found if fromlist else sys.modules[f"{package}.{head}"]
+        result = builtins.__import__(f"{package}.{name}", globals, locals, fromlist or ("__name__",))
+        return result if fromlist else sys.modules[f"{package}.{head}"]
 
     return imported

@@ -13,7 +13,6 @@ from kdbench import suites
 from kdbench.cli import suites as shown
 from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_pairs
-from kdbench.runner.executors import processes
 from tests.support.cli_process import kdbench as command
 from tests.support.tiny import RUN, SUITE, make
 
@@ -194,15 +193,3 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     done = command(*RUN, cwd=place)
     assert done.code == 1
     assert "Traceback" not in done.err
-
-
-def test_helpers_do_not_import_from_the_folder_they_start_in(tmp_path, monkeypatch, capfd):
-    """A plug-in called random.py, and `kdbench run --jobs 2` typed in its folder."""
-    (tmp_path / "random.py").write_text("raise ValueError('the wrong random')", "utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
-    with processes.crew(2, {"nonsense": 1}, lambda: False):
-        pass
-    said = capfd.readouterr().err
-    assert "TypeError: help_out()" in said  # it came as far as its work
-    assert "the wrong random" not in said

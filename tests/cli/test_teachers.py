@@ -6,7 +6,7 @@ import torch
 
 from kdbench import models
 from kdbench.cli import teachers
-from kdbench.runner.session import trained_path
+from kdbench.runner.teachers import trained_path
 from kdbench.teachers import catalog
 from kdbench.utils.state_dicts import save_weights
 
@@ -34,20 +34,20 @@ def test_teachers_lists_hash_accuracy_and_file(lab):
 def test_imported_teachers_are_listed_and_the_used_one_marked(lab):
     """One that is no teacher of the suite too, and the one trained here that an import has replaced."""
     folder = lab.folder / "r"
-    session = lab.prepare(results=folder)
+    workspace = lab.open(results=folder)
     spec = lab.suite.models
     weights = {
         name: models.create(spec[name].arch, 4, **spec[name].args).state_dict()
         for name in ("teacher", "student")
     }
-    save_weights(trained_path(session, "teacher"), weights["teacher"])
+    save_weights(trained_path(workspace, "teacher"), weights["teacher"])
     for name, state in (
         ("teacher", lab.teacher.net(lab.suite.dataset).model.state_dict()),
         ("student", weights["student"]),
     ):
-        path = catalog.folder(session.paths.work) / f"{name}-imported.safetensors"
+        path = catalog.folder(workspace.paths.work) / f"{name}-imported.safetensors"
         save_weights(path, state)
-        catalog.assign(session.paths.work, "tiny", name, spec[name], path, session.data_id)
+        catalog.assign(workspace.paths.work, "tiny", name, spec[name], path, workspace.data_id)
     options = {"suite": str(lab.suite_file()), "data_dir": lab.data, "results": folder, "device": "cpu"}
     lines = teachers.teachers(options).splitlines()[1:-1]
     assert [line.split()[:2] for line in lines[0::2] if line[0] == "*"] == [
@@ -56,5 +56,5 @@ def test_imported_teachers_are_listed_and_the_used_one_marked(lab):
     ]
     assert [line.split()[0] for line in lines[0::2] if line[0] != "*"] == ["teacher"]
     assert [file.strip().rsplit("/")[-1] for file in lines[1::2]] == [
-        "teacher-imported.safetensors", trained_path(session, "teacher").name, "student-imported.safetensors",
+        "teacher-imported.safetensors", trained_path(workspace, "teacher").name, "student-imported.safetensors",
     ]  # fmt: skip

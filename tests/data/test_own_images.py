@@ -15,7 +15,9 @@ from kdbench.data.loading import load_data, load_split
 from kdbench.data.sources import load_folder
 from kdbench.data.statistics import mean_std
 from kdbench.errors import KdbenchError
-from kdbench.runner.session import prepare
+from kdbench.runner.inputs import find_inputs
+from kdbench.runner.run import resolve
+from kdbench.runner.workspace import open_workspace
 from kdbench.suites import DataSpec
 from tests.support.cli_process import kdbench
 from tests.support.image_files import arrays, save, write_folders, write_npz
@@ -36,12 +38,17 @@ def suite_file(folder: Path, table: str) -> str:
     return str(folder / "mine.toml")
 
 
-def prepared(folder: Path, table: str, **options):
-    return prepare(suite_file(folder, table), results=folder / "results", device="cpu", **options)
+def prepared(folder: Path, table: str, say=lambda text: None, **options):
+    usual = {"results": folder / "results", "device": "cpu"}
+    return open_workspace(*resolve(suite_file(folder, table), **usual, **options), say)
 
 
-def ids(session):
-    return [cell.id for cell in session.cells()]
+def cells(workspace):
+    return find_inputs(workspace, lambda text: None).cells()
+
+
+def ids(workspace):
+    return [cell.id for cell in cells(workspace)]
 
 
 # --- what is measured ---
@@ -60,11 +67,11 @@ def test_mean_and_std_are_numpys_to_four_digits():
 
 def test_what_the_suite_leaves_open_is_measured_on_train(tmp_path):
     write_folders(tmp_path / "photos")
-    session = prepared(tmp_path, 'folder = "photos"')
+    workspace = prepared(tmp_path, 'folder = "photos"')
     mean, std = mean_std(torch.from_numpy(arrays()["x_train"]))
     want = DataSpec("photos", 3, 6, mean, std, folder=str(tmp_path / "photos"))
-    assert session.suite.dataset == session.written.dataset == want
-    assert session.cells()[0].identity()["normalise"] == [mean, std]
+    assert workspace.suite.dataset == want
+    assert cells(workspace)[0].identity()["normalise"] == [mean, std]
     given = prepared(tmp_path, 'folder = "photos"\nmean = [0.1, 0.2, 0.3]').suite.dataset
     assert (given.mean, given.std) == ((0.1, 0.2, 0.3), std)
 
@@ -81,17 +88,17 @@ def test_ids_know_the_images_and_not_their_place_or_layout(tmp_path):
     write_folders(tmp_path / "a" / "photos")
     write_folders(tmp_path / "b" / "elsewhere" / "pictures")
     write_npz(tmp_path)
-    sessions = [
+    workspaces = [
         prepared(tmp_path / "a", 'folder = "photos"'),
         prepared(tmp_path / "b", 'folder = "elsewhere/pictures"'),
         prepared(tmp_path / "c", f'npz = "{tmp_path}/mine.npz"'),
     ]
-    assert ids(sessions[0]) == ids(sessions[1]) == ids(sessions[2])
-    assert [session.suite.dataset.name for session in sessions] == ["photos", "pictures", "mine"]
-    assert str(tmp_path) not in str([cell.identity() for cell in sessions[0].cells()])
+    assert ids(workspaces[0]) == ids(workspaces[1]) == ids(workspaces[2])
+    assert [workspace.suite.dataset.name for workspace in workspaces] == ["photos", "pictures", "mine"]
+    assert str(tmp_path) not in str([cell.identity() for cell in cells(workspaces[0])])
     file = tmp_path / "a" / "photos" / "train" / "ant" / "0.png"
     save(arrays()["x_train"][0][::-1].copy(), file)
-    assert not set(ids(prepared(tmp_path / "a", 'folder = "photos"'))) & set(ids(sessions[0]))
+    assert not set(ids(prepared(tmp_path / "a", 'folder = "photos"'))) & set(ids(workspaces[0]))
 
 
 @pytest.mark.parametrize(
@@ -172,25 +179,22 @@ def test_several_sizes_without_a_size_name_the_file(tmp_path):
 
 
 def test_per_class_is_the_limit_of_the_suite_file(lab):
-    few = lab.prepare(per_class=3)
-    few.suite = dataclasses.replace(few.suite, dataset=dataclasses.replace(few.suite.dataset, subset=""))
-    said = lab.prepare(("size = 8", "size = 8\ntrain_per_class = 3\ntest_per_class = 3"))
-    other = lab.prepare(("size = 8", "size = 8\ntrain_per_class = 9"), per_class=3)
+    few = lab.open(per_class=3)
+    said = lab.open(("size = 8", "size = 8\ntrain_per_class = 3\ntest_per_class = 3"))
+    other = lab.open(("size = 8", "size = 8\ntrain_per_class = 9"), per_class=3)
     assert (
         few.split.train.targets.bincount().tolist()
         == few.split.evaluation.targets.bincount().tolist()
         == [3] * 4
     )
     assert ids(few) == ids(said) == ids(other)
-    assert not set(ids(few)) & set(ids(lab.prepare()))
-    assert few.cells()[0].dataset == dataclasses.replace(
-        lab.suite.dataset, holdout=0.1, train_per_class=3, test_per_class=3
+    assert not set(ids(few)) & set(ids(lab.open()))
+    assert cells(few)[0].dataset == dataclasses.replace(
+        lab.suite.dataset, holdout=0.1, train_per_class=3, test_per_class=3, subset="3 a class"
     )
-    assert (
-        load_split(few.cells()[0].dataset, "test", lab.data).id == few.split.id
-    )  # what the cohort will load
-    with pytest.raises(KdbenchError, match="at least 1 image per class, got 0"):
-        lab.prepare(per_class=0)
+    assert load_split(cells(few)[0].dataset, "test", lab.data).id == few.split.id  # what the cohort will load
+    with pytest.raises(KdbenchError, match="per_class must be a whole number of at least 1, got 0"):
+        lab.open(per_class=0)
 
 
 def test_per_class_on_the_command_line(lab):
@@ -211,7 +215,7 @@ def test_per_class_on_the_command_line(lab):
     done = kdbench(*run, "--per-class", "4", cwd=lab.folder)
     assert done.code == 0, done.err
     (row,) = pd.read_csv(lab.folder / "results" / "tiny.csv").to_dict("records")
-    assert row["cell_id"] == lab.prepare(per_class=4, methods=["ce"], epochs=1).cells()[0].id
+    assert row["cell_id"] == cells(lab.open(per_class=4, methods=["ce"], epochs=1))[0].id
     assert row["dataset"] == "tiny (4 a class)"  # a part of a set never shares a table with the whole
     assert row["top1"] * 16 / 100 == pytest.approx(round(row["top1"] * 16 / 100))  # of 16 test images
     refused = kdbench(*run, "--per-class", "none", cwd=lab.folder)
@@ -227,7 +231,7 @@ def heard():
 
 
 def prepared_with(folder, counts, heard, table='folder = "photos"', **options):
-    """A session of 24 training images and the first of them as test images."""
+    """A workspace of 24 training images and the first of them as test images."""
     content = arrays(counts=counts)
     write_folders(folder / "photos", counts=counts)
     for row in range(4):
@@ -244,8 +248,8 @@ STREAM = (
     ("table", "how"), [('folder = "photos"', "pixel for pixel"), (STREAM, "byte for byte")]
 )
 def test_test_images_in_train_are_counted_and_told(tmp_path, heard, table, how):
-    session = prepared_with(tmp_path, (24, 9), heard, table)
-    assert session.test_in_train == 4
+    workspace = prepared_with(tmp_path, (24, 9), heard, table)
+    assert workspace.test_in_train == 4
     assert [line for line in heard if "4 of the 13 images that are measured on are in train too" in line]
     assert how in heard[-1]
     heard.clear()
@@ -256,12 +260,12 @@ def test_test_images_in_train_are_counted_and_told(tmp_path, heard, table, how):
 
 
 def test_a_limit_counts_what_it_keeps(tmp_path, heard):
-    session = prepared_with(tmp_path, (24, 9), heard, per_class=1)
+    workspace = prepared_with(tmp_path, (24, 9), heard, per_class=1)
     train, test = (
         {image.numpy().tobytes() for image in part.images}
-        for part in (session.split.train, session.split.evaluation)
+        for part in (workspace.split.train, workspace.split.evaluation)
     )
-    assert session.test_in_train == len(train & test)
+    assert workspace.test_in_train == len(train & test)
 
 
 def test_many_files_of_equal_lengths_are_not_counted(tmp_path, heard, monkeypatch):

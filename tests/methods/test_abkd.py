@@ -35,6 +35,15 @@ def test_agrees_with_the_loop(alpha, beta):
         assert value == pytest.approx(-sum(terms) / (alpha * beta), rel=1e-9)
 
 
+def test_standardized_with_one_and_zero_is_lskd():
+    """But for lskd's T^2."""
+    pair = ((logits(5, 4, 0),), (logits(5, 4, 1),))
+    params = {"temperature": 2.0, "kd_weight": 9.0}
+    ours = step("abkd", [0, 3, 1, 1, 2], *pair, alpha=1.0, beta=0.0, standardize=True, **params)
+    theirs = step("lskd", [0, 3, 1, 1, 2], *pair, **params)
+    torch.testing.assert_close(2.0**2 * ours["kd"], theirs["kd"])
+
+
 def test_one_and_zero_is_kl():
     student, teacher = probabilities(0), probabilities(1)
     torch.testing.assert_close(alpha_beta_divergence(student, teacher, 1.0, 0.0), kl(student, teacher))

@@ -26,7 +26,7 @@ def digits(tmp_path_factory) -> tuple[pd.DataFrame, pd.Series]:
     (place / "digits.toml").write_text(short)
     outcome = run(str(place / "digits.toml"), ["all"], seeds=[0], epochs=3, results=place / "results")
     curves = pd.read_csv(place / "results" / "digits.curves.csv")
-    return outcome.records.set_index("method"), curves.set_index(["cell_id", "term", "epoch"])[
+    return outcome.rows.set_index("method"), curves.set_index(["cell_id", "term", "epoch"])[
         "value"
     ].sort_index()
 
@@ -68,7 +68,7 @@ def to_vit(tmp_path_factory) -> pd.DataFrame:
         teacher_weights=place / "teachers",
         results=place / "results",
     )
-    return outcome.records.set_index("method")
+    return outcome.rows.set_index("method")
 
 
 @pytest.mark.parametrize("name", registry.names())

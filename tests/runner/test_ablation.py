@@ -32,7 +32,7 @@ class Made(Method):
     form: Literal["code", "paper"] = "code"
 
 
-def test_without_each_term_each_alone_with_the_task_and_the_switches():
+def test_each_term_off_each_alone_and_the_switches():
     assert ablation.changes(Made()) == [
         {"ce_weight": 0.0},
         {"a": 0.0},
@@ -50,7 +50,7 @@ def test_alone_is_told_from_without_where_there_are_three_terms():
     assert found[5:8] == [{"b": 0, "off": 0.0}, {"a": 0.0, "off": 0.0}, {"a": 0.0, "b": 0}]
 
 
-def test_sweeps_are_one_at_a_time_and_leave_out_the_default_and_what_is_there():
+def test_sweeps_are_one_at_a_time_without_duplicates():
     found = ablation.changes(Made(), {"a": [0.0, 1.0, 2.0, 4.0], "b": [3, 9]})
     assert found == [*ablation.changes(Made()), {"a": 4.0}, {"b": 9}]
 
@@ -63,8 +63,10 @@ def test_a_method_without_anything_to_ablate_says_how(scratch_registry):
         knob: float = 1.0
 
     with pytest.raises(KdbenchError, match=r"plain declares neither `weights` nor `ablate`.*--set"):
-        ablation.selection("plain", "digits")
-    assert ablation.selection("plain", "digits", ["plain.knob=2"])["also"] == [{"plain": {"knob": [2.0]}}]
+        ablation.resolve("plain", "digits")
+    selection, _ = ablation.resolve("plain", "digits", ["plain.knob=2"])
+    assert selection.variants == ({"plain": {"knob": [2.0]}},)
+    assert (selection.methods, selection.split) == (("plain", "ce", "kd"), "holdout")
 
 
 def test_the_command_trains_the_plan_on_the_holdout_split_once(tmp_path):

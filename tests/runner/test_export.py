@@ -12,6 +12,7 @@ from kdbench.metrics import top_k
 from kdbench.results import store
 from kdbench.runner import run as driver
 from kdbench.runner.export import export
+from kdbench.train.callbacks import Progress
 from kdbench.utils.state_dicts import load_weights, save_weights
 from tests.support.cli_process import kdbench
 from tests.support.scenarios import run
@@ -31,9 +32,9 @@ def results(lab):
     )
     folder = lab.folder / "results"
     outcome = driver.run(
-        str(file), ["ce"], data_dir=lab.data, results=folder, device="cpu", say=lambda text: None
+        str(file), ["ce"], data_dir=lab.data, results=folder, device="cpu", progress=Progress()
     )
-    assert list(outcome.records["status"]) == ["ok", "ok"]
+    assert list(outcome.rows["status"]) == ["ok", "ok"]
     return folder
 
 
@@ -54,7 +55,7 @@ def top1_by(words, images, targets):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("student", ["student", "vit"])
-def test_the_printed_words_load_the_file_and_reach_the_recorded_accuracy(lab, results, student, suffix):
+def test_the_printed_lines_reach_the_recorded_accuracy(lab, results, student, suffix):
     row = record(results, student)
     file = lab.folder / f"out{suffix}"
     words = export(row["cell_id"], file, results)
@@ -80,7 +81,7 @@ def test_the_file_says_of_itself_how_it_is_built(lab, results):
     }  # fmt: skip
 
 
-def test_a_student_that_is_not_all_that_is_deployed_is_handed_out_with_a_warning(lab, results):
+def test_a_student_that_is_a_part_comes_with_a_warning(lab, results):
     row = record(results)
     source = results / ".work" / "students" / f"{row['cell_id']}.safetensors"
     with safetensors.safe_open(source, "pt") as opened:
@@ -91,7 +92,7 @@ def test_a_student_that_is_not_all_that_is_deployed_is_handed_out_with_a_warning
     )
 
 
-def test_a_student_file_that_says_nothing_is_built_by_the_suite_of_its_row(lab, results):
+def test_a_student_without_metadata_is_built_by_its_suite(lab, results):
     source = results / ".work" / "students" / f"{record(results)['cell_id']}.safetensors"
     save_weights(source, load_weights(source))
     with pytest.raises(KdbenchError, match="unknown suite 'tiny'"):

@@ -11,8 +11,10 @@ from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.runner import import_teachers as importing
 from kdbench.runner.import_teachers import import_teachers, recognise
-from kdbench.runner.session import prepare, trained_path
-from kdbench.runner.teachers import listing
+from kdbench.runner.inputs import find_inputs
+from kdbench.runner.run import resolve
+from kdbench.runner.teachers import listing, trained_path
+from kdbench.runner.workspace import open_workspace
 from kdbench.suites import load
 from kdbench.teachers.fitting import parts
 from kdbench.teachers.weights import open_teacher
@@ -40,9 +42,9 @@ def saved(path, content):
 def bring(lab, *files, replaced=(), **options):
     """What was said and what went wrong."""
     said = []
-    usual = {"suite": str(lab.suite_file(*replaced)), "data_dir": lab.data, "results": lab.folder / "results"}
-    failures = import_teachers(files, said.append, **{**usual, "device": "cpu", **options})
-    return said, failures
+    usual = {"data_dir": lab.data, "results": lab.folder / "results", "device": "cpu"}
+    chosen = resolve(lab.suite_file(*replaced), ["ce"], **usual)
+    return said, import_teachers(files, *chosen, said.append, **options)
 
 
 def shelf_of(lab):
@@ -58,7 +60,7 @@ class Evil:
 # --- the file ---
 
 
-def test_every_form_that_the_literature_saves_is_the_same_teacher(lab, tmp_path, state):
+def test_every_form_of_a_checkpoint_is_the_same_teacher(lab, tmp_path, state):
     """RepDistiller saves its arguments, mdistiller a numpy accuracy or its distiller, DataParallel prefixes."""
     extra = {"opt": argparse.Namespace(lr=0.05, model="resnet8"), "epoch": 240, "optimizer": {"state": {}}}
     wrapped, vanilla = (
@@ -81,7 +83,7 @@ def test_every_form_that_the_literature_saves_is_the_same_teacher(lab, tmp_path,
     assert shelf_of(lab) == {f"teacher-{lab.teacher.id}.safetensors"}
 
 
-def test_a_file_that_carries_code_is_refused_and_the_code_does_not_run(lab, tmp_path, state, capfd):
+def test_a_file_with_code_is_refused_and_not_run(lab, tmp_path, state, capfd):
     files = [
         saved(tmp_path / "a.pth", {"model": state, "opt": Evil()}),
         saved(tmp_path / "b.pth", {"model": state, "opt": argparse.Namespace(x=Evil())}),
@@ -149,14 +151,14 @@ def few(monkeypatch):
     monkeypatch.setattr(importing, "ENTRIES", {name: importing.ENTRIES[name] for name in names})
 
 
-def test_kdbenchs_own_networks_are_recognised_where_the_suite_has_none(lab, few):
+def test_own_networks_are_recognised_beside_the_suites(lab, few):
     """MobileNetV2 of two strides has one set of tensors: nobody can tell them apart."""
     assert known(lab, None, arch="wrn_16_2") == "wrn_16_2"
     with pytest.raises(KdbenchError, match="fits mobilenetv2 and mobilenetv2_stride1; say which with --name"):
         known(lab, None, arch="mobilenetv2")
 
 
-def test_timms_networks_are_recognised_without_building_all_of_them(lab, few, monkeypatch):
+def test_timms_networks_are_recognised_unbuilt(lab, few, monkeypatch):
     with torch.device("meta"):
         state = models.create("selecsls60b", 4).state_dict()
     built, create = [], models.create
@@ -179,7 +181,7 @@ def test_a_file_that_fits_two_asks_for_the_name(lab, tmp_path, state):
     assert said[0].startswith(f"teacher twin ({lab.teacher.id}) reaches")
 
 
-def test_a_file_that_fits_nothing_names_the_nearest_and_the_first_keys_that_differ(lab, few):
+def test_a_file_that_fits_nothing_names_the_nearest(lab, few):
     vgg = ('arch = "resnet8", args = { widths = [8, 8, 8, 16] }', 'arch = "vgg8"')
     state = models.create("vgg8", 4).state_dict()
     del state["classifier.bias"]
@@ -205,41 +207,42 @@ def test_a_name_that_does_not_fit_or_is_for_two_files_is_told(lab, tmp_path, sta
 
 
 def test_an_imported_teacher_is_what_a_run_takes(lab, tmp_path, state):
-    trained = trained_path(lab.prepare(), "teacher")
+    trained = trained_path(lab.open(), "teacher")
     save_weights(trained, fresh(lab, seed=7))
-    before = lab.prepare().teachers["teacher"]
+    before = lab.inputs().teachers["teacher"]
     assert before.path == trained
     bring(lab, saved(tmp_path / "a.pth", state))
-    first = lab.prepare().teachers["teacher"]
+    first = lab.inputs().teachers["teacher"]
     assert (first.id, first.path.name) == (lab.teacher.id, f"teacher-{lab.teacher.id}.safetensors")
     bring(lab, saved(tmp_path / "b.pth", fresh(lab, seed=2)))
-    second = lab.prepare().teachers["teacher"]
+    second = lab.inputs().teachers["teacher"]
     assert second.id not in (first.id, before.id)
     bring(lab, saved(tmp_path / "a.pth", state))  # the older one again
-    assert lab.prepare().teachers["teacher"].id == first.id
+    assert lab.inputs().teachers["teacher"].id == first.id
     bring(lab, trained)  # and the one trained here
-    assert lab.prepare().teachers["teacher"].id == before.id
+    assert lab.inputs().teachers["teacher"].id == before.id
     assert trained.is_file()
     given = tmp_path / "given"
     given.mkdir()
     saved(given / "teacher.pth", fresh(lab, seed=9))
-    assert lab.prepare(teacher_weights=given).teachers["teacher"].path == given / "teacher.pth"
+    assert lab.inputs(teacher_weights=given).teachers["teacher"].path == given / "teacher.pth"
 
 
-def test_an_imported_teacher_serves_every_suite_of_its_data_set_that_builds_it_so(lab, tmp_path, state):
+def test_an_imported_teacher_serves_all_suites_of_its_data(lab, tmp_path, state):
     bring(lab, saved(tmp_path / "a.pth", state))
-    assert lab.prepare(name="another").teachers["teacher"].id == lab.teacher.id
+    assert lab.inputs(name="another").teachers["teacher"].id == lab.teacher.id
     wider = ("widths = [8, 8, 8, 16]", "widths = [8, 8, 8, 12]")
-    assert lab.prepare(wider, name="wider").teachers == {}
+    assert lab.inputs(wider, name="wider").teachers == {}
 
 
 def own(lab, where, stream, **options):
-    """The session of a suite over the folder images that is in ``where``, and what was said."""
+    """The inputs of a suite over the folder images that is in ``where``, and what was said."""
     said, file = [], lab.folder / where / "own.toml"
     data = 'folder = "images"\nholdout = 0.25' + ("\nstream = true\nworkers = 0" if stream else "")
     file.write_text(lab.suite_file(('name = "tiny"\nclasses = 4', data)).read_text())
-    usual = {"results": lab.folder / "results", "device": "cpu", "say": said.append}
-    return prepare(str(file), **usual, **options), said
+    usual = {"results": lab.folder / "results", "device": "cpu"}
+    workspace = open_workspace(*resolve(file, **usual, **options), said.append)
+    return find_inputs(workspace, said.append), said
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -247,22 +250,22 @@ def test_folders_of_one_name_do_not_share_a_teacher(lab, tmp_path, stream):
     """Parts of the same data go on with it; other images under that name get a warning and their own."""
     cats, dogs = (write_images(lab.folder / where / "images") for where in ("cats", "dogs"))
     next(dogs.glob("train/*/*")).unlink()
-    session, _ = own(lab, "cats", stream)
-    assert session.suite.dataset.classes == 3
+    inputs, _ = own(lab, "cats", stream)
+    assert inputs.workspace.suite.dataset.classes == 3
     file = saved(tmp_path / "a.pth", models.create("resnet8", 3, widths=[8, 8, 8, 16]).state_dict())
-    where = {"suite": str(cats.parent / "own.toml"), "results": lab.folder / "results", "device": "cpu"}
-    assert import_teachers([file], print, **where) == []
+    where = {"results": lab.folder / "results", "device": "cpu"}
+    assert import_teachers([file], *resolve(cats.parent / "own.toml", ["ce"], **where), print) == []
     for options in ({}, {"per_class": 2}, {"split": "holdout"}):
-        session, said = own(lab, "cats", stream, **options)
-        assert list(session.teachers) == ["teacher"]
+        inputs, said = own(lab, "cats", stream, **options)
+        assert list(inputs.teachers) == ["teacher"]
         assert not [text for text in said if "imported" in text]
-    session, said = own(lab, "dogs", stream)
-    assert session.teachers == {}
+    inputs, said = own(lab, "dogs", stream)
+    assert inputs.teachers == {}
     (warning,) = (text for text in said if "imported" in text)
     assert warning.startswith("WARNING: the imported teacher teacher is not used: it was imported for other")
-    listed = [(name, used) for name, used, _ in listing(session)]
+    listed = [(name, used) for name, used, _ in listing(inputs.workspace)]
     assert listed == [("teacher", None)]
-    assert import_teachers([file], print, **{**where, "suite": str(dogs.parent / "own.toml")}) == []
+    assert import_teachers([file], *resolve(dogs.parent / "own.toml", ["ce"], **where), print) == []
     assert list(own(lab, "dogs", stream)[0].teachers) == list(own(lab, "cats", stream)[0].teachers)
 
 
@@ -287,7 +290,7 @@ def test_half_precision_is_kept_as_it_is_used(lab, tmp_path, state):
     stored = load_weights(lab.folder / "results" / ".work" / "teachers" / kept)
     assert stored["fc.weight"].dtype == torch.float32
     opened = open_teacher("teacher", lab.suite.model("teacher"), tmp_path / "a.pth", lab.suite.dataset, None)
-    assert lab.prepare().teachers["teacher"].id == opened.id != lab.teacher.id
+    assert lab.inputs().teachers["teacher"].id == opened.id != lab.teacher.id
 
 
 def test_the_command_tells_accuracy_expectation_and_failures(lab, tmp_path, state):

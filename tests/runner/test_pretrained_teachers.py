@@ -5,9 +5,9 @@ import timm
 
 from kdbench import models
 from kdbench.errors import KdbenchError
-from kdbench.runner.session import trained_path
-from kdbench.runner.teachers import ensure_teacher
+from kdbench.runner.teachers import locate_teacher, obtain_teacher, trained_path
 from kdbench.train.callbacks import Progress
+from tests.support.heard import Heard, never
 
 TAGGED = ("[[pairs]]", '[teachers.teacher]\ntop1 = 60.0\npretrained = "resnet18.tv_in1k"\n[[pairs]]')
 
@@ -32,23 +32,22 @@ def hub(monkeypatch, lab):
     return weights, requested
 
 
-def test_a_teacher_with_a_tag_is_fetched_once_and_not_trained(lab, hub, teacher_state, messages):
+def test_a_teacher_with_a_tag_is_fetched_once_and_not_trained(lab, hub, teacher_state):
     weights, requested = hub
     weights["resnet18.tv_in1k"] = teacher_state
-    session = lab.prepare(TAGGED, say=messages.append)
-    assert session.teachers == {}
-    assert ensure_teacher(session, "teacher", Progress())
-    assert messages == ["fetching the teacher teacher: resnet18.tv_in1k from timm"]
-    found = session.teachers["teacher"]
+    workspace, heard = lab.open(TAGGED), Heard()
+    assert locate_teacher(workspace, "teacher") is None
+    found = obtain_teacher(workspace, "teacher", heard, never)
+    assert heard.said == ["fetching the teacher teacher: resnet18.tv_in1k from timm"]
     assert (found.id, found.expected) == (lab.teacher.id, 60.0)
     assert found.path.name == "teacher-resnet18.tv_in1k.safetensors"
-    assert lab.prepare(TAGGED).teachers["teacher"].id == lab.teacher.id
+    assert lab.inputs(TAGGED).teachers["teacher"].id == lab.teacher.id
     assert requested == ["resnet18.tv_in1k"]
 
 
 def test_offline_one_sentence_gives_the_reason_and_remedies(lab, hub):
     with pytest.raises(KdbenchError) as caught:
-        ensure_teacher(lab.prepare(TAGGED), "teacher", Progress())
+        obtain_teacher(lab.open(TAGGED), "teacher", Progress(), never)
     text = str(caught.value)
     assert (
         "timm.create_model('resnet18.tv_in1k', pretrained=True) says: We couldn't connect to the hub;" in text
@@ -65,14 +64,14 @@ def test_offline_one_sentence_gives_the_reason_and_remedies(lab, hub):
 def test_an_unknown_tag_is_an_error_with_the_nearest(lab, hub):
     wrong = (TAGGED[0], TAGGED[1].replace("tv_in1k", "tv_in2k"))
     with pytest.raises(KdbenchError, match=r"'resnet18\.tv_in2k'.*did you mean 'resnet18\.tv_in1k'"):
-        ensure_teacher(lab.prepare(wrong), "teacher", Progress())
+        obtain_teacher(lab.open(wrong), "teacher", Progress(), never)
     assert hub[1] == []
 
 
 def test_a_teacher_with_a_tag_that_the_user_trains_is_used(lab, hub, teacher_state):
     hub[0]["resnet18.tv_in1k"] = teacher_state
-    assert ensure_teacher(lab.prepare(TAGGED), "teacher", Progress(), train=True)
+    assert obtain_teacher(lab.open(TAGGED), "teacher", Progress(), never, train=True)
     assert hub[1] == []
-    found = lab.prepare(TAGGED).teachers["teacher"]
-    assert found.path == trained_path(lab.prepare(TAGGED), "teacher")
+    found = lab.inputs(TAGGED).teachers["teacher"]
+    assert found.path == trained_path(lab.open(TAGGED), "teacher")
     assert found.id != lab.teacher.id

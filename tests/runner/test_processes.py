@@ -1,96 +1,220 @@
-"""Cohorts side by side in several processes: the same numbers, and nothing lost whoever dies."""
+"""Cohorts side by side in several processes: the same numbers, and nothing is lost whoever dies."""
 
+import dataclasses
 import os
 import signal
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 import torch
 
+from kdbench import registry
 from kdbench.errors import KdbenchError
+from kdbench.method import Method
 from kdbench.results import store
-from kdbench.runner import run as driver
+from kdbench.runner.executors.processes import Processes
+from kdbench.runner.inputs import find_inputs
+from kdbench.runner.missing import find_missing
+from kdbench.runner.run import run
+from kdbench.runner.stop import Stop
+from kdbench.runner.training import train
 from kdbench.train.callbacks import Progress
 from kdbench.utils import locks
+from tests.support.cli_process import spawn
+from tests.support.heard import Heard
 
-STARTING = 60  # seconds that a helper may take to import torch on a busy machine
+STARTING = 300  # seconds that a process may take to import torch on a busy machine
 
 
-class Waiting(Progress):
-    """Holds up the cohorts of this process, from the first on, until ``ready()``."""
+def workers(driver):
+    """The processes that ``driver`` has started and that import torch, so train."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            parent = status.read_text("utf-8").partition("PPid:")[2].split()[0]
+            maps = (status.parent / "maps").read_text("utf-8") if int(parent) == driver else ""
+        except OSError:  # it has ended
+            continue
+        if "libtorch" in maps:
+            found.append(int(status.parent.name))
+    return found
 
-    def __init__(self, ready):
-        self.ready = ready
+
+class Lanes(Heard):
+    """Notes the steps of each lane, and calls ``begun`` when a cohort begins."""
+
+    def __init__(self, begun=lambda: None, said=None, number=None):
+        super().__init__()
+        self.said = self.said if said is None else said
+        self.begun, self.number, self.lanes, self.steps = begun, number, {}, 0
+
+    def lane(self, number):
+        self.lanes[number] = Lanes(self.begun, self.said, number)
+        return self.lanes[number]
 
     def begin(self, cells, epochs, steps, done):
-        self.ready()
+        self.begun()
+
+    def step(self, images):
+        self.steps += 1
 
 
 @pytest.fixture
-def room(lab, wait_for):
-    """`run` of ce and kd on two seeds by two processes, and what the helper is doing."""
+def options(lab):
+    """Of `run`: ce and kd on two seeds by two processes."""
     weights = lab.folder / "weights"
     weights.mkdir()
     torch.save(lab.teacher.net(lab.suite.dataset).model.state_dict(), weights / "teacher.pth")
-    file = str(lab.suite_file())
-
-    class Room:
-        results = lab.folder / "results"
-
-        def run(self, progress=None, **options):
-            usual = {
-                "data_dir": lab.data, "teacher_weights": weights, "results": self.results, "device": "cpu",
-                "seeds": [0, 1], "jobs": 2,
-            }  # fmt: skip
-            return driver.run(file, ["ce", "kd"], progress=progress, **(usual | options))
-
-        def rows(self):
-            return store.read(self.results / "tiny.csv")
-
-        def helper(self, parent):
-            """The process that trains beside ``parent``; None while there is none."""
-            notes = locks.running(self.results / ".work" / "locks").values()
-            return next((note["pid"] for note in notes if note["pid"] != parent), None)
-
-        def wait(self, condition, what):
-            wait_for(condition, what, STARTING)
-
-    return Room()
+    return {
+        "suite": lab.suite_file(), "methods": ["ce", "kd"], "data_dir": lab.data, "teacher_weights": weights,
+        "results": lab.folder / "results", "device": "cpu", "seeds": [0, 1], "jobs": 2,
+    }  # fmt: skip
 
 
-def test_two_processes_share_the_cohorts_and_give_the_numbers_of_one(room, lab):
-    both = room.run(Waiting(lambda: room.wait(lambda: len(room.rows()) == 2, "the helper's rows")))
+def rows_of(options):
+    return store.read(options["results"] / "tiny.csv")
+
+
+def test_two_processes_share_the_work_and_give_the_same_numbers(options, lab):
+    lanes = Lanes()
+    both = run(**options, progress=lanes)
     assert (both.exit_code, both.elsewhere) == (0, 0)
-    assert sorted(room.rows()["seed"]) == [0, 0, 1, 1]
-    alone = room.run(jobs=1, results=lab.folder / "alone")
-    columns = ["cell_id", "status", "top1", "nll", "agree_teacher"]
-    one, two = (each.records.sort_values("cell_id")[columns].to_csv(index=False) for each in (alone, both))
+    assert [lanes.lanes[number].steps for number in (0, 1)] == [8, 8]
+    assert workers(os.getpid()) == []
+    alone = run(**{**options, "jobs": 1, "results": lab.folder / "alone"}, progress=Progress())
+    columns = ["cell_id", "status", "top1", "nll", "agree_teacher", "final_loss"]
+    one, two = (each.rows.sort_values("cell_id")[columns].to_csv(index=False) for each in (alone, both))
     assert one == two
 
 
-def test_a_dead_helper_leaves_its_cohort_to_the_others(room):
-    me, killed = os.getpid(), []
+def test_a_process_that_is_killed_costs_its_cohort_nothing(options):
+    killed = []
 
     def kill():
         if not killed:
-            room.wait(lambda: room.helper(me), "the helper")
-            killed.append(room.helper(me))
+            killed.append(workers(os.getpid())[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    outcome = room.run(Waiting(kill), epochs=20)  # so many that the helper is not done when it is killed
+    lanes = Lanes(kill)
+    outcome = run(**options, epochs=20, progress=lanes)
+    assert killed
     assert outcome.exit_code == 0
-    assert outcome.records["status"].tolist() == ["ok"] * 4
-    assert room.rows()["attempt"].tolist() == [1] * 4
+    assert outcome.rows["status"].tolist() == ["ok"] * 4
+    assert rows_of(options)["attempt"].tolist() == [1] * 4
+    assert [text for text in lanes.said if "died; they continue" in text]
 
 
-def test_helpers_save_and_leave_when_their_parent_dies(room, in_child):
-    parent = in_child(lambda: room.run(Waiting(signal.pause), epochs=20)).pid
-    room.wait(lambda: room.helper(parent), "the helper")
-    os.kill(parent, signal.SIGKILL)
-    room.wait(lambda: room.helper(parent) is None, "its end")
-    assert room.rows()["status"].tolist() == ["interrupted"] * 2
-    assert len(list((room.results / ".work").glob("*.pt"))) == 2
+class Dying:
+    """An executor whose processes die."""
+
+    slots, threads = 2, 1
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, job):
+        self.jobs.append(job)
+        future = Future()
+        future.set_exception(BrokenProcessPool("killed"))
+        return future
+
+    def wait(self, running):
+        return list(running)
+
+
+def test_a_cohort_that_kills_every_process_is_recorded(lab):
+    """Each of the two cohorts is tried four times; other cohorts are not held up."""
+    workspace = lab.open(seeds=[0, 1], methods=["ce"])
+    inputs = find_inputs(workspace, print)
+    cells, heard, executor = inputs.cells(), Heard(), Dying()
+    missing = find_missing(store.read(workspace.paths.rows), cells)
+    done = list(train(missing, inputs, executor, heard.say, Stop()))
+    assert sorted(each.result.cell.seed for each in done) == [cell.seed for cell in cells] == [0, 1]
+    assert [each.result.row["error"] for each in done] == ["its process died 4 times"] * 2
+    assert len(executor.jobs) == 8
+    assert sum("died; they continue" in text for text in heard.said) == 6
+    assert locks.running(workspace.paths.locks) == {}
+
+
+def _command(options, lab):
+    paths = {
+        "data-dir": lab.data,
+        "teacher-weights": options["teacher_weights"],
+        "results": options["results"],
+    }
+    named = [f"--{name}={path}" for name, path in paths.items()]
+    return ["run", "--suite=tiny.toml", "--seeds=0-1", "--jobs=2", "--epochs=3000", "--device=cpu", *named]
+
+
+def _checkpoints(options):
+    return list((options["results"] / ".work").glob("*.pt"))
+
+
+def test_a_signal_saves_every_process_and_records_it(options, lab, wait_for):
+    driver = spawn(*_command(options, lab), cwd=lab.folder)
+    wait_for(lambda: len(_checkpoints(options)) == 4, "four checkpoints", STARTING)
+    driver.send_signal(signal.SIGINT)
+    _, err = driver.communicate()
+    assert driver.returncode == 130
+    assert "Traceback" not in err
+    assert rows_of(options)["status"].tolist() == ["interrupted"] * 4
+    assert len(_checkpoints(options)) == 4
+
+
+def test_processes_save_and_leave_when_their_driver_dies(options, lab, wait_for):
+    driver = spawn(*_command(options, lab), cwd=lab.folder)
+    wait_for(lambda: len(_checkpoints(options)) == 4, "four checkpoints", STARTING)
+    left = workers(driver.pid)
+    assert len(left) == 2
+    driver.kill()
+    driver.communicate()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "their end", STARTING)
+    assert len(_checkpoints(options)) == 4
+    assert not (options["results"] / "tiny.csv").exists()
+
+
+def test_a_method_without_a_file_is_refused(options, scratch_registry):
+    class Local(Method):
+        """Defined in a test, so in no plug-in."""
+
+    with pytest.raises(KdbenchError, match=r"other processes cannot load the method local.*jobs=1"):
+        run(**{**options, "methods": ["ce", Local]})
 
 
 def test_there_is_at_least_one_process():
-    with pytest.raises(KdbenchError, match="jobs must be at least 1, got 0"):
-        driver.run(jobs=0)
+    with pytest.raises(KdbenchError, match="jobs must be a whole number of at least 1, got 0"):
+        run(jobs=0)
+
+
+LARGE = """
+import torch
+from kdbench.method import Method
+from kdbench.registry import register
+
+
+@register
+class Large(Method):
+    def build(self, context):
+        raise torch.OutOfMemoryError("CUDA: full")
+"""
+
+
+def test_one_process_of_its_own_path_and_its_errors(tmp_path, monkeypatch, lab):
+    """Started in a folder with a random.py, it uses Python's; what does not fit its memory is raised here."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "large.py").write_text(LARGE, "utf-8")
+    (tmp_path / "random.py").write_text("raise ValueError('the wrong random')", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    registry.load(tmp_path / "plugins")
+    job = dataclasses.replace(lab.job(lab.cells("ce")), plugins=tmp_path / "plugins")
+    with Processes(2, Progress(), lambda: False) as executor:
+        future = executor.submit(job)
+        assert executor.wait([future]) == [future]
+        (result,), stopped = future.result()
+        assert (result.row["status"], stopped) == ("ok", False)
+        future = executor.submit(dataclasses.replace(job, cells=tuple(lab.cells("large"))))
+        executor.wait([future])
+        with pytest.raises(torch.OutOfMemoryError, match="CUDA: full"):
+            future.result()

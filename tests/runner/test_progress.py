@@ -12,7 +12,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_log_file_gets_a_line_a_minute_with_the_time_that_is_left(monkeypatch, capsys):
+def test_a_log_gets_a_line_per_minute_with_the_time_left(monkeypatch, capsys):
     """Two of twelve epochs were done before; the third took 50 s, the fourth 70 s: 60 s an epoch, eight to go."""
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
@@ -29,7 +29,7 @@ def test_a_log_file_gets_a_line_a_minute_with_the_time_that_is_left(monkeypatch,
     assert not told.out
 
 
-def test_a_short_training_says_nothing_and_a_warning_is_always_told(capsys):
+def test_a_short_training_is_silent_but_for_warnings(capsys):
     log = progress.shown()
     log.begin(1, 1, 1, 0)
     log.epoch(1, {"kd": 99.0})

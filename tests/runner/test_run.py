@@ -13,8 +13,10 @@ from kdbench import registry
 from kdbench.method import Method
 from kdbench.results import store
 from kdbench.runner import run as driver
+from kdbench.runner.executors import base
 from kdbench.train.cohort import train_cohort
 from kdbench.utils import locks
+from tests.support.heard import Heard
 
 
 def _raise(*args):
@@ -27,16 +29,16 @@ def drive(lab):
     weights = lab.folder / "weights"
     weights.mkdir()
     torch.save(lab.teacher.net(lab.suite.dataset).model.state_dict(), weights / "teacher.pth")
-    said = []
+    heard = Heard()
 
     def run(*methods, replaced=(), **options):
         usual = {
             "data_dir": lab.data, "teacher_weights": weights, "results": lab.folder / "results", "device": "cpu",
-            "say": said.append,
+            "progress": heard,
         }  # fmt: skip
-        return driver.run(str(lab.suite_file(*replaced)), list(methods), **(usual | options))
+        return driver.run(lab.suite_file(*replaced), methods, **(usual | options))
 
-    run.said = said
+    run.said = heard.said
     return run
 
 
@@ -49,16 +51,16 @@ def test_out_of_memory_halves_the_cohort_until_it_fits(drive, lab, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
         return train_cohort(job, progress, stop)
 
-    monkeypatch.setattr(driver, "train_cohort", tight)
+    monkeypatch.setattr(base, "train_cohort", tight)
     outcome = drive("ce", "kd", "dkd", "ctkd", seeds=[0])
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
     assert outcome.exit_code == 0
-    assert sorted(outcome.records["method"]) == ["ce", "ctkd", "dkd", "kd"]
-    assert set(outcome.records["status"]) == {"ok"}
+    assert sorted(outcome.rows["method"]) == ["ce", "ctkd", "dkd", "kd"]
+    assert set(outcome.rows["status"]) == {"ok"}
     assert any("out of memory with 4 students side by side" in text for text in drive.said)
 
 
-def test_a_cell_that_does_not_fit_alone_is_recorded_and_tried_again(drive, lab, monkeypatch):
+def test_a_cell_that_does_not_fit_is_recorded_and_retried(drive, lab, monkeypatch):
     full = True
 
     def tight(job, progress, stop):
@@ -66,16 +68,16 @@ def test_a_cell_that_does_not_fit_alone_is_recorded_and_tried_again(drive, lab, 
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
         return train_cohort(job, progress, stop)
 
-    monkeypatch.setattr(driver, "train_cohort", tight)
+    monkeypatch.setattr(base, "train_cohort", tight)
     outcome = drive("kd", "dkd")
-    found = outcome.records.set_index("method")
+    found = outcome.rows.set_index("method")
     assert (found.loc["kd", "status"], found.loc["dkd", "status"]) == ("ok", "oom")
     assert found.loc["dkd", "error"] == "CUDA out of memory."
     assert outcome.exit_code == 3
     full = False
     outcome = drive("kd", "dkd")
     assert outcome.exit_code == 0
-    assert sorted(outcome.records["attempt"]) == [1, 2]
+    assert sorted(outcome.rows["attempt"]) == [1, 2]
 
 
 def test_out_of_memory_late_after_a_neighbour_diverged(drive, lab):
@@ -99,15 +101,15 @@ def test_out_of_memory_late_after_a_neighbour_diverged(drive, lab):
     registry.register(Hungry)
     outcome = drive("kd", "diverges", "hungry", epochs=4)
     assert hungry == [1]
-    found = outcome.records.set_index("method")
+    found = outcome.rows.set_index("method")
     assert found["status"].to_dict() == {"kd": "ok", "diverges": "diverged", "hungry": "ok"}
     assert found.loc["hungry", "epochs_done"] == 4
-    again = drive("hungry", epochs=4, results=lab.folder / "alone").records.set_index("method")
+    again = drive("hungry", epochs=4, results=lab.folder / "alone").rows.set_index("method")
     for key in ("top1", "nll", "final_loss"):
         assert found.loc["hungry", key] == again.loc["hungry", key]
 
 
-def test_rows_have_the_planned_ids_and_every_column_that_has_a_value(drive, lab):
+def test_rows_have_the_planned_ids_and_every_column(drive, lab):
     outcome = drive("ce", "kd")
     rows = store.read(lab.folder / "results" / "tiny.csv")
     assert set(rows["cell_id"]) == {cell.id for cell in outcome.cells}
@@ -148,7 +150,7 @@ def test_started_is_the_start(drive, lab):
 def test_what_is_done_is_not_done_again(drive, lab, monkeypatch):
     drive("ce", "kd")
     before = (lab.folder / "results" / "tiny.csv").read_bytes()
-    monkeypatch.setattr(driver, "train_cohort", _raise)
+    monkeypatch.setattr(base, "train_cohort", _raise)
     assert drive("ce", "kd").exit_code == 0
     assert (lab.folder / "results" / "tiny.csv").read_bytes() == before
 
@@ -167,14 +169,14 @@ def test_what_another_process_trains_is_left_to_it(drive, lab):
     with locks.held(lab.folder / "results" / ".work" / "locks", [kd.id]):
         outcome = drive("ce", "kd")
     assert outcome.elsewhere == 1
-    assert set(outcome.records["method"]) == {"ce"}
+    assert set(outcome.rows["method"]) == {"ce"}
     assert any("1 cells are being trained by another process" in note for note in outcome.notes)
 
 
 def test_out_of_time_saves_and_says_so(drive, lab):
     outcome = drive("kd", max_hours=0)
     assert outcome.exit_code == 3
-    assert outcome.records.empty
+    assert outcome.rows.empty
     assert any("type the same command to go on" in note for note in outcome.notes)
     assert drive("kd").exit_code == 0
 
@@ -185,8 +187,8 @@ def test_time_that_runs_out_after_the_last_cell_is_no_failure(drive, lab, monkey
     real = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + (1e6 if late else 0.0))
     original = driver.record
-    monkeypatch.setattr(driver, "record", lambda *a: (original(*a), late.append(1)))
+    monkeypatch.setattr(driver, "record", lambda *a: late.append(1) or original(*a))
     outcome = drive("kd", max_hours=1.0)
-    assert outcome.records["status"].tolist() == ["ok"]
+    assert outcome.rows["status"].tolist() == ["ok"]
     assert outcome.exit_code == 0
     assert not any("stopped before the end" in note for note in outcome.notes)

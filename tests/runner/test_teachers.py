@@ -1,4 +1,4 @@
-"""Teachers of a session: trained once, the user's own first, announced with what they reach."""
+"""Teachers of a selection: trained once, the user's own first, announced with what they reach."""
 
 import os
 import signal
@@ -10,10 +10,17 @@ import torch
 from kdbench.cli.main import main
 from kdbench.errors import KdbenchError
 from kdbench.runner import teachers
-from kdbench.runner.session import locate_teacher, teacher_cell, trained_path
-from kdbench.runner.teachers import accuracy, announce_teacher, ensure_teacher
+from kdbench.runner.teachers import (
+    accuracy,
+    announce,
+    locate_teacher,
+    obtain_teacher,
+    teacher_cell,
+    trained_path,
+)
 from kdbench.train.callbacks import Progress
 from tests.support.cli_process import kdbench
+from tests.support.heard import Heard, never
 
 TWO = (
     ("[models]", '[models]\nlarger = { arch = "resnet8", args = { widths = [8, 8, 16, 16] } }'),
@@ -22,46 +29,43 @@ TWO = (
 TRAIN = ["teachers", "train", "--suite", "tiny.toml", "--data-dir", "data", "--device", "cpu"]
 
 
-def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab, messages):
+def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab):
     recipe = ("[[pairs]]", "[teacher_recipe]\nepochs = 1\nlr = 0.02\n[[pairs]]")
-    session = lab.prepare(recipe, say=messages.append)
-    assert session.teachers == {}
-    assert ensure_teacher(session, "teacher", Progress())
-    cell = teacher_cell(session, "teacher")
+    workspace, heard = lab.open(recipe), Heard()
+    assert locate_teacher(workspace, "teacher") is None
+    teacher = obtain_teacher(workspace, "teacher", heard, never)
+    cell = teacher_cell(workspace, "teacher")
     assert (cell.recipe.epochs, cell.recipe.lr, cell.method, cell.seed) == (1, 0.02, "ce", 0)
-    path = trained_path(session, "teacher")
+    path = trained_path(workspace, "teacher")
     assert path.is_file()
     assert path.parent == lab.folder / "results" / ".work" / "teachers"
     before = path.read_bytes()
-    again = lab.prepare(recipe, say=messages.append)
-    assert again.teachers["teacher"].id == session.teachers["teacher"].id
-    assert ensure_teacher(again, "teacher", Progress())
+    assert lab.inputs(recipe).teachers["teacher"] == teacher
+    assert obtain_teacher(workspace, "teacher", heard, never) == teacher
     assert path.read_bytes() == before
-    assert [text for text in messages if "training the teacher" in text] == [
-        "training the teacher teacher for 1 epochs"
-    ]
+    assert heard.said == ["training the teacher teacher for 1 epochs"]
     assert list((lab.folder / "results" / ".work").glob("*.pt")) == []  # the checkpoint is gone
 
 
 def test_epochs_of_the_command_line_do_not_make_another_teacher(lab):
-    usual, short = lab.prepare(), lab.prepare(epochs=1)
+    usual, short = lab.open(), lab.open(epochs=1)
     assert trained_path(short, "teacher") == trained_path(usual, "teacher")
 
 
 def test_a_suite_named_like_a_shipped_one_has_its_own_recipe(lab):
-    session = lab.prepare(("lr = 0.05", "lr = 0.03"), name="digits")
-    assert teacher_cell(session, "teacher").recipe == session.suite.recipe
+    workspace = lab.open(("lr = 0.05", "lr = 0.03"), name="digits")
+    assert teacher_cell(workspace, "teacher").recipe == workspace.suite.recipe
 
 
 def test_the_users_weights_go_before_those_trained_here(lab, teacher_state):
     folder = lab.folder / "given"
     folder.mkdir()
     torch.save(teacher_state, folder / "teacher.pth")
-    session = lab.prepare(teacher_weights=folder)
-    assert session.teachers["teacher"].path == folder / "teacher.pth"
-    assert locate_teacher(session, "teacher").id == lab.teacher.id
+    inputs = lab.inputs(teacher_weights=folder)
+    assert inputs.teachers["teacher"].path == folder / "teacher.pth"
+    assert locate_teacher(inputs.workspace, "teacher").id == lab.teacher.id
     with pytest.raises(KdbenchError, match=r"there is no teacher\.pth"):
-        lab.prepare(teacher_weights=lab.data)
+        lab.inputs(teacher_weights=lab.data)
 
 
 @pytest.mark.parametrize(("expected", "warned"), [(99.5, True), (0.0, False)])
@@ -70,14 +74,13 @@ def test_a_teacher_weaker_than_expected_is_a_warning(lab, teacher_state, message
     folder.mkdir()
     torch.save(teacher_state, folder / "teacher.pth")
     claim = ("[[pairs]]", f"[teachers.teacher]\ntop1 = {expected}\n[[pairs]]")
-    session = lab.prepare(claim, teacher_weights=folder, say=messages.append)
-    announce_teacher(session, "teacher")
-    top1 = accuracy(session, session.teachers["teacher"])
+    inputs = lab.inputs(claim, teacher_weights=folder)
+    top1 = announce(inputs.workspace, inputs.teachers["teacher"], messages.append)
     assert messages[:2] == [
         f"teacher teacher is {folder / 'teacher.pth'}",
         f"teacher teacher ({lab.teacher.id}) reaches {top1:.2f} % top-1 on test (expected {expected:.2f})",
     ]
-    assert session.teacher_top1 == {"teacher": top1}
+    assert accuracy(inputs.workspace, inputs.teachers["teacher"]) == top1
     assert len(messages) == (3 if warned else 2)
     if warned:
         assert (
@@ -94,7 +97,7 @@ def test_a_teacher_that_exceeds_the_memory_is_an_error(lab, monkeypatch):
     with pytest.raises(
         KdbenchError, match=r"the teacher teacher does not fit the memory of cpu; .*batch_size"
     ):
-        ensure_teacher(lab.prepare(), "teacher", Progress())
+        obtain_teacher(lab.open(), "teacher", Progress(), never)
 
 
 def test_a_run_says_which_weights_of_a_file_are_used(lab, teacher_state, messages):
@@ -104,9 +107,9 @@ def test_a_run_says_which_weights_of_a_file_are_used(lab, teacher_state, message
         {"state_dict": {k: v + 1 for k, v in teacher_state.items()}, "ema": teacher_state},
         folder / "teacher.pth",
     )
-    session = lab.prepare(teacher_weights=folder, say=messages.append)
-    assert session.teachers["teacher"].id == lab.teacher.id
-    announce_teacher(session, "teacher")
+    inputs = lab.inputs(teacher_weights=folder)
+    assert inputs.teachers["teacher"].id == lab.teacher.id
+    announce(inputs.workspace, inputs.teachers["teacher"], messages.append)
     assert f"{folder / 'teacher.pth'}: the averaged (EMA) weights under 'ema' are used" in messages
 
 

@@ -13,7 +13,9 @@ from kdbench.contract import toy_suite
 from kdbench.data.loading import load_split
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.selection import Selection
-from kdbench.runner.session import Session, prepare
+from kdbench.runner.inputs import Inputs, find_inputs
+from kdbench.runner.run import resolve
+from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import ModelSpec, Pair, Suite
 from kdbench.teachers.weights import Teacher
 from kdbench.train.cohort import train_cohort
@@ -71,10 +73,21 @@ class Lab:
         file.write_text(text)
         return file
 
-    def prepare(self, *replaced: tuple[str, str], name: str = "tiny", **options: Any) -> Session:
-        """The session of a selection from that file."""
+    def open(
+        self,
+        *replaced: tuple[str, str],
+        name: str = "tiny",
+        say: Say = lambda text: None,
+        **options: Any,
+    ) -> Workspace:
+        """The workspace of a selection from that file; ``options`` are those of `run`."""
         usual = {"data_dir": self.data, "results": self.folder / "results", "device": "cpu"}
-        return prepare(str(self.suite_file(*replaced, name=name)), **(usual | options))
+        file = self.suite_file(*replaced, name=name)
+        return open_workspace(*resolve(file, **(usual | options)), say)
+
+    def inputs(self, *replaced: tuple[str, str], say: Say = lambda text: None, **options: Any) -> Inputs:
+        """The same with the teachers that are there."""
+        return find_inputs(self.open(*replaced, say=say, **options), say)
 
     def cells(self, *methods: str, student: str = "student", sets: Any = None, **pair: Any) -> list[Cell]:
         registry.load()

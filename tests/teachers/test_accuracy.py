@@ -9,7 +9,7 @@ from kdbench.method import Needs
 from kdbench.teachers.accuracy import measure, teacher_logits
 from kdbench.train.teacher_outputs import table_key
 from kdbench.utils.hashing import canonical
-from tests.support.teachers import tanh_sessions
+from tests.support.teachers import tanh_inputs
 
 
 @pytest.fixture
@@ -78,9 +78,9 @@ def test_accuracy_is_counted_on_the_evaluation_split(lab):
 
 def test_another_activation_has_its_own_logits_and_table(lab, tmp_path):
     keys, logits = set(), []
-    for session in tanh_sessions(lab, tmp_path / "given", methods=["kd"]):
-        teacher, (cell,) = session.teachers["teacher"], session.cells()
-        net = teacher.net(session.suite.dataset)
+    for inputs in tanh_inputs(lab, tmp_path / "given", methods=["kd"]):
+        teacher, (cell,) = inputs.teachers["teacher"], inputs.cells()
+        net = teacher.net(inputs.workspace.suite.dataset)
         logits.append(logits_of(lab, net, teacher=teacher))
         assert torch.equal(logits[-1], net(lab.split.evaluation.images.permute(0, 3, 1, 2) / 255).logits)
         keys.add(canonical(table_key(cell, cell.views["weak"], torch.device("cpu"))))

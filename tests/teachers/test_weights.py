@@ -8,8 +8,9 @@ from kdbench.errors import KdbenchError
 from kdbench.runner.run import run
 from kdbench.suites import ModelSpec
 from kdbench.teachers import weights as teachers
+from kdbench.train.callbacks import Progress
 from kdbench.utils.state_dicts import save_weights, weights_digest
-from tests.support.teachers import tanh_sessions
+from tests.support.teachers import tanh_inputs
 
 
 @pytest.fixture
@@ -158,20 +159,20 @@ def test_the_net_is_frozen_and_in_eval_mode(lab):
 
 
 def test_another_activation_is_another_teacher_and_cell(lab, tmp_path):
-    one, two = tanh_sessions(lab, tmp_path / "given", methods=["kd"])
+    one, two = tanh_inputs(lab, tmp_path / "given", methods=["kd"])
     assert one.teachers["teacher"].id != two.teachers["teacher"].id
     assert not {cell.id for cell in one.cells()} & {cell.id for cell in two.cells()}
 
 
 def test_a_run_with_another_activation_trains_again(lab, tmp_path):
-    tanh_sessions(lab, tmp_path / "given")
+    tanh_inputs(lab, tmp_path / "given")
     rows = []
     for args in ("{}", '{ act_layer = "tanh" }', "{}"):
         suite = lab.suite_file(('resnet8", args = { widths = [8, 8, 8, 16] }', f'resnet10t", args = {args}'))
         usual = {"data_dir": lab.data, "results": tmp_path / "r", "teacher_weights": tmp_path / "given"}
-        outcome = run(str(suite), ["kd"], device="cpu", say=lambda text: None, **usual)
+        outcome = run(suite, ["kd"], device="cpu", progress=Progress(), **usual)
         assert outcome.complete
-        rows.append(outcome.records.iloc[0])
+        rows.append(outcome.rows.iloc[0])
     assert rows[0]["cell_id"] == rows[2]["cell_id"] != rows[1]["cell_id"]
     assert rows[0]["run_id"] == rows[2]["run_id"] != rows[1]["run_id"]
 

@@ -104,9 +104,9 @@ def _recording_with(record, build):
 
 def test_graphs_and_tf32_need_a_cuda_device(lab):
     with pytest.raises(KdbenchError, match="--graphs needs a CUDA device"):
-        lab.prepare(graphs=True)
+        lab.open(graphs=True)
     with pytest.raises(KdbenchError, match="tf32 needs a CUDA device"):
-        lab.prepare(precision="tf32")
+        lab.open(precision="tf32")
     check("tf32", True, "cuda:0")
 
 

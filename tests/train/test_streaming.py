@@ -13,7 +13,8 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import Selection
 from kdbench.results import store
-from kdbench.runner import run
+from kdbench.runner.executors import base
+from kdbench.runner.run import run
 from kdbench.suites import DataSpec, ModelSpec, Pair
 from kdbench.teachers.weights import open_teacher
 from kdbench.train.callbacks import Progress
@@ -171,15 +172,15 @@ def test_a_suite_on_imagenet_runs_and_is_done_once(images, tmp_path, monkeypatch
     """The published suite with three classes and small networks: the teacher trained, then both methods."""
     file = tmp_path / "pictures.toml"
     file.write_text(ONE_PAIR + SUITE_FILE + "[teachers]\nresnet34 = { top1 = 0.0 }\n")
-    options = {"data_dir": images, "results": tmp_path / "results", "device": "cpu", "say": lambda text: None}
-    outcome = run.run(str(file), **options)
+    options = {"data_dir": images, "results": tmp_path / "results", "device": "cpu", "progress": Progress()}
+    outcome = run(file, **options)
     assert outcome.exit_code == 0
     rows = store.read(tmp_path / "results" / "pictures.csv").set_index("method")
     assert set(rows.index) == {"ce", "kd"}
     assert set(rows["status"]) == {"ok"}
     assert rows.loc["kd", "dataset"] == "imagenet"
-    monkeypatch.setattr(run, "train_cohort", None)
-    assert run.run(str(file), **options).exit_code == 0
+    monkeypatch.setattr(base, "train_cohort", None)
+    assert run(file, **options).exit_code == 0
 
 
 def test_the_imagenet_suite_is_the_literatures(scratch_registry):
@@ -205,7 +206,7 @@ def test_the_imagenet_suite_is_the_literatures(scratch_registry):
         ("size = 32", "size = 0", "size, mean and std"),
         ("eval_resize = 36", "eval_resize = 30", "eval_resize must be at least size = 32"),
         ("workers = 0", "workers = -1", "workers must be 0 or more"),
-        ("workers = 0", "stream = false", "eval_resize and workers are for images that stream"),
+        ("workers = 0", "stream = false", "eval_resize and workers are for streamed images"),
         ("workers = 0", "scale = 1", "scale"),
     ],
 )

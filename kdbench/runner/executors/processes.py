@@ -1,87 +1,234 @@
-"""Further processes that train cohorts of the same run beside this one, each with its share of the processor's threads.
+"""Several jobs at a time, each in a process of its own with its share of the threads.
 
-Small students do not keep many threads busy: two cohorts on one core each are done sooner than one after the other on
-two. A helper reads what to train from its standard input and takes whatever cohort is free; the end of that input,
-even by the death of its parent, tells it to save its state and leave.
+Every slot is a loky pool of one process, so that a process that dies breaks its own pool alone. A pipe leads to each
+process: it reports its progress there, and saves its state and stops when the driver closes the pipe or dies.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
 from typing import Any
 
+import loky
+import loky.backend.resource_tracker
 import torch
 
+from kdbench.runner.executors.base import Done, train_job
+from kdbench.train.callbacks import Progress
+from kdbench.train.job import Job
 from kdbench.utils.threads import thread_share
+
+POLL = 0.1  # seconds between two looks at progress and at whether to stop
+
+
+class Processes:
+    """``jobs`` processes that are started when they are first used and train one job after the other."""
+
+    def __init__(self, jobs: int, progress: Progress, stop: Callable[[], bool]) -> None:
+        self.slots = jobs
+        self.threads = thread_share(torch.get_num_threads(), jobs)
+        self._stop = stop
+        self._slots = [_Slot(progress.lane(number), self.threads) for number in range(jobs)]
+
+    def submit(self, job: Job) -> Future[Done]:
+        """Start the job in a free process."""
+        slot = next(slot for slot in self._slots if slot.future is None)
+        return slot.submit(job)
+
+    def wait(self, running: Iterable[Future[Done]]) -> list[Future[Done]]:
+        """Show progress until a job is finished; when the run stops, have all save their state."""
+        running = list(running)
+        while True:
+            finished, _ = concurrent.futures.wait(running, POLL, concurrent.futures.FIRST_COMPLETED)
+            for slot in self._slots:
+                slot.show_progress()
+                if self._stop():
+                    slot.stop()
+                if slot.future in finished:
+                    slot.free()
+            if finished:
+                return list(finished)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Wait until all have saved their state; after a second signal (SystemExit), end them at once."""
+        hard = kind is not None and not issubclass(kind, Exception)
+        for slot in self._slots:
+            slot.stop()
+        for slot in self._slots:
+            slot.close(hard)
+
+
+class _Slot:
+    """One process and the job that it trains (``future``; None: it is free)."""
+
+    def __init__(self, progress: Progress, threads: int) -> None:
+        self.future: Future[Done] | None = None
+        self._progress, self._threads = progress, threads
+        self._pool: loky.ProcessPoolExecutor | None = None
+        self._pipe: Connection | None = None
+        self._showing = False
+
+    def submit(self, job: Job) -> Future[Done]:
+        with _starting():
+            if self._pool is None:
+                self._pipe, end = multiprocessing.Pipe()
+                self._pool = loky.ProcessPoolExecutor(
+                    1,
+                    timeout=None,  # no process ends because it is idle
+                    initializer=_begin,
+                    initargs=(end, os.getpid(), self._threads),
+                    env={"OMP_NUM_THREADS": str(self._threads)},  # it counts only before torch is imported
+                )
+            answer = self._pool.submit(_train, pickle.dumps(job))
+        self.future = _unpickled(answer)
+        return self.future
+
+    def show_progress(self) -> None:
+        """Pass on what the process has reported."""
+        with contextlib.suppress(EOFError, OSError):  # it is dead or stopping
+            while self._pipe is not None and self._pipe.poll():
+                name, arguments = self._pipe.recv()
+                self._showing = name != "end" and (self._showing or name == "begin")
+                getattr(self._progress, name)(*arguments)
+
+    def free(self) -> None:
+        """The job is finished, or its process died; then the next job gets another one."""
+        broken = self.future is not None and isinstance(
+            self.future.exception(), concurrent.futures.BrokenExecutor
+        )
+        self.future = None
+        if self._showing:
+            self._progress.end()
+            self._showing = False
+        if broken:
+            self.close(hard=True)
+
+    def stop(self) -> None:
+        """Have the process save its state and return from its job."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+    def close(self, hard: bool) -> None:
+        """End the process; at once where ``hard`` says so, else after its job."""
+        self.stop()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=hard)
+            self._pool = None
 
 
 @contextlib.contextmanager
-def crew(jobs: int, request: Mapping[str, Any], stop: Callable[[], bool]) -> Iterator[None]:
-    """Have ``jobs`` - 1 helpers train by ``request``, the arguments of `run.help_out`, beside what the block does.
+def _starting() -> Iterator[None]:
+    """Processes that are started within get no SIGINT and SIGTERM, and import nothing from the current folder.
 
-    Leaves when all have ended, which ``stop`` hastens. This process has its share of the threads meanwhile.
+    In a terminal Ctrl-C goes to all processes, and only the driver may act on it. A random.py beside the user's files
+    must not be Python's `random`. The trackers unblock signals when they start, so they are started first.
     """
-    threads = torch.get_num_threads()
-    share = thread_share(threads, jobs)
-    # OMP's own variable: it must be set before torch is imported. Ctrl-C in a terminal reaches the parent alone.
-    # -P and the parent's path: else a random.py in the folder where it was started would be the helper's `random`.
-    start = (
-        f"import sys; sys.path[:] = {sys.path!r}; from kdbench.runner.executors.processes import main; main()"
-    )
-    helpers = [
-        subprocess.Popen(
-            [sys.executable, "-P", "-c", start],
-            stdin=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": str(share)},
-            start_new_session=True,
-        )
-        for _ in range(jobs - 1)
-    ]
+    path = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        torch.set_num_threads(share)
-        for helper in helpers:
-            _write(helper, pickle.dumps(request))
+        multiprocessing.resource_tracker.ensure_running()
+        loky.backend.resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         yield
-        while not stop() and any(helper.poll() is None for helper in helpers):
-            time.sleep(0.1)
     finally:
-        torch.set_num_threads(threads)
-        for helper in helpers:
-            _close(helper)
-        for helper in helpers:
-            helper.wait()
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        del os.environ["PYTHONSAFEPATH"]
+        if path is not None:
+            os.environ["PYTHONSAFEPATH"] = path
 
 
-def _write(helper: subprocess.Popen, message: bytes) -> None:
-    assert helper.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it ended already: its cohorts are left to the others
-        helper.stdin.write(message)
-        helper.stdin.flush()
+def _unpickled(answer: Future[bytes]) -> Future[Done]:
+    future: Future[Done] = Future()
+
+    def fill(answer: Future[bytes]) -> None:
+        if error := answer.exception():
+            future.set_exception(error)
+        else:
+            future.set_result(pickle.loads(answer.result()))
+
+    answer.add_done_callback(fill)
+    return future
 
 
-def _close(helper: subprocess.Popen) -> None:
-    assert helper.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        helper.stdin.close()
+# --- in the process ---
 
 
-def _leave_with_parent() -> None:
-    os.read(0, 1)  # returns at the end of the input only
-    os.kill(os.getpid(), signal.SIGTERM)
+class _Link(Progress):
+    """The process's end of the pipe: reports progress, and knows whether to stop."""
+
+    def __init__(self, pipe: Connection, driver: int) -> None:
+        self.pipe, self.driver = pipe, driver
+        self.training = threading.Lock()
+        self.stopped = threading.Event()
+        self._steps: list[int] = []  # images of each step that is not reported yet
+        self._sent = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            self.pipe.recv()  # the driver sends nothing: this returns when it closes the pipe, or dies
+        self.stopped.set()
+        while os.getppid() == self.driver:
+            time.sleep(POLL)
+        with self.training:  # nobody is left to take the results; the state is saved
+            os._exit(0)
+
+    def _send(self, name: str, *arguments: Any) -> None:
+        with contextlib.suppress(OSError):  # the driver has closed its end
+            self.pipe.send((name, arguments))
+
+    def say(self, text: str) -> None:
+        self._send("say", text)
+
+    def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+        self._send("begin", cells, epochs, steps, done)
+
+    def step(self, images: int) -> None:
+        self._steps.append(images)
+        if time.monotonic() - self._sent > POLL:
+            self._report_steps()
+
+    def _report_steps(self) -> None:
+        for images in self._steps:
+            self._send("step", images)
+        self._steps, self._sent = [], time.monotonic()
+
+    def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+        self._report_steps()
+        self._send("epoch", epoch, dict(accuracy))
+
+    def warn(self, text: str) -> None:
+        self._send("warn", text)
+
+    def end(self) -> None:
+        self._send("end")
 
 
-def main() -> None:
-    """Train what standard input asks for, in a helper."""
-    from kdbench.runner.run import help_out
+_link: _Link  # set once, when the process starts
 
-    request = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    help_out(**request)
+
+def _begin(pipe: Connection, driver: int, threads: int) -> None:
+    global _link
+    torch.set_num_threads(threads)
+    _link = _Link(pipe, driver)
+
+
+def _train(pickled: bytes) -> bytes:
+    with _link.training:
+        return pickle.dumps(train_job(pickle.loads(pickled), _link, _link.stopped.is_set))

@@ -1,0 +1,82 @@
+"""Everything that training needs: the images and the teachers of a selection, and the cells that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kdbench.plan.cells import Cell, plan_cells
+from kdbench.runner.stop import Stop
+from kdbench.runner.teachers import announce, locate_teacher, obtain_teacher, remark
+from kdbench.runner.workspace import Say, Workspace
+from kdbench.teachers.weights import Teacher
+from kdbench.train.callbacks import Progress
+from kdbench.train.job import Job
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A workspace and its teachers. ``teacher_top1``: percent on the split; of those alone that were measured."""
+
+    workspace: Workspace
+    teachers: Mapping[str, Teacher]
+    teacher_top1: Mapping[str, float]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every teacher is there and measured."""
+        return all(name in self.teacher_top1 for name in self.workspace.selection.teachers())
+
+    def cells(self) -> list[Cell]:
+        """The matrix. A teacher that is not there has no id, and its cells no result."""
+        workspace = self.workspace
+        ids = {
+            pair.teacher: self.teachers[pair.teacher].id if pair.teacher in self.teachers else None
+            for pair in workspace.selection.pairs
+        }
+        cache = workspace.options.teacher_cache is not None
+        return plan_cells(workspace.selection, workspace.split.id, ids, cache)
+
+    def job(self, cells: Sequence[Cell]) -> Job:
+        """A cohort of these cells."""
+        name = next((cell.teacher for cell in cells if cell.teacher), None)
+        options = self.workspace.options
+        return Job(
+            tuple(cells),
+            self.teachers[name] if name else None,
+            options.data_dir,
+            self.workspace.paths.work,
+            self.workspace.device,
+            options.plugins,
+            options.teacher_cache,
+            options.graphs,
+        )
+
+
+def find_inputs(workspace: Workspace, say: Say) -> Inputs:
+    """The inputs with those teachers that are there; none is trained, fetched or measured."""
+    teachers = {}
+    for name in workspace.selection.teachers():
+        if teacher := locate_teacher(workspace, name):
+            teachers[name] = teacher
+        if text := remark(workspace, name):
+            say(text)
+    return Inputs(workspace, teachers, {})
+
+
+def open_inputs(workspace: Workspace, progress: Progress, stop: Stop) -> Inputs:
+    """The inputs with every teacher located, fetched or trained, and measured; not `complete` where ``stop`` said so.
+
+    Raises KdbenchError when a teacher cannot be had.
+    """
+    teachers = dict(find_inputs(workspace, progress.say).teachers)
+    top1: dict[str, float] = {}
+    for name in workspace.selection.teachers():
+        if stop():
+            break
+        teacher = teachers.get(name) or obtain_teacher(workspace, name, progress, stop)
+        if teacher is None:
+            break
+        teachers[name] = teacher
+        top1[name] = announce(workspace, teacher, progress.say)
+    return Inputs(workspace, teachers, top1)

@@ -1,0 +1,77 @@
+"""What a run came to: its rows, curves and leaderboard, and what is left to do."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from kdbench.plan.cells import Cell
+from kdbench.results import store
+from kdbench.runner.paths import Paths
+from kdbench.utils.status import Status
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Outcome:
+    """The result of `run`.
+
+    suite: its name. cells: all that were selected. rows: one per cell that was tried, with the columns of the results
+    file. elsewhere: cells that another process trains. signal: the number of the signal that stopped it, or None.
+    """
+
+    suite: str
+    cells: Sequence[Cell]
+    rows: pd.DataFrame
+    paths: Paths
+    elsewhere: int = 0
+    signal: int | None = None
+    out_of_time: bool = False
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """Loss, its terms and accuracies of ``rows``: cell_id, run_id, epoch (from 1), term, value."""
+        curves = store.read(self.paths.curves, store.CURVE_COLUMNS)
+        return curves.merge(self.rows[["cell_id", "run_id"]]) if len(curves) else curves
+
+    def leaderboard(self, baseline: str = "kd") -> str:
+        """The tables of ``rows`` as text, differences against the method ``baseline``; '' where there is no row."""
+        from kdbench.report.write import leaderboard_text
+
+        return "" if self.rows.empty else leaderboard_text(self.suite, self.rows, baseline)
+
+    @property
+    def complete(self) -> bool:
+        """Every cell is done or being trained by another process."""
+        return self._done + self.elsewhere >= len(self.cells)
+
+    @property
+    def _done(self) -> int:
+        return int(self.rows["status"].isin([Status.OK, Status.SKIPPED]).sum())
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 3 some cells failed or are left, 128 + signal when interrupted."""
+        if self.signal is not None:
+            return 128 + self.signal
+        return 0 if self.complete else 3
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know beside the numbers."""
+        notes = []
+        if self.elsewhere:
+            notes.append(f"{self.elsewhere} cells are being trained by another process; see `kdbench status`")
+        if (self.out_of_time and not self.complete) or self.signal is not None:
+            notes.append("stopped before the end, state saved: type the same command to go on")
+        return notes
+
+    def __repr__(self) -> str:
+        return f"<{self.suite}: {self._done} of {len(self.cells)} cells done>"
+
+    def _repr_html_(self) -> str:
+        """The leaderboard in a notebook."""
+        lines = [repr(self), *self.notes, "", self.leaderboard()]
+        return f"<pre>{html.escape(chr(10).join(lines))}</pre>"

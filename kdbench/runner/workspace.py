@@ -1,0 +1,94 @@
+"""A selection with its images opened and everything checked that can be checked before training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kdbench import models
+from kdbench.data.dataset import Dataset, Split, split_dataset
+from kdbench.data.loading import load_data
+from kdbench.data.streaming import count_duplicates
+from kdbench.plan.selection import Selection
+from kdbench.results import store
+from kdbench.runner.options import RunOptions
+from kdbench.runner.paths import Paths
+from kdbench.suites import Suite, replace_recipe
+from kdbench.utils.environment import choose_device
+from kdbench.utils.precision import check as check_fast_paths
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What every room of the runner needs of a selection.
+
+    selection: its data set measured. split: the images. data_id: hash of the whole data set, however much of it is
+    used. device: as torch names it. test_in_train: images that are evaluated and are in the training images too;
+    None: not counted (see `data.streaming.count_duplicates`).
+    """
+
+    selection: Selection
+    options: RunOptions
+    split: Split
+    data_id: str
+    device: str
+    test_in_train: int | None
+
+    @property
+    def suite(self) -> Suite:
+        """The suite, its data set measured."""
+        return self.selection.suite
+
+    @property
+    def paths(self) -> Paths:
+        """The files of its results."""
+        return Paths(self.options.results, self.suite.name)
+
+
+def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Workspace:
+    """Load the images of a selection and check device, precision and models; ``say`` gets notes on the images.
+
+    Raises KdbenchError for data that cannot be had, a model that cannot be built or a device that is not there.
+    """
+    store.check_folder(options.results)
+    data = selection.suite.dataset
+    if options.workers is not None:
+        data = dataclasses.replace(data, workers=options.workers)
+    dataset, measured = load_data(data, options.data_dir)
+    selection = dataclasses.replace(selection, suite=dataclasses.replace(selection.suite, dataset=measured))
+    device = choose_device(options.device)
+    _check_precision(selection, options.graphs, device)
+    split = split_dataset(dataset, selection.split, measured.holdout)
+    duplicates = count_duplicates(dataset, split)
+    for line in _data_lines(dataset, split, duplicates, measured.stream):
+        say(line)
+    _check_models(selection)
+    return Workspace(selection, options, split, dataset.whole, device, duplicates)
+
+
+def _check_precision(selection: Selection, graphs: bool, device: str) -> None:
+    recipe = selection.suite.recipe
+    for each in (recipe, *(replace_recipe(recipe, pair.recipe, str(pair)) for pair in selection.pairs)):
+        check_fast_paths(each.precision, graphs, device)
+
+
+def _data_lines(dataset: Dataset, split: Split, duplicates: int | None, streamed: bool) -> Iterator[str]:
+    """How the files were read, and whether images that are evaluated are trained on."""
+    yield from dataset.notes
+    if duplicates:
+        how = "byte for byte" if streamed else "pixel for pixel"
+        yield (
+            f"WARNING: {duplicates:,} of the {len(split.evaluation):,} images that are measured on are in train too, "
+            f"{how}; accuracies on them say nothing of new images"
+        )
+
+
+def _check_models(selection: Selection) -> None:
+    """Build each model once: a misspelt name or a wrong argument fails here, not after an hour."""
+    suite = selection.suite
+    for name in dict.fromkeys(name for pair in selection.pairs for name in (pair.teacher, pair.student)):
+        model = suite.model(name)
+        models.create(model.arch, suite.dataset.classes, **model.args)
