@@ -62,8 +62,8 @@ class DeepKD(Method):
     Deviations: this is the paper's rule. The released code gives CE the momentum of TCKD (0.825 in place of 0.975),
     puts the weight decay into TCKD's buffer, multiplies the batch means of (1 - p^t_y) and of the KL, drops the weight
     0.5 of both KD terms, and has no schedule of k: k is one number, by default off. Of the paper's schedule only the
-    abstract was read (k grows from a small value): that it grows linearly, from 5 % of the non-targets to all at
-    the end of training, is our choice; mask_epochs=0 switches the mask off. Terms with equal offsets share a
+    abstract was read (k grows from a small value): that it grows linearly, from 5 % of the non-targets to all at the
+    end of training, is our choice; mask_epochs=0 switches the mask off. Terms with equal offsets share a
     backward pass and a buffer, which is the same sum. Published numbers are of the released code, not of this rule.
     """
 
