@@ -281,8 +281,13 @@ def overrides(method: Method, member: str) -> bool:
 
 def field_types(cls: type[Method]) -> dict[str, Any]:
     """Hyperparameter -> its annotated type."""
+    return _field_types(cls)  # type: ignore[arg-type]  # a class has a hash
+
+
+@functools.cache  # a plan asks for each cell
+def _field_types(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def coerce(kind: Any, value: Any, what: str) -> Any:
