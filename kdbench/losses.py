@@ -120,3 +120,35 @@ def scale_gradient(value: Tensor, scale: float) -> Tensor:
     (tensor(-0.5000),)
     """
     return _ScaleGradient.apply(value, scale)
+
+
+def swap_top(logits: Tensor, target: Tensor) -> Tensor:
+    """``logits`` [B, C] with the values of each row's top class and target exchanged (SLD, arXiv:2504.20108).
+
+    A row whose top class is the target stays as it is. Differentiable.
+
+    >>> swap_top(torch.tensor([[1.0, 5.0, 3.0], [1.0, 5.0, 3.0]]), torch.tensor([2, 1]))
+    tensor([[1., 3., 5.],
+            [1., 5., 3.]])
+    """
+    top = logits.argmax(dim=1, keepdim=True)
+    places = torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    source = torch.where(places == top, target[:, None], torch.where(places == target[:, None], top, places))
+    return logits.gather(1, source)
+
+
+def sort_to_target(logits: Tensor, target: Tensor) -> Tensor:
+    """``logits`` [B, C] with the largest value at the target, the next ones at the other classes in their old order.
+
+    Parameter-free correction of a teacher that is wrong (Sort-KD, arXiv:2508.16544). Differentiable.
+
+    >>> sort_to_target(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), torch.tensor([3]))
+    tensor([[3., 1., 2., 4.]])
+    """
+    values, order = logits.sort(dim=1, descending=True, stable=True)
+    is_target = order == target[:, None]
+    # each class's new rank: the target goes first, those that were before it move down by one
+    rank = torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+    place = is_target.to(torch.int64).argmax(dim=1, keepdim=True)
+    moved = torch.where(is_target, 0, torch.where(rank < place, rank + 1, rank))
+    return torch.empty_like(logits).scatter(1, order, values.gather(1, moved))

@@ -7,22 +7,24 @@ never sees an optimiser, a loader, a device name or a configuration.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
-import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import KdbenchError, unknown
+from kdbench.errors import KdbenchError
+from kdbench.utils.field_values import coerce
 from kdbench.utils.papers import Family, Fidelity, Paper
 
 Terms = dict[str, Tensor]
 Role = Literal["student", "teacher"]
+TASK = "ce"  # the name of the term that compares the student with the labels
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,15 @@ class Views:
         if not getattr(self._needs, need):
             raise UndeclaredNeed(f"'{field}'")
         return getattr(self._outputs[self._view], field)
+
+    def with_logits(self, change: Callable[[Tensor], Tensor]) -> Views:
+        """Return the same views with ``change(logits)`` in place of each view's logits."""
+        changed = copy.copy(self)
+        changed._outputs = {
+            view: dataclasses.replace(outputs, logits=change(outputs.logits))
+            for view, outputs in self._outputs.items()
+        }
+        return changed
 
     @property
     def logits(self) -> Tensor:
@@ -195,6 +206,12 @@ class Context:
     teacher: ModelFacts | None
 
 
+def _option(neutral: Any, meaning: str) -> Any:
+    """A field that every method inherits; at its neutral value it is no part of a run's identity."""
+    return field(default=neutral, kw_only=True, metadata={"neutral": neutral, "meaning": meaning})
+
+
+@dataclass(frozen=True)
 class Method:
     """A distillation method: hyperparameters as annotated fields, facts as bare attributes, and the functions below.
 
@@ -214,7 +231,7 @@ class Method:
 
     # Honest tags; `kdbench check` tests each in both directions.
     coupled: ClassVar[bool] = False  # a sample's loss depends on its batch mates
-    order_dependent: ClassVar[bool] = False  # ... and on their order
+    order_dependent: ClassVar[bool] = False  # ... and on their order, beyond who gets which random numbers
     min_batch: ClassVar[int] = 1  # smaller last batches are dropped
     min_classes: ClassVar[int] = 2
     zero_at_match: ClassVar[tuple[str, ...]] = ()  # terms that vanish when student equals teacher
@@ -227,19 +244,43 @@ class Method:
     positive: ClassVar[tuple[str, ...]] = ()  # fields that must be greater than 0
     # field -> values that `kdbench ablate` tries in addition to the default
     ablate: ClassVar[Mapping[str, tuple]] = {}
+    decayed: ClassVar[str] = TASK  # where momenta differ: the term whose buffer takes the weight decay
+
+    # Options: what every method inherits, beside the parameters of its own; see `refusal`.
+    momentum_gap: float = _option(
+        0.0,
+        "DOT (arXiv:2307.08436): the term `ce` trains with the recipe's momentum less this number, all other terms "
+        "with the momentum plus it, each side with a momentum buffer of its own",
+    )
+    teacher_fix: Literal["none", "swap", "sort"] = _option(
+        "none",
+        "corrects the teacher's logits where its top class is not the label, in training only: `swap` exchanges the "
+        "two values (SLD, arXiv:2504.20108), `sort` gives the label the largest value and moves the classes before "
+        "it down by one (Sort-KD, arXiv:2508.16544)",
+    )
 
     def __post_init__(self) -> None:
-        kinds = field_types(type(self))
-        for key, kind in kinds.items():
+        for key, kind in parameter_types(type(self)).items():
             value = coerce(kind, getattr(self, key), f"{self.name}.{key}")
             if key in self.positive and not value > 0:
                 raise KdbenchError(f"{self.name}.{key} must be greater than 0, got {value!r}")
             object.__setattr__(self, key, value)
+        for option in OPTIONS:
+            if option in self.params and (reason := refusal(self, option)):
+                raise KdbenchError(f"{self.name}.{option} cannot be set: {reason}")
+
+    @property
+    def momentum_offsets(self) -> Mapping[str, float]:
+        """Term -> what its momentum differs by from the recipe's; terms that are not named differ by 0.
+
+        Terms with equal offsets share one gradient and one momentum buffer; without any, one buffer serves all.
+        """
+        return {}
 
     @property
     def params(self) -> dict[str, Any]:
         """The hyperparameters that count for a run's identity: all but fields at their neutral value."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        fields = dataclasses.fields(self)
         values = {f.name: getattr(self, f.name) for f in fields}
         neutral = {f.name: f.metadata["neutral"] for f in fields if "neutral" in f.metadata}
         return {k: v for k, v in values.items() if not (k in neutral and v == neutral[k])}
@@ -280,41 +321,66 @@ def overrides(method: Method, member: str) -> bool:
 
 
 def field_types(cls: type[Method]) -> dict[str, Any]:
-    """Hyperparameter -> its annotated type."""
-    return _field_types(cls)  # type: ignore[arg-type]  # a class has a hash
+    """Hyperparameter of the method's own -> its annotated type; the options that all methods inherit are not in it."""
+    return {key: kind for key, kind in _hints(cls).items() if key not in OPTIONS}  # type: ignore[arg-type]  # a class has a hash
+
+
+def parameter_types(cls: type[Method]) -> dict[str, Any]:
+    """All that can be set of a method: its own hyperparameters, then the options that all methods inherit."""
+    hints = _hints(cls)  # type: ignore[arg-type]
+    return {**field_types(cls), **{key: hints[key] for key in OPTIONS}}
 
 
 @functools.cache  # a plan asks for each cell
-def _field_types(cls: Any) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def coerce(kind: Any, value: Any, what: str) -> Any:
-    """``value`` as the field type ``kind``; an int is accepted for a float, nothing else is converted.
-
-    Raises KdbenchError naming ``what`` and the type.
-    """
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-        raise unknown("value", str(value), map(str, get_args(kind)), f" for {what}")
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if kind in (bool, int, str) and type(value) is kind:
-        return value
-    raise KdbenchError(f"{what} takes a {'finite ' if kind is float else ''}{kind.__name__}, got {value!r}")
+# option -> its meaning
+OPTIONS: Mapping[str, str] = {f.name: f.metadata["meaning"] for f in dataclasses.fields(Method)}
 
 
-def parse(kind: Any, text: str, what: str) -> Any:
-    """The command line's ``text`` as a value of the field type ``kind``."""
-    try:
-        if kind is bool:
-            value: Any = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        elif kind in (int, float):
-            value = kind(text)
-        else:
-            value = text
-    except (KeyError, ValueError):
-        raise KdbenchError(f"{what} takes a {kind.__name__}, got {text!r}") from None
-    return coerce(kind, value, what)
+def values(method: Method) -> dict[str, Any]:
+    """The method's own hyperparameters, and the options that are set."""
+    set_options = [option for option in OPTIONS if option in method.params]
+    return {key: getattr(method, key) for key in [*field_types(type(method)), *set_options]}
+
+
+def refusal(method: Method, option: str) -> str | None:
+    """Why ``option`` (of `OPTIONS`) cannot be set for this method, as half a sentence; None where it can."""
+    return {"momentum_gap": _no_two_sides, "teacher_fix": _no_teacher_logits}[option](method)
+
+
+def _no_two_sides(method: Method) -> str | None:
+    if method.momentum_offsets:
+        return "the method has momentum offsets of its own"
+    names = [names if isinstance(names, tuple) else (names,) for names in method.weights.values()]
+    terms = {name for each in names for name in each}
+    if TASK in terms and len(terms) > 1:
+        return None
+    return f"it is for methods with the term {TASK!r} and another one in their `weights`"
+
+
+def _no_teacher_logits(method: Method) -> str | None:
+    if not method.needs.teacher:
+        return "the method has no teacher"
+    if method.family in (None, "logit") and not method.needs.classifier:  # else it may make logits of its own
+        return None
+    adds_kd = hasattr(method, "kd_weight") and method.weights.get("kd_weight", "kd") == "kd"
+    if adds_kd and method.kd_weight > 0:  # type: ignore[attr-defined]
+        return None
+    return "the method does not read the teacher's logits" + (" while kd_weight is 0" if adds_kd else "")
+
+
+def momentum_offset(method: Method, term: str) -> float:
+    """What the momentum of ``term`` differs by from the recipe's."""
+    if method.momentum_gap:
+        return -method.momentum_gap if term == TASK else method.momentum_gap
+    return float(method.momentum_offsets.get(term, 0.0))
+
+
+def momentum_range(method: Method) -> tuple[float, float]:
+    """The smallest and the largest momentum offset of the method's terms; (0, 0): plain SGD."""
+    offsets = (0.0, method.momentum_gap, -method.momentum_gap, *method.momentum_offsets.values())
+    return min(offsets), max(offsets)

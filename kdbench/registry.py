@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.method import Method, field_types
+from kdbench.method import OPTIONS, Method, field_types, parameter_types, refusal
 from kdbench.utils import code_hash as codehash
 from kdbench.utils import plugin_import as plugin_files
 
@@ -50,6 +50,8 @@ def register(cls: M) -> M:
     if not (isinstance(cls, type) and issubclass(cls, Method)) or cls is Method:
         raise KdbenchError(f"{cls.__name__} cannot be registered: it is no subclass of kdbench.method.Method")
     cls.name = cls.__name__.lower()
+    if clashes := sorted(OPTIONS.keys() & inspect.get_annotations(cls)):
+        raise KdbenchError(f"{cls.name}.{clashes[0]} is an option of every method; rename the parameter")
     frozen = dataclasses.dataclass(frozen=True)(cls)
     origin = _origin(cls)
     for key, kind in field_types(frozen).items():
@@ -199,11 +201,17 @@ def create(name: str, params: Mapping[str, Any]) -> Method:
 
 
 def field_type(name: str, key: str) -> Any:
-    """The type of one hyperparameter. Raises KdbenchError that lists the fields if there is no such one."""
-    kinds = field_types(get(name))
+    """The type of one hyperparameter or option. Raises KdbenchError that lists them if there is no such one."""
+    kinds = parameter_types(get(name))
     if key not in kinds:
-        raise KdbenchError(f"unknown parameter {key!r} for {name}; it has {', '.join(kinds) or 'none'}")
+        known = [*field_types(get(name)), *options(name)]
+        raise KdbenchError(f"unknown parameter {key!r} for {name}; it has {', '.join(known) or 'none'}")
     return kinds[key]
+
+
+def options(name: str) -> list[str]:
+    """The options (of `kdbench.method.OPTIONS`) that the method takes with its default parameters."""
+    return [option for option in OPTIONS if refusal(get(name)(), option) is None]
 
 
 def code_hash(name: str) -> str:

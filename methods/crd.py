@@ -134,7 +134,6 @@ class CRD(PlusKD):
 
     needs: ClassVar[Needs] = Needs(embedding=True, index=True)
     coupled: ClassVar[bool] = True  # Z, in the first batch
-    order_dependent: ClassVar[bool] = True  # each position in the batch draws its own negatives
     weights: ClassVar = {"ce_weight": "ce", "crd_weight": "crd"}
     positive: ClassVar = ("kd_temperature", "temperature", "negatives", "size")
 

@@ -3,12 +3,13 @@
 B samples, C classes, T temperature; logits are [B, C].
 """
 
+from dataclasses import field
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.losses import drop_target, soft_cross_entropy
+from kdbench.losses import drop_target, soft_cross_entropy, standardize
 from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
@@ -53,6 +54,7 @@ class NKD(Method):
     p at temperature 1, q = softmax of the C - 1 other logits / T.
 
     Deviations: none. Both terms are cross-entropies, so they do not vanish where student equals teacher.
+    `standardize` is lskd's, before both terms; the release has no such switch.
     """
 
     paper = Paper(
@@ -73,9 +75,12 @@ class NKD(Method):
     temperature: float = 3.0
     gamma: float = 3.5
     ce_weight: float = 1.0
+    standardize: bool = field(default=False, metadata={"neutral": False})
 
     def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
-        target, rest = nkd_terms(student.logits, teacher.logits, batch.target, self.temperature)
+        logits = (student.logits, teacher.logits)
+        s, t = map(standardize, logits) if self.standardize else logits
+        target, rest = nkd_terms(s, t, batch.target, self.temperature)
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),
             "target": target.mean(),

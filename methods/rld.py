@@ -3,13 +3,14 @@
 B samples, C classes, T temperature; logits are [B, C].
 """
 
+from dataclasses import field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.losses import kl, split_target, warmup
+from kdbench.losses import kl, split_target, standardize, warmup
 from kdbench.method import Batch, Method, Paper, Terms, Views
 from kdbench.registry import register
 
@@ -54,7 +55,9 @@ class RLD(Method):
     the softmax over the classes with t_c < t_y only.
 
     Deviations: classes are masked exactly, where the released code subtracts 1e9, and 1 - p is a log-sum-exp:
-    the same value without NaN at large logits.
+    the same value without NaN at large logits. `standardize` is lskd's, before both terms and the choice of
+    classes; the release's switch for it also sets both temperatures to 2 and multiplies alpha and beta by 9:
+    standardize=true temperature=2 alpha_temperature=2 alpha=9 beta=72.
     """
 
     paper = Paper(
@@ -78,9 +81,12 @@ class RLD(Method):
     beta: float = 8.0
     warmup_epochs: int = 20
     ce_weight: float = 1.0
+    standardize: bool = field(default=False, metadata={"neutral": False})
 
     def loss(self, batch: Batch, student: Views, teacher: Views, modules: nn.Module) -> Terms:
-        triple = (student.logits, teacher.logits, batch.target)
+        logits = (student.logits, teacher.logits)
+        s, t = map(standardize, logits) if self.standardize else logits
+        triple = (s, t, batch.target)
         ramp = warmup(batch.epoch, self.warmup_epochs)
         return {
             "ce": self.ce_weight * cross_entropy(student.logits, batch.target),

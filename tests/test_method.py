@@ -17,11 +17,10 @@ from kdbench.method import (
     Outputs,
     UndeclaredNeed,
     Views,
-    coerce,
     field_types,
     overrides,
-    parse,
 )
+from kdbench.utils.field_values import coerce, parse
 
 Shape = Literal["paper", "code"]
 

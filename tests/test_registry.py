@@ -226,7 +226,8 @@ def test_register_refuses_a_field_of_another_type():
 
 def test_create_names_the_fields_for_an_unknown_key():
     with pytest.raises(
-        KdbenchError, match=r"unknown parameter 'temp' for kd; it has temperature, ce_weight, kd_weight$"
+        KdbenchError,
+        match=r"unknown parameter 'temp' for kd; it has temperature, ce_weight, kd_weight, momentum_gap, teacher_fix$",
     ):
         registry.create("kd", {"temp": 2.0})
     with pytest.raises(KdbenchError, match="unknown parameter 'x' for ce; it has none"):

@@ -14,6 +14,7 @@ BLOCKS: dict[str, Block] = {
     "methods-list": methods.listed,
     "methods-overview": methods.overview,
     "fidelities": methods.fidelities,
+    "method-options": methods.options,
     "methods": methods.sections,
     "python": python.api,
     "commands": commands.verbs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import inspect
 import json
 import re
@@ -15,7 +16,7 @@ from docs.generate.markdown import code, fence, prose, table
 from kdbench import registry
 from kdbench.bench.cost_table import FILE
 from kdbench.cli.methods import describe_needs
-from kdbench.method import Method, field_types
+from kdbench.method import OPTIONS, Method, field_types, parameter_types
 from kdbench.utils.papers import FAMILIES, FIDELITIES
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +75,16 @@ def _line(cls: type[Method]) -> list[Any]:
     return [f"[{cls.name}](#{cls.name})", *facts, _ratio(costs().get(cls.name, {}))]
 
 
+def options() -> str:
+    """The options that every method inherits."""
+    kinds = parameter_types(Method)
+    rows = [
+        [code(option.name), _type(kinds[option.name]), code(json.dumps(option.default)), OPTIONS[option.name]]
+        for option in dataclasses.fields(Method)
+    ]
+    return table(["option", "type", "default", "meaning"], rows)
+
+
 def sections() -> str:
     """A chapter per family with a section per method."""
     chapters = []
@@ -88,6 +99,7 @@ def _section(cls: type[Method]) -> str:
         f"- Paper: {_reference(cls)}",
         f"- Fidelity: {cls.fidelity}. Deviations: {prose(deviations)}",
         f"- Needs: {describe_needs(cls.needs)}",
+        *_options(cls),
         *_tags(cls),
         *_cost(costs().get(cls.name, {})),
         f"- File: {code(f'methods/{cls.name}.py')}, version {cls.version}",
@@ -116,6 +128,12 @@ def _cost(cost: dict[str, str]) -> list[str]:
 
 def _ratio(cost: dict[str, str]) -> str:
     return f"{float(cost['cost_x_kd']):.2f}" if cost.get("cost_x_kd") else "–"
+
+
+def _options(cls: type[Method]) -> list[str]:
+    """The options of every method that this one takes."""
+    taken = registry.options(cls.name)
+    return [f"- [Options](#options-of-every-method): {', '.join(map(code, taken))}"] if taken else []
 
 
 def _tags(cls: type[Method]) -> list[str]:

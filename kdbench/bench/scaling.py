@@ -68,8 +68,7 @@ def work_of(suite: Suite, point: Point, device: str, precision: str | None, grap
     """The work to time at a point: kd at temperatures 1, 2, ..."""
     teacher, _, student = point.pair.partition(":")
     pair, sets = Pair(teacher, student), {"kd": {"temperature": [float(t + 1) for t in range(point.cells)]}}
-    more = {"precision": precision, "batch_size": point.batch_size}
-    return work(suite, pair, ["kd"], device, sets=sets, graphs=graphs, **more)  # type: ignore[arg-type]
+    return work(suite, pair, ["kd"], device, precision, point.batch_size, sets=sets, graphs=graphs)
 
 
 def measure(work: Work, cells: int, steps: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from kdbench import registry
 from kdbench.contract import toy_suite
@@ -42,23 +43,21 @@ def work(
     pair: Pair,
     methods: Sequence[str],
     device: str,
-    *,
     precision: str | None = None,
     batch_size: int | None = None,
-    sets: Overrides | None = None,
-    plugins: Path | None = None,
-    cached: bool = False,
-    graphs: bool = False,
-    jobs: int = 1,
+    **options: Any,
 ) -> Work:
-    """The pair's recipe, with another precision or batch size where given. Raises KdbenchError for a bad value."""
-    options = {"precision": precision, "batch_size": batch_size}
-    changes = {key: value for key, value in {**pair.recipe, **options}.items() if value is not None}
+    """The pair's recipe, with another precision or batch size where given; ``options`` are the other fields of `Work`.
+
+    Raises KdbenchError for a bad value.
+    """
+    replaced = {"precision": precision, "batch_size": batch_size}
+    changes = {key: value for key, value in {**pair.recipe, **replaced}.items() if value is not None}
     recipe = replace_recipe(suite.recipe, changes, "the recipe to time")
-    check_fast_paths(recipe.precision, graphs, device)
     bare = replace(pair, recipe={})
-    spec = replace(suite, recipe=recipe)
-    return Work(spec, bare, tuple(methods), device, sets or {}, plugins, cached, graphs, jobs)
+    timed = Work(replace(suite, recipe=recipe), bare, tuple(methods), device, **options)
+    check_fast_paths(recipe.precision, timed.graphs, device)
+    return timed
 
 
 def measured(suite: Suite, data_dir: Path | None = None) -> Suite:

@@ -7,7 +7,7 @@ import gc
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import click
 from kdbench.cli import options
 from kdbench.cli.verbs import DefaultVerbs, verbs
 from kdbench.errors import KdbenchError
-from kdbench.utils.papers import FAMILIES, FIDELITIES
+from kdbench.utils.papers import FAMILIES, FIDELITIES, Family
 from kdbench.utils.text import grid
 
 if TYPE_CHECKING:
@@ -44,25 +44,34 @@ costs_in = options.path(
 )
 
 
+of_family = click.option(
+    "--family", type=click.Choice(list(FAMILIES)), show_default="all", help="Family to list."
+)
+
+
 @methods_group.command("[NAME]", hidden=True, short_help="List the methods, or show one.")
 @options.method_name(required=False)
+@of_family
 @costs_in
 @options.plugins
-def methods_default(name: str | None, out: Path, plugins: Path | None) -> None:
+def methods_default(name: str | None, family: Family | None, out: Path, plugins: Path | None) -> None:
     """List the methods, or show method NAME."""
-    click.echo(method(name, plugins) if name else methods(plugins, out))
+    if name and family:
+        raise KdbenchError(f"name either the method {name!r} or a family, not both")
+    click.echo(method(name, plugins) if name else methods(plugins, out, family))
 
 
 @methods_group.command("list", short_help="Show year, family, fidelity, cost and needs of each.")
+@of_family
 @costs_in
 @options.plugins
-def methods_list(out: Path, plugins: Path | None) -> None:
+def methods_list(family: Family | None, out: Path, plugins: Path | None) -> None:
     """Show year, family, fidelity, cost and needs of each method.
 
     `kdbench bench methods` measures the cost: extra parameters, and step time
     relative to kd.
     """
-    click.echo(methods(plugins, out))
+    click.echo(methods(plugins, out, family))
 
 
 @methods_group.command("show", short_help="Show one method: formula, parameters and file.")
@@ -124,8 +133,8 @@ def _registry(plugins: Path | None) -> ModuleType:
     return registry
 
 
-def methods(plugins: Path | None, reports: Path) -> str:
-    """A line per method, and one per file that fails at import; measured costs are read in ``reports``."""
+def methods(plugins: Path | None, reports: Path, family: Family | None = None) -> str:
+    """A line per method (of ``family``), and one per file that fails at import; ``reports`` holds measured costs."""
     from kdbench.bench import cost_table
 
     registry = _registry(plugins)
@@ -137,6 +146,8 @@ def methods(plugins: Path | None, reports: Path) -> str:
             broken.append(f"{entry.name} ({entry.origin}) fails at import: {entry.error}")
             continue
         cls = entry.cls
+        if family not in (None, cls.family):
+            continue
         extra, ratio = costs.get(entry.name, (None, float("nan")))
         measured = ("–" if extra is None else f"{extra:,}", "–" if ratio != ratio else f"{ratio:.2f}")
         facts = (cls.paper.year if cls.paper else "–", cls.family or "–", cls.fidelity or "–")
@@ -146,19 +157,27 @@ def methods(plugins: Path | None, reports: Path) -> str:
 
 
 def method(name: str, plugins: Path | None) -> str:
-    """One method: docstring, parameters with type and default, paper, family, fidelity, needs, file."""
+    """One method: docstring, parameters with type and default, options, paper, family, fidelity, needs, file."""
     registry = _registry(plugins)
-    from kdbench.method import field_types
+    from kdbench.method import field_types, parameter_types
 
     cls = registry.get(name)
-    defaults = cls()
-    parameters: list[Sequence[Any]] = [("parameter", "type", "default")]
-    for key, annotation in field_types(cls).items():
-        label = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
-        parameters.append((key, label.replace("typing.", ""), json.dumps(getattr(defaults, key))))
-    table = grid(parameters) if len(parameters) > 1 else "no parameters"
+    taken = registry.options(name)
+    own = _grid("parameter", cls, field_types(cls)) or "no parameters"
+    shared = {key: kind for key, kind in parameter_types(cls).items() if key in taken}
+    inherited = _grid("option of every method", cls, shared)
     facts = [*_origin(cls), f"needs: {describe_needs(cls.needs)}", f"file: {registry.entry(name).origin}"]
-    return "\n\n".join([inspect.getdoc(cls) or "", table, "\n".join(facts)])
+    return "\n\n".join(filter(None, [inspect.getdoc(cls) or "", own, inherited, "\n".join(facts)]))
+
+
+def _grid(title: str, cls: type[Method], kinds: Mapping[str, Any]) -> str:
+    """A line per field of ``kinds``, with type and default; empty where there is none."""
+    defaults = cls()
+    rows: list[Sequence[Any]] = []
+    for key, annotation in kinds.items():
+        label = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
+        rows.append((key, label.replace("typing.", ""), json.dumps(getattr(defaults, key))))
+    return grid([(title, "type", "default"), *rows]) if rows else ""
 
 
 def _origin(cls: type[Method]) -> list[str]:

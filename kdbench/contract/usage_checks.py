@@ -18,7 +18,7 @@ from kdbench.contract.static_checks import variants
 from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.modules import fresh, warmed
 from kdbench.contract.synthetic.problem import MIDDLE, PHASES
-from kdbench.method import Batch, Method, Needs, Role, Views, overrides
+from kdbench.method import TASK, Batch, Method, Needs, Role, Views, momentum_offset, overrides, refusal
 
 
 def check_needs(subject: Subject) -> None:
@@ -122,6 +122,30 @@ def check_weights(subject: Subject) -> None:
 
 def _values(method: Method) -> dict[str, Any]:
     return {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+
+
+def check_options(subject: Subject) -> None:
+    """An option that the method takes has something to change; momentum offsets name terms and tell them apart."""
+    method = subject.method
+    problem = problems.make(method, max(8, method.min_batch), dtype=torch.float64)
+    modules = fresh(problem)
+    terms = problem.run(copy.deepcopy(modules)).detached
+    if method.momentum_offsets:
+        named = [*method.momentum_offsets, method.decayed]
+        strange = [name for name in named if name not in terms]
+        require(not strange, f"momenta name {', '.join(strange)}; the terms are {', '.join(terms)}")
+        offsets = {momentum_offset(method, name) for name in terms}
+        require(len(offsets) > 1, "momentum_offsets gives all terms the same momentum")
+    elif refusal(method, "momentum_gap") is None:
+        require(
+            {TASK} < terms.keys(), f"weights names terms beside {TASK!r}, but it returns {', '.join(terms)}"
+        )
+    if refusal(method, "teacher_fix") is None:
+        fixes = ("swap", "sort")
+        fixed = [dataclasses.replace(method, teacher_fix=fix) for fix in fixes]  # type: ignore[arg-type]
+        runs = [dataclasses.replace(problem, method=each).run(copy.deepcopy(modules)) for each in fixed]
+        changed = any(not torch.equal(run.detached[name], terms[name]) for run in runs for name in terms)
+        require(changed, "the teacher's logits are not read: set the family that the method belongs to")
 
 
 def check_predict(subject: Subject) -> None:

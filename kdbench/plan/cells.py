@@ -134,30 +134,44 @@ def _configured(
 
 
 def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: int, split_id: str) -> Cell:
-    """The cell without a teacher. Raises KdbenchError where the suite lacks a view that the method needs."""
+    """The cell without a teacher.
+
+    Raises KdbenchError where the suite lacks a view that the method needs, and for a momentum outside of [0, 1).
+    """
     suite = selection.suite
     for view in method.needs.views:
         if view not in suite.views:
             raise KdbenchError(
                 f"{method.name} needs the view {view!r}; add [views.{view}] to suite {suite.name}"
             )
+    recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
+    _check_momentum(method, recipe)
     return Cell(
         suite=suite.name,
         dataset=suite.dataset,
         split=selection.split,
         split_id=split_id,
         views=suite.views,
-        recipe=replace_recipe(suite.recipe, pair.recipe, f"pair {pair}"),
+        recipe=recipe,
         recipe_id=suite.recipe.id,
         teacher=None,
         teacher_id=None,
         student=pair.student,
         student_model=suite.model(pair.student),
         method=method.name,
-        params={key: getattr(method, key) for key in method_module.field_types(type(method))},
+        params=method_module.values(method),
         seed=seed,
         variant=variant,
     )
+
+
+def _check_momentum(method: Method, recipe: Recipe) -> None:
+    for offset in method_module.momentum_range(method):
+        if offset and not 0 <= recipe.momentum + offset < 1:
+            raise KdbenchError(
+                f"{method.name}: the recipe's momentum {recipe.momentum:g} {offset:+g} is not in the range from 0 to "
+                "below 1; use a smaller offset"
+            )
 
 
 def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:

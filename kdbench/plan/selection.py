@@ -14,6 +14,7 @@ from kdbench import registry
 from kdbench.errors import KdbenchError, unknown
 from kdbench.method import Method
 from kdbench.suites import Pair, Suite, replace_recipe
+from kdbench.utils.field_values import parse
 
 Values = Mapping[str, Sequence[Any]]  # parameter -> values, which multiply
 Overrides = Mapping[str, Values]  # of each method
@@ -133,7 +134,7 @@ def _resolve_methods(
             names = select_methods([item], ())
         elif isinstance(item, Method):
             names = [registry.adopt(type(item)).name]
-            own = {key: [getattr(item, key)] for key in method_module.field_types(type(item))}
+            own = {key: [getattr(item, key)] for key in method_module.parameter_types(type(item))}
         elif isinstance(item, type) and issubclass(item, Method):
             names = [registry.adopt(item).name]
         else:
@@ -246,7 +247,7 @@ def parse_sets(texts: Iterable[str], methods: Sequence[str]) -> dict[str, dict[s
                 f"--set {text}: {name} is not among the methods of this run; add it to --methods"
             )
         kind = registry.field_type(name, key)
-        parsed = [method_module.parse(kind, value, f"{name}.{key}") for value in values.split(",")]
+        parsed = [parse(kind, value, f"{name}.{key}") for value in values.split(",")]
         values_of = sets.setdefault(name, {}).setdefault(key, [])
         values_of += [value for value in parsed if value not in values_of]
     return sets

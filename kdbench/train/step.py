@@ -1,7 +1,8 @@
 """The training step: call the loss, sum its terms, back-propagate, call `update`, update the optimiser.
 
 Everything that trains or probes a method goes through this module: cohorts, the contract's checks, the compatibility
-matrix and the benchmark's reference loop. A method with another update rule changes this file alone.
+matrix and the benchmark's reference loop. A method whose terms have momenta of their own takes one gradient per group
+of terms (`kdbench.train.term_momentum`), all others one gradient and torch's SGD.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Method, Terms, Views, overrides
+from kdbench.losses import sort_to_target, swap_top
+from kdbench.method import Batch, Method, Terms, Views, momentum_offset, momentum_range, overrides
 from kdbench.suites import Recipe
+from kdbench.train.term_momentum import GroupGradient, TermMomentum
 
 # the student's outputs and the teacher's, None where the method has no teacher
 Shown = tuple[Views, Views | None]
@@ -50,6 +53,10 @@ class Optimisation:
         )
         momentum_from_zero(optimizer)
         return optimizer
+
+    def by_term(self, parameters: Iterable[nn.Parameter]) -> TermMomentum:
+        """An optimiser of ``parameters`` with a momentum buffer per group of terms."""
+        return TermMomentum(parameters, self.lr, self.momentum, self.nesterov, self.weight_decay)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +93,11 @@ class Step:
         self, method: Method, student: nn.Module, modules: nn.Module, optimisation: Optimisation
     ) -> None:
         self.method, self.modules = method, modules
-        self._optimizer = optimisation.optimizer([*student.parameters(), *modules.parameters()])
+        parameters = [*student.parameters(), *modules.parameters()]
+        one_momentum = momentum_range(method) == (0.0, 0.0)
+        self._optimizer: torch.optim.SGD | TermMomentum = (
+            optimisation.optimizer(parameters) if one_momentum else optimisation.by_term(parameters)
+        )
 
     def __call__(self, batch: Batch, shown: Sequence[Shown]) -> Losses:
         """One step: a call of the loss for each item of ``shown``, and one update of all parameters.
@@ -95,10 +106,16 @@ class Step:
         Raises KdbenchError when the loss returns something else than named scalars.
         """
         calls = [call_loss(self.method, batch, *views, self.modules) for views in shown]
-        losses = backward(calls)
-        call_update(self.method, calls, self.modules)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        if isinstance(self._optimizer, TermMomentum):
+            losses = summed(calls)
+            groups = term_gradients(self.method, losses, self._optimizer.parameters)
+            call_update(self.method, calls, self.modules)
+            self._optimizer.step(groups)
+        else:
+            losses = backward(calls)
+            call_update(self.method, calls, self.modules)
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
         return losses.detached()
 
     def set_rate(self, lr: float) -> None:
@@ -121,13 +138,20 @@ class Step:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._optimizer.load_state_dict(dict(state))
-        momentum_from_zero(self._optimizer)  # older checkpoints lack buffers of parameters without a gradient
+        if isinstance(self._optimizer, torch.optim.SGD):
+            momentum_from_zero(
+                self._optimizer
+            )  # older checkpoints lack buffers of parameters without a gradient
 
 
 def call_loss(
     method: Method, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module
 ) -> Call:
-    """Call the method's loss. Raises KdbenchError when it returns something else than named scalars."""
+    """Call the method's loss, with the teacher's logits as its ``teacher_fix`` corrects them.
+
+    Raises KdbenchError when it returns something else than named scalars.
+    """
+    teacher = corrected(method, batch, teacher)
     returned: Any = method.loss(batch, student, teacher, modules)
     if not isinstance(returned, dict) or not any(not name.startswith("_") for name in returned):
         raise KdbenchError(
@@ -139,6 +163,14 @@ def call_loss(
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise KdbenchError(f"{method.name}.loss: the term {name!r} must be a 0-dim tensor, got {shape}")
     return call
+
+
+def corrected(method: Method, batch: Batch, teacher: Views | None) -> Views | None:
+    """The teacher's outputs that the method is shown: as they are, or corrected by its option ``teacher_fix``."""
+    if teacher is None or method.teacher_fix == "none":
+        return teacher
+    fix = {"swap": swap_top, "sort": sort_to_target}[method.teacher_fix]
+    return teacher.with_logits(lambda logits: fix(logits, batch.target))
 
 
 def summed(calls: Sequence[Call]) -> Losses:
@@ -153,6 +185,33 @@ def backward(calls: Sequence[Call]) -> Losses:
     losses = summed(calls)
     losses.total.backward()
     return losses
+
+
+def term_gradients(method: Method, losses: Losses, parameters: Sequence[nn.Parameter]) -> list[GroupGradient]:
+    """One gradient per group of terms with equal momentum offsets, by as many backward passes.
+
+    Raises KdbenchError when all terms have the same offset: then there is nothing to tell apart.
+    """
+    groups: dict[float, list[str]] = {}
+    for name in losses.terms:
+        groups.setdefault(momentum_offset(method, name), []).append(name)
+    if len(groups) < 2:
+        raise KdbenchError(
+            f"{method.name}: all of its terms have the momentum offset {next(iter(groups)):g}; give them different "
+            "offsets, or change the recipe's momentum"
+        )
+    trained = [place for place, parameter in enumerate(parameters) if parameter.requires_grad]
+    gradients = []
+    for number, (offset, names) in enumerate(groups.items(), start=1):
+        total = torch.stack([losses.terms[name] for name in names]).sum()
+        slopes: list[Tensor | None] = [None] * len(parameters)
+        if total.requires_grad:
+            inputs = [parameters[place] for place in trained]
+            found = torch.autograd.grad(total, inputs, retain_graph=number < len(groups), allow_unused=True)
+            for place, slope in zip(trained, found, strict=True):
+                slopes[place] = slope
+        gradients.append(GroupGradient(offset, method.decayed in names, slopes))
+    return gradients
 
 
 def call_update(method: Method, calls: Sequence[Call], modules: nn.Module) -> None:

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from kdbench import registry
 from tests.support.cli_process import ENVIRONMENT, kdbench, refused
 
@@ -51,6 +53,23 @@ def test_list_and_show_are_what_the_bare_verb_does(tmp_path):
     assert kdbench("methods", "list", cwd=tmp_path).out == kdbench("methods", cwd=tmp_path).out
     page = kdbench("methods", "show", "dkd", cwd=tmp_path).out
     assert page == kdbench("methods", "dkd", cwd=tmp_path).out
+
+
+@pytest.mark.parametrize("verb", [("methods", "list"), ("methods",)])
+def test_a_family_is_listed_alone(tmp_path, verb):
+    lines = kdbench(*verb, "--family", "relation", cwd=tmp_path).out.splitlines()
+    registry.load()
+    ours = [name for name in registry.names() if registry.get(name).family == "relation"]
+    assert [line.split()[0] for line in lines[1 : 1 + len(ours)]] == ours
+    assert {"crd", "rkd"} <= set(ours)
+    assert not [line for line in lines[1 + len(ours) :] if "kdbench bench methods" not in line]
+
+
+def test_a_family_must_be_one_and_goes_with_no_name(tmp_path):
+    refused(
+        kdbench("methods", "list", "--family", "maps", cwd=tmp_path), "'maps' is not one of 'plain', 'logit'"
+    )
+    refused(kdbench("methods", "dkd", "--family", "logit", cwd=tmp_path), "'dkd' or a family, not both")
 
 
 def test_measured_costs_are_read_from_the_reports(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from kdbench import contract
 from kdbench.contract.phase_checks import thresholds
 from kdbench.errors import KdbenchError
-from tests.support.faulty_plugins import FAULTS, GOOD, NEEDS, before, tag, write
+from tests.support.faulty_plugins import FAULTS, GOOD, NEEDS, NOISE, before, tag, write
 
 
 def test_a_good_plug_in_passes_everything(tmp_path, scratch_registry):
@@ -23,6 +23,12 @@ def test_a_fault_is_found(tmp_path, scratch_registry, fault):
     reason = contract.run(contract.CHECKS[check], subject)
     assert reason is not None, f"{fault!r} passes {check}"
     assert part in reason, reason
+
+
+@pytest.mark.parametrize("check", ["sample_order", "class_order", "coupled", "pure", "no_sync"])
+def test_noise_on_samples_and_classes_is_no_fault(tmp_path, scratch_registry, check):
+    (subject,) = contract.subjects(str(write(tmp_path, NOISE)))
+    assert contract.run(contract.CHECKS[check], subject) is None
 
 
 def test_only_phases_sees_what_a_change_of_phase_forgets(tmp_path, scratch_registry):

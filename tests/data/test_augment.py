@@ -170,7 +170,7 @@ def test_a_resized_crop_equals_torchvisions_on_single_images(size):
     assert not torch.equal(pixels, render(View(flip=True), images, draws))
 
 
-def test_a_resized_crop_is_in_the_identity_and_its_absence_is_not():
+def test_a_resized_crop_is_in_the_identity_its_absence_is_not():
     known = {"pad": 4, "flip": True, "ops": 0, "magnitude": 0, "cutout": 0.0}
     assert WEAK.identity() == known == View(pad=4, flip=True, ratio=(0.5, 2.0)).identity()
     assert RESIZED.identity() == known | {"pad": 0, "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}

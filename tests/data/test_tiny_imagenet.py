@@ -30,7 +30,7 @@ def test_it_is_the_set_of_the_npz(root):
         assert torch.equal(getattr(data, part).targets, getattr(want, part).targets)
 
 
-def test_classes_are_in_the_order_of_their_ids_and_named_by_words(root):
+def test_classes_are_ordered_by_id_and_named_by_words(root):
     assert load_dataset("mine", root).class_names == ("ant, emmet", "n02", "cat")
     (root / "words.txt").unlink()
     assert load_dataset("mine", root).class_names == ("n01", "n02", "n10")

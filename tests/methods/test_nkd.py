@@ -48,6 +48,17 @@ def test_weights():
     assert found["rest"].item() == pytest.approx(3.5 * rest.mean().item())
 
 
+def test_standardized_logits_enter_both_terms():
+    pair = (logits(5, 4, 0), logits(5, 4, 1))
+    rows = [torch.tensor([naive.standardized(row) for row in x.tolist()], dtype=x.dtype) for x in pair]
+    hit, rest = nkd_terms(*rows, torch.tensor(TARGET), 3.0)
+    found = step("nkd", TARGET, pair[:1], pair[1:], standardize=True)
+    assert found["target"].item() == pytest.approx(hit.mean().item(), rel=1e-6)
+    assert found["rest"].item() == pytest.approx(3.5 * rest.mean().item(), rel=1e-6)
+    plain = step("nkd", TARGET, pair[:1], pair[1:])
+    assert found["ce"].item() == plain["ce"].item()
+
+
 def test_even_logits_by_hand():
     even = torch.zeros(2, 5, dtype=torch.float64)
     hit, rest = nkd_terms(even, even, torch.tensor([0, 4]), 2.0)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from kdbench.losses import standardize
 from kdbench.methods.rld import confidence_kl, masked_kl
 from tests.support import golden, naive
 from tests.support.standins import logits, step, with_totals
@@ -11,7 +12,7 @@ TARGET = [0, 3, 1, 1, 2]
 def terms(case, inputs):
     hyper = case.hyper
     names = ("alpha", "beta", "temperature", "alpha_temperature", "warmup_epochs", "ce_weight")
-    params = {key: hyper[key] for key in names}
+    params = {key: hyper[key] for key in names} | {"standardize": hyper.get("logit_stand", False)}
     pair = ((inputs["student_logits"],), (inputs["teacher_logits"],))
     return with_totals(step("rld", inputs["target"], *pair, epoch=float(hyper["epoch"]), **params))
 
@@ -25,6 +26,15 @@ def test_reference(case, dtype):
     golden.check(case, {**terms(case, inputs), "scd": scd, "mcd": mcd}, inputs)
 
 
+@golden.each("rld_std")
+def test_reference_standardized(case, dtype):
+    inputs, hyper = case.inputs(dtype), case.hyper
+    z = [standardize(inputs[f"{role}_logits"]) for role in ("student", "teacher")]
+    scd = confidence_kl(*z, inputs["target"], hyper["alpha_temperature"]).mean()
+    mcd = masked_kl(*z, inputs["target"], hyper["temperature"]).mean()
+    golden.check(case, {**terms(case, inputs), "scd": scd, "mcd": mcd}, inputs)
+
+
 def loop(s, t, y, temperature):
     q, p = (naive.softmax(row, temperature) for row in (s, t))
     scd = naive.kl([max(p), 1 - max(p)], [q[y], 1 - q[y]])
@@ -33,10 +43,12 @@ def loop(s, t, y, temperature):
     return temperature**2 * scd, temperature**2 * naive.kl(*rest)
 
 
-def test_agrees_with_the_loop():
+@pytest.mark.parametrize("z_scores", [False, True])
+def test_agrees_with_the_loop(z_scores):
     student, teacher = logits(5, 4, 0), logits(5, 4, 1)
-    found = step("rld", TARGET, (student,), (teacher,), epoch=10.0)
-    parts = [loop(s, t, y, 4) for s, t, y in zip(student.tolist(), teacher.tolist(), TARGET, strict=True)]
+    found = step("rld", TARGET, (student,), (teacher,), epoch=10.0, standardize=z_scores)
+    rows = [[naive.standardized(r) if z_scores else r for r in x.tolist()] for x in (student, teacher)]
+    parts = [loop(s, t, y, 4) for s, t, y in zip(*rows, TARGET, strict=True)]
     assert found["scd"].item() == pytest.approx(0.5 * naive.mean(scd for scd, _ in parts), rel=1e-10)
     assert found["mcd"].item() == pytest.approx(0.5 * 8 * naive.mean(mcd for _, mcd in parts), rel=1e-10)
 

@@ -73,6 +73,11 @@ def ce_as(term: str) -> tuple[str, str]:
     return ("self.ce_weight * ce,", f"self.ce_weight * {term},")
 
 
+# a random factor, and the teacher of `gap` with noise on every sample and class
+CHANCE = "(1 + 0.1 * torch.randn(pair[0].shape, generator=batch.generator)).mean()"
+NOISY = "student.logits, teacher.logits + 0.1 * torch.randn(teacher.logits.shape, generator=batch.generator)"
+NOISE = ("(student.logits, teacher.logits)]", f"({NOISY})]")
+
 # what is done wrong: (the check that must fail, a part of its reason, replacements in GOOD)
 FAULTS = {
     "a phase kept outside the buffers": (
@@ -184,7 +189,23 @@ FAULTS = {
         "changes the loss",
         [ce_as("(pair[0][:, 0] * torch.arange(len(batch.target))).mean()")],
     ),
+    "places matter by chance": (
+        "sample_order",
+        "changes the loss",
+        [ce_as(f"(pair[0][:, 0] * torch.arange(len(batch.target))).mean() * {CHANCE}")],
+    ),
+    "declared places by chance": (
+        "sample_order",
+        "changes nothing",
+        [tag("order_dependent: ClassVar = True"), NOISE],
+    ),
     "declared places": ("sample_order", "changes nothing", [tag("order_dependent: ClassVar = True")]),
+    "class 0 is special by chance": (
+        "class_order",
+        "'ce'",
+        [ce_as(f"pair[0][:, 0].mean() * {CHANCE}")],
+    ),
+    "class 0 is special beside noise": ("class_order", "'ce'", [ce_as("pair[0][:, 0].mean()"), NOISE]),
     "class 0 is special": ("class_order", "'ce'", [ce_as("pair[0][:, 0].mean()")]),
     "coupled in secret": ("coupled", "batch mates", [ce_as("pair[0].std(dim=0).mean()")]),
     "coupled in secret by chance": (

@@ -206,7 +206,7 @@ def test_the_imagenet_suite_is_the_literatures(scratch_registry):
         ("size = 32", "size = 0", "size, mean and std"),
         ("eval_resize = 36", "eval_resize = 30", "eval_resize must be at least size = 32"),
         ("workers = 0", "workers = -1", "workers must be 0 or more"),
-        ("workers = 0", "stream = false", "eval_resize and workers are for images that stream"),
+        ("workers = 0", "stream = false", "eval_resize and workers are for streamed images"),
         ("workers = 0", "scale = 1", "scale"),
     ],
 )

@@ -54,7 +54,8 @@ class Run:
     @property
     def drew(self) -> bool:
         """Whether the method drew random numbers."""
-        return not torch.equal(self.call.batch.generator.get_state(), _draws().get_state())
+        generator = self.call.batch.generator
+        return not torch.equal(generator.get_state(), _draws(generator.initial_seed()).get_state())
 
     def back_propagate(self) -> None:
         """Add the gradient of the total to the ``grad`` of all that it depends on."""
@@ -74,6 +75,7 @@ class Problem:
     dtype: torch.dtype
     offer: str
     tied: bool
+    seed: int = 7  # of the batch's generator
     watch: Callable[[str, Views], Views] = field(default=lambda role, views: views)
     watch_batch: Callable[[Batch], Batch] = field(default=lambda batch: batch)
 
@@ -86,7 +88,7 @@ class Problem:
         """The step's facts; its generator starts at the same state each time."""
         index = self.index if self.method.needs.index else None
         progress = torch.tensor((epoch - 1) / 240)
-        return self.watch_batch(Batch(self.target, epoch, last, progress, _draws(), index))
+        return self.watch_batch(Batch(self.target, epoch, last, progress, _draws(self.seed), index))
 
     def run(self, modules: nn.Module, epoch: float = MIDDLE, last: bool = False) -> Run:
         """One call of the method's loss. Raises KdbenchError when it returns something else than named scalars."""
@@ -201,6 +203,6 @@ def make(
     return Problem(method, context, sides["student"], teacher, targets[index], index, dtype, offer, tied)
 
 
-def _draws() -> torch.Generator:
+def _draws(seed: int) -> torch.Generator:
     """A batch's generator as it is handed out."""
-    return torch.Generator().manual_seed(7)
+    return torch.Generator().manual_seed(seed)
