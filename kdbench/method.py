@@ -322,16 +322,17 @@ def overrides(method: Method, member: str) -> bool:
 
 def field_types(cls: type[Method]) -> dict[str, Any]:
     """Hyperparameter of the method's own -> its annotated type; the options that all methods inherit are not in it."""
-    return {key: kind for key, kind in _hints(cls).items() if key not in OPTIONS}
+    return {key: kind for key, kind in _hints(cls).items() if key not in OPTIONS}  # type: ignore[arg-type]  # a class has a hash
 
 
 def parameter_types(cls: type[Method]) -> dict[str, Any]:
     """All that can be set of a method: its own hyperparameters, then the options that all methods inherit."""
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     return {**field_types(cls), **{key: hints[key] for key in OPTIONS}}
 
 
-def _hints(cls: type[Method]) -> dict[str, Any]:
+@functools.cache  # a plan asks for each cell
+def _hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 

@@ -156,9 +156,16 @@ parallel = click.option(
 executor = click.option(
     "--executor",
     metavar="NAME",
-    type=click.Choice(["serial", "processes"]),
-    help="Where cohorts train: serial (in this process) or processes.",
+    type=click.Choice(["serial", "processes", "slurm"]),
+    help="Where cohorts train: serial (in this process), processes or slurm.",
     show_default="as --jobs and --device ask",
+)
+slurm = click.option(
+    "--slurm",
+    metavar="KEY=VALUE[,...]",
+    default="",
+    help="What each job gets, such as partition=gpu,gpus_per_node=1,timeout_min=600.",
+    show_default="none",
 )
 devices = click.option(
     "--device",
@@ -209,6 +216,7 @@ training = together(
     plugins,
     executor,
     parallel,
+    slurm,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option(
         "--max-hours",

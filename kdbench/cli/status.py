@@ -56,6 +56,7 @@ def status(results: Path, unreadable: Callable[[KdbenchError], object] = _raise)
         else:
             lines += [*_of_suite(name, records), *([f"  before `kdbench run`: {remedy}"] if remedy else [])]
     lines += _running(results)
+    lines += _submitted(results)
     return "\n".join(fold(line, indent=4) for line in lines) or f"no results in {results}"
 
 
@@ -105,3 +106,13 @@ def _running(results: Path) -> list[str]:
         cells = "1 cell" if len(times) == 1 else f"{len(times)} cells"
         lines.append(f"running: {cells} in process {pid} on {host} for {minutes:.0f} min")
     return lines
+
+
+def _submitted(results: Path) -> list[str]:
+    """A line per job of a cluster whose results are not collected yet."""
+    from kdbench.runner.executors.slurm import job_states
+
+    return [
+        f"slurm: job {job}, {cells} cells: {state}; collected by the command that submitted it"
+        for job, cells, state in job_states(results / ".work" / "slurm")
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdbench.errors import KdbenchError, unknown
 
-EXECUTORS = ("serial", "processes")
+EXECUTORS = ("serial", "processes", "slurm")
 AUTO = "auto"
 
 
@@ -22,7 +22,8 @@ class RunOptions:
     teacher_cache: folder that keeps teachers' logits. device: auto, cpu, cuda:0, several by commas, or all.
     graphs: record CUDA graphs. workers: processes that decode streamed images. executor: one of `EXECUTORS`, None: as
     jobs and device ask. jobs: cohorts that train side by side, each in a process; auto: as many as suit the devices.
-    max_hours: stop after this time and save the state. force: train finished cells again.
+    slurm: what each job of Slurm gets, as key=value,key=value. max_hours: stop after this time and save the state.
+    force: train finished cells again.
     Raises KdbenchError for a value of the wrong kind.
     """
 
@@ -36,6 +37,7 @@ class RunOptions:
     workers: int | None = None
     executor: str | None = None
     jobs: int | str = 1
+    slurm: str = ""
     max_hours: float | None = None
     force: bool = False
 
@@ -60,6 +62,26 @@ class RunOptions:
         for name in ("graphs", "force"):
             if not isinstance(getattr(self, name), bool):
                 raise KdbenchError(f"{name} must be True or False, got {getattr(self, name)!r}")
+
+        if self.executor == "slurm" and self._parallel:
+            raise KdbenchError(
+                "the executor slurm makes each cohort a job on one device; leave out jobs and further devices"
+            )
+        if self.slurm_parameters and self.executor != "slurm":
+            raise KdbenchError("slurm parameters need the executor slurm")
+
+    @property
+    def slurm_parameters(self) -> dict[str, int | str]:
+        """``slurm`` by name; whole numbers as such."""
+        if not isinstance(self.slurm, str):
+            raise KdbenchError(f"slurm is a text like partition=gpu,timeout_min=600, got {self.slurm!r}")
+        parameters: dict[str, int | str] = {}
+        for part in filter(None, self.slurm.split(",")):
+            key, equals, value = (text.strip() for text in part.partition("="))
+            if not (key and equals and value):
+                raise KdbenchError(f"slurm takes key=value,key=value, such as partition=gpu, got {part!r}")
+            parameters[key] = int(value) if value.isdecimal() else value
+        return parameters
 
     @property
     def _parallel(self) -> bool:

@@ -39,6 +39,11 @@ class Paths:
         return self.work / "locks"
 
     @property
+    def slurm(self) -> Path:
+        """The folder of jobs that Slurm runs."""
+        return self.work / "slurm"
+
+    @property
     def students(self) -> Path:
         """The folder of trained students' weights."""
         return self.work / "students"

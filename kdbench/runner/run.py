@@ -15,7 +15,7 @@ from kdbench.results import store
 from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
-from kdbench.runner.executors import open_executor
+from kdbench.runner.executors import check_not_submitted, open_executor
 from kdbench.runner.inputs import Inputs, open_inputs
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
 from kdbench.runner.options import RunOptions
@@ -51,6 +51,7 @@ def run(
     workers: int | None = None,
     executor: str | None = None,
     jobs: int | str = 1,
+    slurm: str = "",
     max_hours: float | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -78,8 +79,9 @@ def run(
         device: auto, cpu or cuda:0; several by commas, or all: a cohort trains on each.
         graphs: record steps as CUDA graphs.
         workers: processes that decode streamed images.
-        executor: serial (in this process) or processes; None: as jobs and device ask.
+        executor: serial (in this process), processes or slurm; None: as jobs and device ask.
         jobs: cohorts that train side by side, each in a process; auto: one per GPU, on a CPU one per thread.
+        slurm: what each job of Slurm gets, ``key=value,key=value``.
         max_hours: stop after this time and save the state.
         force: train finished cells again; rows are added, never replaced.
         progress: what shows it; None: bars in a terminal or notebook, else lines on stderr.
@@ -148,9 +150,13 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
 
 def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
     workspace, cohorts = inputs.workspace, len(form_cohorts(missing.cells, {}))
+    if missing.cells:
+        locks.check(workspace.paths.locks)
+    check_not_submitted(workspace.options, workspace.paths.slurm, missing.cells)
     here = environment.collect(workspace.device)
     attempts = Attempts(workspace.paths.rows)
-    with open_executor(workspace.options, workspace.devices, cohorts, progress, stop) as executor:
+    folder = workspace.paths.slurm
+    with open_executor(workspace.options, workspace.devices, cohorts, folder, progress, stop) as executor:
         how = {"executor": executor.name, "jobs": executor.jobs}
         for done in train(missing, inputs, executor, attempts, progress.say, stop):
             progress.say(record(inputs, done.result, {**here, **done.source, **how}, attempts))

@@ -53,10 +53,15 @@ def train(
     Left out are cells that another process has locked, or has tried since ``missing`` was planned.
     """
     paths = inputs.workspace.paths
-    waiting = deque(form_cohorts(missing.cells, {}))
+    submitted = executor.submitted(missing.cells)
+    known = {cell.id for cohort in submitted for cell in cohort}
+    waiting = deque(form_cohorts([cell for cell in missing.cells if cell.id not in known], {}))
     ready: deque[_Attempt] = deque()
     running: dict[Future[Done], _Attempt] = {}
     with _Locks(paths, missing, attempts) as held:
+        for cohort in submitted:  # as a whole, or not at all where another driver collects it
+            if len(mine := held.take(cohort)) == len(cohort):
+                ready.append(_Attempt(mine))
         while True:
             while len(running) < executor.slots and (ready or waiting) and not stop():
                 if ready:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -57,8 +60,10 @@ def held(folder: Path, names: Iterable[str], wait: bool = False) -> Iterator[lis
                 if file:
                     files[name] = file
         except OSError as error:
+            lockless = error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+            what = "file locks do not work in" if lockless else "cannot write"
             raise KdbenchError(
-                f"cannot write {folder} ({error.strerror}); choose another --results folder"
+                f"{what} {folder} ({error.strerror}); choose another --results folder"
             ) from error
         yield list(files)
     finally:
@@ -66,6 +71,33 @@ def held(folder: Path, names: Iterable[str], wait: bool = False) -> Iterator[lis
             with contextlib.suppress(OSError):
                 (folder / f"{name}.lock").unlink(missing_ok=True)
             file.close()
+
+
+PROBE = """
+import fcntl, sys
+with open(sys.argv[1], "a") as file:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("locked")
+"""
+
+
+def check(folder: Path) -> None:
+    """Raise KdbenchError where a lock in ``folder`` does not keep another process out, so that cells train twice.
+
+    Some mounts of NFS and Lustre refuse locks or grant them to everybody. Both processes are on this machine: a mount
+    whose locks hold on each machine alone passes.
+    """
+    name = f"probe-{socket.gethostname()}-{os.getpid()}"
+    with held(folder, [name]) as mine:
+        command = [sys.executable, "-I", "-S", "-c", PROBE, str(folder / f"{name}.lock")]
+        probe = subprocess.run(command, capture_output=True, text=True) if mine else None
+    if probe is None or probe.stdout.strip() != "locked":
+        raise KdbenchError(
+            f"file locks do not work in {folder}: a second process got a lock that was held; choose a --results folder "
+            "on a file system with locks (NFS: v4 or lockd; Lustre: mounted with -o flock)"
+        )
 
 
 def running(folder: Path) -> dict[str, dict]:

@@ -1,5 +1,7 @@
 """Which executor trains, on which devices, and what is refused before anything starts."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -44,7 +46,9 @@ def test_each_process_has_a_device(monkeypatch, devices, jobs, cohorts, expected
     ],
 )
 def test_the_executor_follows_from_the_options(choice, devices, name, slots, jobs):
-    with open_executor(RunOptions(**choice), devices, 9, Progress(), lambda: False) as executor:
+    with open_executor(
+        RunOptions(**choice), devices, 9, Path("slurm"), Progress(), lambda: False
+    ) as executor:
         assert (executor.name, executor.slots, executor.jobs) == (name, slots, jobs)
 
 

@@ -1,5 +1,6 @@
 """Locks between real processes, killed ones among them."""
 
+import errno
 import itertools
 import os
 import resource
@@ -153,3 +154,26 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KdbenchError, match="cannot write"), locks.held(tmp_path / "file" / "locks", ["a"]):
         pass
+
+
+def test_locks_that_work_leave_nothing_behind(tmp_path):
+    locks.check(tmp_path / "locks")
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
+def test_a_lock_that_keeps_nobody_out_is_refused(tmp_path, monkeypatch):
+    """As on a mount that grants every lock."""
+    monkeypatch.setattr(locks.fcntl, "flock", lambda *arguments: None)
+    with pytest.raises(KdbenchError, match=r"file locks do not work in .*: a second process got a lock"):
+        locks.check(tmp_path)
+
+
+def test_a_mount_that_refuses_locks_is_named_so(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(
+        KdbenchError, match=r"file locks do not work in .* \(No locks available\); choose another"
+    ):
+        locks.check(tmp_path)

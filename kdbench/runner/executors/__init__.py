@@ -1,23 +1,37 @@
-"""Where cohorts train: in this process, or in several beside it. Only this room knows which."""
+"""Where cohorts train: in this process, in several beside it, or on a cluster. Only this room knows which."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 
+from kdbench.errors import KdbenchError
+from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Executor
 from kdbench.runner.executors.processes import Processes
 from kdbench.runner.executors.serial import Serial
+from kdbench.runner.executors.slurm import Slurm, read_notes
 from kdbench.runner.options import RunOptions
 from kdbench.train.callbacks import Progress
 
 
 def open_executor(
-    options: RunOptions, devices: Sequence[str], cohorts: int, progress: Progress, stop: Callable[[], bool]
+    options: RunOptions,
+    devices: Sequence[str],
+    cohorts: int,
+    folder: Path,
+    progress: Progress,
+    stop: Callable[[], bool],
 ) -> Executor:
-    """The executor that ``options`` name, for ``cohorts`` on ``devices``; to be used in a ``with`` statement."""
+    """The executor that ``options`` name, for ``cohorts`` on ``devices``; to be used in a ``with`` statement.
+
+    folder: of the jobs of a cluster.
+    """
+    if options.executor == "slurm":
+        return Slurm(folder, options.slurm_parameters, options.device, progress, stop)
     slots = process_devices(devices, options.jobs, cohorts)
     if options.executor == "serial" or (options.executor is None and len(slots) == 1):
         return Serial(progress, stop)
@@ -34,3 +48,14 @@ def process_devices(devices: Sequence[str], jobs: int | str, cohorts: int) -> li
         jobs = len(devices) if devices[0].startswith("cuda") else torch.get_num_threads()
     count = max(1, min(max(int(jobs), len(devices)), cohorts))
     return list(itertools.islice(itertools.cycle(devices), count))
+
+
+def check_not_submitted(options: RunOptions, folder: Path, cells: Iterable[Cell]) -> None:
+    """Raise KdbenchError where jobs of a cluster train some of ``cells``, which another executor would train too."""
+    missing = {cell.id for cell in cells}
+    for note in read_notes(folder) if options.executor != "slurm" else ():
+        if shared := missing.intersection(note["cells"]):
+            raise KdbenchError(
+                f"{len(shared)} of these cells were submitted as job {note['job']}; type the command with --executor "
+                f"slurm to collect them, or cancel the job and delete {folder}"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from kdbench.plan.cells import Cell
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job, Result
@@ -45,6 +46,9 @@ class Executor(Protocol):
         The future raises torch.OutOfMemoryError where the job does not fit, BrokenExecutor where its process died,
         and what `train_cohort` raises.
         """
+
+    def submitted(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """Cohorts of these cells that train already, for a driver that has ended; `submit` takes them up."""
 
     def wait(self, running: Iterable[Future[Done]]) -> list[Future[Done]]:
         """Those of ``running`` that are finished, as soon as one is."""

@@ -25,6 +25,7 @@ import loky
 import loky.backend.resource_tracker
 import torch
 
+from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Done, train_job
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job
@@ -52,6 +53,10 @@ class Processes:
         """Start the job in a free process."""
         slot = next(slot for slot in self._slots if slot.future is None)
         return slot.submit(job)
+
+    def submitted(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """None: processes end with their driver."""
+        return []
 
     def wait(self, running: Iterable[Future[Done]]) -> list[Future[Done]]:
         """Show progress until a job is finished; when the run stops, have all save their state."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
+from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Done, train_job
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job
@@ -26,6 +27,10 @@ class Serial:
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def submitted(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """None."""
+        return []
 
     def wait(self, running: Iterable[Future[Done]]) -> list[Future[Done]]:
         """Return all of them."""
