@@ -134,7 +134,7 @@ def _resolve_methods(
             names = select_methods([item], ())
         elif isinstance(item, Method):
             names = [registry.adopt(type(item)).name]
-            own = {key: [getattr(item, key)] for key in method_module.parameter_types(type(item))}
+            own = {key: [value] for key, value in method_module.values(item).items()}
         elif isinstance(item, type) and issubclass(item, Method):
             names = [registry.adopt(item).name]
         else:
