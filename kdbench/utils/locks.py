@@ -92,7 +92,7 @@ def check(folder: Path) -> None:
     name = f"probe-{socket.gethostname()}-{os.getpid()}"
     with held(folder, [name]) as mine:
         command = [sys.executable, "-I", "-S", "-c", PROBE, str(folder / f"{name}.lock")]
-        probe = subprocess.run(command, capture_output=True, text=True) if mine else None
+        probe = subprocess.run(command, capture_output=True, encoding="utf-8") if mine else None
     if probe is None or probe.stdout.strip() != "locked":
         raise KdbenchError(
             f"file locks do not work in {folder}: a second process got a lock that was held; choose a --results folder "

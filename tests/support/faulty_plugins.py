@@ -250,6 +250,11 @@ FAULTS = {
         "declare keeps_modules",
         [("    def update", f"{PREDICT}\n\n    def update")],
     ),
+    "a momentum of no term": (
+        "options",
+        "momenta name gone",
+        [tag('momentum_offsets = {"ce": -0.1, "gone": 0.1}')],
+    ),
     "kd again": (
         "distinct",
         "that of kd",
