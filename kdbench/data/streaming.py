@@ -91,9 +91,9 @@ def list_images(
 ) -> Dataset[FileSet]:
     """The image files below ``root`` (see `list_files`) as a data set of files.
 
-    ``resize`` 0: ``size``.  ``per_class``: use at most so many training and test images per class.  Order and id come
-    from each file's place below its part and its length in bytes, and from ``size`` and ``resize``: reading the
-    pixels of 140 GB to name them would take hours. Raises KdbenchError for folders that are missing, empty or strange.
+    ``resize`` 0: ``size``.  ``per_class``: (train, test), the most images per class.  Order and id come from each
+    file's place below its part and its length in bytes, and from ``size`` and ``resize``: reading the pixels of 140 GB
+    to name them would take hours. Raises KdbenchError for folders that are missing, empty or strange.
     """
     listing = list_files(name, root)
     workers = min(WORKERS, _processors()) if workers is None else workers
