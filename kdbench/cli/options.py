@@ -111,7 +111,25 @@ results = path(
     callback=_folder,
 )
 reports = path("--out", "DIR", "Folder of the reports.", default="reports")
-plugins = path("--plugins", "PATH", "Method file of your own, or a folder of them.", show_default="none")
+PLUGINS = "plugins"  # where `kdbench new` writes, and every other verb looks
+
+
+def own_plugins(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The folder that was typed, else ./plugins where a file of it imports kdbench."""
+    here = Path(PLUGINS)
+    if value is not None or not here.is_dir():
+        return value
+    files = (f for f in here.glob("[!_]*.py") if f.is_file() and not f.name.startswith("test_"))
+    return here if any(b"kdbench" in file.read_bytes() for file in files) else None
+
+
+plugins = path(
+    "--plugins",
+    "PATH",
+    "Method file of your own, or a folder of them.",
+    show_default="./plugins, where it has methods",
+    callback=own_plugins,
+)
 pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", show_default=SUITE_DEFAULT)
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
