@@ -18,13 +18,14 @@ _CALLS = {"Paper": Paper, "Needs": dict}
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """A method's records and the views that it trains on."""
+    """A method's records, the views that it trains on, and whether it needs a teacher."""
 
     name: str
     paper: Paper | None
     family: Family | None
     fidelity: Fidelity | None
     views: tuple[str, ...]
+    teacher: bool
 
     @property
     def two_view(self) -> bool:
@@ -56,6 +57,7 @@ def read(source: str) -> Iterator[MethodFacts]:
                 family=values.get("family"),
                 fidelity=values.get("fidelity"),
                 views=values.get("needs", {}).get("views", ("weak",)),
+                teacher=values.get("needs", {}).get("teacher", True),
             )
 
 

@@ -8,9 +8,9 @@ import signal
 import pytest
 
 from kdbench import registry, suites
-from kdbench.cli import status
 from kdbench.errors import KdbenchError
 from kdbench.results import store
+from kdbench.runner import status
 from kdbench.utils import locks
 from tests.support.cli_process import line_of
 from tests.support.scenarios import hex12, run

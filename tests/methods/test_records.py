@@ -23,6 +23,7 @@ def test_the_file_says_what_the_class_says(name):
     cls, facts = registry.get(name), shipped()[name]
     assert (facts.paper, facts.family, facts.fidelity) == (cls.paper, cls.family, cls.fidelity)
     assert facts.views == cls.needs.views
+    assert facts.teacher == cls.needs.teacher
     assert facts.family in FAMILIES
     assert facts.fidelity in FIDELITIES
 
