@@ -208,6 +208,19 @@ def sets(help: str) -> Decorator:
     )
 
 
+row_choice = together(
+    names("--methods", "NAME[,NAME]", "Rows of these methods alone: names or globs.", show_default="all"),
+    names(
+        "--pairs", "TEACHER:STUDENT[,...]", "Rows of these pairs alone: names or globs.", show_default="all"
+    ),
+    click.option(
+        "--epochs", metavar="N", type=int, help="Rows of this many epochs alone.", show_default="all"
+    ),
+    click.option("--split", type=click.Choice(["test", "holdout"]), help="Rows of this split alone."),
+    click.option(
+        "--since", metavar="DATE", help="Rows of runs that started then or later.", show_default="all"
+    ),
+)
 training = together(
     suite(),
     pairs,

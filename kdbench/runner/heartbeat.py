@@ -61,11 +61,11 @@ class Heartbeat(Progress):
     def __enter__(self) -> Heartbeat:
         for path, beat in _beats(self._path.parent):
             if not locks.alive(beat.pid, beat.host):
-                path.unlink(missing_ok=True)
+                _remove(path)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._path.unlink(missing_ok=True)
+        _remove(self._path)
 
     def plan(self, cohorts: Sequence[Cells], purpose: str = "") -> None:
         """Note what is to be trained."""
@@ -140,6 +140,11 @@ class _Lane(Progress):
 
     def end(self) -> None:
         self._heartbeat.end_lane(self._number)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _words(training: Training) -> str:
