@@ -250,6 +250,13 @@ training = together(
     slurm,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option(
+        "--track",
+        metavar="NAME[,NAME]",
+        default="",
+        help="Log every epoch to tensorboard, wandb or mlflow as well.",
+        show_default="none",
+    ),
+    click.option(
         "--max-hours",
         metavar="HOURS",
         type=click.FloatRange(0, min_open=True),

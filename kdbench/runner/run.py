@@ -25,6 +25,7 @@ from kdbench.runner.paths import Paths
 from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
+from kdbench.runner.trackers import open_trackers
 from kdbench.runner.training import train
 from kdbench.runner.workspace import open_workspace
 from kdbench.suites import Pair, Suite
@@ -56,6 +57,7 @@ def run(
     slurm: str = "",
     max_hours: float | None = None,
     force: bool = False,
+    track: str = "",
     progress: Progress | None = None,
 ) -> Outcome:
     """Train every missing cell of methods x pairs x seeds; finished ones are skipped, interrupted ones continue.
@@ -86,6 +88,7 @@ def run(
         slurm: what each job of Slurm gets, ``key=value,key=value``.
         max_hours: stop after this time and save the state.
         force: train finished cells again; rows are added, never replaced.
+        track: log every epoch to tensorboard, wandb or mlflow as well; several by commas.
         progress: what shows it; None: bars in a terminal or notebook, else lines on stderr.
 
     Raises KdbenchError for bad input.
@@ -139,7 +142,8 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
     stop = Stop(options.max_hours)
     suite, results = selection.suite.name, options.results
     with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
-        progress = Together(progress, heartbeat)
+        trackers = open_trackers(options.trackers, results / "track", progress.warn)
+        progress = Together(progress, heartbeat, *trackers)
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
         attempts = store.read(workspace.paths.rows)
