@@ -358,5 +358,5 @@ def test_an_import_whose_file_is_gone_can_be_removed(lab, tmp_path, state):
     assert locate_teacher(workspace, "teacher") is None
     with pytest.raises(KdbenchError, match="no import of the teacher teacher for this data"):
         remove(workspace, "teacher")
-    with pytest.raises(KdbenchError, match="no hashes of the teacher teacher begin with 'abc'; .*: none"):
+    with pytest.raises(KdbenchError, match=r"no hashes of the teacher teacher begin with 'abc'; .*: none"):
         use(workspace, "teacher", "abc")
