@@ -66,7 +66,7 @@ def own_cells(suite: Suite, records: pd.DataFrame) -> tuple[int, int]:
     """How many cells a shipped suite has on the test split as it is written, and how many of them are done."""
     methods = shipped()
     own = {
-        (seed, pair.student, pair.teacher if methods[name].teacher else "", name)
+        (seed, pair.student, pair.teacher if methods[name].needs.teacher else "", name)
         for seed in suite.seeds
         for pair in suite.pairs
         for name in suite.methods

@@ -21,7 +21,6 @@ from kdbench.method import (
     Outputs,
     Views,
     overrides,
-    union,
 )
 from kdbench.metrics import predictions
 from kdbench.models.flops import probing
@@ -30,6 +29,7 @@ from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Optimisation, Step
+from kdbench.utils.needs import union
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
 from kdbench.utils.status import Status

@@ -21,7 +21,7 @@ from kdbench.data.dataset import Split
 from kdbench.data.loading import load_split
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Needs, union
+from kdbench.method import Batch, Context
 from kdbench.metrics import top_k
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
@@ -36,6 +36,7 @@ from kdbench.train.schedule import evaluates, learning_rate
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
 from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
+from kdbench.utils.needs import Needs, union
 from kdbench.utils.precision import tensor_cores
 from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch

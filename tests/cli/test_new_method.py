@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.cli_process import ENVIRONMENT, kdbench, refused
 from tests.support.tiny import RUN, make
 
@@ -33,6 +35,7 @@ def test_a_folder_plugins_of_other_software_is_left_alone(tmp_path):
     assert kdbench("methods", cwd=tmp_path).code == 0
 
 
+@pytest.mark.slow
 def test_the_written_test_passes(tmp_path):
     kdbench("new", "mine", cwd=tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "plugins/test_mine.py"]
