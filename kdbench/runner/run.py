@@ -151,7 +151,7 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
         if inputs.complete:
             cells = inputs.cells()
             missing = find_missing(attempts, cells, options.force)
-            announce_missing(missing, cells, attempts, progress.say)
+            announce_missing(missing, selection, cells, attempts, progress.say)
             _train_and_record(missing, inputs, progress, stop)
     return _conclude(inputs, stop)
 
