@@ -139,7 +139,7 @@ def test_a_cohort_that_kills_every_process_is_recorded(lab):
     attempts = Attempts(workspace.paths.rows)
     done = list(train(missing, inputs, executor, attempts, heard.say, Stop()))
     assert sorted(each.result.cell.seed for each in done) == [cell.seed for cell in cells] == [0, 1]
-    assert [each.result.row["error"] for each in done] == ["its process died 4 times"] * 2
+    assert [each.result.row["error"] for each in done] == ["its process died 4 times, at last: killed"] * 2
     assert len(executor.tried) == 8
     assert sum("died; they continue" in text for text in heard.said) == 6
     assert locks.running(workspace.paths.locks) == {}
