@@ -24,7 +24,7 @@ from kdbench.runner.training import train
 from kdbench.train.callbacks import Progress
 from kdbench.utils import locks
 from tests.support.cli_process import spawn
-from tests.support.heard import Heard
+from tests.support.heard import Heard, Lanes
 
 STARTING = 300  # seconds that a process may take to import torch on a busy machine
 
@@ -41,25 +41,6 @@ def workers(driver):
         if "libtorch" in maps:
             found.append(int(status.parent.name))
     return found
-
-
-class Lanes(Heard):
-    """Notes the steps of each lane, and calls ``begun`` when a cohort begins."""
-
-    def __init__(self, begun=lambda: None, said=None, number=None):
-        super().__init__()
-        self.said = self.said if said is None else said
-        self.begun, self.number, self.lanes, self.steps = begun, number, {}, 0
-
-    def lane(self, number):
-        self.lanes[number] = Lanes(self.begun, self.said, number)
-        return self.lanes[number]
-
-    def begin(self, cells, epochs, steps, done):
-        self.begun()
-
-    def step(self, images):
-        self.steps += 1
 
 
 @pytest.fixture
