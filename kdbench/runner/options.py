@@ -104,6 +104,8 @@ class RunOptions:
                 raise KdbenchError(
                     f"a cohort trains on one GPU: gpus_per_job is at most 1, got {self.gpus_per_job!r}"
                 )
+            if not self.gpus_per_job and self.device.startswith("cuda"):
+                raise KdbenchError(f"a job on {self.device} needs a GPU; leave out gpus_per_job=0")
         if self.cpus_per_job is not None:
             _number("cpus_per_job", self.cpus_per_job, low=1, whole=True)
         if self.memory_per_job is not None:

@@ -33,7 +33,8 @@ from tests.support.heard import Lanes
 from tests.support.tiny import NUMBERS
 
 STARTING = 300  # seconds that processes may take to import torch on a busy machine
-SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+# jobs are not to wait for all else that this machine does
+SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 PLUGIN = """
 from kdbench.method import Method
 from kdbench.registry import register
@@ -61,6 +62,7 @@ def node(cpu, gpu=0.0, memory=8.0):
         ({}, [node(4)], (1, 0, 0)),
         ({}, [node(4), node(4, gpu=2.0)], (1, 1, 0)),
         ({"device": "cpu"}, [node(4, gpu=2.0)], (1, 0, 0)),
+        ({"device": "cuda"}, [node(4)], (1, 1, 0)),
         (
             {"gpus_per_job": 0.5, "cpus_per_job": 3, "memory_per_job": 1.5},
             [node(4)],
@@ -176,7 +178,7 @@ def tasks():
     while own != before:
         before = own
         own = own | {pid for pid, parent in parents.items() if parent in own}
-    return [int(pid) for pid in own if names.get(pid, b"").startswith(b"ray::train_on_node")]
+    return [int(pid) for pid in own if names.get(pid, b"").startswith(b"ray::kdbench")]
 
 
 @pytest.mark.slow
@@ -219,6 +221,7 @@ def test_workers_that_die_cost_their_jobs_nothing(options, on_cluster, lab):
 @pytest.mark.parametrize("grace", [False, True])
 def test_jobs_of_a_node_that_goes_away_go_on_elsewhere(cluster, options, on_cluster, lab, grace):
     """Without grace it is gone at once; with it Ray says so half a minute before, as with a spot machine."""
+    before = set(cluster.worker_nodes)
     going = cluster.add_node(num_cpus=4, num_gpus=1)
     begun = []
 
@@ -226,17 +229,21 @@ def test_jobs_of_a_node_that_goes_away_go_on_elsewhere(cluster, options, on_clus
         begun.append(1)
         if len(begun) > 1:
             return
-        cluster.add_node(num_cpus=4, num_gpus=1)
         if grace:
             client = ray._raylet.GcsClient(address=cluster.address)
             preemption = 2  # of a spot machine
             assert client.drain_node(going.node_id, preemption, "spot", 0)[0]
         else:
             cluster.remove_node(going, allow_graceful=False)
+        cluster.add_node(num_cpus=4, num_gpus=1)
 
-    options |= {"epochs": 400, "seeds": [0], "methods": ["ce"]}
+    options |= {"epochs": 200, "seeds": [0], "methods": ["ce"]}
     lanes = Lanes(remove)
-    outcome = run(**options, **on_cluster, cpus_per_job=4, progress=lanes)
+    try:
+        outcome = run(**options, **on_cluster, cpus_per_job=4, progress=lanes)
+    finally:
+        for added in set(cluster.worker_nodes) - before:
+            cluster.remove_node(added)
     assert outcome.exit_code == 0, outcome.rows["error"].tolist()
     assert len(begun) == 2
     said = "is taken away; they go on elsewhere" if grace else "died; they continue"
@@ -262,21 +269,20 @@ def driver(cluster, options, lab):
 
     def start(epochs):
         command = [
-            "run", "--suite=tiny.toml", "--seeds=0-1", f"--data-dir={lab.data}", f"--epochs={epochs}",
-            f"--teacher-weights={options['teacher_weights']}", f"--results={options['results']}", "--device=cpu",
+            "run", "--suite=tiny.toml", "--methods=ce", "--seeds=0-1", f"--epochs={epochs}", "--device=cpu",
+            f"--data-dir={lab.data}", f"--results={options['results']}",
             "--executor=ray", f"--address={cluster.address}",
         ]  # fmt: skip
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", DRIVER, *command],
-                cwd=lab.folder,
-                env={**ENVIRONMENT, **SETTINGS},
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+        process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, *command],
+            cwd=lab.folder,
+            env={**ENVIRONMENT, **SETTINGS},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        return started[-1]
+        started.append(process)
+        return process
 
     yield start
     for process in started:
@@ -292,19 +298,20 @@ def checkpoints(options):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_driver_that_ends_is_taken_up_again(number, driver, options, on_cluster, lab, wait_for):
     """Ctrl-C saves every job and records it; of a driver that is killed the checkpoints are left."""
-    process = driver(epochs=300)
-    wait_for(lambda: len(checkpoints(options)) == 4, "four checkpoints", STARTING)
+    process = driver(epochs=60)
+    wait_for(lambda: checkpoints(options), "a checkpoint", STARTING)
     os.killpg(process.pid, number)
     _, said = process.communicate()
     assert "Traceback" not in said
     wait_for(lambda: not tasks(), "the end of the jobs", STARTING)
-    assert len(checkpoints(options)) == 4
+    assert checkpoints(options)
     if number == signal.SIGINT:
-        assert process.returncode == 130
-        assert rows_of(options)["status"].tolist() == ["interrupted"] * 4
+        assert process.returncode == 130, said
+        assert len(rows_of(options)) == len(checkpoints(options))
+        assert set(rows_of(options)["status"]) == {"interrupted"}
     else:
         assert not (options["results"] / "tiny.csv").exists()
-    options |= {"epochs": 300, "seeds": [0, 1]}
+    options |= {"methods": ["ce"], "epochs": 60, "seeds": [0, 1]}
     outcome = run(**options, **on_cluster, progress=Progress())
     assert outcome.exit_code == 0
     assert numbers(outcome.rows) == alone(options, lab)
@@ -333,7 +340,12 @@ def test_a_node_with_other_data_is_named(cluster, options, on_cluster, lab, monk
     odd = cluster.add_node(num_cpus=9, num_gpus=1, env_vars={"KDBENCH_DATA": str(other)})
     try:
         with pytest.raises(KdbenchError, match=rf"on node .*{odd.node_id[:8]}.*: the images of tiny here"):
-            run(**{**options, "data_dir": None}, **on_cluster, cpus_per_job=9, progress=Progress())
+            run(
+                **{**options, "data_dir": None, "seeds": [0]},
+                **on_cluster,
+                cpus_per_job=9,
+                progress=Progress(),
+            )
     finally:
         cluster.remove_node(odd)
     assert not (options["results"] / "tiny.csv").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
@@ -16,16 +17,14 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 
 from kdbench.errors import KdbenchError, first_line
 from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Done, Preempted
 from kdbench.runner.executors.ray_cluster import check_fits, connected, here, nodes, resources_of
-from kdbench.runner.executors.ray_job import Task, train_on_node, versions
+from kdbench.runner.executors.ray_job import Task, teacher_files, versions
 from kdbench.runner.executors.reports import Display
 from kdbench.runner.options import RunOptions
-from kdbench.teachers.accuracy import logits_path
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job
 from kdbench.utils.mailbox import Mailbox
@@ -58,7 +57,7 @@ class Ray:
         self._running: dict[Future[Done], _Running] = {}
         self._numbers = itertools.count()
         self._displays: list[Display] = []  # one per lane
-        self._teachers: dict[str, tuple[Any, Any]] = {}  # by id, see `_teacher_files`
+        self._teachers: dict[str, list[Any]] = {}  # by id, see `_teacher_files`
         self._cancelled = False
 
     def __enter__(self) -> Ray:
@@ -73,7 +72,8 @@ class Ray:
             self.jobs = int(1 / self._gpus) if self._gpus else 1
             actor: Any = ray.remote(Mailbox)
             self._mailbox = actor.options(max_restarts=-1, max_task_retries=-1, **here()).remote(self._work)
-            self._task = ray.remote(max_calls=1, max_retries=0)(train_on_node).options(
+            self._task = ray.remote(max_calls=1, max_retries=0)(_entry()).options(
+                name="kdbench",
                 num_gpus=self._gpus,
                 num_cpus=self._cpus,
                 memory=resources["memory"],
@@ -89,11 +89,10 @@ class Ray:
     def submit(self, job: Job) -> Future[Done]:
         """Queue the job; it begins when a node has what it gets."""
         number = next(self._numbers)
-        gpu = self._gpus > 0
-        device = self._options.device if gpu else "cpu"
-        task = Task(_anywhere(job), number, device, gpu, int(self._cpus), SAVE_EVERY, versions())
+        device = "auto" if self._gpus and self._options.device != "cpu" else "cpu"
+        task = Task(_anywhere(job), number, device, int(self._cpus), SAVE_EVERY)
         future: Future[Done] = Future()
-        ref = self._task.remote(task, self._mailbox, *self._teacher_files(job))
+        ref = self._task.remote(pickle.dumps(task), versions(), self._mailbox, *self._teacher_files(job))
         self._running[future] = _Running(ref, number)
         return future
 
@@ -160,26 +159,40 @@ class Ray:
         else:
             future.set_exception(outcome)
 
-    def _teacher_files(self, job: Job) -> tuple[Any, Any]:
-        """The files of the job's teacher in the object store: weights, and logits where they are measured; or None."""
-        teacher, cell = job.teacher, job.cells[0]
-        if teacher is None:
-            return None, None
-        if teacher.id not in self._teachers:
-            mean, std = torch.tensor(cell.dataset.mean), torch.tensor(cell.dataset.std)
-            logits = logits_path(teacher, mean, std, cell.split_id, job.work)
-            self._teachers[teacher.id] = _put(teacher.path), _put(logits) if logits.is_file() else None
-        return self._teachers[teacher.id]
+    def _teacher_files(self, job: Job) -> list[Any]:
+        """The contents of `teacher_files` in the object store, where each teacher is put once."""
+        if job.teacher is None:
+            return []
+        if job.teacher.id not in self._teachers:
+            self._teachers[job.teacher.id] = [_put(path) for path in teacher_files(job)]
+        return self._teachers[job.teacher.id]
 
 
 def _put(path: Path) -> Any:
-    return ray.put(np.fromfile(path, np.uint8))
+    return ray.put(np.fromfile(path, np.uint8)) if path.is_file() else None
 
 
 def _anywhere(job: Job) -> Job:
     """The job with whole paths: a node's current folder is another one."""
-    paths = {name: getattr(job, name) for name in ("data_dir", "work", "plugins", "teacher_cache")}
-    return replace(job, **{name: path.expanduser().absolute() for name, path in paths.items() if path})
+    paths = {name: getattr(job, name) for name in ("data_dir", "work", "teacher_cache")}
+    whole = {name: path.expanduser().absolute() for name, path in paths.items() if path}
+    return replace(job, **whole, plugins=job.plugins and job.plugins.resolve())
+
+
+def _entry() -> Callable[..., Done | Exception]:
+    """The task. Ray copies it by value, so that it can say where a node lacks what kdbench imports."""
+
+    def train(task: bytes, driver: Any, mailbox: Any, *contents: Any) -> Done | Exception:
+        from kdbench.errors import KdbenchError
+
+        try:
+            from kdbench.runner.executors.ray_job import train_on_node
+        except ImportError as error:
+            node = ray.util.get_node_ip_address()
+            return KdbenchError(f"node {node} lacks what kdbench needs: {error}; install it there")
+        return train_on_node(task, driver, mailbox, contents)
+
+    return train
 
 
 def _outcome(ref: Any) -> Done | Exception:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from kdbench.runner.executors.ray_code import stage
 from kdbench.runner.options import RunOptions
 
 GIB = 1 << 30
+TIMEOUT = 10.0  # seconds in which a cluster must answer
 Resources = Mapping[str, float]  # by Ray's names: CPU, GPU, memory (bytes)
 
 
@@ -27,6 +30,7 @@ def connected(address: str, plugins: Path | None, threads: int) -> Iterator[None
     address: auto (RAY_ADDRESS, else the cluster of this machine), HOST:PORT, or local: one of its own.
     Raises KdbenchError where there is no cluster or it has other versions.
     """
+    _check_reachable(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
     if ray.is_initialized():
         raise KdbenchError(
             "Ray is in use in this process; call ray.shutdown() first, kdbench connects by itself"
@@ -52,6 +56,19 @@ def connected(address: str, plugins: Path | None, threads: int) -> Iterator[None
         ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Raise KdbenchError where nothing answers: Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    try:
+        if colon:
+            socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        raise KdbenchError(
+            f"no Ray cluster answers at {address} ({error}); see docs/clusters.md for how to start one, or say "
+            "--address local"
+        ) from error
+
+
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
     """Ray sets handlers of its own, which would end the driver without saving; after the block ours are back."""
@@ -73,7 +90,8 @@ def resources_of(options: RunOptions, nodes: Iterable[Resources]) -> dict[str, f
     """What a job gets, by Ray's names: as the options say, else one CPU, and one GPU where the cluster has any."""
     gpus = options.gpus_per_job
     if gpus is None:
-        gpus = float(options.device != "cpu" and any(node.get("GPU") for node in nodes))
+        on_gpu = options.device.startswith("cuda") or any(node.get("GPU") for node in nodes)
+        gpus = float(options.device != "cpu" and on_gpu)
     memory = round((options.memory_per_job or 0) * GIB)
     return {"CPU": options.cpus_per_job or 1, "GPU": gpus, "memory": memory}
 

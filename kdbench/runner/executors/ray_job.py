@@ -7,12 +7,13 @@ has them at most a minute later.
 from __future__ import annotations
 
 import contextlib
+import pickle
 import platform
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import ray
 import torch
 
 import kdbench
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, first_line
 from kdbench.runner.executors.base import Done, train_job
 from kdbench.runner.executors.ray_code import plugins_here
 from kdbench.runner.executors.reports import Message, Reporter
@@ -41,17 +42,15 @@ DRIVERS = ("git_commit", "git_dirty")  # columns of the code, which is the drive
 class Task:
     """A job with the driver's paths, and how it trains on a node.
 
-    number: of the job in the mailbox. device: what the node chooses. gpu: whether Ray gives it one. save_every:
-    seconds between two copies of its checkpoints to the driver. versions: the driver's, see `versions`.
+    number: of the job in the mailbox. device: cpu, or auto: the GPU that Ray gives it. save_every: seconds between two
+    copies of its checkpoints to the driver.
     """
 
     job: Job
     number: int
     device: str
-    gpu: bool
     threads: int
     save_every: float
-    versions: Mapping[str, str]
 
 
 def versions() -> dict[str, str]:
@@ -72,20 +71,22 @@ def check_versions(driver: Mapping[str, str], here: Mapping[str, str]) -> None:
 
 
 def train_on_node(
-    task: Task, mailbox: Any, weights: np.ndarray | None, logits: np.ndarray | None
+    pickled: bytes, driver: Mapping[str, str], mailbox: Any, contents: Sequence[np.ndarray | None]
 ) -> Done | Exception:
     """The result, or the error where the job does not fit the memory or something of the node is wrong.
 
-    weights, logits: the bytes of the teacher's files. SIGINT (`ray.cancel`) saves the state and returns.
+    pickled: a `Task`. driver: its `versions`. contents: of `teacher_files`, as bytes; None for what is not there.
+    SIGINT (`ray.cancel`) saves the state and returns.
     """
     stopping: list[int] = []
     signal.signal(signal.SIGINT, lambda number, frame: stopping.append(number))
     drained = _Drained()
     try:
-        check_versions(task.versions, versions())
+        check_versions(driver, versions())
+        task = pickle.loads(pickled)
         torch.set_num_threads(task.threads)
         with tempfile.TemporaryDirectory(prefix="kdbench-") as folder:
-            return _train(task, mailbox, Path(folder), (weights, logits), lambda: bool(stopping) or drained())
+            return _train(task, mailbox, Path(folder), contents, lambda: bool(stopping) or drained())
     except torch.OutOfMemoryError as error:
         return error
     except KdbenchError as error:
@@ -102,44 +103,47 @@ def _train(
     task: Task,
     mailbox: Any,
     work: Path,
-    teacher_files: tuple[np.ndarray | None, np.ndarray | None],
+    contents: Sequence[np.ndarray | None],
     stop: Callable[[], bool],
 ) -> Done:
     device = choose_device(task.device)
-    if task.gpu and task.device == "auto" and device == "cpu":
+    if (task.device, device) == ("auto", "cpu"):
         raise KdbenchError(
             "Ray gave the job a GPU, but torch sees none; install its driver, or say --device cpu"
         )
     courier = _Courier(task, mailbox, work)
     courier.fetch()
-    job = _on_node(replace(task.job, device=device, work=work), teacher_files)
+    job = _on_node(replace(task.job, device=device, work=work), contents)
     try:
         done = train_job(job, _Progress(courier), stop)
-    except BaseException:
-        courier.save()  # what was trained before
-        raise
-    if done.stopped:
-        courier.save()
-    courier.finish()
+    finally:
+        courier.finish()
     for result in done.results:
         if error := result.row.get("error"):
             result.row["error"] = error.replace(str(work), str(task.job.work))
     return replace(done, source={key: value for key, value in done.source.items() if key not in DRIVERS})
 
 
-def _on_node(job: Job, files: tuple[np.ndarray | None, np.ndarray | None]) -> Job:
-    """The job with the paths of this node, its teacher's files written there."""
-    plugins = plugins_here(job.plugins) if job.plugins else None
+def teacher_files(job: Job) -> list[Path]:
+    """The files of the job's teacher: its weights, and its logits, which may not be there; none without a teacher."""
     if job.teacher is None:
-        return replace(job, plugins=plugins)
+        return []
     cell = job.cells[0]
-    teacher = replace(job.teacher, path=job.work / f"{job.teacher.id}{job.teacher.path.suffix}")
     mean, std = torch.tensor(cell.dataset.mean), torch.tensor(cell.dataset.std)
-    places = teacher.path, logits_path(teacher, mean, std, cell.split_id, job.work)
-    for path, content in zip(places, files, strict=True):
+    return [job.teacher.path, logits_path(job.teacher, mean, std, cell.split_id, job.work)]
+
+
+def _on_node(job: Job, contents: Sequence[np.ndarray | None]) -> Job:
+    """The job with the paths of this node; its teacher's files are written there."""
+    if job.plugins is not None:
+        job = replace(job, plugins=plugins_here(job.plugins))
+    if job.teacher is not None:
+        path = job.work / f"{job.teacher.id}{job.teacher.path.suffix}"
+        job = replace(job, teacher=replace(job.teacher, path=path))
+    for path, content in zip(teacher_files(job), contents, strict=True):
         if content is not None:
             write_atomic(path, content.tobytes())
-    return replace(job, plugins=plugins, teacher=teacher)
+    return job
 
 
 class _Courier:
@@ -171,13 +175,17 @@ class _Courier:
             self.save()
 
     def save(self) -> None:
-        """Copy the checkpoints to the driver. Raises KdbenchError where it cannot write them."""
+        """Copy the checkpoints to the driver."""
         self._arrived()  # one copy at a time is on its way
         self._write(self._work / name for name in self._names)
         self._saved = time.monotonic()
 
     def finish(self) -> None:
-        """Copy the tracebacks of methods to the driver, and wait until all has arrived."""
+        """Copy the checkpoints and the tracebacks of methods to the driver, and wait until all has arrived.
+
+        A job that is finished has a checkpoint too, for the case that its result is lost with the node.
+        """
+        self.save()
         self._write(self._work.glob("errors/*"))
         self._arrived()
 
@@ -188,9 +196,15 @@ class _Courier:
                 self._pending.append(self._mailbox.write.remote(self._task.number, name, path.read_bytes()))
 
     def _arrived(self) -> None:
+        """Wait for what is on its way. Where the driver's disk is full, warn and go on; where it is gone, go on."""
         pending, self._pending = self._pending, []
-        with contextlib.suppress(ray.exceptions.RayActorError):  # the driver is gone
+        try:
             ray.get(pending)
+        except ray.exceptions.RayActorError:
+            pass
+        except ray.exceptions.RayTaskError as error:
+            text = f"the driver cannot save a checkpoint ({first_line(error.cause)}); training goes on, free some space"
+            self.post([("warn", (text,))])
 
 
 class _Progress(Reporter):
