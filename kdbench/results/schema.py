@@ -143,7 +143,7 @@ ROWS = (
     _text("cuda", "provenance", "Version of CUDA; empty on a CPU."),
     _text("device", "provenance", "Name of the device."),
     _count("threads", "provenance", "CPU threads of PyTorch."),
-    _text("executor", "provenance", "What ran the training: serial, processes or slurm."),
+    _text("executor", "provenance", "What ran the training: serial, processes, slurm or ray."),
     _count("jobs", "provenance", "Cohorts that shared the device at a time, this one included."),
     Column(
         "deterministic",

@@ -55,6 +55,10 @@ def run(
     executor: str | None = None,
     jobs: int | str = 1,
     slurm: str = "",
+    address: str | None = None,
+    gpus_per_job: float | None = None,
+    cpus_per_job: int | None = None,
+    memory_per_job: float | None = None,
     max_hours: float | None = None,
     force: bool = False,
     track: str = "",
@@ -83,9 +87,13 @@ def run(
         device: auto, cpu or cuda:0; several by commas, or all: a cohort trains on each.
         graphs: record steps as CUDA graphs.
         workers: processes that decode streamed images.
-        executor: serial (in this process), processes or slurm; None: as jobs and device ask.
+        executor: serial (in this process), processes, slurm or ray; None: as jobs and device ask.
         jobs: cohorts that train side by side, each in a process; auto: one per GPU, on a CPU one per thread.
         slurm: what each job of Slurm gets, ``key=value,key=value``.
+        address: of a Ray cluster: auto (None: auto), ``HOST:PORT``, or local: one of its own on this machine.
+        gpus_per_job: what each job of Ray gets, at most 1; None: 1 where the cluster has GPUs.
+        cpus_per_job: what each job of Ray gets, and its threads; None: 1.
+        memory_per_job: what each job of Ray gets, in GiB; None: nothing is reserved.
         max_hours: stop after this time and save the state.
         force: train finished cells again; rows are added, never replaced.
         track: log every epoch to tensorboard, wandb or mlflow as well; several by commas.
@@ -161,13 +169,11 @@ def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop
     progress.plan(cohorts)
     if missing.cells:
         locks.check(workspace.paths.locks)
-    check_not_submitted(workspace.options, workspace.paths.slurm, missing.cells)
+    paths = workspace.paths
+    check_not_submitted(workspace.options, paths.slurm, missing.cells)
     here = environment.collect(workspace.device)
     attempts = Attempts(workspace.paths.rows)
-    folder = workspace.paths.slurm
-    with open_executor(
-        workspace.options, workspace.devices, len(cohorts), folder, progress, stop
-    ) as executor:
+    with open_executor(workspace.options, workspace.devices, len(cohorts), paths, progress, stop) as executor:
         how = {"executor": executor.name, "jobs": executor.jobs}
         for done in train(missing, inputs, executor, attempts, progress.say, stop):
             record(inputs, done.result, {**here, **done.source, **how}, attempts, progress)
