@@ -11,9 +11,9 @@ import copy
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,9 @@ TASK = "ce"  # the name of the term that compares the student with the labels
 class Needs:
     """What the harness must supply to a method; reading anything else raises `UndeclaredNeed`.
 
-    ``preact`` may name the one model that must have it: not every network does.
+    views: names of the suite's views; "weak@1", "weak@2" and "weak@3" are "weak" with the same random choices, turned
+    counter-clockwise by so many quarter turns. ``preact`` may name the one model that must have it: not every network
+    does.
     """
 
     views: tuple[str, ...] = ("weak",)
@@ -167,6 +169,18 @@ class Batch:
         return self.sample_index
 
 
+class TeacherBatches(Protocol):
+    """The train set with the teacher's outputs, for `Method.prepare`. Neither pass has a graph.
+
+    Iterating is a pass over the unaugmented images in their order, as the first declared view.
+    """
+
+    def __iter__(self) -> Iterator[tuple[Batch, Views]]: ...
+
+    def epoch(self, number: int) -> Iterator[tuple[Batch, Views]]:
+        """A pass over all declared views in random order; each ``number`` from 0 on has random choices of its own."""
+
+
 @dataclass(frozen=True)
 class StageFacts:
     """One stage of a model: its channels, its (height, width) and the affine terms of its last BatchNorm, if any."""
@@ -293,10 +307,11 @@ class Method:
         """Return everything that learns or remembers; all parameters are optimised, frozen tensors must be buffers."""
         return nn.Module()
 
-    def prepare(self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: Any) -> None:
-        """Compute what needs a pass over the unaugmented train set with the teacher's outputs, without gradients.
+    def prepare(self, context: Context, teacher_batches: TeacherBatches, modules: Any) -> None:
+        """Compute what needs passes over the train set with the teacher's outputs, before the student is trained.
 
-        Called once after `build`, only where overridden; ``teacher_batches`` can be iterated several times.
+        Called once after `build`, only where overridden, without gradients: to train modules of its own here, a method
+        enables them (`torch.enable_grad`). ``teacher_batches`` can be read several times.
         """
 
     def loss(self, batch: Batch, student: Views, teacher: Any, modules: Any) -> Terms:

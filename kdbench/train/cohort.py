@@ -21,7 +21,7 @@ from kdbench.data.dataset import Split
 from kdbench.data.loading import load_split
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Needs, union
+from kdbench.method import Batch, Context, union
 from kdbench.metrics import top_k
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
@@ -113,16 +113,13 @@ class Cohort:
                     trainee.load(state)
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
-                    trainee.prepare(self._teacher_pass(trainee.needs))
+                    trainee.prepare(TeacherPass(cell, self.train, self.teacher, trainee.needs, self.device))
             return trainee
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             self.failures[cell.id] = self._explain(cell, "build", error)
             return None
-
-    def _teacher_pass(self, needs: Needs) -> TeacherPass:
-        return TeacherPass(self.train, self.recipe.batch_size, self.teacher, needs, self.device)
 
     # --- the loop ---
 
@@ -156,7 +153,7 @@ class Cohort:
     def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
         """Train on an epoch from step ``first_step`` on; True when ``stop`` ended it early and the state is saved."""
         views = {
-            name: self.first.views[name] for name in union(trainee.needs for trainee in self._live()).views
+            name: self.first.view(name) for name in union(trainee.needs for trainee in self._live()).views
         }
         where = (self.first.split_id, self.first.seed, epoch)
         batches = self.data_watch.timed(self.train.epoch(views, where, self.recipe.batch_size, first_step))
