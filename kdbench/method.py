@@ -292,6 +292,15 @@ class Method:
         return {}
 
     @property
+    def leading_term(self) -> str | None:
+        """The term that the others may not work against; None: all gradients are added as they are.
+
+        A term whose gradient has a negative product with the leading one's loses its part along it, by a backward pass
+        per term.
+        """
+        return None
+
+    @property
     def params(self) -> dict[str, Any]:
         """The hyperparameters that count for a run's identity: all but fields at their neutral value."""
         fields = dataclasses.fields(self)
@@ -370,6 +379,8 @@ def refusal(method: Method, option: str) -> str | None:
 def _no_two_sides(method: Method) -> str | None:
     if method.momentum_offsets:
         return "the method has momentum offsets of its own"
+    if method.leading_term:
+        return f"the method aligns its gradients to that of {method.leading_term!r}"
     names = [names if isinstance(names, tuple) else (names,) for names in method.weights.values()]
     terms = {name for each in names for name in each}
     if TASK in terms and len(terms) > 1:
