@@ -104,9 +104,11 @@ class BicKD(Method):
     p rows, q columns of the B x C probabilities at tau_c.
 
     Deviations: unknown. It is written from the paper's abstract alone, without its equations, weights or
-    numbers, and no code is released. Do not quote its results as the paper's. form="identity" pulls the cosine matrix
-    to the identity (off-diagonal weight lam); positives="label" uses all teacher rows of the sample's label
-    as positives.
+    numbers, and no released code was found. The abstract says: one bilateral contrastive loss, which makes the patterns
+    of different classes more orthogonal and keeps those of one class consistent, and compares teacher and student by
+    sample and by class. Cosine, InfoNCE, the temperatures, the negatives and all weights are ours. Do not quote its
+    results as the paper's. form="identity" pulls the cosine matrix to the identity (off-diagonal weight lam);
+    positives="label" uses all teacher rows of the sample's label as positives.
     """
 
     paper = Paper(

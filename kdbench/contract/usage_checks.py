@@ -126,11 +126,17 @@ def _values(method: Method) -> dict[str, Any]:
 
 
 def check_options(subject: Subject) -> None:
-    """An option that the method takes has something to change; momentum offsets name terms and tell them apart."""
+    """An option that the method takes has something to change; momentum offsets and the leading term name terms."""
     method = subject.method
     problem = problems.make(method, max(8, method.min_batch), dtype=torch.float64)
     modules = fresh(problem)
     terms = problem.run(copy.deepcopy(modules)).detached
+    for each in variants(method):
+        leading = each.leading_term
+        require(
+            leading is None or leading in terms,
+            f"leading_term is {leading!r}; the terms are {', '.join(terms)}",
+        )
     if method.momentum_offsets:
         named = [*method.momentum_offsets, method.decayed]
         strange = [name for name in named if name not in terms]
