@@ -40,7 +40,9 @@ def test_a_killed_run_resumes_to_the_numbers_of_a_whole_one(place, tmp_path):
     pd.testing.assert_frame_equal(rows(place)[NUMBERS], rows(whole)[NUMBERS])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_state_and_says_so(place, number, code):
     command = [*RUN, "--methods", "kd", "--epochs", "2000"]
     process = spawn(*command, cwd=place)
@@ -60,6 +62,7 @@ def test_max_hours_stops_saved_with_exit_code_3(place):
     assert "state saved" in done.err
 
 
+@pytest.mark.slow
 def test_two_shells_share_the_work_and_train_nothing_twice(place):
     command = [*RUN, "--seeds", "0-3", "--epochs", "10"]
     processes = [spawn(*command, cwd=place) for _ in range(2)]

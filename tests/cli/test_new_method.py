@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.cli_process import ENVIRONMENT, kdbench, refused
 from tests.support.tiny import RUN, make
 
@@ -18,6 +20,7 @@ def test_the_plug_in_passes_the_contract_and_trains(tmp_path):
     assert kdbench(*RUN, "--methods", "mine", "--plugins", "plugins", cwd=place).code == 0
 
 
+@pytest.mark.slow
 def test_the_written_test_passes(tmp_path):
     kdbench("new", "mine", cwd=tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "plugins/test_mine.py"]

@@ -51,6 +51,7 @@ def test_jobs_give_the_numbers_of_one_process(options, lab):
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_killed_drivers_jobs_are_collected(options, lab, wait_for):
     """They go on without it; the same command takes them up, and no other executor trains their cells too."""
     folders = {
