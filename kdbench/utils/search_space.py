@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,13 @@ class Range:
     def corners(self) -> tuple[float, float]:
         """The values at its edges."""
         return self.low, self.high
+
+    def share(self, value: float) -> float:
+        """Where ``value`` lies: 0 at the low end, 1 at the high one, by its logarithm in a logarithmic range."""
+        low, high, place = (
+            map(math.log, (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
+        return (place - low) / (high - low)
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
