@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,19 +28,20 @@ EDGE = 0.02  # a value this near to the end of its range, as a share of it, is a
 
 @dataclass(frozen=True)
 class Budget:
-    """When a study ends: after ``trials``, or where ``hours`` > 0 after these hours of its students' own training."""
+    """When a study ends: after ``trials``, or where ``hours`` > 0 after these hours of its students' own training.
+
+    Trials are made in rounds of ``batch``; the hours of finished rounds count.
+    """
 
     trials: int = 24
     hours: float = 0.0
     batch: int = BATCH
 
-    def left(self, rows: pd.DataFrame) -> int:
-        """How many trials a study with these rows makes next. A method that skips its pair makes one."""
-        if (rows["status"] == Status.SKIPPED).any():
-            return 0
+    def end(self, first: int, before: pd.DataFrame) -> int:
+        """The number of the trial that a round, which begins at ``first`` after the trials ``before``, ends before."""
         if self.hours:
-            return self.batch if rows["train_s"].sum() < 3600 * self.hours else 0
-        return max(0, min(self.batch, self.trials - len(rows)))
+            return first + self.batch * (before["train_s"].sum() < 3600 * self.hours)
+        return min(first + self.batch, self.trials)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +65,28 @@ class Study:
         return trials[trials["study"] == self.id]
 
     def next_trials(self, trials: pd.DataFrame, budget: Budget) -> dict[int, Setting]:
-        """Number -> setting of the trials that follow from those that are finished; the first one is the default."""
+        """Number -> setting of what is left of the first round that is not finished; the first trial is the default.
+
+        They follow from the trials before that round alone. A method that skips its pair has no further trials.
+        """
         rows = self.rows_of(trials)
-        count, first = budget.left(rows), len(rows)
-        asked = [self.default] if count and not first else []
-        if count > len(asked):
-            kinds = {key: registry.field_type(self.method, key) for key in self.space}
-            kinds |= dict.fromkeys(self.recipe_space, float)
-            seed = int(digest([self.id, first]), 16) % 2**32
-            both = {**self.space, **self.recipe_space}
-            asked += suggest(both, kinds, list(self._finished(rows)), count - len(asked), seed)
-        return {number: self._setting(number, each) for number, each in enumerate(asked, first)}
+        done = set(rows["trial"])
+        first = next(n for n in itertools.count() if n not in done) // budget.batch * budget.batch
+        before = rows[rows["trial"] < first]
+        numbers = [n for n in range(first, budget.end(first, before)) if n not in done]
+        if not numbers or (rows["status"] == Status.SKIPPED).any():
+            return {}
+        asked = self._round(first, before, budget.batch)
+        return {number: self._setting(number, asked[number - first]) for number in numbers}
+
+    def _round(self, first: int, before: pd.DataFrame, batch: int) -> list[Mapping[str, Any]]:
+        """The values of the ``batch`` trials from ``first`` on."""
+        default = [] if first else [self.default]
+        both = {**self.space, **self.recipe_space}
+        kinds = {key: registry.field_type(self.method, key) for key in self.space}
+        kinds |= dict.fromkeys(self.recipe_space, float)
+        seed = int(digest([self.id, first]), 16) % 2**32
+        return [*default, *suggest(both, kinds, list(self._finished(before)), batch - len(default), seed)]
 
     def _finished(self, rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], float]]:
         for row in rows.to_dict("records"):
