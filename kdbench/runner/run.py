@@ -11,6 +11,7 @@ from kdbench import registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
+from kdbench.plan.settings import read
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
@@ -40,6 +41,7 @@ def run(
     pairs: str | Pair | Iterable[str | Pair] | None = None,
     seeds: Seeds | None = None,
     sets: str | Iterable[str] = (),
+    params: str | Path | None = None,
     epochs: int | None = None,
     per_class: int | None = None,
     precision: str | None = None,
@@ -73,6 +75,7 @@ def run(
         pairs: ``teacher:student``.
         seeds: an int, ints, or a text like ``0-2``.
         sets: ``method.parameter=value[,value]``; several values make several cells.
+        params: a file of settings as `kdbench tune` writes it; they train beside the suite's.
         epochs: the schedule is rescaled.
         per_class: training and test images of each class.
         precision: fp32, bf16 or tf32.
@@ -113,6 +116,7 @@ def resolve(
     suite: str | Path | Suite = "digits",
     methods: Methods | None = None,
     variants: Sequence[Overrides] = (),
+    params: str | Path | None = None,
     **arguments: Any,
 ) -> tuple[Selection, RunOptions]:
     """What to train and how, from the arguments of `run` and `plan.selection.select`; nothing is opened."""
@@ -121,7 +125,8 @@ def resolve(
     options = RunOptions(**how)
     registry.load(options.plugins)
     changed = change_suite(load_suite(suite), **changes)
-    selection = select(changed, methods, variants=variants, **arguments)
+    settings = read(Path(params)) if params is not None else ()
+    selection = select(changed, methods, variants=variants, settings=settings, **arguments)
     if options.elsewhere:
         _check_portable(selection)
     return selection, options
@@ -160,11 +165,12 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
             cells = inputs.cells()
             missing = find_missing(attempts, cells, options.force)
             announce_missing(missing, selection, cells, attempts, progress.say)
-            _train_and_record(missing, inputs, progress, stop)
+            train_and_record(missing, inputs, progress, stop)
     return _conclude(inputs, stop)
 
 
-def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
+def train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
+    """Train ``missing`` by the executor of the options, and record each result under the workspace's paths."""
     workspace, cohorts = inputs.workspace, form_cohorts(missing.cells, {})
     progress.plan(cohorts)
     if missing.cells:
