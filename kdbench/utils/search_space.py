@@ -113,3 +113,14 @@ def of_table(table: Any) -> Range | Choice:
     if form != "choice" and not (len(ends) == 2 and all(type(end) in (int, float) for end in ends)):
         raise KdbenchError(f"{form} takes two numbers, got {ends!r}")
     return FORMS[form](*ends)
+
+
+def distribution(values: Range | Choice, kind: Any = float) -> Any:
+    """Return the Optuna distribution of a parameter of the type ``kind``. Raises ImportError without Optuna."""
+    from optuna import distributions
+
+    if isinstance(values, Choice):
+        return distributions.CategoricalDistribution(values.values)
+    if kind is int:
+        return distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
+    return distributions.FloatDistribution(values.low, values.high, log=values.log)
