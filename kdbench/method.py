@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, get_type_hints
 
@@ -20,50 +19,11 @@ from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
 from kdbench.utils.field_values import coerce
+from kdbench.utils.needs import Needs
 from kdbench.utils.papers import Family, Fidelity, Paper
 
 Terms = dict[str, Tensor]
-Role = Literal["student", "teacher"]
 TASK = "ce"  # the name of the term that compares the student with the labels
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the harness must supply to a method; reading anything else raises `UndeclaredNeed`.
-
-    views: names of the suite's views; "weak@1", "weak@2" and "weak@3" are "weak" with the same random choices, turned
-    counter-clockwise by so many quarter turns. ``preact`` may name the one model that must have it: not every network
-    does.
-    """
-
-    views: tuple[str, ...] = ("weak",)
-    teacher: bool = True
-    embedding: bool = False
-    features: bool = False
-    stages: bool = False
-    preact: bool | Role = False
-    classifier: bool = False
-    index: bool = False
-
-    def __or__(self, other: Needs) -> Needs:
-        """The union: what one forward must yield to serve both."""
-        flags = (f.name for f in dataclasses.fields(self) if f.name != "views")
-        either: dict[str, Any] = {name: _either(getattr(self, name), getattr(other, name)) for name in flags}
-        return Needs(views=tuple(dict.fromkeys(self.views + other.views)), **either)
-
-    def of(self, role: Role) -> Needs:
-        """What is needed of one model, with every flag a bool."""
-        return dataclasses.replace(self, preact=self.preact in (True, role))
-
-
-def union(needs: Iterable[Needs]) -> Needs:
-    """What one forward must yield to serve all of them; without any, no view."""
-    return functools.reduce(operator.or_, needs, Needs(views=(), teacher=False))
-
-
-def _either(one: bool | Role, other: bool | Role) -> bool | Role:
-    """What serves both; of both models where each names another."""
-    return True if one and other and one != other else one or other
 
 
 class UndeclaredNeed(KdbenchError):

@@ -13,6 +13,7 @@ from kdbench import __version__
 from kdbench.cli.bench import bench_group
 from kdbench.cli.check import check_command
 from kdbench.cli.export import export_command
+from kdbench.cli.forget import forget_command
 from kdbench.cli.methods import methods_group
 from kdbench.cli.new_method import new_command
 from kdbench.cli.report import report_command
@@ -39,6 +40,7 @@ for command in (
     bench_group,
     check_command,
     export_command,
+    forget_command,
     methods_group,
     new_command,
     report_command,

@@ -23,13 +23,14 @@ from torch._subclasses.fake_tensor import (
 
 from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
+from kdbench.method import Batch, Context, Method, ModelFacts, Outputs, Views, overrides
 from kdbench.models.flops import random_images
 from kdbench.models.wrapper import Network
 from kdbench.suites import Pair, Suite
 from kdbench.suites.schema import find_view
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import backward, call_loss, call_update
+from kdbench.utils.needs import Needs, Role, union
 from kdbench.utils.text import fold
 
 IMAGES = 2

@@ -23,7 +23,7 @@ from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.selection import Selection, select_pairs
 from kdbench.suites import Pair, Recipe, Suite
 from kdbench.teachers.weights import SUFFIXES, Teacher, open_teacher
-from kdbench.train.callbacks import Progress
+from kdbench.train.callbacks import Cells, Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.environment import collect
@@ -48,7 +48,7 @@ class Clock(Progress):
     def __init__(self) -> None:
         self.begun = self.seconds = 0.0
 
-    def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+    def begin(self, cells: Cells, epochs: int, steps: int, done: int) -> None:
         """Start the clock when the training starts."""
         self.begun = time.process_time()
 

@@ -18,7 +18,8 @@ from kdbench.contract.static_checks import variants
 from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.modules import fresh, warmed
 from kdbench.contract.synthetic.problem import MIDDLE, PHASES
-from kdbench.method import TASK, Batch, Method, Needs, Role, Views, momentum_offset, overrides, refusal
+from kdbench.method import TASK, Batch, Method, Views, momentum_offset, overrides, refusal
+from kdbench.utils.needs import Needs, Role
 
 
 def check_needs(subject: Subject) -> None:

@@ -72,7 +72,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
     encode(rows, columns)  # a row that lacks a column leaves no empty file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path) as file:
+        with locked(path) as file:
             head, tail, start = _ends(file, columns)
             names = _own_header(path, head, columns)
             kept = tail[: lines.keep(tail, names) if names else 0]
@@ -123,7 +123,7 @@ def _addition(head: bytes, last: bytes, rows: Iterable[Mapping[str, Any]], colum
     return (b"" if lines.last_start(last) == len(last) else end) + text
 
 
-def _locked(path: Path) -> IO[bytes]:
+def locked(path: Path) -> IO[bytes]:
     """The file, open to append and locked; the one that is there now, should `upgrade` have replaced it meanwhile."""
     while True:
         file = open(path, "ab+", buffering=0)  # noqa: SIM115 (the caller closes it)

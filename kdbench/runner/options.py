@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError, unknown
+from kdbench.runner.trackers import KINDS
 
 EXECUTORS = ("serial", "processes", "slurm")
 AUTO = "auto"
@@ -23,7 +24,7 @@ class RunOptions:
     graphs: record CUDA graphs. workers: processes that decode streamed images. executor: one of `EXECUTORS`, None: as
     jobs and device ask. jobs: cohorts that train side by side, each in a process; auto: as many as suit the devices.
     slurm: what each job of Slurm gets, as key=value,key=value. max_hours: stop after this time and save the state.
-    force: train finished cells again.
+    force: train finished cells again. track: some of `trackers.KINDS`, by commas.
     Raises KdbenchError for a value of the wrong kind.
     """
 
@@ -40,6 +41,7 @@ class RunOptions:
     slurm: str = ""
     max_hours: float | None = None
     force: bool = False
+    track: str = ""
 
     def __post_init__(self) -> None:
         for name in ("results", "data_dir", "plugins", "teacher_weights", "teacher_cache"):
@@ -63,6 +65,9 @@ class RunOptions:
             if not isinstance(getattr(self, name), bool):
                 raise KdbenchError(f"{name} must be True or False, got {getattr(self, name)!r}")
 
+        for name in self.trackers:
+            if name not in KINDS:
+                raise unknown("tracker", name, KINDS)
         if self.executor == "slurm" and self._parallel:
             raise KdbenchError(
                 "the executor slurm makes each cohort a job on one device; leave out jobs and further devices"
@@ -82,6 +87,13 @@ class RunOptions:
                 raise KdbenchError(f"slurm takes key=value,key=value, such as partition=gpu, got {part!r}")
             parameters[key] = int(value) if value.isdecimal() else value
         return parameters
+
+    @property
+    def trackers(self) -> list[str]:
+        """``track`` as names, each once."""
+        if not isinstance(self.track, str):
+            raise KdbenchError(f"track is a text like tensorboard,wandb, got {self.track!r}")
+        return list(dict.fromkeys(name.strip() for name in self.track.split(",") if name.strip()))
 
     @property
     def _parallel(self) -> bool:

@@ -16,17 +16,20 @@ from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted, open_executor
+from kdbench.runner.heartbeat import Heartbeat
 from kdbench.runner.inputs import Inputs, open_inputs
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
+from kdbench.runner.paths import Paths
 from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
+from kdbench.runner.trackers import open_trackers
 from kdbench.runner.training import train
 from kdbench.runner.workspace import open_workspace
 from kdbench.suites import Pair, Suite
-from kdbench.train.callbacks import Progress
+from kdbench.train.callbacks import Progress, Together
 from kdbench.utils import environment, locks
 
 
@@ -54,6 +57,7 @@ def run(
     slurm: str = "",
     max_hours: float | None = None,
     force: bool = False,
+    track: str = "",
     progress: Progress | None = None,
 ) -> Outcome:
     """Train every missing cell of methods x pairs x seeds; finished ones are skipped, interrupted ones continue.
@@ -84,6 +88,7 @@ def run(
         slurm: what each job of Slurm gets, ``key=value,key=value``.
         max_hours: stop after this time and save the state.
         force: train finished cells again; rows are added, never replaced.
+        track: log every epoch to tensorboard, wandb or mlflow as well; several by commas.
         progress: what shows it; None: bars in a terminal or notebook, else lines on stderr.
 
     Raises KdbenchError for bad input.
@@ -135,7 +140,10 @@ def _check_portable(selection: Selection) -> None:
 def execute(selection: Selection, options: RunOptions, progress: Progress) -> Outcome:
     """Train every missing cell of a selection and record it under ``options.results``."""
     stop = Stop(options.max_hours)
-    with stop.listening(progress.say):
+    suite, results = selection.suite.name, options.results
+    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
+        trackers = open_trackers(options.trackers, results / "track", progress.warn)
+        progress = Together(progress, heartbeat, *trackers)
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
         attempts = store.read(workspace.paths.rows)
@@ -143,23 +151,26 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
         if inputs.complete:
             cells = inputs.cells()
             missing = find_missing(attempts, cells, options.force)
-            announce_missing(missing, cells, attempts, progress.say)
+            announce_missing(missing, selection, cells, attempts, progress.say)
             _train_and_record(missing, inputs, progress, stop)
     return _conclude(inputs, stop)
 
 
 def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
-    workspace, cohorts = inputs.workspace, len(form_cohorts(missing.cells, {}))
+    workspace, cohorts = inputs.workspace, form_cohorts(missing.cells, {})
+    progress.plan(cohorts)
     if missing.cells:
         locks.check(workspace.paths.locks)
     check_not_submitted(workspace.options, workspace.paths.slurm, missing.cells)
     here = environment.collect(workspace.device)
     attempts = Attempts(workspace.paths.rows)
     folder = workspace.paths.slurm
-    with open_executor(workspace.options, workspace.devices, cohorts, folder, progress, stop) as executor:
+    with open_executor(
+        workspace.options, workspace.devices, len(cohorts), folder, progress, stop
+    ) as executor:
         how = {"executor": executor.name, "jobs": executor.jobs}
         for done in train(missing, inputs, executor, attempts, progress.say, stop):
-            progress.say(record(inputs, done.result, {**here, **done.source, **how}, attempts))
+            record(inputs, done.result, {**here, **done.source, **how}, attempts, progress)
 
 
 def _conclude(inputs: Inputs, stop: Stop) -> Outcome:

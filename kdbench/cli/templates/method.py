@@ -26,6 +26,7 @@ class Mymethod(Method):
     paper = Paper(title="The Title", authors=("Your Name",), venue="Venue", year=2026, arxiv="0000.00000")
     family = "logit"
     fidelity = "paper"
+    version = 1  # raise it when the formula changes: older rows are then another method's
 
     weights = {"weight": "mymethod"}
     positive = ("temperature", "sharpen")

@@ -27,7 +27,7 @@ import torch
 
 from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Done, train_job
-from kdbench.train.callbacks import Progress
+from kdbench.train.callbacks import Cells, Progress
 from kdbench.train.job import Job
 from kdbench.utils.threads import thread_share
 
@@ -208,7 +208,7 @@ class _Link(Progress):
     def say(self, text: str) -> None:
         self._send("say", text)
 
-    def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+    def begin(self, cells: Cells, epochs: int, steps: int, done: int) -> None:
         self._send("begin", cells, epochs, steps, done)
 
     def step(self, images: int) -> None:
@@ -221,9 +221,9 @@ class _Link(Progress):
             self._send("step", images)
         self._steps, self._sent = [], time.monotonic()
 
-    def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+    def epoch(self, epoch: int, measured: Mapping[str, Mapping[str, float]]) -> None:
         self._report_steps()
-        self._send("epoch", epoch, dict(accuracy))
+        self._send("epoch", epoch, measured)
 
     def warn(self, text: str) -> None:
         self._send("warn", text)
