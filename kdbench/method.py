@@ -21,6 +21,10 @@ from kdbench.errors import KdbenchError
 from kdbench.utils.field_values import coerce
 from kdbench.utils.needs import Needs
 from kdbench.utils.papers import Family, Fidelity, Paper
+from kdbench.utils.search_space import Space
+from kdbench.utils.search_space import choice as choice
+from kdbench.utils.search_space import linear_range as linear_range
+from kdbench.utils.search_space import log_range as log_range
 
 Terms = dict[str, Tensor]
 TASK = "ce"  # the name of the term that compares the student with the labels
@@ -198,10 +202,13 @@ class Method:
     version: ClassVar[int] = 1  # bump when the same hyperparameters give different numbers
     needs: ClassVar[Needs] = Needs()
 
-    # Where it comes from; each method says all three itself, and none of them counts for its code's hash.
+    # Each method says these four itself, and none of them counts for its code's hash.
     paper: ClassVar[Paper | None] = None  # None: it is in no paper
     family: ClassVar[Family | None] = None
     fidelity: ClassVar[Fidelity | None] = None
+    # field -> where `kdbench tune` searches. All loss weights but that of the labels (only ratios of weights count
+    # beside the learning rate), temperatures, and what else is known to matter.
+    space: ClassVar[Space] = {}
 
     # Honest tags; `kdbench check` tests each in both directions.
     coupled: ClassVar[bool] = False  # a sample's loss depends on its batch mates

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -127,6 +127,14 @@ class BicKD(Method):
     )
     family = "logit"
     fidelity = "reconstruction"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9),
+        "beta_sample": log_range(0.4, 40),
+        "beta_class": log_range(0.4, 40),
+        "tau_c": log_range(1.0, 16.0),
+        "k": log_range(0.02, 1.0),
+    }
 
     coupled: ClassVar[bool] = True
     weights: ClassVar = {

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
-from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 CLAMP = log((1 - 1e-8) / 1e-8)  # the logit of the released code's bounds 1e-8 and 1 - 1e-8
@@ -50,6 +50,10 @@ class DHKD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(0.5, 8.0),
+        "alpha": log_range(0.1, 10),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the second head

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl, soft_kl
-from kdbench.method import Batch, Context, Method, Needs, Paper, TeacherBatches, Terms, Views
+from kdbench.method import Batch, Context, Method, Needs, Paper, TeacherBatches, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import unit
@@ -134,6 +134,14 @@ class SSKD(Method):
     )
     family = "relation"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9.0),
+        "tf_weight": log_range(0.27, 27.0),
+        "ss_weight": log_range(1.0, 100.0),
+        "tf_temperature": log_range(1.0, 16.0),
+        "ss_temperature": log_range(0.1, 2.0),
+    }
 
     needs: ClassVar[Needs] = Needs(views=("weak", "weak@1", "weak@2", "weak@3"), embedding=True)
     coupled: ClassVar[bool] = True

@@ -110,18 +110,28 @@ def plan_cells(
     yet. teacher_cache: whether teachers' logits come from a cache where a method can be trained from one.
     """
     matrix: dict[str, Cell] = {}
+    for seed, pair, method, variant in _runs(selection):
+        cell = _cell(selection, pair, method, variant, seed, split_id)
+        if method.needs.teacher:
+            cell = dataclasses.replace(cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher])
+        if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
+            cell = dataclasses.replace(cell, teacher_cache=STORAGE)
+        matrix.setdefault(cell.id, cell)
+    return list(matrix.values())
+
+
+def _runs(selection: Selection) -> Iterator[tuple[int, Pair, Method, str]]:
+    """(seed, pair, method, variant) of each run: the matrix, then the settings of single methods and pairs."""
     for overrides in (selection.overrides, *selection.variants):
         for seed, pair, name in itertools.product(selection.seeds, selection.pairs, selection.methods):
             for method, variant in _configured(selection, pair, name, overrides.get(name, {})):
-                cell = _cell(selection, pair, method, variant, seed, split_id)
-                if method.needs.teacher:
-                    cell = dataclasses.replace(
-                        cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher]
-                    )
-                if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
-                    cell = dataclasses.replace(cell, teacher_cache=STORAGE)
-                matrix.setdefault(cell.id, cell)
-    return list(matrix.values())
+                yield seed, pair, method, variant
+    pairs = {str(pair): pair for pair in selection.pairs}
+    for seed, setting in itertools.product(selection.seeds, selection.settings):
+        pair = pairs[setting.pair]
+        values = {key: [value] for key, value in setting.params.items()}
+        ((method, _),) = _configured(selection, pair, setting.method, values)
+        yield seed, dataclasses.replace(pair, recipe={**pair.recipe, **setting.recipe}), method, setting.label
 
 
 def _configured(

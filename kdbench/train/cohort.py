@@ -63,6 +63,11 @@ class Cohort:
         self.first = job.cells[0]
         self.recipe = self.first.recipe  # in what cells of a cohort share: epochs, batch size, precision
         split = load_split(self.first.dataset, self.first.split, job.data_dir)
+        if split.id != self.first.split_id:
+            raise KdbenchError(
+                f"the images of {self.first.dataset.name} here ({split.id}) are not those that the run was planned "
+                f"with ({self.first.split_id}); copy the same files to where KDBENCH_DATA or --data-dir looks"
+            )
         self.train = open_feed(split.train, self.device)
         self.evaluation = open_feed(split.evaluation, self.device)
         self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
