@@ -13,7 +13,7 @@ from kdbench import method as method_module
 from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
-from kdbench.plan.selection import Selection
+from kdbench.plan.selection import Overrides, Selection
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
 from kdbench.suites.schema import View
 from kdbench.teachers.logit_cache import STORAGE, count_outcomes
@@ -50,13 +50,16 @@ class Cell:
 
     def identity(self) -> dict[str, Any]:
         """Everything that can change the number, and nothing else."""
+        return {**self._without_seed, "seed": self.seed}
+
+    @cached_property
+    def _without_seed(self) -> dict[str, Any]:
         method = self.build_method()
         cache = {"teacher_cache": self.teacher_cache} if self.teacher_cache else {}
         return {
             **self._conditions(method.needs),
             "teacher": [self.teacher, self.teacher_id],
             "method": [self.method, method.version, method.params],
-            "seed": self.seed,
             **cache,
         }
 
@@ -82,6 +85,7 @@ class Cell:
             facts["teacher_logits"] = self.teacher_cache or "computed"
         return facts
 
+    @cached_property
     def setting(self) -> dict[str, str]:
         """The columns of a row that say the setting."""
         return {"setting": digest(self.facts), "facts": canonical(self.facts)}
@@ -90,6 +94,12 @@ class Cell:
     def id(self) -> str:
         """The cell's id: the hash of its `identity`."""
         return digest(self.identity())
+
+    def with_seed(self, seed: int) -> Cell:
+        """The same run from another seed; what does not depend on it is computed once and shared."""
+        other = dataclasses.replace(self, seed=seed)
+        vars(other).update({name: getattr(self, name) for name in ("_without_seed", "facts", "setting")})
+        return other
 
 
 def plan_cells(
@@ -105,17 +115,29 @@ def plan_cells(
     """
     matrix: dict[str, Cell] = {}
     for overrides in (selection.overrides, *selection.variants):
-        for seed, pair, name in itertools.product(selection.seeds, selection.pairs, selection.methods):
-            for method, variant in _configured(selection, pair, name, overrides.get(name, {})):
-                cell = _cell(selection, pair, method, variant, seed, split_id)
-                if method.needs.teacher:
-                    cell = dataclasses.replace(
-                        cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher]
-                    )
-                if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
-                    cell = dataclasses.replace(cell, teacher_cache=STORAGE)
-                matrix.setdefault(cell.id, cell)
+        first = list(_of_one_seed(selection, overrides, split_id, teacher_ids, teacher_cache))
+        for seed, cell in itertools.product(selection.seeds, first):
+            seeded = cell.with_seed(seed)
+            matrix.setdefault(seeded.id, seeded)
     return list(matrix.values())
+
+
+def _of_one_seed(
+    selection: Selection,
+    overrides: Overrides,
+    split_id: str,
+    teacher_ids: Mapping[str, str | None],
+    teacher_cache: bool,
+) -> Iterator[Cell]:
+    """The cells of the first seed, pairs outermost."""
+    for pair, name in itertools.product(selection.pairs, selection.methods):
+        for method, variant in _configured(selection, pair, name, overrides.get(name, {})):
+            cell = _cell(selection, pair, method, variant, selection.seeds[0], split_id)
+            if method.needs.teacher:
+                cell = dataclasses.replace(cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher])
+            if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
+                cell = dataclasses.replace(cell, teacher_cache=STORAGE)
+            yield cell
 
 
 def _configured(

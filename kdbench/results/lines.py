@@ -86,6 +86,8 @@ def header(path: Path, data: bytes, columns: Sequence[str]) -> list[str]:
 
     Raises KdbenchError where the file is of another kind than CSV with commas.
     """
+    if data.startswith(",".join(columns).encode() + b"\n"):
+        return list(columns)
     kind = kind_of(data)
     if kind in REMEDIES and not MARKER.match(data[:9].decode("latin-1")):
         raise KdbenchError(f"{path} is no CSV file: {REMEDIES[kind]}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdbench import registry, suites
 from kdbench.errors import KdbenchError
+from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
 from kdbench.results import store
@@ -140,12 +141,12 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
         store.check_writable(workspace.paths.rows)
         attempts = store.read(workspace.paths.rows)
         inputs = open_inputs(workspace, progress, stop)
+        cells = inputs.cells()
         if inputs.complete:
-            cells = inputs.cells()
             missing = find_missing(attempts, cells, options.force)
             announce_missing(missing, cells, attempts, progress.say)
             _train_and_record(missing, inputs, progress, stop)
-    return _conclude(inputs, stop)
+    return _conclude(inputs, cells, stop)
 
 
 def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
@@ -159,11 +160,12 @@ def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop
     with open_executor(workspace.options, workspace.devices, cohorts, folder, progress, stop) as executor:
         how = {"executor": executor.name, "jobs": executor.jobs}
         for done in train(missing, inputs, executor, attempts, progress.say, stop):
-            progress.say(record(inputs, done.result, {**here, **done.source, **how}, attempts))
+            for line in record(inputs, done.results, {**here, **done.source, **how}, attempts):
+                progress.say(line)
 
 
-def _conclude(inputs: Inputs, stop: Stop) -> Outcome:
-    paths, cells = inputs.workspace.paths, inputs.cells()
+def _conclude(inputs: Inputs, cells: Sequence[Cell], stop: Stop) -> Outcome:
+    paths = inputs.workspace.paths
     rows = records_of(store.read(paths.rows), cells)
     busy = set(locks.running(paths.locks)) - done_ids(rows)
     return Outcome(

@@ -1,14 +1,13 @@
-"""The driver: cohorts go to an executor, their results come back one by one. It alone locks, splits and retries."""
+"""The driver: cohorts go to an executor, their results come back as they finish. It alone locks, splits and retries."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,14 +28,6 @@ RETRIES = 3  # of a cohort whose process dies
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A cell's result, and where and when it trained (see `executors.base.Done`)."""
-
-    result: Result
-    source: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class _Attempt:
     """A locked cohort. ``started``: when it was submitted. ``deaths``: how many processes have died on it."""
 
@@ -47,8 +38,8 @@ class _Attempt:
 
 def train(
     missing: Missing, inputs: Inputs, executor: Executor, attempts: Attempts, say: Say, stop: Stop
-) -> Iterator[Finished]:
-    """Train what is missing, and yield each result: its cell is locked until the next one is taken.
+) -> Iterator[Done]:
+    """Train what is missing, and yield the results of each cohort: its cells are locked until the next one is taken.
 
     Left out are cells that another process has locked, or has tried since ``missing`` was planned.
     """
@@ -75,8 +66,9 @@ def train(
                 attempt = running.pop(future)
                 done, again = _collect(future, attempt, paths.work, say, stop)
                 ready.extendleft(reversed(again))
+                if done.results:
+                    yield done
                 for result in done.results:
-                    yield Finished(result, done.source)
                     held.release(result.cell)
 
 

@@ -52,7 +52,7 @@ class View:
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a pixel; the resized crop's only where there is one."""
-        fields = dataclasses.asdict(self)
+        fields = dict(vars(self))
         if self.scale is None:
             del fields["scale"], fields["ratio"]
         return fields

@@ -137,9 +137,10 @@ def test_a_cohort_that_kills_every_process_is_recorded(lab):
     cells, heard, executor = inputs.cells(), Heard(), Dying()
     missing = find_missing(store.read(workspace.paths.rows), cells)
     attempts = Attempts(workspace.paths.rows)
-    done = list(train(missing, inputs, executor, attempts, heard.say, Stop()))
-    assert sorted(each.result.cell.seed for each in done) == [cell.seed for cell in cells] == [0, 1]
-    assert [each.result.row["error"] for each in done] == ["its process died 4 times"] * 2
+    done = train(missing, inputs, executor, attempts, heard.say, Stop())
+    results = [result for each in done for result in each.results]
+    assert sorted(result.cell.seed for result in results) == [cell.seed for cell in cells] == [0, 1]
+    assert [result.row["error"] for result in results] == ["its process died 4 times"] * 2
     assert len(executor.tried) == 8
     assert sum("died; they continue" in text for text in heard.said) == 6
     assert locks.running(workspace.paths.locks) == {}
