@@ -167,6 +167,7 @@ slurm = click.option(
     help="What each job gets, such as partition=gpu,gpus_per_node=1,timeout_min=600.",
     show_default="none",
 )
+side_by_side = together(executor, parallel, slurm)
 devices = click.option(
     "--device",
     metavar="DEVICE[,DEVICE]",
@@ -214,9 +215,7 @@ training = together(
     devices,
     precision,
     plugins,
-    executor,
-    parallel,
-    slurm,
+    side_by_side,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option(
         "--max-hours",
@@ -226,4 +225,4 @@ training = together(
         show_default="no limit",
     ),
 )
-teaching = together(suite(), data_dir, teacher_weights, split, device, results)
+teaching = together(suite(), data_dir, teacher_weights, split, results)

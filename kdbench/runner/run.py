@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,13 +19,13 @@ from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted, open_executor
 from kdbench.runner.inputs import Inputs, open_inputs
-from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
+from kdbench.runner.missing import Missing, done_ids, find_missing, records_of, untried
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
 from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
-from kdbench.runner.training import train
+from kdbench.runner.training import Locks, train
 from kdbench.runner.workspace import open_workspace
 from kdbench.suites import Pair, Suite
 from kdbench.train.callbacks import Progress
@@ -150,16 +151,21 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
 
 
 def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
-    workspace, cohorts = inputs.workspace, len(form_cohorts(missing.cells, {}))
+    workspace, paths = inputs.workspace, inputs.workspace.paths
     if missing.cells:
-        locks.check(workspace.paths.locks)
-    check_not_submitted(workspace.options, workspace.paths.slurm, missing.cells)
+        locks.check(paths.locks)
+    check_not_submitted(workspace.options, paths.slurm, missing.cells)
     here = environment.collect(workspace.device)
-    attempts = Attempts(workspace.paths.rows)
-    folder = workspace.paths.slurm
-    with open_executor(workspace.options, workspace.devices, cohorts, folder, progress, stop) as executor:
+    attempts, cohorts = Attempts(paths.rows), form_cohorts(missing.cells, {})
+    left = functools.partial(untried, missing, attempts)
+    with (
+        open_executor(
+            workspace.options, workspace.devices, len(cohorts), paths.slurm, progress, stop
+        ) as executor,
+        Locks(paths.locks, left) as held,
+    ):
         how = {"executor": executor.name, "jobs": executor.jobs}
-        for done in train(missing, inputs, executor, attempts, progress.say, stop):
+        for done in train(cohorts, inputs.job, held, executor, paths.work, progress.say, stop):
             for line in record(inputs, done.results, {**here, **done.source, **how}, attempts):
                 progress.say(line)
 

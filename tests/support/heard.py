@@ -19,3 +19,8 @@ class Heard(Progress):
 def never():
     """A stop that never says so."""
     return False
+
+
+def throw(error):
+    """Raise an error that is handed on."""
+    raise error
