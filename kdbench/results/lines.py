@@ -74,9 +74,11 @@ def read(path: Path, data: bytes, columns: Sequence[str]) -> Lines:
     if torn:
         texts.pop()
     rows, at = [], []
+    once: dict[str, str] = {}  # equal values share their memory
     for number, fields in _fields(path, texts):
         if number > 1 and fields != names and any(fields):
-            rows.append(_checked(path, number, texts[number - 1], fields, names))
+            checked = _checked(path, number, texts[number - 1], fields, names)
+            rows.append([once.setdefault(text, text) for text in checked])
             at.append(number)
     return Lines(*_named(path, names, rows), at, torn)
 

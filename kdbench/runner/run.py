@@ -26,7 +26,7 @@ from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
 from kdbench.runner.training import Locks, train
-from kdbench.runner.workspace import open_workspace
+from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Pair, Suite
 from kdbench.train.callbacks import Progress
 from kdbench.utils import environment, locks
@@ -140,14 +140,21 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
     with stop.listening(progress.say):
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
-        attempts = store.read(workspace.paths.rows)
+        store.read(workspace.paths.rows)  # a damaged file is an error before teachers are trained
         inputs = open_inputs(workspace, progress, stop)
         cells = inputs.cells()
         if inputs.complete:
-            missing = find_missing(attempts, cells, options.force)
-            announce_missing(missing, cells, attempts, progress.say)
+            missing = _announced(inputs, cells, progress.say)
             _train_and_record(missing, inputs, progress, stop)
     return _conclude(inputs, cells, stop)
+
+
+def _announced(inputs: Inputs, cells: Sequence[Cell], say: Say) -> Missing:
+    """What is to be trained; ``say`` gets what the user should know before. The rows that tell it are not retained."""
+    attempts = store.read(inputs.workspace.paths.rows)
+    missing = find_missing(attempts, cells, inputs.workspace.options.force)
+    announce_missing(missing, cells, attempts, say)
+    return missing
 
 
 def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:

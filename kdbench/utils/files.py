@@ -11,10 +11,13 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     Raises OSError (a full disk ...), and leaves no temporary file then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        try:
+            temporary.write_bytes(content)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
