@@ -13,9 +13,10 @@ from kdbench import method as method_module
 from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
-from kdbench.plan.selection import Overrides, Selection
+from kdbench.plan.selection import Selection
+from kdbench.plan.settings import Setting
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
-from kdbench.suites.schema import View
+from kdbench.suites.schema import View, drawn_as, find_view
 from kdbench.teachers.logit_cache import STORAGE, count_outcomes
 from kdbench.utils.hashing import canonical, digest
 
@@ -44,6 +45,12 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.method} {self.variant}".strip()
 
+    def view(self, name: str) -> View:
+        """The view ``name`` of the suite, or one of its views turned."""
+        view = find_view(self.views, name)
+        assert view, f"{self.method} was planned without its view {name}"
+        return view
+
     def build_method(self) -> Method:
         """The method with this cell's parameters."""
         return registry.create(self.method, self.params)
@@ -68,7 +75,7 @@ class Cell:
         return {
             "split": self.split_id,
             "normalise": [self.dataset.mean, self.dataset.std],
-            "views": {name: self.views[name].identity() for name in views},
+            "views": {name: self.view(name).identity() for name in views},
             "recipe": self.recipe.identity(),
             "student": [self.student, self.student_model.arch, dict(self.student_model.args)],
         }
@@ -114,30 +121,30 @@ def plan_cells(
     yet. teacher_cache: whether teachers' logits come from a cache where a method can be trained from one.
     """
     matrix: dict[str, Cell] = {}
-    for overrides in (selection.overrides, *selection.variants):
-        first = list(_of_one_seed(selection, overrides, split_id, teacher_ids, teacher_cache))
-        for seed, cell in itertools.product(selection.seeds, first):
+    for runs in _runs(selection):
+        cells = [_cell(selection, *run, split_id, teacher_ids, teacher_cache) for run in runs]
+        for seed, cell in itertools.product(selection.seeds, cells):
             seeded = cell.with_seed(seed)
             matrix.setdefault(seeded.id, seeded)
     return list(matrix.values())
 
 
-def _of_one_seed(
-    selection: Selection,
-    overrides: Overrides,
-    split_id: str,
-    teacher_ids: Mapping[str, str | None],
-    teacher_cache: bool,
-) -> Iterator[Cell]:
-    """The cells of the first seed, pairs outermost."""
-    for pair, name in itertools.product(selection.pairs, selection.methods):
-        for method, variant in _configured(selection, pair, name, overrides.get(name, {})):
-            cell = _cell(selection, pair, method, variant, selection.seeds[0], split_id)
-            if method.needs.teacher:
-                cell = dataclasses.replace(cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher])
-            if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
-                cell = dataclasses.replace(cell, teacher_cache=STORAGE)
-            yield cell
+def _runs(selection: Selection) -> Iterator[list[tuple[Pair, Method, str]]]:
+    """(pair, method, variant) of each run of a seed: the matrix, then the settings of single methods and pairs."""
+    for overrides in (selection.overrides, *selection.variants):
+        yield [
+            (pair, method, variant)
+            for pair, name in itertools.product(selection.pairs, selection.methods)
+            for method, variant in _configured(selection, pair, name, overrides.get(name, {}))
+        ]
+    yield [_run_of(selection, setting) for setting in selection.settings]
+
+
+def _run_of(selection: Selection, setting: Setting) -> tuple[Pair, Method, str]:
+    pair = next(pair for pair in selection.pairs if str(pair) == setting.pair)
+    values = {key: [value] for key, value in setting.params.items()}
+    ((method, _),) = _configured(selection, pair, setting.method, values)
+    return dataclasses.replace(pair, recipe={**pair.recipe, **setting.recipe}), method, setting.label
 
 
 def _configured(
@@ -155,19 +162,28 @@ def _configured(
         yield method, " ".join(f"{key}={_show(value)}" for key, value in changed.items())
 
 
-def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: int, split_id: str) -> Cell:
-    """The cell without a teacher.
+def _cell(
+    selection: Selection,
+    pair: Pair,
+    method: Method,
+    variant: str,
+    split_id: str,
+    teacher_ids: Mapping[str, str | None],
+    teacher_cache: bool,
+) -> Cell:
+    """The cell of seed 0.
 
     Raises KdbenchError where the suite lacks a view that the method needs, and for a momentum outside of [0, 1).
     """
     suite = selection.suite
     for view in method.needs.views:
-        if view not in suite.views:
+        if find_view(suite.views, view) is None:
             raise KdbenchError(
-                f"{method.name} needs the view {view!r}; add [views.{view}] to suite {suite.name}"
+                f"{method.name} needs the view {view!r}; add [views.{drawn_as(view)}] to suite {suite.name}"
             )
     recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
     _check_momentum(method, recipe)
+    cached = teacher_cache and cacheable(method.needs, recipe, suite.views)
     return Cell(
         suite=suite.name,
         dataset=suite.dataset,
@@ -176,14 +192,15 @@ def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: 
         views=suite.views,
         recipe=recipe,
         recipe_id=suite.recipe.id,
-        teacher=None,
-        teacher_id=None,
+        teacher=pair.teacher if method.needs.teacher else None,
+        teacher_id=teacher_ids[pair.teacher] if method.needs.teacher else None,
         student=pair.student,
         student_model=suite.model(pair.student),
         method=method.name,
         params=method_module.values(method),
-        seed=seed,
+        seed=0,
         variant=variant,
+        teacher_cache=STORAGE if cached else None,
     )
 
 
@@ -200,7 +217,8 @@ def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:
     """Whether a method's teacher outputs are logits alone, of at least one view that has a finite table."""
     if not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
         return False
-    return any(count_outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
+    found = (find_view(views, name) for name in recipe.views(needs.views))
+    return any(count_outcomes(view) for view in found if view)
 
 
 def _show(value: Any) -> str:

@@ -17,21 +17,27 @@ from kdbench.results.attempts import Attempts
 from kdbench.runner.export import description
 from kdbench.runner.inputs import Inputs
 from kdbench.runner.paths import Paths
-from kdbench.train.checkpoint import checkpoint_path
+from kdbench.train import checkpoint
+from kdbench.train.callbacks import Progress
 from kdbench.train.job import Result
 from kdbench.utils.files import write_atomic
 from kdbench.utils.hashing import canonical
 from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import DONE, Status
+from kdbench.utils.text import run_name
 
 
 def record(
-    inputs: Inputs, results: Iterable[Result], source: Mapping[str, Any], attempts: Attempts
-) -> list[str]:
+    inputs: Inputs,
+    results: Iterable[Result],
+    source: Mapping[str, Any],
+    attempts: Attempts,
+    progress: Progress,
+) -> None:
     """Write the results of a cohort: details, students and curves first, the rows last; then its checkpoints go.
 
     source: the columns that say when, where and with what it was trained. attempts: of the rows' file.
-    Returns each result in words.
+    progress: gets each result in words, and its row.
     Raises KdbenchError for a file that cannot be written; the rows of what is complete are written even then.
     """
     attempts.refresh()
@@ -39,10 +45,14 @@ def record(
     try:
         for result in results:
             _save_files(inputs.workspace.paths, result)
-            complete.append((result, {**source, **_row(inputs, result, attempts)}))
+            complete.append(
+                (result, {**dict.fromkeys(store.COLUMNS), **source, **_row(inputs, result, attempts)})
+            )
     finally:
         _append(inputs.workspace.paths, complete)
-    return [_line(row) for _, row in complete]
+    for result, row in complete:
+        progress.say(_line(row))
+        progress.record(result.cell, row, result.curves)
 
 
 def _save_files(paths: Paths, result: Result) -> None:
@@ -86,10 +96,10 @@ def _append(paths: Paths, complete: Sequence[tuple[Result, Mapping[str, Any]]]) 
     if curves:
         store.append(paths.curves, curves, store.CURVE_COLUMNS)
     if complete:
-        store.append(paths.rows, [{**dict.fromkeys(store.COLUMNS), **row} for _, row in complete])
+        store.append(paths.rows, [row for _, row in complete])
     for result, row in complete:
         if row["status"] != Status.INTERRUPTED:
-            checkpoint_path(paths.work, result.cell.id).unlink(missing_ok=True)
+            checkpoint.remove(paths.work, result.cell.id)
 
 
 def _identity_columns(cell: Cell) -> dict[str, Any]:
@@ -127,9 +137,8 @@ def _teacher_columns(inputs: Inputs, cell: Cell) -> dict[str, Any]:
 def _line(row: Mapping[str, Any]) -> str:
     """One finished cell, in words."""
     what = " ".join(str(row[k]) for k in ("method", "variant") if row[k])
-    pair = f"{row['teacher']} -> {row['student']}" if row["teacher"] else row["student"]
     if row["status"] == Status.OK:
         text = f"top-1 {row['top1']:.2f} %, {row['train_s']:.0f} s"
     else:
         text = f"{row['status']}: {row['error'] or 'saved, type the same command to go on'}"
-    return f"{what}, {pair}, seed {row['seed']}: {text}"
+    return f"{run_name(what, row['teacher'], row['student'], row['seed'])}: {text}"

@@ -8,7 +8,9 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
 from kdbench.runner.executors import check_not_submitted, open_executor
+from kdbench.runner.heartbeat import Heartbeat
 from kdbench.runner.options import RunOptions
+from kdbench.runner.paths import Paths
 from kdbench.runner.stop import Stop
 from kdbench.runner.teachers import (
     announce,
@@ -23,8 +25,8 @@ from kdbench.runner.training import Locks, train
 from kdbench.runner.workspace import Workspace, open_workspace
 from kdbench.teachers import catalog
 from kdbench.teachers.weights import Teacher
-from kdbench.train.callbacks import Progress
-from kdbench.train.checkpoint import checkpoint_path
+from kdbench.train import checkpoint
+from kdbench.train.callbacks import Progress, Together
 from kdbench.train.job import Job, Result
 from kdbench.utils import locks
 from kdbench.utils.state_dicts import save_weights
@@ -85,6 +87,8 @@ def _train_absent(
     cells = [teacher_cell(workspace, name) for name in names]
     check_not_submitted(workspace.options, workspace.paths.slurm, cells)
     while cells := _untrained(workspace, cells):
+        names = ", ".join(cell.student for cell in cells)
+        progress.plan([[cell] for cell in cells], f"teacher{'s' * (len(cells) > 1)} {names}")
         for cell in cells:
             progress.say(f"training the teacher {cell.student} for {cell.recipe.epochs} epochs")
         tried = _train_free(workspace, cells, progress, stop, failed)
@@ -109,7 +113,7 @@ def _train_free(
         return Job(tuple(cells), None, options.data_dir, paths.work, workspace.device)
 
     with (
-        open_executor(options, workspace.devices, len(cells), paths.slurm, progress, stop) as executor,
+        open_executor(options, workspace.devices, len(cells), paths, progress, stop) as executor,
         Locks(paths.locks, lambda cells: _untrained(workspace, cells)) as held,
     ):
         for done in train([[cell] for cell in cells], job, held, executor, paths.work, progress.say, stop):
@@ -141,7 +145,7 @@ def _save(workspace: Workspace, result: Result) -> None:
         raise KdbenchError(
             f"cannot save the teacher to {path} ({error.strerror}); free some space and run again"
         ) from error
-    checkpoint_path(workspace.paths.work, cell.id).unlink(missing_ok=True)
+    checkpoint.remove(workspace.paths.work, cell.id)
 
 
 def train_teachers(selection: Selection, options: RunOptions, progress: Progress) -> int:
@@ -150,12 +154,14 @@ def train_teachers(selection: Selection, options: RunOptions, progress: Progress
     Returns the exit code: 0, 3 where one could not be had (``progress`` says why), 128 + signal when interrupted.
     """
     stop, failures = Stop(), []
+    suite, results = selection.suite.name, options.results
 
     def failed(error: KdbenchError) -> None:
         progress.say(f"kdbench: {error}")
         failures.append(error)
 
-    with stop.listening(progress.say):
+    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
+        progress = Together(progress, heartbeat)
         workspace = open_workspace(selection, options, progress.say)
         for teacher in obtain_teachers(workspace, progress, stop, failed, train=True).values():
             if not stop():
