@@ -287,7 +287,8 @@ def driver(cluster, options, lab):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()
 
 
 def checkpoints(options):

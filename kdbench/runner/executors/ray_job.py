@@ -76,10 +76,11 @@ def train_on_node(
     """The result, or the error where the job does not fit the memory or something of the node is wrong.
 
     pickled: a `Task`. driver: its `versions`. contents: of `teacher_files`, as bytes; None for what is not there.
-    SIGINT (`ray.cancel`) saves the state and returns.
+    SIGINT (`ray.cancel`) and SIGTERM (Slurm, to all processes) save the state and return.
     """
     stopping: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: stopping.append(number))
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, frame: stopping.append(number))
     drained = _Drained()
     try:
         check_versions(driver, versions())
