@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from kdbench.errors import KdbenchError
 from kdbench.results import store
 from kdbench.runner.executors import ray as executor
 from kdbench.runner.executors import ray_job
-from kdbench.runner.executors.ray_cluster import GIB, check_fits, resources_of
+from kdbench.runner.executors.ray_cluster import GIB, check_fits, connected, resources_of
 from kdbench.runner.executors.ray_code import PLUGINS, stage
 from kdbench.runner.options import RunOptions
 from kdbench.runner.run import run
@@ -45,6 +46,12 @@ from scales import half
 class Mine(Method):
     def loss(self, batch, student, teacher, modules):
         return {"ce": half(student.logits.square().mean())}
+
+
+@register
+class Bad(Method):
+    def loss(self, batch, student, teacher, modules):
+        raise ValueError("on purpose")
 """
 
 
@@ -118,6 +125,63 @@ def test_the_code_that_travels(tmp_path, scratch_registry):
     assert sorted(path.name for path in inside.iterdir()) == ["mine.py", "scales.py"]
 
 
+def test_a_node_without_a_package_says_so(monkeypatch):
+    """The task itself needs nothing but Ray."""
+    monkeypatch.setitem(sys.modules, "kdbench.runner.executors.ray_job", None)
+    answer = executor._entry()(b"", {}, None)
+    assert isinstance(answer, KdbenchError)
+    assert re.match(r"node \S+ lacks what kdbench needs: .*; install it there", str(answer))
+
+
+MISMATCH = """Version mismatch: The cluster was started with:
+    Ray: 2.9.0
+    Python: 3.10.1
+This process on 10.0.0.1 was started with:
+    Ray: 2.60.0
+    Python: 3.11.7
+"""
+
+
+def refuse(*arguments, **options):
+    """What Ray does at a cluster of other versions: its handler is set before."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise RuntimeError(MISMATCH)
+
+
+def test_a_cluster_of_other_versions_is_refused(monkeypatch):
+    """Both are named, and SIGTERM is the driver's again."""
+    monkeypatch.setattr(ray, "init", refuse)
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with (
+            pytest.raises(KdbenchError, match=r"started with: Ray: 2\.9\.0 .* Ray: 2\.60\.0"),
+            connected("auto", None, 1),
+        ):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+
+
+def test_a_place_without_a_cluster_is_refused_at_once():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with (
+            pytest.raises(KdbenchError, match=f"no Ray cluster answers at {address}"),
+            connected(address, None, 1),
+        ):
+            pass
+
+
+def test_a_process_that_uses_ray_itself_is_refused(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(KdbenchError, match=r"call ray\.shutdown\(\) first"), connected("local", None, 1):
+        pass
+
+
 # --- on the cluster ---
 
 
@@ -167,6 +231,10 @@ def rows_of(options):
     return store.read(options["results"] / "tiny.csv")
 
 
+def checkpoints(options):
+    return list((options["results"] / ".work").glob("*.pt"))
+
+
 def tasks():
     """The processes of this one's descendants that train a job of Ray."""
     parents, names = {}, {}
@@ -183,20 +251,28 @@ def tasks():
 
 @pytest.mark.slow
 def test_three_nodes_give_the_numbers_of_one_process(options, on_cluster, lab):
-    """A plug-in and the file that it imports travel, and a teacher that the driver has trained."""
+    """Plug-ins and the file that they import travel, a teacher that the driver has trained, and tracebacks back."""
     plugins = lab.folder / "own"
     plugins.mkdir()
     (plugins / "mine.py").write_text(PLUGIN, "utf-8")
     (plugins / "scales.py").write_text("def half(value):\n    return value / 2\n", "utf-8")
-    options |= {"plugins": plugins, "methods": ["ce", "kd", "mine"], "teacher_weights": None}
+    options |= {"plugins": plugins, "methods": ["ce", "kd", "mine", "bad"], "teacher_weights": None}
     lanes = Lanes()
-    outcome = run(**options, **on_cluster, progress=lanes)
-    assert outcome.exit_code == 0, outcome.rows["error"].tolist()
-    assert outcome.rows[["executor", "jobs", "threads"]].drop_duplicates().values.tolist() == [["ray", 1, 1]]
-    assert numbers(outcome.rows) == alone(options, lab)
+    rows = run(**options, **on_cluster, progress=lanes).rows
+    assert rows[["executor", "jobs", "threads"]].drop_duplicates().values.tolist() == [["ray", 1, 1]]
+    assert rows.groupby("method")["status"].unique().map(list).to_dict() == {
+        "bad": ["error"],
+        "ce": ["ok"],
+        "kd": ["ok"],
+        "mine": ["ok"],
+    }
+    assert numbers(rows) == alone(options, lab)
     assert sum(lane.steps for lane in lanes.lanes.values()) == 3 * 8
-    assert set(outcome.rows["git_commit"]) == set(run(**options, progress=Progress()).rows["git_commit"])
-    assert not list((options["results"] / ".work").glob("*.pt"))
+    for cell, error in rows.loc[rows["method"] == "bad", ["cell_id", "error"]].values:
+        log = options["results"] / ".work" / "errors" / f"{cell}.txt"
+        assert f"ValueError: on purpose (traceback in {log})" in error
+        assert "on purpose" in log.read_text("utf-8")
+    assert not checkpoints(options)
 
 
 @pytest.mark.slow
@@ -289,10 +365,6 @@ def driver(cluster, options, lab):
         process.kill()
         process.wait()
         process.stderr.close()
-
-
-def checkpoints(options):
-    return list((options["results"] / ".work").glob("*.pt"))
 
 
 @pytest.mark.slow
