@@ -112,7 +112,25 @@ results = path(
     callback=_folder,
 )
 reports = path("--out", "DIR", "Folder of the reports.", default="reports")
-plugins = path("--plugins", "PATH", "Method file of your own, or a folder of them.", show_default="none")
+PLUGINS = "plugins"  # where `kdbench new` writes, and every other verb looks
+
+
+def own_plugins(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The folder that was typed, else ./plugins where a file of it imports kdbench."""
+    here = Path(PLUGINS)
+    if value is not None or not here.is_dir():
+        return value
+    files = (f for f in here.glob("[!_]*.py") if f.is_file() and not f.name.startswith("test_"))
+    return here if any(b"kdbench" in file.read_bytes() for file in files) else None
+
+
+plugins = path(
+    "--plugins",
+    "PATH",
+    "Method file of your own, or a folder of them.",
+    show_default="./plugins, where it has methods",
+    callback=own_plugins,
+)
 pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", show_default=SUITE_DEFAULT)
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
@@ -220,6 +238,19 @@ def sets(help: str) -> Decorator:
     )
 
 
+row_choice = together(
+    names("--methods", "NAME[,NAME]", "Rows of these methods alone: names or globs.", show_default="all"),
+    names(
+        "--pairs", "TEACHER:STUDENT[,...]", "Rows of these pairs alone: names or globs.", show_default="all"
+    ),
+    click.option(
+        "--epochs", metavar="N", type=int, help="Rows of this many epochs alone.", show_default="all"
+    ),
+    click.option("--split", type=click.Choice(["test", "holdout"]), help="Rows of this split alone."),
+    click.option(
+        "--since", metavar="DATE", help="Rows of runs that started then or later.", show_default="all"
+    ),
+)
 training = together(
     suite(),
     pairs,
@@ -249,6 +280,13 @@ training = together(
     slurm,
     ray,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
+    click.option(
+        "--track",
+        metavar="NAME[,NAME]",
+        default="",
+        help="Log every epoch to tensorboard, wandb or mlflow as well.",
+        show_default="none",
+    ),
     click.option(
         "--max-hours",
         metavar="HOURS",

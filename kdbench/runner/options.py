@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError, unknown
+from kdbench.runner.trackers import KINDS
 
 EXECUTORS = ("serial", "processes", "slurm", "ray")
 PACKAGES = {"slurm": "submitit", "ray": "ray"}  # that an executor needs, by pip install 'kdbench[EXECUTOR]'
@@ -30,6 +31,7 @@ class RunOptions:
     slurm: what each job of Slurm gets, as key=value,key=value. address: of a Ray cluster: auto, local or HOST:PORT.
     gpus_per_job, cpus_per_job, memory_per_job: what each job of Ray gets; a GPU's share, a number and GiB.
     max_hours: stop after this time and save the state. force: train finished cells again.
+    track: some of `trackers.KINDS`, by commas.
     Raises KdbenchError for a value of the wrong kind.
     """
 
@@ -50,6 +52,7 @@ class RunOptions:
     memory_per_job: float | None = None
     max_hours: float | None = None
     force: bool = False
+    track: str = ""
 
     def __post_init__(self) -> None:
         for name in ("results", "data_dir", "plugins", "teacher_weights", "teacher_cache"):
@@ -69,6 +72,10 @@ class RunOptions:
                 raise KdbenchError(f"{name} must be True or False, got {getattr(self, name)!r}")
         self._check_ray()
         self._check_executor()
+
+        for name in self.trackers:
+            if name not in KINDS:
+                raise unknown("tracker", name, KINDS)
 
     def _check_executor(self) -> None:
         """What its executor takes, and whether its package is there."""
@@ -123,6 +130,13 @@ class RunOptions:
                 raise KdbenchError(f"slurm takes key=value,key=value, such as partition=gpu, got {part!r}")
             parameters[key] = int(value) if value.isdecimal() else value
         return parameters
+
+    @property
+    def trackers(self) -> list[str]:
+        """``track`` as names, each once."""
+        if not isinstance(self.track, str):
+            raise KdbenchError(f"track is a text like tensorboard,wandb, got {self.track!r}")
+        return list(dict.fromkeys(name.strip() for name in self.track.split(",") if name.strip()))
 
     @property
     def _parallel(self) -> bool:

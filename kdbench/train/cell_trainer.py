@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,6 @@ from kdbench.method import (
     Outputs,
     Views,
     overrides,
-    union,
 )
 from kdbench.metrics import predictions
 from kdbench.models.flops import probing
@@ -29,6 +29,7 @@ from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Optimisation, Step
+from kdbench.utils.needs import union
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
 from kdbench.utils.status import Status
@@ -137,6 +138,11 @@ class Trainee:
         loss = means.get("loss", float("nan"))
         if not torch.isfinite(torch.tensor(loss)):
             self.outcome = (Status.DIVERGED, f"the training loss became {loss} in epoch {self.epoch}")
+
+    def latest(self) -> dict[str, float]:
+        """What the curves hold of the epoch that ended last."""
+        own = itertools.takewhile(lambda point: point[0] == self.epoch, reversed(self.curves))
+        return {name: value for _, name, value in own}
 
     def predict(self, images: Tensor) -> Tensor:
         """The deployed student's logits on ``images`` in 0..1."""

@@ -166,6 +166,7 @@ def _checkpoints(options):
     return list((options["results"] / ".work").glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_a_signal_saves_every_process_and_records_it(options, lab, wait_for):
     driver = spawn(*_command(options, lab), cwd=lab.folder)
     wait_for(lambda: len(_checkpoints(options)) == 4, "four checkpoints", STARTING)
@@ -177,6 +178,7 @@ def test_a_signal_saves_every_process_and_records_it(options, lab, wait_for):
     assert len(_checkpoints(options)) == 4
 
 
+@pytest.mark.slow
 def test_processes_save_and_leave_when_their_driver_dies(options, lab, wait_for):
     driver = spawn(*_command(options, lab), cwd=lab.folder)
     wait_for(lambda: len(_checkpoints(options)) == 4, "four checkpoints", STARTING)
@@ -215,6 +217,7 @@ class Large(Method):
 """
 
 
+@pytest.mark.slow
 def test_one_process_of_its_own_path_and_its_errors(tmp_path, monkeypatch, lab):
     """Started in a folder with a random.py, it uses Python's; what does not fit its memory is raised here."""
     (tmp_path / "plugins").mkdir()

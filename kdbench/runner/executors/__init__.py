@@ -13,9 +13,10 @@ from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Executor
 from kdbench.runner.executors.processes import Processes
 from kdbench.runner.executors.serial import Serial
-from kdbench.runner.executors.slurm import Slurm, read_notes
+from kdbench.runner.executors.slurm import Slurm
 from kdbench.runner.options import RunOptions
 from kdbench.runner.paths import Paths
+from kdbench.runner.submitted import read_notes
 from kdbench.train.callbacks import Progress
 
 

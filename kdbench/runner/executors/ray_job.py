@@ -168,7 +168,7 @@ class _Courier:
 
     def post(self, messages: list[Message]) -> None:
         """Send what is reported, without waiting for its arrival."""
-        self._pending.append(self._mailbox.post.remote(self._task.number, messages))
+        self._pending.append(self._mailbox.post.remote(self._task.number, pickle.dumps(messages)))
 
     def save_sometimes(self) -> None:
         """`save`, unless it did so a short while ago."""
@@ -215,8 +215,8 @@ class _Progress(Reporter):
         super().__init__(courier.post, PAUSE)
         self._courier = courier
 
-    def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
-        super().epoch(epoch, accuracy)
+    def epoch(self, epoch: int, measured: Mapping[str, Mapping[str, float]]) -> None:
+        super().epoch(epoch, measured)
         self._courier.save_sometimes()
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kdbench.train.callbacks import Progress
+from kdbench.train.callbacks import Cells, Progress
 
 Message = tuple[str, tuple[Any, ...]]  # a method of Progress and its arguments
 
@@ -34,7 +34,7 @@ class Reporter(Progress):
         """Send a line."""
         self._add("say", text)
 
-    def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+    def begin(self, cells: Cells, epochs: int, steps: int, done: int) -> None:
         """Send that a cohort starts."""
         self._add("begin", cells, epochs, steps, done)
 
@@ -42,9 +42,9 @@ class Reporter(Progress):
         """Note one batch."""
         self._add("step", images, at_once=False)
 
-    def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
+    def epoch(self, epoch: int, measured: Mapping[str, Mapping[str, float]]) -> None:
         """Note the end of an epoch."""
-        self._add("epoch", epoch, dict(accuracy), at_once=False)
+        self._add("epoch", epoch, measured, at_once=False)
 
     def warn(self, text: str) -> None:
         """Send a warning."""
