@@ -177,7 +177,7 @@ def test_jobs_of_a_node_that_goes_away_go_on_elsewhere(cluster, options, on_clus
             assert client.drain_node(going.node_id, preemption, "spot", 0)[0]
         else:
             cluster.remove_node(going, allow_graceful=False)
-        cluster.add_node(num_cpus=4, num_gpus=1)
+        cluster.add_node(wait=False, num_cpus=4, num_gpus=1)
 
     options |= {"epochs": 200, "seeds": [0], "methods": ["ce"]}
     lanes = Lanes(remove)
