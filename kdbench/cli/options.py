@@ -89,6 +89,11 @@ def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file
     return click.option("--suite", metavar="SUITE", default=default, help=help, shell_complete=complete_suite)
 
 
+def suite_name(text: str) -> str:
+    """The name that rows carry of a suite that is given by name or by file."""
+    return Path(text).stem if text.endswith(".toml") else text
+
+
 def several_suites(help: str, show_default: str) -> Decorator:
     """Several suites, comma-separated."""
     return names("--suite", "SUITE[,SUITE]", help, show_default=show_default)

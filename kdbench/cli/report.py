@@ -53,7 +53,12 @@ def report_command(
 
     files.checked(formats)
     only = Choice(**{name: value for name, value in conditions.items() if value is not None})
-    names = suite if suite is not None else suites_with_results(results)
+    for place in results:
+        if not place.exists():
+            raise KdbenchError(
+                f"there is no {place}; --results takes one folder or .csv file and may be repeated"
+            )
+    names = [options.suite_name(name) for name in suite] if suite else suites_with_results(results)
     if not names:
         where = ", ".join(map(str, results))
         raise KdbenchError(f"there are no results in {where}; type `kdbench run` first")
