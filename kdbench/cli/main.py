@@ -22,6 +22,7 @@ from kdbench.cli.run import ablate_command, run_command
 from kdbench.cli.status import status_command
 from kdbench.cli.suites import suites_command
 from kdbench.cli.teachers import teachers_group
+from kdbench.cli.tune import tune_command
 from kdbench.cli.verbs import SETTINGS, Main
 
 
@@ -37,6 +38,7 @@ def main() -> None:
 
 for command in (
     ablate_command,
+    tune_command,
     bench_group,
     check_command,
     export_command,

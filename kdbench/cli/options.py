@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kdbench.errors import KdbenchError
+from kdbench.runner.options import EXECUTORS
 
 Decorator = Callable[[Any], Any]
 SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves the suite's
@@ -179,8 +180,8 @@ parallel = click.option(
 executor = click.option(
     "--executor",
     metavar="NAME",
-    type=click.Choice(["serial", "processes", "slurm"]),
-    help="Where cohorts train: serial (in this process), processes or slurm.",
+    type=click.Choice(EXECUTORS),
+    help="Where cohorts train: serial (in this process), processes, slurm or ray.",
     show_default="as --jobs and --device ask",
 )
 slurm = click.option(
@@ -189,6 +190,35 @@ slurm = click.option(
     default="",
     help="What each job gets, such as partition=gpu,gpus_per_node=1,timeout_min=600.",
     show_default="none",
+)
+ray = together(
+    click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster: auto, HOST:PORT, or local (one of its own here).",
+        show_default="auto",
+    ),
+    click.option(
+        "--gpus-per-job",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1),
+        help="GPU that each job of Ray gets.",
+        show_default="1 where the cluster has GPUs",
+    ),
+    click.option(
+        "--cpus-per-job",
+        metavar="N",
+        type=click.IntRange(1),
+        help="CPUs that each job of Ray gets.",
+        show_default="1",
+    ),
+    click.option(
+        "--memory-per-job",
+        metavar="GIB",
+        type=click.FloatRange(0, min_open=True),
+        help="Memory that each job of Ray gets.",
+        show_default="not reserved",
+    ),
 )
 devices = click.option(
     "--device",
@@ -221,7 +251,12 @@ row_choice = together(
     click.option(
         "--epochs", metavar="N", type=int, help="Rows of this many epochs alone.", show_default="all"
     ),
-    click.option("--split", type=click.Choice(["test", "holdout"]), help="Rows of this split alone."),
+    click.option(
+        "--split",
+        type=click.Choice(["test", "holdout"]),
+        help="Rows of this split alone.",
+        show_default="all",
+    ),
     click.option(
         "--since", metavar="DATE", help="Rows of runs that started then or later.", show_default="all"
     ),
@@ -253,6 +288,7 @@ training = together(
     executor,
     parallel,
     slurm,
+    ray,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option(
         "--track",

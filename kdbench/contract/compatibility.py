@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from kdbench.method import Batch, Context, Method, ModelFacts, Outputs, Views, o
 from kdbench.models.flops import random_images
 from kdbench.models.wrapper import Network
 from kdbench.suites import Pair, Suite
+from kdbench.suites.schema import find_view
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import backward, call_loss, call_update
 from kdbench.utils.needs import Needs, Role, union
@@ -90,6 +91,21 @@ def cells(suite: Suite, methods: Sequence[str]) -> Cells:
     return outcomes
 
 
+@dataclass(frozen=True)
+class OneBatch:
+    """`kdbench.method.TeacherBatches` of a single batch, whatever the pass."""
+
+    batch: Batch
+    teacher: Views
+
+    def __iter__(self) -> Iterator[tuple[Batch, Views]]:
+        yield self.batch, self.teacher
+
+    def epoch(self, number: int) -> Iterator[tuple[Batch, Views]]:
+        """Yield the batch."""
+        yield from self
+
+
 class Trial:
     """One pair: its networks run once, for all methods."""
 
@@ -135,7 +151,7 @@ class Trial:
         return outcomes
 
     def _missing_view(self, needs: Needs) -> str | None:
-        lacking = [view for view in needs.views if view not in self.suite.views]
+        lacking = [view for view in needs.views if find_view(self.suite.views, view) is None]
         return f"the suite has no view {lacking[0]!r}" if lacking else None
 
     def _context(self, method: Method) -> Context:
@@ -161,9 +177,9 @@ class Trial:
         own = Views(dict.fromkeys(needs.views, student), needs.of("student"))
         other = Views(dict.fromkeys(needs.views, teacher), needs.of("teacher")) if needs.teacher else None
         modules = method.build(context)
-        if overrides(method, "prepare"):
+        if overrides(method, "prepare") and other:
             with torch.no_grad():
-                method.prepare(context, [(self._batch(needs, 0.0), other)], modules)  # type: ignore[list-item]
+                method.prepare(context, OneBatch(self._batch(needs, 0.0), other), modules)
         for epoch in (1.0, float(self.suite.recipe.reference_epochs)):
             batch = self._batch(needs, epoch)
             call = call_loss(method, batch, own, other, modules)

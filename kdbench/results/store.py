@@ -288,12 +288,12 @@ def curves_of(file: Path) -> Path:
 
 
 def _files(results: Path) -> dict[str, Path]:
-    """Suite -> its file. Curves, hidden files and the lock files of office programs are left out."""
+    """Suite -> its file. Curves, trials, hidden files and the lock files of office programs are left out."""
     files = {
         file.stem: file
         for file in sorted(results.iterdir() if results.is_dir() else ())
         if file.suffix.lower() == ".csv"
-        and not file.stem.lower().endswith(".curves")
+        and not file.stem.lower().endswith((".curves", ".trials", ".tuning"))
         and not file.name.startswith((".", "~"))
     }  # of .CSV and .csv the last one counts, the one that kdbench writes
     return files

@@ -36,7 +36,7 @@ from kdbench.train.schedule import evaluates, learning_rate
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
 from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
-from kdbench.utils.needs import Needs, union
+from kdbench.utils.needs import union
 from kdbench.utils.precision import tensor_cores
 from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
@@ -63,6 +63,11 @@ class Cohort:
         self.first = job.cells[0]
         self.recipe = self.first.recipe  # in what cells of a cohort share: epochs, batch size, precision
         split = load_split(self.first.dataset, self.first.split, job.data_dir)
+        if split.id != self.first.split_id:
+            raise KdbenchError(
+                f"the images of {self.first.dataset.name} here ({split.id}) are not those that the run was planned "
+                f"with ({self.first.split_id}); copy the same files to where KDBENCH_DATA or --data-dir looks"
+            )
         self.train = open_feed(split.train, self.device)
         self.evaluation = open_feed(split.evaluation, self.device)
         self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
@@ -113,16 +118,13 @@ class Cohort:
                     trainee.load(state)
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
-                    trainee.prepare(self._teacher_pass(trainee.needs))
+                    trainee.prepare(TeacherPass(cell, self.train, self.teacher, trainee.needs, self.device))
             return trainee
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             self.failures[cell.id] = self._explain(cell, "build", error)
             return None
-
-    def _teacher_pass(self, needs: Needs) -> TeacherPass:
-        return TeacherPass(self.train, self.recipe.batch_size, self.teacher, needs, self.device)
 
     # --- the loop ---
 
@@ -160,7 +162,7 @@ class Cohort:
     def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
         """Train on an epoch from step ``first_step`` on; True when ``stop`` ended it early and the state is saved."""
         views = {
-            name: self.first.views[name] for name in union(trainee.needs for trainee in self._live()).views
+            name: self.first.view(name) for name in union(trainee.needs for trainee in self._live()).views
         }
         where = (self.first.split_id, self.first.seed, epoch)
         batches = self.data_watch.timed(self.train.epoch(views, where, self.recipe.batch_size, first_step))

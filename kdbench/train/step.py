@@ -2,7 +2,8 @@
 
 Everything that trains or probes a method goes through this module: cohorts, the contract's checks, the compatibility
 matrix and the benchmark's reference loop. A method whose terms have momenta of their own takes one gradient per group
-of terms (`kdbench.train.term_momentum`), all others one gradient and torch's SGD.
+of terms (`kdbench.train.term_momentum`), one that aligns its gradients one per term (`kdbench.train.alignment`), all
+others one in all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kdbench.errors import KdbenchError
 from kdbench.losses import sort_to_target, swap_top
 from kdbench.method import Batch, Method, Terms, Views, momentum_offset, momentum_range, overrides
 from kdbench.suites import Recipe
+from kdbench.train.alignment import aligned
 from kdbench.train.term_momentum import GroupGradient, TermMomentum
 
 # the student's outputs and the teacher's, None where the method has no teacher
@@ -95,6 +97,10 @@ class Step:
         self.method, self.modules = method, modules
         parameters = [*student.parameters(), *modules.parameters()]
         one_momentum = momentum_range(method) == (0.0, 0.0)
+        if method.leading_term and not one_momentum:
+            raise KdbenchError(
+                f"{method.name} has both momentum offsets and a leading term; it can have one of the two"
+            )
         self._optimizer: torch.optim.SGD | TermMomentum = (
             optimisation.optimizer(parameters) if one_momentum else optimisation.by_term(parameters)
         )
@@ -112,11 +118,25 @@ class Step:
             call_update(self.method, calls, self.modules)
             self._optimizer.step(groups)
         else:
-            losses = backward(calls)
+            losses = backward(calls) if self.method.leading_term is None else self._aligned_backward(calls)
             call_update(self.method, calls, self.modules)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         return losses.detached()
+
+    def _aligned_backward(self, calls: Sequence[Call]) -> Losses:
+        """As `backward`, with the gradients of the other terms aligned to that of the leading one."""
+        losses, first = summed(calls), self.method.leading_term
+        if first not in losses.terms:
+            raise KdbenchError(
+                f"{self.method.name}: leading_term is {first!r}, but the terms are {', '.join(losses.terms)}"
+            )
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        groups = [[first], *([name] for name in losses.terms if name != first)]
+        leading, *rest = gradients(losses, groups, parameters)
+        for parameter, slope in zip(parameters, aligned(leading, rest), strict=True):
+            parameter.grad = slope
+        return losses
 
     def set_rate(self, lr: float) -> None:
         """Set the learning rate of the next step."""
@@ -200,9 +220,23 @@ def term_gradients(method: Method, losses: Losses, parameters: Sequence[nn.Param
             f"{method.name}: all of its terms have the momentum offset {next(iter(groups)):g}; give them different "
             "offsets, or change the recipe's momentum"
         )
+    slopes = gradients(losses, list(groups.values()), parameters)
+    return [
+        GroupGradient(offset, method.decayed in names, each)
+        for (offset, names), each in zip(groups.items(), slopes, strict=True)
+    ]
+
+
+def gradients(
+    losses: Losses, groups: Sequence[Sequence[str]], parameters: Sequence[nn.Parameter]
+) -> list[list[Tensor | None]]:
+    """The gradient of the sum of each group of terms: a tensor per parameter, None where the group does not reach it.
+
+    Frees the graph with the last one.
+    """
     trained = [place for place, parameter in enumerate(parameters) if parameter.requires_grad]
-    gradients = []
-    for number, (offset, names) in enumerate(groups.items(), start=1):
+    all_slopes = []
+    for number, names in enumerate(groups, start=1):
         total = torch.stack([losses.terms[name] for name in names]).sum()
         slopes: list[Tensor | None] = [None] * len(parameters)
         if total.requires_grad:
@@ -210,8 +244,8 @@ def term_gradients(method: Method, losses: Losses, parameters: Sequence[nn.Param
             found = torch.autograd.grad(total, inputs, retain_graph=number < len(groups), allow_unused=True)
             for place, slope in zip(trained, found, strict=True):
                 slopes[place] = slope
-        gradients.append(GroupGradient(offset, method.decayed in names, slopes))
-    return gradients
+        all_slopes.append(slopes)
+    return all_slopes
 
 
 def call_update(method: Method, calls: Sequence[Call], modules: nn.Module) -> None:

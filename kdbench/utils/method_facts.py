@@ -13,7 +13,8 @@ from typing import Any
 from kdbench.utils.needs import Needs
 from kdbench.utils.papers import Family, Fidelity, Paper
 
-RECORDS = {"paper", "family", "fidelity"}  # attributes of a method that document it and change no number
+FACTS = {"paper", "family", "fidelity"}
+RECORDS = FACTS | {"space"}  # attributes of a method that change no number of a run
 _CALLS = {"Paper": Paper, "Needs": Needs}
 
 
@@ -79,8 +80,9 @@ def _target(statement: ast.stmt) -> str:
 def _assigned(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
     for statement in node.body:
         value = getattr(statement, "value", None)
-        if (is_record(statement) or _target(statement) == "needs") and value is not None:
-            yield _target(statement), value
+        name = _target(statement)
+        if value is not None and (name == "needs" or (name in FACTS and is_record(statement))):
+            yield name, value
 
 
 def _value(node: ast.expr) -> Any:

@@ -16,7 +16,9 @@ Role = Literal["student", "teacher"]
 class Needs:
     """What the harness must supply to a method; reading anything else raises `kdbench.method.UndeclaredNeed`.
 
-    ``preact`` may name the one model that must have it: not every network does.
+    views: names of the suite's views; "weak@1", "weak@2" and "weak@3" are "weak" with the same random choices, turned
+    counter-clockwise by so many quarter turns. ``preact`` may name the one model that must have it: not every network
+    does.
     """
 
     views: tuple[str, ...] = ("weak",)

@@ -24,10 +24,10 @@ OPTIONS = [
 ]
 LISTED = [path for path in COMMANDS if path != "kdbench"]
 VERBS = """
-    ablate bench check export methods new report results run status suites teachers
+    ablate bench check export forget methods new report results run status suites teachers
     bench-epoch bench-methods bench-precision bench-scale bench-step
     methods-bibtex methods-list methods-pairs methods-show
-    results-upgrade teachers-cache teachers-import teachers-list teachers-train
+    results-upgrade teachers-cache teachers-import teachers-list teachers-remove teachers-train teachers-use
 """.split()
 
 

@@ -40,7 +40,7 @@ class Notebook(Tracker):
         super().__init__(*arguments)
         self.calls = []
 
-    def open(self, cell, handle):
+    def start(self, cell, handle):
         self.calls.append(("open", handle))
         return cell.id, handle or "7"
 

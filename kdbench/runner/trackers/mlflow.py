@@ -32,7 +32,7 @@ class MLflow(base.Tracker):
         own = f"sqlite:///{self.folder.absolute() / 'mlflow.db'}"
         self._client = mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or own)
 
-    def open(self, cell: Cell, handle: str) -> tuple[Any, str]:
+    def start(self, cell: Cell, handle: str) -> tuple[Any, str]:
         """A run, whose number is its handle."""
         if handle:
             self._client.set_terminated(handle, "RUNNING")

@@ -32,7 +32,7 @@ class Wandb(base.Tracker):
                 "--track wandb needs an account: type `wandb login`, or set WANDB_MODE=offline"
             )
 
-    def open(self, cell: Cell, handle: str) -> tuple[Any, str]:
+    def start(self, cell: Cell, handle: str) -> tuple[Any, str]:
         """A run beside those of the other cells."""
         handle = handle or f"{cell.id}-{base.timestamp()}"
         self.folder.mkdir(parents=True, exist_ok=True)
