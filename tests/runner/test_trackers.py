@@ -143,6 +143,22 @@ def test_no_tracker_is_imported_without_the_option():
 # --- the real ones ---
 
 
+@pytest.mark.parametrize(
+    ("name", "variables", "words"),
+    [
+        ("wandb", {"HOME": "nowhere", "WANDB_API_KEY": ""}, "`wandb login`, or set WANDB_MODE=offline"),
+        ("mlflow", {"MLFLOW_TRACKING_URI": "nosuch://server"}, "cannot open nosuch://server"),
+    ],
+)
+def test_what_cannot_be_reached_is_one_sentence(name, variables, words, tmp_path, monkeypatch):
+    pytest.importorskip(name)
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value.replace("nowhere", str(tmp_path)))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with pytest.raises(KdbenchError, match=words):
+        open_trackers([name], tmp_path, pytest.fail)
+
+
 def test_tensorboard_shows_the_curves_of_a_run(tmp_path):
     pytest.importorskip("tensorboard", reason="needs kdbench[tensorboard]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
