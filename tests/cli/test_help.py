@@ -24,7 +24,7 @@ OPTIONS = [
 ]
 LISTED = [path for path in COMMANDS if path != "kdbench"]
 VERBS = """
-    ablate bench check export forget methods new report results run status suites teachers
+    ablate bench check export forget methods new report results run status suites teachers tune
     bench-epoch bench-methods bench-precision bench-scale bench-step
     methods-bibtex methods-list methods-pairs methods-show
     results-upgrade teachers-cache teachers-import teachers-list teachers-remove teachers-train teachers-use

@@ -224,7 +224,7 @@ def test_a_bad_file_stops_no_other_suites_report(tmp_path):
     assert done.code == 1
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["s"]
     wrote, *failures = done.err.splitlines()
-    assert wrote == "wrote reports/s"
+    assert wrote == "wrote reports/s/index.html and the files beside it"
     assert [line.partition(";")[0] for line in failures[:2]] == [
         "kdbench: there are no rows of suite 'digits' in results/digits.csv",
         "kdbench: there are no rows of suite 'header' in results/header.csv",

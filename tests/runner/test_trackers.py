@@ -178,16 +178,17 @@ def test_tensorboard_shows_the_curves_of_a_run(tmp_path):
     assert not list((place / "results/track/tensorboard/unfinished").iterdir())
 
 
-def test_wandb_writes_its_offline_files(tmp_path, cell, monkeypatch):
+def test_wandb_writes_its_offline_files(tmp_path, cell, monkeypatch, wait_for):
     pytest.importorskip("wandb", reason="needs kdbench[wandb]")
     monkeypatch.setenv("WANDB_MODE", "offline")
     (tracker,) = open_trackers(["wandb"], tmp_path, pytest.fail)
     train(tracker, cell)
     tracker.record(cell, row(), CURVE)
     (file,) = (tmp_path / "wandb" / "wandb").glob(f"offline-run-*-{cell.id}-*/run-{cell.id}-*.wandb")
-    content = file.read_bytes()
     for text in (b"top1", b"kd, teacher -> student, seed 0", b"kd.temperature"):
-        assert text in content
+        wait_for(
+            lambda text=text: text in file.read_bytes(), f"{text} in {file}"
+        )  # a process of its own writes it
 
 
 def test_mlflow_holds_every_epoch_and_the_row(tmp_path, cell, monkeypatch):

@@ -27,7 +27,8 @@ class Wandb(base.Tracker):
             raise base.missing(self.name, "wandb") from None
         self._wandb = wandb
         self._settings = wandb.Settings(silent=True)
-        if os.environ.get("WANDB_MODE", "online") == "online" and not self._logged_in():
+        self._mode: Any = os.environ.get("WANDB_MODE", "online")
+        if self._mode == "online" and not self._logged_in():
             raise KdbenchError(
                 "--track wandb needs an account: type `wandb login`, or set WANDB_MODE=offline"
             )
@@ -49,6 +50,7 @@ class Wandb(base.Tracker):
             name=base.title(cell),
             id=handle,
             resume="allow",
+            mode=self._mode,
             reinit="create_new",
             config=base.facts(cell),
             dir=self.folder,
