@@ -16,14 +16,13 @@ from kdbench.method import Needs
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
-from kdbench.runner.heartbeat import Heartbeat
 from kdbench.runner.inputs import Inputs, find_inputs
+from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.options import RunOptions
-from kdbench.runner.paths import Paths
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import open_workspace
 from kdbench.teachers.logit_cache import CachedLogits, draws_of_outcome
-from kdbench.train.callbacks import Progress, Together
+from kdbench.train.callbacks import Progress
 from kdbench.train.teacher_outputs import open_cache
 from kdbench.utils.precision import autocast, tensor_cores
 
@@ -35,9 +34,8 @@ def fill_cache(selection: Selection, options: RunOptions, progress: Progress) ->
     images stream from disk, or no view of the suite is finite.
     """
     stop = Stop()
-    suite, results = selection.suite.name, options.results
-    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
-        progress = Together(progress, heartbeat)
+    suite = selection.suite.name
+    with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         inputs = find_inputs(open_workspace(selection, options, progress.say), progress.say)
         for line in _fill(inputs, progress, stop):
             progress.say(line)

@@ -12,9 +12,8 @@ import torch
 from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.selection import Selection
-from kdbench.runner.heartbeat import Heartbeat
+from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.options import RunOptions
-from kdbench.runner.paths import Paths
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import Pair, replace_recipe
@@ -22,7 +21,7 @@ from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess, measure
 from kdbench.teachers.weights import Teacher, find_file, open_teacher
 from kdbench.train import checkpoint
-from kdbench.train.callbacks import Progress, Together
+from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils import locks
@@ -211,9 +210,8 @@ def train_teachers(selection: Selection, options: RunOptions, progress: Progress
     Returns the exit code: 0, 3 where one could not be had (``progress`` says why), 128 + signal when interrupted.
     """
     stop, failed = Stop(), False
-    suite, results = selection.suite.name, options.results
-    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
-        progress = Together(progress, heartbeat)
+    suite = selection.suite.name
+    with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         workspace = open_workspace(selection, options, progress.say)
         for name in selection.teachers():
             try:
