@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kdbench.method import Method, Needs
     from kdbench.registry import register
     from kdbench.report.write import write_report
+    from kdbench.results.choice import Choice
     from kdbench.results.load import load_results
     from kdbench.runner.run import run
     from kdbench.runner.tuning import tune
@@ -36,6 +37,7 @@ _LAZY = {
     "tune": "kdbench.runner.tuning",
     "load_results": "kdbench.results.load",
     "write_report": "kdbench.report.write",
+    "Choice": "kdbench.results.choice",
     "Suite": "kdbench.suites",
     "Pair": "kdbench.suites",
     "Recipe": "kdbench.suites",
@@ -47,6 +49,7 @@ _LAZY = {
     "register": "kdbench.registry",
 }
 __all__ = [
+    "Choice",
     "DataSpec",
     "Method",
     "ModelSpec",

@@ -90,6 +90,11 @@ def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file
     return click.option("--suite", metavar="SUITE", default=default, help=help, shell_complete=complete_suite)
 
 
+def suite_name(text: str) -> str:
+    """The name that rows carry of a suite that is given by name or by file."""
+    return Path(text).stem if text.endswith(".toml") else text
+
+
 def several_suites(help: str, show_default: str) -> Decorator:
     """Several suites, comma-separated."""
     return names("--suite", "SUITE[,SUITE]", help, show_default=show_default)
@@ -247,7 +252,12 @@ row_choice = together(
     click.option(
         "--epochs", metavar="N", type=int, help="Rows of this many epochs alone.", show_default="all"
     ),
-    click.option("--split", type=click.Choice(["test", "holdout"]), help="Rows of this split alone."),
+    click.option(
+        "--split",
+        type=click.Choice(["test", "holdout"]),
+        help="Rows of this split alone.",
+        show_default="all",
+    ),
     click.option(
         "--since", metavar="DATE", help="Rows of runs that started then or later.", show_default="all"
     ),

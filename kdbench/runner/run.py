@@ -19,20 +19,18 @@ from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted, open_executor
-from kdbench.runner.heartbeat import Heartbeat
 from kdbench.runner.inputs import Inputs, open_inputs
+from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of, untried
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
-from kdbench.runner.paths import Paths
 from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
-from kdbench.runner.trackers import open_trackers
 from kdbench.runner.training import Locks, train
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Pair, Suite
-from kdbench.train.callbacks import Progress, Together
+from kdbench.train.callbacks import Progress
 from kdbench.utils import environment, locks
 
 
@@ -155,10 +153,8 @@ def _check_portable(selection: Selection) -> None:
 def execute(selection: Selection, options: RunOptions, progress: Progress) -> Outcome:
     """Train every missing cell of a selection and record it under ``options.results``."""
     stop = Stop(options.max_hours)
-    suite, results = selection.suite.name, options.results
-    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
-        trackers = open_trackers(options.trackers, results / "track", progress.warn)
-        progress = Together(progress, heartbeat, *trackers)
+    suite = selection.suite.name
+    with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
         store.read(workspace.paths.rows)  # a damaged file is an error before teachers are trained

@@ -8,9 +8,8 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
 from kdbench.runner.executors import check_not_submitted, open_executor
-from kdbench.runner.heartbeat import Heartbeat
+from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.options import RunOptions
-from kdbench.runner.paths import Paths
 from kdbench.runner.stop import Stop
 from kdbench.runner.teachers import (
     announce,
@@ -26,7 +25,7 @@ from kdbench.runner.workspace import Workspace, open_workspace
 from kdbench.teachers import catalog
 from kdbench.teachers.weights import Teacher
 from kdbench.train import checkpoint
-from kdbench.train.callbacks import Progress, Together
+from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job, Result
 from kdbench.utils import locks
 from kdbench.utils.state_dicts import save_weights
@@ -154,14 +153,12 @@ def train_teachers(selection: Selection, options: RunOptions, progress: Progress
     Returns the exit code: 0, 3 where one could not be had (``progress`` says why), 128 + signal when interrupted.
     """
     stop, failures = Stop(), []
-    suite, results = selection.suite.name, options.results
 
     def failed(error: KdbenchError) -> None:
         progress.say(f"kdbench: {error}")
         failures.append(error)
 
-    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
-        progress = Together(progress, heartbeat)
+    with stop.listening(progress.say), heard_by_all(progress, selection.suite.name, options) as progress:
         workspace = open_workspace(selection, options, progress.say)
         for teacher in obtain_teachers(workspace, progress, stop, failed, train=True).values():
             if not stop():

@@ -26,6 +26,7 @@ from kdbench.results.trials import at_edge, best, read_trials, values_of
 from kdbench.runner import run as driver
 from kdbench.runner.executors.base import now
 from kdbench.runner.inputs import Inputs, open_inputs
+from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import find_missing, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.progress import shown
@@ -175,7 +176,7 @@ def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:
     # the runs of trials are in a file of their own: they are no rows of the suite's tables
     apart = replace(tuning.selection, suite=replace(tuning.selection.suite, name=f"{name}.trials"))
     stop = Stop(options.max_hours)
-    with stop.listening(progress.say):
+    with stop.listening(progress.say), heard_by_all(progress, apart.suite.name, options) as progress:
         inputs = open_inputs(open_workspace(apart, options, progress.say), progress, stop)
         studies = list(_studies(tuning, inputs)) if inputs.complete else []
         _announce_teachers(inputs, progress.say)

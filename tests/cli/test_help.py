@@ -27,8 +27,7 @@ VERBS = """
     ablate bench check export forget methods new report results run status suites teachers tune
     bench-epoch bench-methods bench-precision bench-scale bench-step
     methods-bibtex methods-list methods-pairs methods-show
-    results-upgrade teachers-cache teachers-import teachers-list teachers-remove
-    teachers-train teachers-use
+    results-upgrade teachers-cache teachers-import teachers-list teachers-remove teachers-train teachers-use
 """.split()
 
 
