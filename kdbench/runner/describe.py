@@ -15,6 +15,7 @@ from kdbench.runner.inputs import Inputs, find_inputs
 from kdbench.runner.missing import Missing, done_ids, find_missing, positions, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.teachers import pretrained_path
+from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.utils.status import Status
 
@@ -22,13 +23,17 @@ LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
 
 
 def describe(selection: Selection, options: RunOptions, say: Say) -> str:
-    """What `run` would do: cells done, failed and missing, cohorts, and the hours they take by past rows."""
+    """What `run` would do: cells done, failed and missing, cohorts, and the hours they take by past rows.
+
+    Raises KdbenchError where a method fails on a pair.
+    """
     workspace = open_workspace(selection, options, say)
     attempts = store.read(workspace.paths.rows)
     inputs = find_inputs(workspace, say)
     cells = inputs.cells()
     records = records_of(attempts, cells)
     missing = find_missing(attempts, cells, options.force).cells
+    try_methods(workspace, missing)
     failed = len(set(records["cell_id"]) - done_ids(records))
     lines = [
         f"suite {workspace.suite.name}, split {selection.split}, device {', '.join(workspace.devices)}: "

@@ -64,12 +64,12 @@ def find_inputs(workspace: Workspace, say: Say) -> Inputs:
     return Inputs(workspace, teachers, {})
 
 
-def open_inputs(workspace: Workspace, progress: Progress, stop: Stop) -> Inputs:
-    """The inputs with every teacher located, fetched or trained, and measured; not `complete` where ``stop`` said so.
+def complete_inputs(located: Inputs, progress: Progress, stop: Stop) -> Inputs:
+    """The inputs with every teacher that is not there fetched or trained, and all measured.
 
-    Raises KdbenchError when a teacher cannot be had.
+    Not `complete` where ``stop`` said so. Raises KdbenchError when a teacher cannot be had.
     """
-    teachers = dict(find_inputs(workspace, progress.say).teachers)
+    workspace, teachers = located.workspace, dict(located.teachers)
     top1: dict[str, float] = {}
     for name in workspace.selection.teachers():
         if stop():

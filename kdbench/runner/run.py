@@ -16,7 +16,7 @@ from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted, open_executor
-from kdbench.runner.inputs import Inputs, open_inputs
+from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
@@ -24,6 +24,7 @@ from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
 from kdbench.runner.training import train
+from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import open_workspace
 from kdbench.suites import Pair, Suite
 from kdbench.train.callbacks import Progress
@@ -139,7 +140,9 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
         attempts = store.read(workspace.paths.rows)
-        inputs = open_inputs(workspace, progress, stop)
+        located = find_inputs(workspace, progress.say)
+        try_methods(workspace, find_missing(attempts, located.cells(), options.force).cells)
+        inputs = complete_inputs(located, progress, stop)
         if inputs.complete:
             cells = inputs.cells()
             missing = find_missing(attempts, cells, options.force)
