@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdbench.runner.run import run
     from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
     from kdbench.suites.schema import View
+    from kdbench.train.distiller import Distiller
 
 __version__ = "0.1.0"
 
@@ -38,12 +39,14 @@ _LAZY = {
     "DataSpec": "kdbench.suites",
     "ModelSpec": "kdbench.suites",
     "View": "kdbench.suites.schema",
+    "Distiller": "kdbench.train.distiller",
     "Method": "kdbench.method",
     "Needs": "kdbench.method",
     "register": "kdbench.registry",
 }
 __all__ = [
     "DataSpec",
+    "Distiller",
     "Method",
     "ModelSpec",
     "Needs",

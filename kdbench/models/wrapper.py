@@ -140,6 +140,16 @@ class Network(nn.Module):
         return self._signed
 
 
+class Normalised(Network):
+    """A network whose images are normalised already."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, (0.0,) * 3, (1.0,) * 3)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return images
+
+
 def _stage_facts(stage: Tensor, norm: nn.BatchNorm2d | None) -> StageFacts:
     channels, size = stage.shape[1], (stage.shape[2], stage.shape[3])
     if norm is None:

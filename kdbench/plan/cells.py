@@ -15,7 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
 from kdbench.plan.selection import Selection
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
-from kdbench.suites.schema import View
+from kdbench.suites.schema import SGD, View
 from kdbench.teachers.logit_cache import STORAGE, count_outcomes
 from kdbench.utils.hashing import canonical, digest
 
@@ -136,7 +136,7 @@ def _configured(
 def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: int, split_id: str) -> Cell:
     """The cell without a teacher.
 
-    Raises KdbenchError where the suite lacks a view that the method needs, and for a momentum outside of [0, 1).
+    Raises KdbenchError where the suite lacks a view that the method needs, and for a recipe that it cannot follow.
     """
     suite = selection.suite
     for view in method.needs.views:
@@ -145,7 +145,7 @@ def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: 
                 f"{method.name} needs the view {view!r}; add [views.{view}] to suite {suite.name}"
             )
     recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
-    _check_momentum(method, recipe)
+    _check_recipe(method, recipe)
     return Cell(
         suite=suite.name,
         dataset=suite.dataset,
@@ -165,18 +165,28 @@ def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: 
     )
 
 
-def _check_momentum(method: Method, recipe: Recipe) -> None:
-    for offset in method_module.momentum_range(method):
-        if offset and not 0 <= recipe.momentum + offset < 1:
+def _check_recipe(method: Method, recipe: Recipe) -> None:
+    """Refuse what of a recipe has no meaning for the method."""
+    for offset in filter(None, method_module.momentum_range(method)):
+        if recipe.optimizer != SGD:
+            raise KdbenchError(
+                f"{method.name} trains its terms with momenta of their own, which {recipe.optimizer} does not have; "
+                f"use optimizer = {SGD!r}"
+            )
+        if not 0 <= recipe.momentum + offset < 1:
             raise KdbenchError(
                 f"{method.name}: the recipe's momentum {recipe.momentum:g} {offset:+g} is not in the range from 0 to "
                 "below 1; use a smaller offset"
             )
+    if recipe.mixup and method.needs.index:
+        raise KdbenchError(
+            f"{method.name} remembers images by their index, which blended images do not have; use mixup = 0"
+        )
 
 
 def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:
     """Whether a method's teacher outputs are logits alone, of at least one view that has a finite table."""
-    if not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
+    if recipe.mixup or not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
         return False
     return any(count_outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
 

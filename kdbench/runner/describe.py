@@ -69,6 +69,8 @@ def announce_missing(missing: Missing, cells: Sequence[Cell], attempts: pd.DataF
             say(
                 f"the source of {name} cannot be read: its rows carry no code_hash, and an edit goes unnoticed"
             )
+        elif not registry.entry(name).origin.is_file():
+            say(f"the code_hash of {name} is of its class alone: an edit of what it calls goes unnoticed")
         hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
         if code and (hashes != code).any():
             say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kdbench import registry
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.runner.stop import Stop
 from kdbench.runner.teachers import announce, locate_teacher, obtain_teacher, remark
@@ -50,6 +51,7 @@ class Inputs:
             options.plugins,
             options.teacher_cache,
             options.graphs,
+            registry.packed({cell.method for cell in cells}) if options.elsewhere else b"",
         )
 
 

@@ -30,6 +30,9 @@ from kdbench.suites import Pair, Suite
 from kdbench.train.callbacks import Progress
 from kdbench.utils import environment, locks
 
+# arguments that change the suite
+CHANGES = ("epochs", "lr", "clip", "per_class", "precision")
+
 
 def run(
     suite: str | Path | Suite = "digits",
@@ -39,6 +42,8 @@ def run(
     seeds: Seeds | None = None,
     sets: str | Iterable[str] = (),
     epochs: int | None = None,
+    lr: float | None = None,
+    clip: float | None = None,
     per_class: int | None = None,
     precision: str | None = None,
     split: str = "test",
@@ -67,6 +72,8 @@ def run(
         seeds: an int, ints, or a text like ``0-2``.
         sets: ``method.parameter=value[,value]``; several values make several cells.
         epochs: the schedule is rescaled.
+        lr: learning rate, in place of those of pairs too; teachers keep theirs.
+        clip: largest norm of the gradient; 0: none.
         per_class: training and test images of each class.
         precision: fp32, bf16 or tf32.
         split: the images that are evaluated, ``test`` or ``holdout``.
@@ -105,7 +112,7 @@ def resolve(
 ) -> tuple[Selection, RunOptions]:
     """What to train and how, from the arguments of `run` and `plan.selection.select`; nothing is opened."""
     how = {name: arguments.pop(name) for name in run_options.NAMES & arguments.keys()}
-    changes = {name: arguments.pop(name, None) for name in ("epochs", "per_class", "precision")}
+    changes = {name: arguments.pop(name, None) for name in CHANGES}
     options = RunOptions(**how)
     registry.load(options.plugins)
     changed = change_suite(load_suite(suite), **changes)
@@ -128,8 +135,8 @@ def _check_portable(selection: Selection) -> None:
     for name in selection.methods:
         if not registry.portable(name):
             raise KdbenchError(
-                f"other processes cannot load the method {name}, which is no plug-in; use jobs=1 and one "
-                "device, or save it in a file and name that with plugins="
+                f"other processes cannot load the method {name}, whose module is no plug-in; use jobs=1 and one "
+                "device, or name its file with plugins="
             )
 
 

@@ -147,6 +147,11 @@ def _train(workspace: Workspace, name: str, progress: Progress, stop: Callable[[
             ) from error
         if stopped:
             return False
+        if result.row["status"] == Status.DIVERGED:
+            raise KdbenchError(
+                f"the teacher {name} diverged in epoch {result.row['epochs_done']}; give it a smaller lr than "
+                f"{cell.recipe.lr:g}, or a clip, in [teacher_recipe] of a suite of your own"
+            )
         if result.row["status"] != Status.OK:
             raise KdbenchError(f"the teacher {name} could not be trained: {result.row['error']}")
         try:

@@ -16,12 +16,13 @@ from torch._subclasses.fake_tensor import (
 )
 
 from kdbench import models
+from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
 from kdbench.models.flops import random_images
 from kdbench.models.wrapper import Network, to_device
 from kdbench.suites import Recipe, Suite
 from kdbench.train.skip_rules import skip_reason
-from kdbench.train.step import backward, call_loss, call_update
+from kdbench.train.step import backward, call_loss, call_update, smoothing_refusal
 
 FEW, MORE = 2, 32  # images of a trial, and of the second one that a method which fails is given
 LARGE = 50_000_000  # modules of more numbers are tried on shapes alone (semckd from resnet50: 850 million)
@@ -102,7 +103,7 @@ class Trial:
             with shapes() if large else contextlib.nullcontext():
                 self._step(method, leaves(student), teacher, count, finite and not large)
         except Exception as error:  # whatever a method raises is its result here
-            return f"{type(error).__name__}: {error}"
+            return str(error) if isinstance(error, KdbenchError) else f"{type(error).__name__}: {error}"
         return ""
 
     def _context_of(self, method: Method) -> Context:
@@ -137,6 +138,8 @@ class Trial:
         for epoch in (1.0, float(self._recipe.reference_epochs)):
             batch = self._batch(needs, epoch, count)
             call = call_loss(method, batch, own, other, modules)
+            if self._recipe.label_smoothing and (reason := smoothing_refusal(method, call)):
+                raise KdbenchError(reason)
             total = backward([call]).total
             if finite and not torch.isfinite(total):
                 raise ValueError(f"the loss is {total.item()} in epoch {epoch:g}")
