@@ -93,7 +93,8 @@ TABLES: dict[str, tuple[type, dict[str, str]]] = {
             "clip": "Largest norm of the gradient of all parameters; 0: no limit.",
             "label_smoothing": "Share of the labels that is spread over all classes, in the term `ce` alone.",
             "mixup": "Parameter of the Beta distribution of the share with which images are blended; 0: none.",
-            "ema": "Decay per step of the average of the student's weights that is evaluated and exported; 0: none.",
+            "ema": "The average of the student's weights is evaluated and exported: its largest decay per step, to "
+            "which 1 - (1 + steps)^(-2/3) rises; 0: none.",
         },
     ),
     "`[[pairs]]`": (

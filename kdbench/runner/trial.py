@@ -20,7 +20,7 @@ def try_methods(workspace: Workspace, cells: Sequence[Cell]) -> None:
     for what fails: a network at this size, or a method on a pair.
     """
     networks = Networks(workspace.suite, torch.device(workspace.device))
-    targets = torch.as_tensor(workspace.split.train.targets)
+    targets = workspace.split.train.targets
     failures = []
     for (teacher, student), chosen in _by_pair(cells).items():
         trial = Trial(networks, student, teacher, chosen[0].recipe, targets)

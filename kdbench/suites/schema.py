@@ -99,7 +99,8 @@ class Recipe:
     clip: float = _unused(0.0)  # largest norm of the gradient of all parameters; 0: none
     label_smoothing: float = _unused(0.0)  # of the cross-entropy with the labels alone
     mixup: float = _unused(0.0)  # parameter of the Beta distribution; 0: none
-    ema: float = _unused(0.0)  # decay per step of the averaged weights, which are evaluated; 0: none
+    # of the averaged weights, which are evaluated: the decay per step that 1 - (1 + steps)^(-2/3) rises to; 0: none
+    ema: float = _unused(0.0)
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a number; those of another schedule or optimiser and unused ones cannot."""

@@ -88,7 +88,8 @@ class Trainee:
         recipe = cell.recipe
         self.take_step = Step(self.method, net, self.modules, Optimisation.of(recipe), recipe.label_smoothing)
         self.trained = nn.ModuleList([net, self.modules] if self.method.keeps_modules else [net])
-        self.average = ModelEmaV3(self.trained, recipe.ema) if recipe.ema else None
+        self.average = ModelEmaV3(self.trained, recipe.ema, use_warmup=True) if recipe.ema else None
+        self.averaged = 0  # steps
 
     def prepare(self, teacher_batches: Any) -> None:
         """Call the method's ``prepare``, where it has one."""
@@ -115,7 +116,8 @@ class Trainee:
         with self.watch.running(), self.streams.active():
             yield
             if self.average is not None:
-                self.average.update(self.trained)
+                self.averaged += 1
+                self.average.update(self.trained, self.averaged)
         self.seen += len(batch.target)
 
     def compute(
@@ -216,6 +218,7 @@ class Trainee:
             "optimizer": self.take_step.state_dict(),
             "streams": self.streams.state(),
             "average": self.average.state_dict() if self.average is not None else None,
+            "averaged": self.averaged,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -231,3 +234,4 @@ class Trainee:
         self.streams.load(state["streams"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+            self.averaged = state["averaged"]

@@ -67,7 +67,9 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.method = _method(method)
-        self._check(teacher, targets)
+        if not self.method.needs.teacher:
+            teacher = None
+        self._check(student, teacher, targets)
         self._epochs, self._steps, self._reference = epochs, steps, reference_epochs or epochs
         device = device_of(student)
         labels = torch.as_tensor([] if targets is None else targets, dtype=torch.int64, device=device)
@@ -88,7 +90,7 @@ class Distiller(nn.Module):
         )
         if reason := skip_reason(self.method, context):
             raise KdbenchError(f"{self.method.name} cannot train these networks: {reason}")
-        self._context, self._streams = context, Streams(seed, device)
+        self._context, self._seed, self._streams = context, seed, Streams(seed, device)
         with self._streams.active():
             self.extra = self.method.build(context).to(device)
         self._batches = 0  # that were trained on
@@ -97,7 +99,7 @@ class Distiller(nn.Module):
         self.terms: dict[str, Tensor] = {}  # of the last loss, detached
         self.train()
 
-    def _check(self, teacher: nn.Module | None, targets: Any) -> None:
+    def _check(self, student: nn.Module, teacher: nn.Module | None, targets: Any) -> None:
         name, needs = self.method.name, self.method.needs
         if momentum_range(self.method) != (0.0, 0.0):
             raise KdbenchError(
@@ -105,6 +107,15 @@ class Distiller(nn.Module):
             )
         if needs.teacher and teacher is None:
             raise KdbenchError(f"{name} needs a teacher; give teacher=")
+        if teacher is not None and {*map(id, student.parameters())} & {*map(id, teacher.parameters())}:
+            raise KdbenchError(
+                "student and teacher share parameters; give a copy as the teacher, which is frozen"
+            )
+        counts = [getattr(model, "num_classes", None) for model in (student, teacher)]
+        if None not in counts and counts[0] != counts[1]:
+            raise KdbenchError(
+                f"the student has {counts[0]} classes and the teacher {counts[1]}: they must be the same"
+            )
         if needs.index and targets is None:
             raise KdbenchError(f"{name} remembers images; give the labels of all training images as targets=")
 
@@ -126,6 +137,8 @@ class Distiller(nn.Module):
         in ``targets``, where the method remembers images. Raises KdbenchError for what is missing.
         """
         needs = self.method.needs
+        if target.device != self._streams.device:  # the module was moved
+            self._streams = Streams(self._seed, target.device)
         batch, shown = self._batch(target, index), self._by_view(images)
         with self._streams.active():
             student = Views(_run(self.student, shown, needs.of("student")), needs.of("student"))
@@ -167,12 +180,17 @@ class Distiller(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint needs beyond tensors: the place in training and the random streams."""
-        return {"batches": self._batches, "prepared": self._prepared, "streams": self._streams.state()}
+        device = str(self._streams.device)
+        streams = {"device": device, "streams": self._streams.state()}
+        return {"batches": self._batches, "prepared": self._prepared, **streams}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `get_extra_state` returned."""
+        """Restore what `get_extra_state` returned; without its device the random streams begin anew."""
         self._batches, self._prepared = state["batches"], state["prepared"]
-        self._streams.load(state["streams"])
+        device = torch.device(state["device"])
+        if device.type == "cpu" or torch.cuda.is_available():
+            self._streams = Streams(self._seed, device)
+            self._streams.load(state["streams"])
 
     def _batch(self, target: Tensor, index: Tensor | None) -> Batch:
         name = self.method.name

@@ -182,6 +182,15 @@ def test_validation_is_no_step():
     assert distiller.get_extra_state()["batches"] == 0
 
 
+def test_a_teacher_that_the_method_does_not_need_is_left_out():
+    distiller = kdbench.Distiller("ce", Plain(), Plain(), classes=4, **LOOP)
+    assert distiller.teacher is None
+    assert distiller.loss(IMAGES, TARGET).item() == cross_entropy(distiller.predict(IMAGES), TARGET).item()
+
+
+SHARED = models.create("resnet8", 4)
+
+
 def timm_pair():
     return models.create("resnet8", 4), models.create("resnet8", 4)
 
@@ -194,6 +203,8 @@ def timm_pair():
         ("fitnet", {}, "fitnet reads more than logits; give the images' size="),
         ("crd", {"size": 8}, "crd remembers images; give the labels of all training images as targets="),
         ("kd", {"teacher": None}, "kd needs a teacher; give teacher="),
+        ("kd", {"student": SHARED, "teacher": SHARED}, "student and teacher share parameters; give a copy"),
+        ("kd", {"teacher": models.create("resnet8", 7)}, "the student has 4 classes and the teacher 7"),
         (
             "fitnet",
             {"size": 8, "student": Plain()},

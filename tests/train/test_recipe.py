@@ -317,12 +317,14 @@ def test_the_averaged_student_is_evaluated_and_saved(lab):
     expected = {name: value.clone() for name, value in trainee.net.model.state_dict().items()}
     take = trainee.take_step
 
+    decays = iter([0.0, 1 - 2 ** (-2 / 3), 0.5, 0.5])  # timm's warm-up, until it reaches 0.5
+
     class Watched:
         def __call__(self, *arguments):
-            losses = take(*arguments)
+            losses, decay = take(*arguments), next(decays)
             for name, value in trainee.net.model.state_dict().items():
-                kind = value.is_floating_point()
-                expected[name] = 0.5 * expected[name] + 0.5 * value if kind else value.clone()
+                blend = decay * expected[name] + (1 - decay) * value
+                expected[name] = blend if value.is_floating_point() else value.clone()
             return losses
 
         def __getattr__(self, name):
