@@ -10,6 +10,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench.utils.system import check_system
+
 if TYPE_CHECKING:
     from kdbench.method import Method, Needs
     from kdbench.registry import register
@@ -64,6 +66,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:  # torch is imported only when it is used: `kdbench --help` stays fast
     if name not in _LAZY:
         raise AttributeError(f"module 'kdbench' has no attribute {name!r}")
+    check_system()
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 

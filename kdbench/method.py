@@ -10,58 +10,24 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError
 from kdbench.utils.field_values import coerce
+from kdbench.utils.needs import Needs
 from kdbench.utils.papers import Family, Fidelity, Paper
+from kdbench.utils.search_space import Space
+from kdbench.utils.search_space import choice as choice
+from kdbench.utils.search_space import linear_range as linear_range
+from kdbench.utils.search_space import log_range as log_range
 
 Terms = dict[str, Tensor]
-Role = Literal["student", "teacher"]
 TASK = "ce"  # the name of the term that compares the student with the labels
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the harness must supply to a method; reading anything else raises `UndeclaredNeed`.
-
-    ``preact`` may name the one model that must have it: not every network does.
-    """
-
-    views: tuple[str, ...] = ("weak",)
-    teacher: bool = True
-    embedding: bool = False
-    features: bool = False
-    stages: bool = False
-    preact: bool | Role = False
-    classifier: bool = False
-    index: bool = False
-
-    def __or__(self, other: Needs) -> Needs:
-        """The union: what one forward must yield to serve both."""
-        flags = (f.name for f in dataclasses.fields(self) if f.name != "views")
-        either: dict[str, Any] = {name: _either(getattr(self, name), getattr(other, name)) for name in flags}
-        return Needs(views=tuple(dict.fromkeys(self.views + other.views)), **either)
-
-    def of(self, role: Role) -> Needs:
-        """What is needed of one model, with every flag a bool."""
-        return dataclasses.replace(self, preact=self.preact in (True, role))
-
-
-def union(needs: Iterable[Needs]) -> Needs:
-    """What one forward must yield to serve all of them; without any, no view."""
-    return functools.reduce(operator.or_, needs, Needs(views=(), teacher=False))
-
-
-def _either(one: bool | Role, other: bool | Role) -> bool | Role:
-    """What serves both; of both models where each names another."""
-    return True if one and other and one != other else one or other
 
 
 class UndeclaredNeed(KdbenchError):
@@ -167,6 +133,18 @@ class Batch:
         return self.sample_index
 
 
+class TeacherBatches(Protocol):
+    """The train set with the teacher's outputs, for `Method.prepare`. Neither pass has a graph.
+
+    Iterating is a pass over the unaugmented images in their order, as the first declared view.
+    """
+
+    def __iter__(self) -> Iterator[tuple[Batch, Views]]: ...
+
+    def epoch(self, number: int) -> Iterator[tuple[Batch, Views]]:
+        """A pass over all declared views in random order; each ``number`` from 0 on has random choices of its own."""
+
+
 @dataclass(frozen=True)
 class StageFacts:
     """One stage of a model: its channels, its (height, width) and the affine terms of its last BatchNorm, if any."""
@@ -224,10 +202,13 @@ class Method:
     version: ClassVar[int] = 1  # bump when the same hyperparameters give different numbers
     needs: ClassVar[Needs] = Needs()
 
-    # Where it comes from; each method says all three itself, and none of them counts for its code's hash.
+    # Each method says these four itself, and none of them counts for its code's hash.
     paper: ClassVar[Paper | None] = None  # None: it is in no paper
     family: ClassVar[Family | None] = None
     fidelity: ClassVar[Fidelity | None] = None
+    # field -> where `kdbench tune` searches. All loss weights but that of the labels (only ratios of weights count
+    # beside the learning rate), temperatures, and what else is known to matter.
+    space: ClassVar[Space] = {}
 
     # Honest tags; `kdbench check` tests each in both directions.
     coupled: ClassVar[bool] = False  # a sample's loss depends on its batch mates
@@ -278,6 +259,15 @@ class Method:
         return {}
 
     @property
+    def leading_term(self) -> str | None:
+        """The term that the others may not work against; None: all gradients are added as they are.
+
+        A term whose gradient has a negative product with the leading one's loses its part along it, by a backward pass
+        per term.
+        """
+        return None
+
+    @property
     def params(self) -> dict[str, Any]:
         """The hyperparameters that count for a run's identity: all but fields at their neutral value."""
         fields = dataclasses.fields(self)
@@ -293,10 +283,11 @@ class Method:
         """Return everything that learns or remembers; all parameters are optimised, frozen tensors must be buffers."""
         return nn.Module()
 
-    def prepare(self, context: Context, teacher_batches: Iterable[tuple[Batch, Views]], modules: Any) -> None:
-        """Compute what needs a pass over the unaugmented train set with the teacher's outputs, without gradients.
+    def prepare(self, context: Context, teacher_batches: TeacherBatches, modules: Any) -> None:
+        """Compute what needs passes over the train set with the teacher's outputs, before the student is trained.
 
-        Called once after `build`, only where overridden; ``teacher_batches`` can be iterated several times.
+        Called once after `build`, only where overridden, without gradients: to train modules of its own here, a method
+        enables them (`torch.enable_grad`). ``teacher_batches`` can be read several times.
         """
 
     def loss(self, batch: Batch, student: Views, teacher: Any, modules: Any) -> Terms:
@@ -355,6 +346,8 @@ def refusal(method: Method, option: str) -> str | None:
 def _no_two_sides(method: Method) -> str | None:
     if method.momentum_offsets:
         return "the method has momentum offsets of its own"
+    if method.leading_term:
+        return f"the method aligns its gradients to that of {method.leading_term!r}"
     names = [names if isinstance(names, tuple) else (names,) for names in method.weights.values()]
     terms = {name for each in names for name in each}
     if TASK in terms and len(terms) > 1:

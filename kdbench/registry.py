@@ -6,6 +6,7 @@ it is used. The registry is the only module-level state that changes while kdben
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -144,6 +145,15 @@ def _plugin_files(place: Path) -> set[Path]:
     files = {file.resolve() for file in place.glob("[!_]*.py") if not file.name.startswith("test_")}
     if not files:
         raise KdbenchError(f"plug-in folder {place} holds no .py file")
+    return files
+
+
+def plugin_code(place: Path) -> set[Path]:
+    """The files that `load` reads of ``place``: the plug-ins, and what they import from their folder."""
+    files = _plugin_files(place)
+    for file in sorted(files):
+        with contextlib.suppress(SyntaxError, ValueError):  # a broken plug-in, which says so when it is used
+            files |= codehash.reached(file, file.parent).keys()
     return files
 
 

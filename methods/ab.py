@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import ConvReg, PlusKD, paired, pool
@@ -51,6 +51,10 @@ class AB(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "ab_weight": log_range(0.0003, 0.03),
+        "margin": log_range(0.25, 4.0),
+    }
 
     needs: ClassVar[Needs] = Needs(preact=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the connectors, in the first stage

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import standardize
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, linear_range, log_range
 from kdbench.registry import register
 
 
@@ -71,6 +71,12 @@ class ABKD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "alpha": linear_range(0.1, 1.2),
+        "beta": linear_range(0.1, 1.2),
+        "kd_weight": log_range(3.2, 320),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd"}
     zero_at_match: ClassVar = ("kd",)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, paired, pool_to_smaller, unit
@@ -51,6 +51,9 @@ class AT(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "at_weight": log_range(100, 10000),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     zero_at_match: ClassVar = ("at",)

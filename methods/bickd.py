@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -104,9 +104,11 @@ class BicKD(Method):
     p rows, q columns of the B x C probabilities at tau_c.
 
     Deviations: unknown. It is written from the paper's abstract alone, without its equations, weights or
-    numbers, and no code is released. Do not quote its results as the paper's. form="identity" pulls the cosine matrix
-    to the identity (off-diagonal weight lam); positives="label" uses all teacher rows of the sample's label
-    as positives.
+    numbers, and no released code was found. The abstract says: one bilateral contrastive loss, which makes the patterns
+    of different classes more orthogonal and keeps those of one class consistent, and compares teacher and student by
+    sample and by class. Cosine, InfoNCE, the temperatures, the negatives and all weights are ours. Do not quote its
+    results as the paper's. form="identity" pulls the cosine matrix to the identity (off-diagonal weight lam);
+    positives="label" uses all teacher rows of the sample's label as positives.
     """
 
     paper = Paper(
@@ -125,6 +127,14 @@ class BicKD(Method):
     )
     family = "logit"
     fidelity = "reconstruction"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9),
+        "beta_sample": log_range(0.4, 40),
+        "beta_class": log_range(0.4, 40),
+        "tau_c": log_range(1.0, 16.0),
+        "k": log_range(0.02, 1.0),
+    }
 
     coupled: ClassVar[bool] = True
     weights: ClassVar = {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, linear_range, log_range
 from kdbench.registry import register
 
 
@@ -46,6 +46,12 @@ class BKL(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9),
+        "alpha": linear_range(0.1, 0.9),
+        "beta": linear_range(0.1, 0.9),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "bkl"}
     zero_at_match: ClassVar = ("bkl",)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, needs_linear_head, pool, unit
@@ -60,6 +60,9 @@ class CATKD(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "cat_weight": log_range(1.5, 150),
+    }
 
     needs: ClassVar[Needs] = Needs(features=True, classifier=True)
     shift_invariant: ClassVar[bool] = False  # maps are compared as they are

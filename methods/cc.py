@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from kdbench.losses import gram
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -69,6 +69,10 @@ class CC(PlusKD):
     )
     family = "relation"
     fidelity = "code"
+    space = {
+        "cc_weight": log_range(0.002, 0.2),
+        "gamma": log_range(0.1, 1.6),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -38,6 +38,10 @@ class CKD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(0.25, 4.0),
+        "kd_weight": log_range(10, 1000),
+    }
 
     coupled: ClassVar[bool] = True
     shift_invariant: ClassVar[bool] = False  # cosines of raw logits

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -131,6 +131,10 @@ class CRD(PlusKD):
     )
     family = "relation"
     fidelity = "code"
+    space = {
+        "crd_weight": log_range(0.08, 8),
+        "temperature": log_range(0.02, 0.3),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True, index=True)
     coupled: ClassVar[bool] = True  # Z, in the first batch

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl
-from kdbench.method import Batch, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Method, Needs, Paper, Terms, Views, linear_range, log_range
 from kdbench.registry import register
 
 
@@ -51,6 +51,13 @@ class CRLD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "within_weight": log_range(0.2, 20),
+        "cross_weight": log_range(0.05, 5),
+        "within_threshold": linear_range(0.5, 0.95),
+        "cross_threshold": linear_range(0.05, 0.5),
+    }
 
     needs: ClassVar[Needs] = Needs(views=("weak", "strong"))
     weights: ClassVar = {"ce_weight": "ce", "within_weight": "within", "cross_weight": "cross"}

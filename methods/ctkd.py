@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import scale_gradient, soft_kl, standardize
-from kdbench.method import Batch, Context, Method, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -70,6 +70,11 @@ class CTKD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "t_start": log_range(0.5, 4.0),
+        "t_span": log_range(4.0, 40.0),
+        "kd_weight": log_range(0.09, 9),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd"}
     zero_at_match: ClassVar = ("kd",)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -70,6 +70,10 @@ class DCD(PlusKD):
     )
     family = "relation"
     fidelity = "code"
+    space = {
+        "dcd_weight": log_range(0.1, 10),
+        "consistency_weight": log_range(0.05, 5),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True

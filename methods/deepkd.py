@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import drop_target, kl, split_target
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -76,6 +76,11 @@ class DeepKD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "alpha": log_range(0.05, 5),
+        "beta": log_range(0.05, 5),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "tckd", "beta": "nckd"}
     zero_at_match: ClassVar = ("tckd", "nckd")

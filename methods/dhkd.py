@@ -1,12 +1,13 @@
 """Dual-head distillation: one head learns from the labels, another from the teacher."""
 
+from dataclasses import field
 from math import log
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
-from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 CLAMP = log((1 - 1e-8) / 1e-8)  # the logit of the released code's bounds 1e-8 and 1 - 1e-8
@@ -34,9 +35,10 @@ class DHKD(Method):
     Equation: L = ce_weight CE(main head) + alpha T^2/B sum_i sum_c KL(Bern(1/2) || Bern(sigmoid((a_c -
     t_c)/T))), a the logits of a second head on the student's embedding; it is dropped after training.
 
-    Deviations: no gradient alignment between the two losses (the release's --ga), which needs a backward pass
-    of its own. form="paper" does not bound the sigmoid, form="code" bounds it at 1e-8 as the released code
-    does. The released head's dropout of 0.1 is left out.
+    Deviations: form="paper" does not bound the sigmoid, form="code" bounds it at 1e-8 as the released code does. The
+    released head's dropout of 0.1 is left out. align=True is the release's --ga, which its example for CIFAR-100 sets
+    and its defaults and its example for ImageNet do not: where the gradient of the second head's loss, over all
+    parameters, has a negative product with that of CE, its part along CE's is taken out, by a backward pass for each.
     """
 
     paper = Paper(
@@ -48,6 +50,10 @@ class DHKD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(0.5, 8.0),
+        "alpha": log_range(0.1, 10),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the second head
@@ -63,6 +69,12 @@ class DHKD(Method):
     head: Literal["mlp", "linear"] = "mlp"
     hidden: int = 200
     form: Literal["paper", "code"] = "paper"
+    align: bool = field(default=False, metadata={"neutral": False})
+
+    @property
+    def leading_term(self) -> str | None:
+        """CE's gradient leads where gradients are aligned."""
+        return "ce" if self.align else None
 
     def build(self, context: Context) -> nn.Module:
         size, classes = context.student.embedding_size, context.num_classes

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, conv3x3, pool_to_smaller
@@ -213,6 +213,13 @@ class DiffKD(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "feature_weight": log_range(0.1, 10),
+        "logit_weight": log_range(0.1, 10),
+        "diffusion_weight": log_range(0.1, 10),
+        "autoencoder_weight": log_range(0.1, 10),
+        "temperature": log_range(0.5, 8.0),
+    }
 
     needs: ClassVar[Needs] = Needs(features=True)
     coupled: ClassVar[bool] = True  # BatchNorm in all modules

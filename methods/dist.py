@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -51,6 +51,12 @@ class DIST(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "tau": log_range(1.0, 8.0),
+        "kd_weight": log_range(0.2, 20),
+        "beta": log_range(0.1, 10),
+        "gamma": log_range(0.1, 10),
+    }
 
     coupled: ClassVar[bool] = True
     min_batch: ClassVar[int] = 2  # a column of one sample has no correlation

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl, split_target, standardize, warmup
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -53,6 +53,11 @@ class DKD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "alpha": log_range(0.1, 10),
+        "beta": log_range(0.25, 16.0),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "tckd", "beta": "nckd"}
     zero_at_match: ClassVar = ("tckd", "nckd")

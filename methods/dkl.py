@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_cross_entropy, warmup
-from kdbench.method import Batch, Context, Method, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -86,6 +86,12 @@ class DKL(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "weight_temperature": log_range(10.0, 1000.0),
+        "alpha": log_range(0.1, 10),
+        "beta": log_range(0.5, 32.0),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "soft", "beta": "wmse"}
     zero_at_match: ClassVar = ("wmse",)

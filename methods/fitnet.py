@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import ConvReg, PlusKD, pool
@@ -48,6 +48,9 @@ class FitNet(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "hint_weight": log_range(10, 1000),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the regressor

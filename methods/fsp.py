@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, pool_to_smaller
@@ -53,6 +53,9 @@ class FSP(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "fsp_weight": log_range(0.1, 10),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     zero_at_match: ClassVar = ("fsp",)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, pool_to_smaller, unit
@@ -70,6 +70,10 @@ class FT(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "ft_weight": log_range(20, 2000),
+        "paraphrase_weight": log_range(0.02, 2),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the translator

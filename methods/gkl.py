@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import warmup
-from kdbench.method import Batch, Context, Method, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from .dkl import ClassPrior, difference_error, soft_term
@@ -53,6 +53,12 @@ class GKL(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "weight_temperature": log_range(1.0, 16.0),
+        "alpha": log_range(0.1, 10),
+        "beta": log_range(1.6, 160),
+    }
 
     coupled: ClassVar[bool] = True  # the weights are normalised over the batch
     alias_of: ClassVar[str] = (

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, unit
@@ -65,6 +65,11 @@ class ICKD(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "kd_temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.1, 10),
+        "ickd_weight": log_range(0.25, 25),
+    }
 
     needs: ClassVar[Needs] = Needs(features=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the embedding

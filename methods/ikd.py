@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl, warmup
-from kdbench.method import Batch, Context, Method, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from .dkd import dkd_terms
@@ -49,6 +49,13 @@ class IKD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "tau": log_range(0.25, 4.0),
+        "alpha": log_range(0.1, 10),
+        "beta": log_range(0.25, 16.0),
+        "intra_weight": log_range(0.65, 65),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "tckd", "beta": "nckd", "intra_weight": "intra"}
     zero_at_match: ClassVar = ("tckd", "nckd")

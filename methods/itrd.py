@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.losses import gram
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, linear_range, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -74,6 +74,11 @@ class ITRD(PlusKD):
     )
     family = "relation"
     fidelity = "code"
+    space = {
+        "correlation_weight": log_range(0.2, 20),
+        "mutual_weight": log_range(0.1, 10),
+        "alpha": linear_range(1.01, 2.0),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -29,6 +29,10 @@ class KD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd"}
     zero_at_match: ClassVar = ("kd",)

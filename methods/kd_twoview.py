@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Method, Needs, Terms, Views
+from kdbench.method import Batch, Method, Needs, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -23,6 +23,10 @@ class KD_TwoView(Method):
     paper = None
     family = "logit"
     fidelity = "own"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9),
+    }
 
     needs: ClassVar[Needs] = Needs(views=("weak", "strong"))
     alias_of: ClassVar[str] = "kd"

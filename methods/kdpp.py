@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.losses import warmup
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -66,6 +66,11 @@ class KDPP(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "kd_temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.1, 10),
+        "nd_weight": log_range(0.2, 20),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the projector

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -88,6 +88,11 @@ class LDRLD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "alpha": log_range(1.05, 105),
+        "beta": log_range(0.7, 70),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "local", "beta": "rest"}
     zero_at_match: ClassVar = ("local", "rest")

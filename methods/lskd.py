@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl, standardize
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -30,6 +30,10 @@ class LSKD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(0.5, 8.0),
+        "kd_weight": log_range(0.9, 90),
+    }
 
     alias_of: ClassVar[str] = "kd"
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd"}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl, warmup
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -63,6 +63,10 @@ class LumiNet(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "alpha": log_range(3.3, 330),
+    }
 
     coupled: ClassVar[bool] = True
     min_batch: ClassVar[int] = 2  # one sample is its own mean

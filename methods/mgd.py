@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, linear_range, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, pool_to_smaller
@@ -74,6 +74,10 @@ class MGD(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "mgd_weight": log_range(7e-06, 0.0007),
+        "mask_ratio": linear_range(0.05, 0.75),
+    }
 
     needs: ClassVar[Needs] = Needs(features=True)
     weights: ClassVar = {"ce_weight": "ce", "mgd_weight": "mgd"}

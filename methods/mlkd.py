@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import gram, soft_kl, standardize
-from kdbench.method import Batch, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Method, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 POOL = (3.0, 5.0, 2.0, 6.0)  # temperatures in addition to the base one
@@ -108,6 +108,10 @@ class MLKD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9),
+    }
 
     needs: ClassVar[Needs] = Needs(views=("weak", "strong"))
     coupled: ClassVar[bool] = True

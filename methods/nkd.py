@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import drop_target, soft_cross_entropy, standardize
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -67,6 +67,10 @@ class NKD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "gamma": log_range(0.35, 35),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "gamma": "rest"}
     positive: ClassVar = ("temperature",)

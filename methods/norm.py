@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d, layer_norm
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, fan_out_normal, needs_linear_head, pool
@@ -88,6 +88,10 @@ class NORM(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "norm_weight": log_range(0.1, 10),
+        "logit_scale": log_range(0.5, 10.0),
+    }
 
     needs: ClassVar[Needs] = Needs(features=True, classifier=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the module

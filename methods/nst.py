@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, paired, pool_to_smaller, unit
@@ -54,6 +54,9 @@ class NST(PlusKD):
     )
     family = "feature"
     fidelity = "paper"
+    space = {
+        "nst_weight": log_range(5, 500),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     zero_at_match: ClassVar = ("nst",)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
-from kdbench.method import Batch, Context, ModelFacts, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, ModelFacts, Needs, Paper, Terms, Views, linear_range, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD
@@ -133,6 +133,12 @@ class OFA(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "logit_weight": log_range(0.1, 10),
+        "stage_weight": log_range(0.1, 10),
+        "temperature": log_range(0.5, 8.0),
+        "eps": linear_range(1.0, 2.0),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the projectors of pyramids

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, fan_out_normal, paired, pool
@@ -75,6 +75,9 @@ class OFD(PlusKD):
     )
     family = "feature"
     fidelity = "paper"
+    space = {
+        "ofd_weight": log_range(0.0001, 0.01),
+    }
 
     needs: ClassVar[Needs] = Needs(preact=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the connectors

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.losses import gram
-from kdbench.method import Batch, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD
@@ -59,6 +59,9 @@ class PKT(PlusKD):
     )
     family = "relation"
     fidelity = "code"
+    space = {
+        "pkt_weight": log_range(3000, 300000),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from kdbench.losses import warmup
-from kdbench.method import Batch, Context, ModelFacts, Needs, Paper, StageFacts, Terms, Views
+from kdbench.method import Batch, Context, ModelFacts, Needs, Paper, StageFacts, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, conv3x3, paired, pool
@@ -98,6 +98,9 @@ class ReviewKD(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "review_weight": log_range(0.1, 10),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True, preact="teacher", embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the fusion

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from kdbench.losses import gram
-from kdbench.method import Batch, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -65,6 +65,10 @@ class RKD(PlusKD):
     )
     family = "relation"
     fidelity = "paper"
+    space = {
+        "distance_weight": log_range(2.5, 250),
+        "angle_weight": log_range(5, 500),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True

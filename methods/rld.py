@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl, split_target, standardize, warmup
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -69,6 +69,12 @@ class RLD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "alpha_temperature": log_range(1.0, 16.0),
+        "alpha": log_range(0.1, 10),
+        "beta": log_range(0.25, 16.0),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "scd", "beta": "mcd"}
     zero_at_match: ClassVar = ("mcd",)  # scd is 0 only where the teacher is right

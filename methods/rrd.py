@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from kdbench.losses import soft_cross_entropy
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -89,6 +89,11 @@ class RRD(PlusKD):
     )
     family = "relation"
     fidelity = "code"
+    space = {
+        "rrd_weight": log_range(0.1, 10),
+        "temperature": log_range(0.02, 0.5),
+        "teacher_temperature": log_range(0.005, 0.1),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True  # the batch is in the queue

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD
@@ -61,6 +61,10 @@ class RSD(PlusKD):
     )
     family = "relation"
     fidelity = "code"
+    space = {
+        "rsd_weight": log_range(0.01, 1),
+        "kappa": log_range(0.001, 0.1),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl, warmup
-from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import needs_linear_head
@@ -82,6 +82,13 @@ class SDD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.1, 10),
+        "alpha": log_range(0.1, 10),
+        "beta": log_range(0.25, 16.0),
+        "complement": log_range(0.5, 8.0),
+    }
 
     needs: ClassVar[Needs] = Needs(features=True, classifier=True)
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "sdd"}

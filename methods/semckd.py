@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from kdbench.losses import gram
-from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, StageFacts, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, conv3x3, pool_to_smaller, unit
@@ -122,6 +122,11 @@ class SemCKD(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "kd_temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.1, 10),
+        "sem_weight": log_range(40, 4000),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True

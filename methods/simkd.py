@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import LinearHead, PlusKD, conv1x1, conv3x3, needs_linear_head, pool
@@ -53,6 +53,9 @@ class SimKD(PlusKD):
     )
     family = "feature"
     fidelity = "paper"
+    space = {
+        "feature_weight": log_range(0.1, 10),
+    }
 
     needs: ClassVar[Needs] = Needs(features=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the projector

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from kdbench.losses import gram, soft_kl
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from .mlkd import mask_fractions
@@ -58,6 +58,11 @@ class SKD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9),
+        "tikhonov": log_range(0.01, 1.0),
+    }
 
     coupled: ClassVar[bool] = True
     min_batch: ClassVar[int] = 2  # a covariance needs two samples

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl, swap_top
-from kdbench.method import Batch, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Method, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
@@ -55,6 +55,9 @@ class SLD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "kd_weight": log_range(0.09, 9),
+    }
 
     needs: ClassVar[Needs] = Needs(views=("weak", "strong"))
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": ("kd", "self")}

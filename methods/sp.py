@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from kdbench.losses import gram
-from kdbench.method import Batch, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, unit
@@ -51,6 +51,9 @@ class SP(PlusKD):
     )
     family = "relation"
     fidelity = "paper"
+    space = {
+        "sp_weight": log_range(300, 30000),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True

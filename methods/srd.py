@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD
@@ -75,6 +75,11 @@ class SRD(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "kd_temperature": log_range(0.5, 8.0),
+        "kd_weight": log_range(0.1, 10),
+        "srd_weight": log_range(0.2, 20),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True  # the normalisation

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, fan_out_normal
@@ -31,6 +31,10 @@ class SRRL(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "feature_weight": log_range(0.1, 10),
+        "regression_weight": log_range(0.1, 10),
+    }
 
     needs: ClassVar[Needs] = Needs(features=True, embedding=True, classifier=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the connector

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -52,6 +52,11 @@ class TeKAP(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(0.09, 9),
+        "noise_weight": log_range(0.08, 8),
+    }
 
     alias_of: ClassVar[str] = "kd"  # the noise is small beside the logits
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": ("kd", "noisy"), "noise_weight": "noisy"}

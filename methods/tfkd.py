@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl
-from kdbench.method import Batch, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Method, Needs, Paper, Terms, Views, linear_range, log_range
 from kdbench.registry import register
 
 
@@ -42,6 +42,11 @@ class TfKD(Method):
     )
     family = "self"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 40.0),
+        "kd_weight": log_range(0.01, 1),
+        "correct": linear_range(0.9, 0.999),
+    }
 
     needs: ClassVar[Needs] = Needs(teacher=False)
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd"}

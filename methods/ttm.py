@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import kl
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -38,6 +38,10 @@ class TTM(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "gamma": log_range(0.05, 1.0),
+        "beta": log_range(4.5, 450),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "beta": "ttm"}
     positive: ClassVar = ("gamma",)

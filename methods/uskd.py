@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import drop_target
-from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -77,6 +77,11 @@ class USKD(Method):
     )
     family = "self"
     fidelity = "code"
+    space = {
+        "alpha": log_range(0.01, 1),
+        "beta": log_range(0.01, 1),
+        "mu": log_range(0.01, 1),
+    }
 
     needs: ClassVar[Needs] = Needs(teacher=False, stages=True)
     coupled: ClassVar[bool] = True  # w has a batch mean

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD, conv1x1, paired, pool_to_smaller
@@ -61,6 +61,10 @@ class VID(PlusKD):
     )
     family = "feature"
     fidelity = "paper"
+    space = {
+        "vid_weight": log_range(0.1, 10),
+        "variance": log_range(0.5, 50.0),
+    }
 
     needs: ClassVar[Needs] = Needs(stages=True)
     weights: ClassVar = {"ce_weight": "ce", "vid_weight": "vid"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, smooth_l1_loss
 
-from kdbench.method import Batch, Context, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from ._adapters import PlusKD
@@ -80,6 +80,11 @@ class VkD(PlusKD):
     )
     family = "feature"
     fidelity = "code"
+    space = {
+        "kd_temperature": log_range(0.5, 8.0),
+        "kd_weight": log_range(0.1, 10),
+        "feature_weight": log_range(0.1, 10),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "kd", "feature_weight": "feature"}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views
+from kdbench.method import Batch, Context, Method, Needs, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from .nkd import soft_target
@@ -101,6 +101,11 @@ class WKD(Method):
     )
     family = "logit"
     fidelity = "code"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "kd_weight": log_range(60, 6000),
+        "sinkhorn_reg": log_range(0.01, 0.5),
+    }
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": "wasserstein"}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_cross_entropy
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -49,6 +49,10 @@ class WSLD(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "temperature": log_range(1.0, 16.0),
+        "alpha": log_range(0.225, 22.5),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "alpha": "soft"}
     positive: ClassVar = ("temperature",)

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 from .ttm import ttm_kl
@@ -39,6 +39,10 @@ class WTTM(Method):
     )
     family = "logit"
     fidelity = "paper"
+    space = {
+        "gamma": log_range(0.05, 1.0),
+        "beta": log_range(0.4, 40),
+    }
 
     weights: ClassVar = {"ce_weight": "ce", "beta": "wttm"}
     positive: ClassVar = ("gamma",)

@@ -15,8 +15,8 @@ from typing import Any
 from docs.generate.markdown import code, fence, prose, table
 from kdbench import registry
 from kdbench.bench.cost_table import FILE
-from kdbench.cli.methods import describe_needs
 from kdbench.method import OPTIONS, Method, field_types, parameter_types
+from kdbench.utils import needs
 from kdbench.utils.papers import FAMILIES, FIDELITIES
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def _shipped() -> Iterator[type[Method]]:
 
 def _line(cls: type[Method]) -> list[Any]:
     year = cls.paper.year if cls.paper else "–"
-    facts = [cls.family, year, cls.fidelity, describe_needs(cls.needs)]
+    facts = [cls.family, year, cls.fidelity, needs.describe(cls.needs)]
     return [f"[{cls.name}](#{cls.name})", *facts, _ratio(costs().get(cls.name, {}))]
 
 
@@ -98,7 +98,7 @@ def _section(cls: type[Method]) -> str:
     facts = [
         f"- Paper: {_reference(cls)}",
         f"- Fidelity: {cls.fidelity}. Deviations: {prose(deviations)}",
-        f"- Needs: {describe_needs(cls.needs)}",
+        f"- Needs: {needs.describe(cls.needs)}",
         *_options(cls),
         *_tags(cls),
         *_cost(costs().get(cls.name, {})),

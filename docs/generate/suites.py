@@ -61,6 +61,7 @@ TABLES: dict[str, tuple[type, dict[str, str]]] = {
             "ops": "RandAugment: number of operations.",
             "magnitude": "RandAugment: strength, 0 to 30.",
             "cutout": "Largest side of a black square, as a share of the shorter side of the image.",
+            "turn": "Quarter turns counter-clockwise. `NAME@1` to `NAME@3` turn the view `NAME` and need no table.",
             "scale": "Random resized crop: share of the area, `[low, high]`; none: the whole image.",
             "ratio": "Random resized crop: width to height, `[low, high]`.",
         },

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdbench.errors import KdbenchError
-from kdbench.train.callbacks import Progress
+from kdbench.train.callbacks import Cells, Progress
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.cohort import Cohort
 from kdbench.train.job import Job
@@ -92,7 +92,7 @@ class Blocks(Progress):
         self._check()
         return self.blocks
 
-    def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+    def begin(self, cells: Cells, epochs: int, steps: int, done: int) -> None:
         """Read the clocks when the training starts."""
         self.there = self._read()
 

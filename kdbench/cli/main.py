@@ -13,6 +13,7 @@ from kdbench import __version__
 from kdbench.cli.bench import bench_group
 from kdbench.cli.check import check_command
 from kdbench.cli.export import export_command
+from kdbench.cli.forget import forget_command
 from kdbench.cli.methods import methods_group
 from kdbench.cli.new_method import new_command
 from kdbench.cli.report import report_command
@@ -21,6 +22,7 @@ from kdbench.cli.run import ablate_command, run_command
 from kdbench.cli.status import status_command
 from kdbench.cli.suites import suites_command
 from kdbench.cli.teachers import teachers_group
+from kdbench.cli.tune import tune_command
 from kdbench.cli.verbs import SETTINGS, Main
 
 
@@ -36,9 +38,11 @@ def main() -> None:
 
 for command in (
     ablate_command,
+    tune_command,
     bench_group,
     check_command,
     export_command,
+    forget_command,
     methods_group,
     new_command,
     report_command,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import gc
 import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,14 @@ import click
 
 from kdbench.cli import options
 from kdbench.cli.verbs import DefaultVerbs, verbs
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, unknown
+from kdbench.utils import method_facts, needs
+from kdbench.utils.method_facts import MethodFacts
 from kdbench.utils.papers import FAMILIES, FIDELITIES, Family
 from kdbench.utils.text import grid
 
 if TYPE_CHECKING:
-    from kdbench.method import Method, Needs
+    from kdbench.method import Method
 
 
 @verbs(
@@ -106,19 +109,8 @@ def methods_bibtex(name: str | None, plugins: Path | None) -> None:
     click.echo(bibtex(name, plugins))
 
 
-def describe_needs(needs: Needs) -> str:
-    """What a method needs beyond one view's logits of student and teacher."""
-    words = [] if needs.teacher else ["no teacher"]
-    if needs.views != ("weak",):
-        words.append("+".join(needs.views) + " views")
-    flags = (f.name for f in dataclasses.fields(needs) if f.name not in ("views", "teacher"))
-    values = ((name, getattr(needs, name)) for name in flags)
-    words += [name if value is True else f"{name} of the {value}" for name, value in values if value]
-    return ", ".join(words) or "logits"
-
-
 def _registry(plugins: Path | None) -> ModuleType:
-    """The registry, with all methods loaded.
+    """Return the registry, with all methods loaded.
 
     The garbage collector pauses: the objects that importing torch makes all stay, and searching them for garbage time
     and again takes a fifth of the time that this verb needs.
@@ -133,25 +125,37 @@ def _registry(plugins: Path | None) -> ModuleType:
     return registry
 
 
+def _facts(plugins: Path | None) -> tuple[dict[str, MethodFacts], list[str]]:
+    """Return name -> facts of every method, and a line per file that fails at import.
+
+    The shipped files are read without torch; methods from elsewhere, and files that cannot be read so, are imported.
+    """
+    if plugins is None and not entry_points(group="kdbench.methods"):
+        with contextlib.suppress(SyntaxError, ValueError):
+            return dict(sorted(method_facts.shipped().items())), []
+    facts, broken = {}, []
+    for entry in _registry(plugins).entries():
+        if cls := entry.cls:
+            facts[entry.name] = MethodFacts(cls.name, cls.paper, cls.family, cls.fidelity, cls.needs)
+        else:
+            broken.append(f"{entry.name} ({entry.origin}) fails at import: {entry.error}")
+    return facts, broken
+
+
 def methods(plugins: Path | None, reports: Path, family: Family | None = None) -> str:
     """A line per method (of ``family``), and one per file that fails at import; ``reports`` holds measured costs."""
     from kdbench.bench import cost_table
 
-    registry = _registry(plugins)
+    facts, broken = _facts(plugins)
     costs = cost_table.read(reports)
     rows: list[Sequence[Any]] = [("name", "year", "family", "fidelity", "extra", "x kd", "needs")]
-    broken = []
-    for entry in registry.entries():
-        if entry.cls is None:
-            broken.append(f"{entry.name} ({entry.origin}) fails at import: {entry.error}")
+    for name, one in facts.items():
+        if family not in (None, one.family):
             continue
-        cls = entry.cls
-        if family not in (None, cls.family):
-            continue
-        extra, ratio = costs.get(entry.name, (None, float("nan")))
+        extra, ratio = costs.get(name, (None, float("nan")))
         measured = ("–" if extra is None else f"{extra:,}", "–" if ratio != ratio else f"{ratio:.2f}")
-        facts = (cls.paper.year if cls.paper else "–", cls.family or "–", cls.fidelity or "–")
-        rows.append((entry.name, *facts, *measured, describe_needs(cls.needs)))
+        origin = (one.paper.year if one.paper else "–", one.family or "–", one.fidelity or "–")
+        rows.append((name, *origin, *measured, needs.describe(one.needs)))
     hint = "" if costs else "extra parameters and cost x kd: measured by `kdbench bench methods`"
     return "\n".join(filter(None, [grid(rows), *broken, hint]))
 
@@ -166,7 +170,7 @@ def method(name: str, plugins: Path | None) -> str:
     own = _grid("parameter", cls, field_types(cls)) or "no parameters"
     shared = {key: kind for key, kind in parameter_types(cls).items() if key in taken}
     inherited = _grid("option of every method", cls, shared)
-    facts = [*_origin(cls), f"needs: {describe_needs(cls.needs)}", f"file: {registry.entry(name).origin}"]
+    facts = [*_origin(cls), f"needs: {needs.describe(cls.needs)}", f"file: {registry.entry(name).origin}"]
     return "\n\n".join(filter(None, [inspect.getdoc(cls) or "", own, inherited, "\n".join(facts)]))
 
 
@@ -190,11 +194,13 @@ def _origin(cls: type[Method]) -> list[str]:
 def bibtex(name: str | None, plugins: Path | None) -> str:
     """The BibTeX entry of one method, or of every method that comes from a paper.
 
-    Raises KdbenchError for a method without a paper.
+    Raises KdbenchError for an unknown method and for one without a paper.
     """
-    registry = _registry(plugins)
-    chosen = [registry.get(name)] if name else [registry.get(n) for n in registry.names()]
-    entries = [cls.paper.bibtex(f"{cls.name}{cls.paper.year}") for cls in chosen if cls.paper]
+    facts, _ = _facts(plugins)
+    if name and name not in facts:
+        raise unknown("method", name, list(facts))
+    chosen = [facts[name]] if name else facts.values()
+    entries = [one.paper.bibtex(f"{one.name}{one.paper.year}") for one in chosen if one.paper]
     if name and not entries:
         raise KdbenchError(
             f"method {name!r} names no paper; `kdbench methods {name}` says where it comes from"

@@ -18,7 +18,7 @@ NAME, YEAR = "mymethod", "2026"  # as the templates spell them
 
 @verb("new", short_help="Write a working plug-in and its test.")
 @click.argument("name")
-@options.path("--plugins", "DIR", "Folder to write into.", default="plugins")
+@options.path("--plugins", "DIR", "Folder to write into.", default=options.PLUGINS)
 def new_command(name: str, plugins: Path) -> None:
     """Write plug-in NAME and its test, which work and can be changed into your method."""
     for file in create(name, plugins):
@@ -34,7 +34,9 @@ def create(name: str, folder: Path) -> list[Path]:
     from kdbench.utils.files import write_atomic
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise KdbenchError(f"a method's name is a lower-case Python name such as {NAME}, got {name!r}")
+        raise KdbenchError(
+            f"a method's name is a lower-case Python name such as {_nearest(name)}, got {name!r}"
+        )
     registry.load()
     if name in registry.names():
         raise KdbenchError(
@@ -50,6 +52,11 @@ def create(name: str, folder: Path) -> list[Path]:
     except OSError as error:
         raise KdbenchError(f"cannot write into {folder} ({error.strerror})") from error
     return list(files)
+
+
+def _nearest(name: str) -> str:
+    """The valid name that is most like ``name``: focal_kd for Focal-KD."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).lstrip("_0123456789").rstrip("_") or NAME
 
 
 def fill(template: str, name: str) -> str:

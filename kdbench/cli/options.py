@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kdbench.errors import KdbenchError
+from kdbench.runner.options import EXECUTORS
 
 Decorator = Callable[[Any], Any]
 SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves the suite's
@@ -111,7 +112,25 @@ results = path(
     callback=_folder,
 )
 reports = path("--out", "DIR", "Folder of the reports.", default="reports")
-plugins = path("--plugins", "PATH", "Method file of your own, or a folder of them.", show_default="none")
+PLUGINS = "plugins"  # where `kdbench new` writes, and every other verb looks
+
+
+def own_plugins(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The folder that was typed, else ./plugins where a file of it imports kdbench."""
+    here = Path(PLUGINS)
+    if value is not None or not here.is_dir():
+        return value
+    files = (f for f in here.glob("[!_]*.py") if f.is_file() and not f.name.startswith("test_"))
+    return here if any(b"kdbench" in file.read_bytes() for file in files) else None
+
+
+plugins = path(
+    "--plugins",
+    "PATH",
+    "Method file of your own, or a folder of them.",
+    show_default="./plugins, where it has methods",
+    callback=own_plugins,
+)
 pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", show_default=SUITE_DEFAULT)
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
@@ -156,8 +175,8 @@ parallel = click.option(
 executor = click.option(
     "--executor",
     metavar="NAME",
-    type=click.Choice(["serial", "processes", "slurm"]),
-    help="Where cohorts train: serial (in this process), processes or slurm.",
+    type=click.Choice(EXECUTORS),
+    help="Where cohorts train: serial (in this process), processes, slurm or ray.",
     show_default="as --jobs and --device ask",
 )
 slurm = click.option(
@@ -166,6 +185,35 @@ slurm = click.option(
     default="",
     help="What each job gets, such as partition=gpu,gpus_per_node=1,timeout_min=600.",
     show_default="none",
+)
+ray = together(
+    click.option(
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster: auto, HOST:PORT, or local (one of its own here).",
+        show_default="auto",
+    ),
+    click.option(
+        "--gpus-per-job",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1),
+        help="GPU that each job of Ray gets.",
+        show_default="1 where the cluster has GPUs",
+    ),
+    click.option(
+        "--cpus-per-job",
+        metavar="N",
+        type=click.IntRange(1),
+        help="CPUs that each job of Ray gets.",
+        show_default="1",
+    ),
+    click.option(
+        "--memory-per-job",
+        metavar="GIB",
+        type=click.FloatRange(0, min_open=True),
+        help="Memory that each job of Ray gets.",
+        show_default="not reserved",
+    ),
 )
 devices = click.option(
     "--device",
@@ -190,6 +238,19 @@ def sets(help: str) -> Decorator:
     )
 
 
+row_choice = together(
+    names("--methods", "NAME[,NAME]", "Rows of these methods alone: names or globs.", show_default="all"),
+    names(
+        "--pairs", "TEACHER:STUDENT[,...]", "Rows of these pairs alone: names or globs.", show_default="all"
+    ),
+    click.option(
+        "--epochs", metavar="N", type=int, help="Rows of this many epochs alone.", show_default="all"
+    ),
+    click.option("--split", type=click.Choice(["test", "holdout"]), help="Rows of this split alone."),
+    click.option(
+        "--since", metavar="DATE", help="Rows of runs that started then or later.", show_default="all"
+    ),
+)
 training = together(
     suite(),
     pairs,
@@ -231,7 +292,15 @@ training = together(
     executor,
     parallel,
     slurm,
+    ray,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
+    click.option(
+        "--track",
+        metavar="NAME[,NAME]",
+        default="",
+        help="Log every epoch to tensorboard, wandb or mlflow as well.",
+        show_default="none",
+    ),
     click.option(
         "--max-hours",
         metavar="HOURS",

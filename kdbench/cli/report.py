@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,6 +23,7 @@ from kdbench.errors import KdbenchError
     default=["results"],
 )
 @options.reports
+@options.row_choice
 @click.option(
     "--baseline", metavar="METHOD", default="kd", help="Method against which differences are computed."
 )
@@ -41,27 +43,33 @@ def report_command(
     baseline: str,
     formats: list[str],
     show: bool,
+    **conditions: Any,
 ) -> None:
     """Turn results/<suite>.csv into a leaderboard and figures in reports/<suite>/."""
     from kdbench.report import write
     from kdbench.report.figures import files
     from kdbench.report.load import suites as suites_with_results
+    from kdbench.results.choice import Choice, NothingChosen
 
     files.checked(formats)
+    only = Choice(**{name: value for name, value in conditions.items() if value is not None})
     names = suite if suite is not None else suites_with_results(results)
     if not names:
         where = ", ".join(map(str, results))
         raise KdbenchError(f"there are no results in {where}; type `kdbench run` first")
     failures: list[KdbenchError] = []
+    passed_over: list[KdbenchError] = []  # suites without such rows
     for name in names:
         try:
-            text = write.write_report(name, results, out, baseline, formats)
+            text = write.write_report(name, results, out, baseline, formats, only)
         except KdbenchError as error:
-            failures.append(error)
+            passed_over.append(error) if isinstance(error, NothingChosen) else failures.append(error)
             continue
         if show:
             click.echo(text)
-        click.echo(f"wrote {out / name}", err=True)
+        click.echo(f"wrote {out / name / 'index.html'} and the files beside it", err=True)
+    if suite is not None or len(passed_over) == len(names):
+        failures += passed_over
     for failure in failures:
         click.echo(f"kdbench: {failure}", err=True)
     sys.exit(1 if failures else 0)

@@ -15,6 +15,12 @@ from kdbench.cli.verbs import verb
 @options.methods()
 @options.training
 @options.sets("Value of a method's parameter; several make several cells. Repeatable.")
+@options.path(
+    "--params",
+    "FILE",
+    "Settings that `kdbench tune` wrote; they train beside the suite's.",
+    show_default="none",
+)
 @click.option(
     "--workers",
     metavar="N",

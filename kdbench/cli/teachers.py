@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from kdbench.cli import options
 from kdbench.cli.verbs import verbs
 from kdbench.errors import KdbenchError
 from kdbench.utils.text import grid
+
+if TYPE_CHECKING:
+    from kdbench.runner.workspace import Workspace
 
 
 @verbs("teachers", short_help="List, train or import the teachers of a suite.")
@@ -87,17 +90,44 @@ def teachers_import(files: tuple[Path, ...], name: str | None, **chosen: Any) ->
     sys.exit(1 if failures else 0)
 
 
+@teachers_group.command("use", short_help="Choose among several teachers of one name.")
+@click.argument("name")
+@click.argument("hash", metavar="HASH")
+@options.teaching
+def teachers_use(name: str, hash: str, **chosen: Any) -> None:
+    """Have the teacher NAME be the one whose HASH (or its beginning) `kdbench teachers list` shows."""
+    from kdbench.runner import choose_teachers
+
+    click.echo(choose_teachers.use(_workspace(chosen), name, hash))
+
+
+@teachers_group.command("remove", short_help="Take back an import.")
+@click.argument("name")
+@click.argument("hash", metavar="[HASH]", default="")
+@options.teaching
+def teachers_remove(name: str, hash: str, **chosen: Any) -> None:
+    """Take back the import HASH of the teacher NAME, or the one in use; its file stays."""
+    from kdbench.runner import choose_teachers
+
+    click.echo(choose_teachers.remove(_workspace(chosen), name, hash))
+
+
+def _workspace(chosen: Mapping[str, Any]) -> Workspace:
+    from kdbench.runner.progress import to_stderr
+    from kdbench.runner.run import resolve
+    from kdbench.runner.workspace import open_workspace
+
+    return open_workspace(*resolve(methods=["kd"], **chosen), to_stderr)
+
+
 def teachers(options: Mapping[str, Any]) -> str:
     """Name, hash, accuracy and expected accuracy of a suite's teachers and of imported ones, each above its file.
 
     A star marks the one that `run` uses where a name has several.
     """
-    from kdbench.runner.progress import to_stderr
-    from kdbench.runner.run import resolve
     from kdbench.runner.teachers import accuracy, listing
-    from kdbench.runner.workspace import open_workspace
 
-    workspace = open_workspace(*resolve(methods=["kd"], **options), to_stderr)
+    workspace = _workspace(options)
     known = workspace.suite.teachers
     rows: list[Sequence[Any]] = [("", "teacher", "hash", "top-1", "expected")]
     files = []

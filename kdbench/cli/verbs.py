@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from kdbench.errors import KdbenchError, unknown
+from kdbench.utils.system import check_system
 
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "show_default": True}
 
@@ -86,6 +87,7 @@ class Main(Verbs):
         """Run and exit: 0, 1 for bad input, 130 when aborted, or the verb's own code."""
         _replace_unprintable()
         try:
+            check_system()
             return super().main(*args, **{"prog_name": "kdbench", **kwargs, "standalone_mode": False})
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)

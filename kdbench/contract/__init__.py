@@ -53,6 +53,7 @@ GROUPS: dict[str, tuple[Check, ...]] = {
         tag_checks.check_coupled,
         usage_checks.check_needs,
         usage_checks.check_weights,
+        usage_checks.check_space,
         usage_checks.check_options,
         tag_checks.check_minima,
         usage_checks.check_predict,

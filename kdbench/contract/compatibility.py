@@ -14,6 +14,7 @@ import torch
 from kdbench import registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.suites import Pair, Suite
+from kdbench.suites.schema import find_view
 from kdbench.train.trial import FAILS, RUNS, SKIPS, Networks, Outcome, Trial
 from kdbench.utils.text import fold
 
@@ -62,7 +63,7 @@ def _try_all(networks: Networks, pair: Pair, names: Sequence[str]) -> dict[str, 
         name: Outcome(SKIPS, f"the suite has no view {view!r}")
         for name, method in methods.items()
         for view in method.needs.views
-        if view not in suite.views
+        if find_view(suite.views, view) is None
     }
     rest = [name for name in names if name not in outcomes]
     targets = torch.arange(max(10 * data.classes, suite.recipe.batch_size)) % data.classes

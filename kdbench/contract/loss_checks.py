@@ -201,7 +201,7 @@ def check_extremes(subject: Subject) -> None:
             problem = problems.make(method, max(7, method.min_batch), classes)
             modules = fresh(problem)
             for what, case in extremes(problem):
-                _finite_run(case, copy.deepcopy(modules), f"with {what}" + _switched(method, subject))
+                finite_run(case, copy.deepcopy(modules), f"with {what}" + _switched(method, subject))
 
 
 def extremes(problem: Problem) -> Iterator[tuple[str, Problem]]:
@@ -245,7 +245,8 @@ def extremes(problem: Problem) -> Iterator[tuple[str, Problem]]:
         yield "two equal samples", problem.rows(rows)
 
 
-def _finite_run(problem: Problem, modules: nn.Module, where: str) -> None:
+def finite_run(problem: Problem, modules: nn.Module, where: str) -> None:
+    """Require finite terms and gradients of one step; ``where`` begins the sentence that says they are not."""
     run: Run = problem.run(modules)
     finite(run.terms, where)
     run.back_propagate()

@@ -21,9 +21,9 @@ from kdbench.data.loading import load_data, load_split
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.selection import Selection, select_pairs
-from kdbench.suites import Pair, Suite
+from kdbench.suites import Pair, Recipe, Suite
 from kdbench.teachers.weights import SUFFIXES, Teacher, open_teacher
-from kdbench.train.callbacks import Progress
+from kdbench.train.callbacks import Cells, Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.environment import collect
@@ -48,7 +48,7 @@ class Clock(Progress):
     def __init__(self) -> None:
         self.begun = self.seconds = 0.0
 
-    def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
+    def begin(self, cells: Cells, epochs: int, steps: int, done: int) -> None:
         """Start the clock when the training starts."""
         self.begun = time.process_time()
 
@@ -79,7 +79,7 @@ def alone(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @dataclass(frozen=True)
 class World:
-    """A thousand or so real images in ``folder``, and a suite of one epoch over them."""
+    """Real images in ``folder``, and a suite of one epoch or of the whole schedule over them."""
 
     folder: Path
     suite: Suite
@@ -93,17 +93,17 @@ class World:
         ids = {pair.teacher: teacher_id}
         return plan_cells(Selection(self.suite, [method], [pair], [0]), split_id, ids)[0]
 
-    def job(self, cell: Cell, teacher: Teacher | None) -> Job:
-        """Build the job of one cell."""
-        work = self.folder / "work" / cell.id  # a folder per cell: no checkpoint of another one is read
-        return Job((cell,), teacher, self.folder, work, self.device, self.plugins)
+    def job(self, *cells: Cell, teacher: Teacher | None) -> Job:
+        """Build the job of one cell, or of several of one pair."""
+        work = self.folder / "work" / cells[0].id  # a folder per job: no checkpoint of another one is read
+        return Job(cells, teacher, self.folder, work, self.device, self.plugins)
 
     def teacher(self, name: str) -> Teacher:
         """From the user's folder, else trained by cross-entropy as the students are."""
         files = [self.weights / f"{name}{suffix}" for suffix in SUFFIXES] if self.weights else []
         path = next((file for file in files if file.is_file()), self.folder / f"{name}.safetensors")
         if not path.is_file():
-            row, student = alone(self.job(self.cell("ce", Pair(name, name), None), None))
+            row, student = alone(self.job(self.cell("ce", Pair(name, name), None), teacher=None))
             if row["status"] != Status.OK:
                 raise KdbenchError(f"the teacher {name} could not be trained: {row['error']}")
             save_weights(path, student)
@@ -111,11 +111,17 @@ class World:
 
 
 def world(
-    folder: Path, images: int, data_dir: Path | None, weights: Path | None, plugins: Path | None
+    folder: Path,
+    images: int,
+    data_dir: Path | None,
+    weights: Path | None,
+    plugins: Path | None,
+    whole: bool = False,
 ) -> World:
     """Write ``images`` training images (the same number of each class) into ``folder``.
 
-    The epoch counts as the suite's first, at the rate that this one reaches: methods of two stages are in their first.
+    ``whole``: the suite's whole schedule. Else one epoch, which counts as the suite's first, at the rate that this one
+    reaches: methods of two stages are in their first.
     """
     spec = suites.load(SUITE)
     per_class = images // spec.dataset.classes
@@ -130,16 +136,19 @@ def world(
         held: ImageSet = getattr(dataset, part)
         arrays[f"x_{part}"], arrays[f"y_{part}"] = held.images.numpy(), held.targets.numpy()
     np.savez(folder / f"{spec.dataset.name}.npz", **arrays)  # type: ignore[arg-type]
-    full = spec.recipe
-    recipe = replace(
+    recipe = spec.recipe if whole else _first_epoch(spec.recipe)
+    models = {**suites.load(MODELS).models, **spec.models}
+    suite = replace(spec, recipe=recipe, models=models)
+    return World(folder, suite, weights, "cpu", plugins)
+
+
+def _first_epoch(full: Recipe) -> Recipe:
+    return replace(
         full,
         epochs=1,
         reference_epochs=full.reference_epochs // full.epochs,
         lr=full.lr / full.epochs / full.peak,
     )
-    models = {**suites.load(MODELS).models, **spec.models}
-    suite = replace(spec, recipe=recipe, models=models)
-    return World(folder, suite, weights, "cpu", plugins)
 
 
 def report(
@@ -175,7 +184,7 @@ def report(
                     continue
                 teacher = teacher or place.teacher(pair.teacher)
                 cell = place.cell(method, pair, teacher.id)
-                row, _ = alone(place.job(cell, teacher if cell.teacher else None))
+                row, _ = alone(place.job(cell, teacher=teacher if cell.teacher else None))
                 stale = [r for r in known if (r["pair"], r["method"]) == (str(pair), method)]
                 known = [r for r in known if r not in stale] + [{**row, **facts}]
                 _write(table(known), out)

@@ -1,4 +1,4 @@
-"""What a method uses of what it declares: needs, weights, the modules in predict."""
+"""What a method uses of what it declares: needs, weights, the search space, options, the modules in predict."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from kdbench import registry
-from kdbench.contract.core import Subject, require
-from kdbench.contract.loss_checks import gradients
+from kdbench.contract.core import CheckFailed, Subject, require
+from kdbench.contract.loss_checks import finite_run, gradients
 from kdbench.contract.static_checks import variants
 from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.modules import fresh, warmed
 from kdbench.contract.synthetic.problem import MIDDLE, PHASES
-from kdbench.method import TASK, Batch, Method, Needs, Role, Views, momentum_offset, overrides, refusal
+from kdbench.errors import KdbenchError
+from kdbench.method import TASK, Batch, Method, Views, field_types, momentum_offset, overrides, refusal
+from kdbench.utils.needs import Needs, Role
+from kdbench.utils.search_space import Choice, Range
 
 
 def check_needs(subject: Subject) -> None:
@@ -124,12 +127,37 @@ def _values(method: Method) -> dict[str, Any]:
     return {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
 
 
+def check_space(subject: Subject) -> None:
+    """The search space names hyperparameters, holds each default, and trains at each of its ends."""
+    method, kinds = subject.method, field_types(subject.cls)
+    for key, values in method.space.items():
+        require(
+            isinstance(values, Range | Choice), f"space[{key!r}] must be a log_range, linear_range or choice"
+        )
+        require(key in kinds, f"space names {key!r}; the parameters are {', '.join(kinds) or 'none'}")
+        default = getattr(method, key)
+        require(default in values, f"space[{key!r}] is {values}, but the default is {default}")
+        for value in values.corners:
+            try:
+                changed = registry.create(method.name, {**_values(method), key: value})
+            except KdbenchError as error:
+                raise CheckFailed(f"space[{key!r}] holds a value that is refused: {error}") from None
+            problem = problems.make(changed, max(8, method.min_batch))
+            finite_run(problem, fresh(problem), f"at {key}={value}")
+
+
 def check_options(subject: Subject) -> None:
-    """An option that the method takes has something to change; momentum offsets name terms and tell them apart."""
+    """An option that the method takes has something to change; momentum offsets and the leading term name terms."""
     method = subject.method
     problem = problems.make(method, max(8, method.min_batch), dtype=torch.float64)
     modules = fresh(problem)
     terms = problem.run(copy.deepcopy(modules)).detached
+    for each in variants(method):
+        leading = each.leading_term
+        require(
+            leading is None or leading in terms,
+            f"leading_term is {leading!r}; the terms are {', '.join(terms)}",
+        )
     if method.momentum_offsets:
         named = [*method.momentum_offsets, method.decayed]
         strange = [name for name in named if name not in terms]

@@ -66,7 +66,7 @@ def augment(view: View, images: Tensor, draws: Draws) -> Tensor:
         images = randaugment(images, draws["op"], draws["negative"], view.magnitude)
     if view.cutout:
         images = images * _outside(draws["square"], images)[..., None]
-    return images
+    return torch.rot90(images, view.turn, (1, 2)).contiguous() if view.turn else images
 
 
 def part_of(view: View, choices: Sequence[float], height: int, width: int) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdbench.data.augment import Draws, draw, plain, render
 from kdbench.data.dataset import ImageSet
-from kdbench.suites.schema import View
+from kdbench.suites.schema import View, drawn_as
 from kdbench.utils.rng import generator
 
 
@@ -52,8 +52,14 @@ class Feed(Protocol):
 def choices(
     views: Mapping[str, View], where: Sequence[Any], count: int, size: tuple[int, int]
 ) -> tuple[Tensor, dict[str, Draws]]:
-    """All random choices of an epoch: the order [N] and each view's draws, each from its own random stream."""
-    draws = {name: draw(view, count, size, generator(f"view:{name}", *where)) for name, view in views.items()}
+    """All random choices of an epoch: the order [N] and each view's draws, each from its own random stream.
+
+    A turned view has the stream of the view that is turned, hence the same draws.
+    """
+    draws = {
+        name: draw(view, count, size, generator(f"view:{drawn_as(name)}", *where))
+        for name, view in views.items()
+    }
     return torch.randperm(count, generator=generator("order", *where)), draws
 
 

@@ -15,7 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
 from kdbench.plan.selection import Selection
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
-from kdbench.suites.schema import SGD, View
+from kdbench.suites.schema import SGD, View, drawn_as, find_view
 from kdbench.teachers.logit_cache import STORAGE, count_outcomes
 from kdbench.utils.hashing import canonical, digest
 
@@ -44,6 +44,12 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.method} {self.variant}".strip()
 
+    def view(self, name: str) -> View:
+        """The view ``name`` of the suite, or one of its views turned."""
+        view = find_view(self.views, name)
+        assert view, f"{self.method} was planned without its view {name}"
+        return view
+
     def build_method(self) -> Method:
         """The method with this cell's parameters."""
         return registry.create(self.method, self.params)
@@ -65,7 +71,7 @@ class Cell:
         return {
             "split": self.split_id,
             "normalise": [self.dataset.mean, self.dataset.std],
-            "views": {name: self.views[name].identity() for name in views},
+            "views": {name: self.view(name).identity() for name in views},
             "recipe": self.recipe.identity(),
             "student": [self.student, self.student_model.arch, dict(self.student_model.args)],
         }
@@ -104,18 +110,28 @@ def plan_cells(
     yet. teacher_cache: whether teachers' logits come from a cache where a method can be trained from one.
     """
     matrix: dict[str, Cell] = {}
+    for seed, pair, method, variant in _runs(selection):
+        cell = _cell(selection, pair, method, variant, seed, split_id)
+        if method.needs.teacher:
+            cell = dataclasses.replace(cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher])
+        if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
+            cell = dataclasses.replace(cell, teacher_cache=STORAGE)
+        matrix.setdefault(cell.id, cell)
+    return list(matrix.values())
+
+
+def _runs(selection: Selection) -> Iterator[tuple[int, Pair, Method, str]]:
+    """(seed, pair, method, variant) of each run: the matrix, then the settings of single methods and pairs."""
     for overrides in (selection.overrides, *selection.variants):
         for seed, pair, name in itertools.product(selection.seeds, selection.pairs, selection.methods):
             for method, variant in _configured(selection, pair, name, overrides.get(name, {})):
-                cell = _cell(selection, pair, method, variant, seed, split_id)
-                if method.needs.teacher:
-                    cell = dataclasses.replace(
-                        cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher]
-                    )
-                if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
-                    cell = dataclasses.replace(cell, teacher_cache=STORAGE)
-                matrix.setdefault(cell.id, cell)
-    return list(matrix.values())
+                yield seed, pair, method, variant
+    pairs = {str(pair): pair for pair in selection.pairs}
+    for seed, setting in itertools.product(selection.seeds, selection.settings):
+        pair = pairs[setting.pair]
+        values = {key: [value] for key, value in setting.params.items()}
+        ((method, _),) = _configured(selection, pair, setting.method, values)
+        yield seed, dataclasses.replace(pair, recipe={**pair.recipe, **setting.recipe}), method, setting.label
 
 
 def _configured(
@@ -140,9 +156,9 @@ def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: 
     """
     suite = selection.suite
     for view in method.needs.views:
-        if view not in suite.views:
+        if find_view(suite.views, view) is None:
             raise KdbenchError(
-                f"{method.name} needs the view {view!r}; add [views.{view}] to suite {suite.name}"
+                f"{method.name} needs the view {view!r}; add [views.{drawn_as(view)}] to suite {suite.name}"
             )
     recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
     _check_recipe(method, recipe)
@@ -188,7 +204,8 @@ def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:
     """Whether a method's teacher outputs are logits alone, of at least one view that has a finite table."""
     if recipe.mixup or not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
         return False
-    return any(count_outcomes(views[name]) for name in recipe.views(needs.views) if name in views)
+    found = (find_view(views, name) for name in recipe.views(needs.views))
+    return any(count_outcomes(view) for view in found if view)
 
 
 def _show(value: Any) -> str:

@@ -13,6 +13,7 @@ from kdbench import method as method_module
 from kdbench import registry
 from kdbench.errors import KdbenchError, unknown
 from kdbench.method import Method
+from kdbench.plan.settings import Setting
 from kdbench.suites import Pair, Suite, replace_recipe
 from kdbench.utils.field_values import parse
 
@@ -29,7 +30,7 @@ class Selection:
 
     suite: the changes of the command line applied (see `change_suite`). methods: registered names.
     overrides: values of parameters over those of the suite. variants: further ones, each beside ``overrides``.
-    split: the images that are evaluated, test or holdout.
+    settings: of single methods and pairs, beside the matrix. split: the images that are evaluated, test or holdout.
     """
 
     suite: Suite
@@ -38,11 +39,13 @@ class Selection:
     seeds: Sequence[int]
     overrides: Overrides = field(default_factory=dict)
     variants: Sequence[Overrides] = ()
+    settings: Sequence[Setting] = ()
     split: str = "test"
 
     def teachers(self) -> list[str]:
         """The names of the teachers that the methods need."""
-        if not any(registry.get(name).needs.teacher for name in self.methods):
+        names = {*self.methods, *(setting.method for setting in self.settings)}
+        if not any(registry.get(name).needs.teacher for name in names):
             return []
         return list(dict.fromkeys(pair.teacher for pair in self.pairs))
 
@@ -54,12 +57,14 @@ def select(
     seeds: Seeds | None = None,
     sets: str | Iterable[str] = (),
     variants: Sequence[Overrides] = (),
+    settings: Sequence[Setting] = (),
     split: str = "test",
 ) -> Selection:
     """Check every name and value against the suite and the registry; nothing is opened.
 
     None: as the suite says. methods: names, globs, ``all``, Method classes, or Method objects with values of their own.
-    sets: ``method.parameter=value[,value]``. Raises KdbenchError for what does not exist.
+    sets: ``method.parameter=value[,value]``. settings: those of other methods and pairs are left out.
+    Raises KdbenchError for what does not exist.
     """
     if split not in SPLITS:
         raise unknown("split", str(split), SPLITS)
@@ -73,15 +78,31 @@ def select(
             )
     base: Overrides = overrides | {name: first for name, (first, *_) in values.items() if first}
     more = [{**base, name: each} for name, (_, *others) in values.items() for each in others]
+    chosen = select_pairs(suite, pairs)
     return Selection(
         suite=suite,
         methods=tuple(names),
-        pairs=tuple(select_pairs(suite, pairs)),
+        pairs=tuple(chosen),
         seeds=tuple(suite.seeds if seeds is None else parse_seeds(seeds)),
         overrides=base,
         variants=(*more, *variants),
+        settings=tuple(_select_settings(settings, suite, names, chosen)),
         split=split,
     )
+
+
+def _select_settings(
+    settings: Sequence[Setting], suite: Suite, methods: Sequence[str], pairs: Sequence[Pair]
+) -> list[Setting]:
+    """Those of ``methods`` and ``pairs``. Raises KdbenchError where there is none, and for a wrong value of one."""
+    known = {str(pair) for pair in pairs}
+    chosen = [each for each in settings if each.method in methods and each.pair in known]
+    if settings and not chosen:
+        raise KdbenchError("none of the settings is of a method and a pair of this run; name theirs")
+    for each in chosen:
+        registry.create(each.method, each.params)
+        replace_recipe(suite.recipe, each.recipe, f"the setting of {each.method} on {each.pair}")
+    return chosen
 
 
 def change_suite(suite: Suite, per_class: int | None = None, **recipe: Any) -> Suite:

@@ -121,7 +121,7 @@ def _entries(
     yardsticks, marks, differences = {}, {}, {}
     for pair, runs in _runs(scores):
         failed = list(level(entries, "pair", pair).query("diverged > 0").index)
-        yardsticks[pair] = best(runs, failed, table.chance)
+        yardsticks[pair] = best(runs, [*failed, *table.swept], table.chance)
         marks[pair] = pd.DataFrame({"bold": yardsticks[pair].bold, "state": yardsticks[pair].states})
         if baseline is not None and baseline in runs.columns:
             shared = against(runs, baseline, failed, table.chance).cells

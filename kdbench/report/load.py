@@ -10,6 +10,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.results import store
+from kdbench.results.choice import ALL, Choice
 from kdbench.utils.status import DONE, Status
 
 Results = str | Path | Sequence[str | Path]  # folders of results, or .csv files
@@ -46,14 +47,14 @@ def suites(results: Results) -> list[str]:
     return sorted(names)
 
 
-def merge(suite: str, results: Results) -> Merged:
-    """All rows of a suite, merged by cell id.
+def merge(suite: str, results: Results, only: Choice = ALL) -> Merged:
+    """All rows of a suite that are chosen, merged by cell id.
 
     Within one place the finished attempt that started last counts (a forced run replaces an older one). Of
     several places' the first one does that is ok: by its start, then by its run_id. So the order in which
     places are named changes nothing, and a run that is in several counts once.
     """
-    attempts, records, curves = zip(*(_read(suite, place) for place in places(results)), strict=True)
+    attempts, records, curves = zip(*(_read(suite, place, only) for place in places(results)), strict=True)
     if len(records) == 1:
         return Merged(attempts[0], records[0], _curves_of(records[0], curves[0]))
     chosen = _first_ok(_stack(records, store.COLUMNS))
@@ -71,11 +72,12 @@ def rows_of(suite: str, place: Path) -> Path:
     return place if place.is_file() else store.file_of(place, suite)
 
 
-def _read(suite: str, place: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _read(suite: str, place: Path, only: Choice) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     file = rows_of(suite, place)
     attempts = store.load(file)
     if place.is_file():
         attempts = attempts[attempts["suite"] == suite]
+    attempts = only.of(attempts)
     curves = store.read(store.curves_of(file), store.CURVE_COLUMNS)
     return attempts, store.records(attempts), curves
 

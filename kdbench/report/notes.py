@@ -84,7 +84,17 @@ def _costs(board: Board) -> list[str]:
 
 
 def _summary(board: Board) -> list[str]:
-    return [*_bold(board), *_differences(board), *_ranks(board), *_power(board)]
+    return [*_bold(board), *_swept(board.table), *_differences(board), *_ranks(board), *_power(board)]
+
+
+def _swept(table: Table) -> list[str]:
+    """Settings that were tried on the test split, which are never bold."""
+    if not table.swept:
+        return []
+    return [
+        f"Tried on the test split, and never bold: {', '.join(table.swept)}. The best of several values is a choice "
+        "that the test images made; choose values on --split holdout."
+    ]
 
 
 def _bold(board: Board) -> list[str]:

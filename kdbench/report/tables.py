@@ -62,6 +62,15 @@ class Table:
         return bool(self.finished.duplicated(["label", "pair"]).any())
 
     @property
+    def swept(self) -> list[str]:
+        """Labels of settings that were tried on the test split beside another one of the same method, sorted.
+
+        The best of them is a choice that the test images made.
+        """
+        tried = self.finished[(self.split == "test") & (self.finished["variant"] != "")]
+        return sorted(tried[tried.groupby("method")["variant"].transform("nunique") > 1]["label"].unique())
+
+    @property
     def chance(self) -> float:
         """Top-1 of guessing, percent; 0 for a data set that kdbench does not know."""
         classes = classes_of(self.dataset.partition("#")[0].partition(" (")[0])

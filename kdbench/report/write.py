@@ -17,6 +17,7 @@ from kdbench.report.order import main_first
 from kdbench.report.provenance import provenance
 from kdbench.report.render import html, latex, leaderboard, reproduction
 from kdbench.report.tables import tables
+from kdbench.results.choice import ALL, Choice
 
 BASELINE = "kd"
 
@@ -27,6 +28,7 @@ def write_report(
     out: str | Path = "reports",
     baseline: str = BASELINE,
     formats: Sequence[str] = style.FORMATS[:1],
+    only: Choice = ALL,
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
@@ -35,10 +37,12 @@ def write_report(
     more than once, what `figures` draws (differences are against the method ``baseline``) and what
     `render.reproduction` writes. formats: of the pictures, some of png, svg and pdf; the pages show the first two.
     Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a format is
-    unknown or ``out`` cannot be written.
+    unknown or ``out`` cannot be written. only: the rows that are reported, which the report says.
     """
     formats = files.checked(formats)
-    merged = merge(suite, results)
+    merged = merge(suite, results, only)
+    if merged.attempts.empty and len(all_rows := merge(suite, results).attempts):
+        raise only.refusal(all_rows)
     if merged.attempts.empty:
         where = ", ".join(str(rows_of(suite, place)) for place in places(results))
         raise KdbenchError(
@@ -52,7 +56,7 @@ def write_report(
             f"suite {suite!r} has no run of {baseline!r}; --baseline takes one of {', '.join(compared)}, or --suite "
             "leaves this suite out"
         )
-    footer = provenance(suite, ordered)
+    footer = [*([f"Only rows with {only}."] if str(only) else []), *provenance(suite, ordered)]
     runs = reproducibility.frame(merged.attempts, merged.records)
     details = [
         p.with_name(f"{p.stem}.details") if p.is_file() else p / f"{suite}.details" for p in places(results)

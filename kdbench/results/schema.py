@@ -1,7 +1,7 @@
 """The columns of results files: one record per column, the only place that lists them.
 
 What is written, what must be there, what is checked on reading, what is text and the documentation's tables all derive
-from `ROWS` (results/<suite>.csv) and `CURVES` (results/<suite>.curves.csv).
+from `ROWS` (results/<suite>.csv), `CURVES` (results/<suite>.curves.csv) and `TRIALS` (results/<suite>.tuning.csv).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ ROWS = (
     _text("cuda", "provenance", "Version of CUDA; empty on a CPU."),
     _text("device", "provenance", "Name of the device."),
     _count("threads", "provenance", "CPU threads of PyTorch."),
-    _text("executor", "provenance", "What ran the training: serial, processes or slurm."),
+    _text("executor", "provenance", "What ran the training: serial, processes, slurm or ray."),
     _count("jobs", "provenance", "Cohorts that shared the device at a time, this one included."),
     Column(
         "deterministic",
@@ -162,9 +162,39 @@ CURVES = (
     Column("value", "", "number", "Mean over the epoch.", needed=True),
 )
 
-BY_NAME = {column.name: column for column in (*CURVES, *ROWS)}  # columns of one name agree in kind
+TRIALS = (
+    Column(
+        "study",
+        "",
+        "id",
+        "Hash of all that the trials of a method and a pair share.",
+        needed=True,
+        filled=True,
+    ),
+    Column(
+        "trial",
+        "",
+        "whole",
+        "Number of the trial; 0 has the suite's values.",
+        low=0,
+        needed=True,
+        filled=True,
+    ),
+    *(column for column in ROWS if column.name in ("suite", "teacher", "student", "method", "params")),
+    Column("recipe", "", "json", "Fields of the recipe that the trial searched.", needed=True),
+    Column("seeds", "", "text", "Seeds of its runs, joined by spaces.", needed=True),
+    Column("epochs", "", "whole", "Epochs of each run.", low=1, needed=True),
+    Column("status", "", "status", "The worst of its runs.", needed=True, filled=True),
+    _percent("top1", "", "Mean over seeds of the top-1 accuracy on the holdout split.", needed=True),
+    _amount("train_s", "", "Sum over seeds of the time of the students' own training steps.", "seconds"),
+    Column("cells", "", "text", "The cell_id of each run in results/<suite>.trials.csv, joined by spaces."),
+    Column("ended_utc", "", "time", "When its last run was recorded, in UTC."),
+)
+
+BY_NAME = {column.name: column for column in (*CURVES, *TRIALS, *ROWS)}  # columns of one name agree in kind
 COLUMNS = [column.name for column in ROWS]
 CURVE_COLUMNS = [column.name for column in CURVES]
+TRIAL_COLUMNS = [column.name for column in TRIALS]
 TEXT = [column.name for column in ROWS if column.kind in ("text", "id", "json", "status", "time")]
 NEEDED = [column.name for column in ROWS if column.needed]
 

@@ -72,7 +72,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
     encode(rows, columns)  # a row that lacks a column leaves no empty file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path) as file:
+        with locked(path) as file:
             head, tail, start = _ends(file, columns)
             names = _own_header(path, head, columns)
             kept = tail[: lines.keep(tail, names) if names else 0]
@@ -123,7 +123,7 @@ def _addition(head: bytes, last: bytes, rows: Iterable[Mapping[str, Any]], colum
     return (b"" if lines.last_start(last) == len(last) else end) + text
 
 
-def _locked(path: Path) -> IO[bytes]:
+def locked(path: Path) -> IO[bytes]:
     """The file, open to append and locked; the one that is there now, should `upgrade` have replaced it meanwhile."""
     while True:
         file = open(path, "ab+", buffering=0)  # noqa: SIM115 (the caller closes it)
@@ -288,12 +288,12 @@ def curves_of(file: Path) -> Path:
 
 
 def _files(results: Path) -> dict[str, Path]:
-    """Suite -> its file. Curves, hidden files and the lock files of office programs are left out."""
+    """Suite -> its file. Curves, trials, hidden files and the lock files of office programs are left out."""
     files = {
         file.stem: file
         for file in sorted(results.iterdir() if results.is_dir() else ())
         if file.suffix.lower() == ".csv"
-        and not file.stem.lower().endswith(".curves")
+        and not file.stem.lower().endswith((".curves", ".trials", ".tuning"))
         and not file.name.startswith((".", "~"))
     }  # of .CSV and .csv the last one counts, the one that kdbench writes
     return files

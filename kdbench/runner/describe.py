@@ -17,7 +17,9 @@ from kdbench.runner.options import RunOptions
 from kdbench.runner.teachers import pretrained_path
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
+from kdbench.utils.hashing import canonical
 from kdbench.utils.status import Status
+from kdbench.utils.text import run_name
 
 LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
 
@@ -35,16 +37,22 @@ def describe(selection: Selection, options: RunOptions, say: Say) -> str:
     missing = find_missing(attempts, cells, options.force).cells
     try_methods(workspace, missing)
     failed = len(set(records["cell_id"]) - done_ids(records))
+    diverged = records[records["status"] == Status.DIVERGED]
+    final = f" ({len(diverged)} of them diverged)" if len(diverged) else ""
     lines = [
         f"suite {workspace.suite.name}, split {selection.split}, device {', '.join(workspace.devices)}: "
-        f"{len(cells)} cells = "
-        f"{len(cells) - len(missing)} done + {len(missing)} missing ({failed} of them failed or were interrupted)"
+        f"{len(cells)} cells = {len(cells) - len(missing)} done{final} + "
+        f"{len(missing)} missing ({failed} of them failed or were interrupted)"
     ]
+    lines += [*_diverged_lines(diverged), *_code_lines(cells, records), *_sweep_lines(selection, cells)]
     lines += _teacher_lines(inputs)
-    for number, cohort in enumerate(form_cohorts(missing, positions(workspace.paths.work, missing)), 1):
+    reached = positions(workspace.paths.work, missing)
+    for number, cohort in enumerate(form_cohorts(missing, reached), 1):
         teacher = next((cell.teacher for cell in cohort if cell.teacher), "no teacher")
-        members = ", ".join(" ".join(filter(None, [c.method, c.variant, f"({c.student})"])) for c in cohort)
-        lines.append(f"cohort {number}: seed {cohort[0].seed}, {teacher}: {members}")
+        members = ", ".join(f"{cell} ({cell.student})" for cell in cohort)
+        epoch, _ = reached.get(cohort[0].id, (0, 0))
+        goes_on = f", continuing after epoch {epoch} of {cohort[0].recipe.epochs}" if epoch else ""
+        lines.append(f"cohort {number}: seed {cohort[0].seed}, {teacher}: {members}{goes_on}")
     lines.append(estimate(attempts, missing))
     return "\n".join(lines)
 
@@ -60,23 +68,54 @@ def _teacher_lines(inputs: Inputs) -> Iterator[str]:
             yield f"teacher {name}: to {way} first"
 
 
-def announce_missing(missing: Missing, cells: Sequence[Cell], attempts: pd.DataFrame, say: Say) -> None:
-    """Before training: which methods' code is not that of their rows, and how long a long plan takes."""
-    records = records_of(attempts, cells)
+def _diverged_lines(diverged: pd.DataFrame) -> Iterator[str]:
+    """The cells that count as done and have no result, and what can be done about them."""
+    for row in diverged.fillna({"teacher": "", "variant": ""}).to_dict("records"):
+        name = run_name(
+            f"{row['method']} {row['variant']}".strip(), row["teacher"], row["student"], row["seed"]
+        )
+        yield f"diverged: {name}: {row['error']}"
+    if len(diverged):
+        yield "a lower lr or weight of the method's terms may help; --force trains the same cells again"
+
+
+def _code_lines(cells: Sequence[Cell], records: pd.DataFrame) -> Iterator[str]:
+    """Which methods' code is not that of their rows, and what to do."""
     for name in dict.fromkeys(cell.method for cell in cells):
         code = registry.code_hash(name)
         if not code:
-            say(
-                f"the source of {name} cannot be read: its rows carry no code_hash, and an edit goes unnoticed"
-            )
+            yield f"the source of {name} cannot be read: its rows carry no code_hash, and an edit goes unnoticed"
         elif not registry.entry(name).origin.is_file():
-            say(f"the code_hash of {name} is of its class alone: an edit of what it calls goes unnoticed")
+            yield f"the code_hash of {name} is of its class alone: an edit of what it calls goes unnoticed"
         hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
         if code and (hashes != code).any():
-            say(
-                f"WARNING: the code of {name} changed since its rows were written; if it gives other numbers, "
-                "raise its `version` and run again"
+            yield (
+                f"WARNING: the code of {name} changed since its rows were written; if it gives other numbers, write "
+                f"version = {registry.get(name).version + 1} in {registry.entry(name).origin} and run again"
             )
+
+
+def _sweep_lines(selection: Selection, cells: Sequence[Cell]) -> Iterator[str]:
+    """Parameters that have several values on the test split, which must not choose among them."""
+    values: dict[str, dict[tuple, set[str]]] = {}
+    for cell in cells if selection.split == "test" else ():
+        for name, value in cell.params.items():
+            pairs = values.setdefault(f"{cell.method}.{name}", {})
+            pairs.setdefault((cell.teacher, cell.student), set()).add(canonical(value))
+    several = [name for name, pairs in values.items() if max(map(len, pairs.values())) > 1]
+    if several:
+        yield (
+            f"WARNING: several values of {', '.join(several)} on the TEST split: the best of them would be a choice "
+            "that the test images made; choose values with --split holdout"
+        )
+
+
+def announce_missing(
+    missing: Missing, selection: Selection, cells: Sequence[Cell], attempts: pd.DataFrame, say: Say
+) -> None:
+    """Before training: which methods' code is not that of their rows, sweeps, and how long a long plan takes."""
+    for line in (*_code_lines(cells, records_of(attempts, cells)), *_sweep_lines(selection, cells)):
+        say(line)
     if len(missing.cells) >= LONG_PLAN:
         say(f"{len(missing.cells)} cells to train; {estimate(attempts, missing.cells)}")
 

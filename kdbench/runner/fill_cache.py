@@ -86,7 +86,8 @@ class _Filler:
         """Compute what the table lacks; False when that was stopped."""
         chunks = torch.arange(len(self.images)).split(self.cell.recipe.batch_size)
         outcomes = self.cache.tables[self.view].outcomes
-        progress.begin(1, outcomes, len(chunks), 0)
+        progress.plan([], f"logits of {self.cell.teacher}, view {self.view}")
+        progress.begin([self.cell], outcomes, len(chunks), 0)
         for number in range(outcomes):
             for rows in chunks:
                 if stop():

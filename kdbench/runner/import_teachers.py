@@ -20,14 +20,16 @@ from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.models.cifar.base import ENTRIES
 from kdbench.plan.selection import Selection
+from kdbench.runner.choose_teachers import keep_better, put_first
 from kdbench.runner.options import RunOptions
 from kdbench.runner.progress import to_stderr
+from kdbench.runner.teachers import locate_teacher
 from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import ModelSpec, Suite
 from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess
 from kdbench.teachers.fitting import Part, Problems, count_keys, describe, parts, smallest_mismatch
-from kdbench.teachers.weights import SUFFIXES, open_teacher
+from kdbench.teachers.weights import SUFFIXES, Teacher, open_teacher
 from kdbench.utils.state_dicts import save_weights, state_dicts
 
 
@@ -104,9 +106,20 @@ def _bring(workspace: Workspace, file: Path, name: str | None, say: Say, warn: S
     if teacher.id != source.id:
         raise KdbenchError(f"{saved} holds other weights than its name says; move it away and import again")
     top1, doubts = assess(teacher, data, workspace.split, work, torch.device(workspace.device))
-    catalog.assign(work, data.name, name, model, saved, workspace.data_id)
+    before = _used(workspace, name)
+    put_first(workspace, teacher)
     for line in (*accuracy_lines(teacher, top1, workspace.selection.split, data.classes), *doubts):
         say(line)
+    if text := keep_better(workspace, before, teacher, top1):
+        say(text)
+
+
+def _used(workspace: Workspace, name: str) -> Teacher | None:
+    """The teacher that a run would use now; None where there is none, or its file is gone."""
+    try:
+        return locate_teacher(workspace, name)
+    except KdbenchError:
+        return None
 
 
 def recognise(candidates: Sequence[Part], suite: Suite, file: Path) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError, unknown
+from kdbench.runner.trackers import KINDS
 
-EXECUTORS = ("serial", "processes", "slurm")
+EXECUTORS = ("serial", "processes", "slurm", "ray")
+PACKAGES = {"slurm": "submitit", "ray": "ray"}  # that an executor needs, by pip install 'kdbench[EXECUTOR]'
+RAY = ("address", "gpus_per_job", "cpus_per_job", "memory_per_job")
+ADDRESS = re.compile(r"auto|local|[^:/\s]+:\d{1,5}|\[[\d:a-fA-F]+\]:\d{1,5}")
 AUTO = "auto"
 
 
@@ -22,8 +28,10 @@ class RunOptions:
     teacher_cache: folder that keeps teachers' logits. device: auto, cpu, cuda:0, several by commas, or all.
     graphs: record CUDA graphs. workers: processes that decode streamed images. executor: one of `EXECUTORS`, None: as
     jobs and device ask. jobs: cohorts that train side by side, each in a process; auto: as many as suit the devices.
-    slurm: what each job of Slurm gets, as key=value,key=value. max_hours: stop after this time and save the state.
-    force: train finished cells again.
+    slurm: what each job of Slurm gets, as key=value,key=value. address: of a Ray cluster: auto, local or HOST:PORT.
+    gpus_per_job, cpus_per_job, memory_per_job: what each job of Ray gets; a GPU's share, a number and GiB.
+    max_hours: stop after this time and save the state. force: train finished cells again.
+    track: some of `trackers.KINDS`, by commas.
     Raises KdbenchError for a value of the wrong kind.
     """
 
@@ -38,8 +46,13 @@ class RunOptions:
     executor: str | None = None
     jobs: int | str = 1
     slurm: str = ""
+    address: str | None = None
+    gpus_per_job: float | None = None
+    cpus_per_job: int | None = None
+    memory_per_job: float | None = None
     max_hours: float | None = None
     force: bool = False
+    track: str = ""
 
     def __post_init__(self) -> None:
         for name in ("results", "data_dir", "plugins", "teacher_weights", "teacher_cache"):
@@ -50,11 +63,6 @@ class RunOptions:
             _number("jobs", self.jobs, low=1, whole=True)
         if self.executor not in (None, *EXECUTORS):
             raise unknown("executor", str(self.executor), EXECUTORS)
-        if self.executor == "serial" and self._parallel:
-            raise KdbenchError(
-                "the executor serial trains one cohort at a time on one device; leave out jobs and further devices, or "
-                "choose the executor processes"
-            )
         if self.workers is not None:
             _number("workers", self.workers, low=0, whole=True)
         if self.max_hours is not None:
@@ -62,13 +70,53 @@ class RunOptions:
         for name in ("graphs", "force"):
             if not isinstance(getattr(self, name), bool):
                 raise KdbenchError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self._check_ray()
+        self._check_executor()
 
-        if self.executor == "slurm" and self._parallel:
+        for name in self.trackers:
+            if name not in KINDS:
+                raise unknown("tracker", name, KINDS)
+
+    def _check_executor(self) -> None:
+        """What its executor takes, and whether its package is there."""
+        if self.executor == "serial" and self._parallel:
             raise KdbenchError(
-                "the executor slurm makes each cohort a job on one device; leave out jobs and further devices"
+                "the executor serial trains one cohort at a time on one device; leave out jobs and further devices, or "
+                "choose the executor processes"
+            )
+        if self.executor in PACKAGES and self._parallel:
+            raise KdbenchError(
+                f"the executor {self.executor} makes each cohort a job on one device; leave out jobs and further "
+                "devices"
             )
         if self.slurm_parameters and self.executor != "slurm":
             raise KdbenchError("slurm parameters need the executor slurm")
+        for name in RAY if self.executor != "ray" else ():
+            if getattr(self, name) is not None:
+                raise KdbenchError(f"{name} needs the executor ray")
+        package = PACKAGES.get(self.executor or "")
+        if package and importlib.util.find_spec(package) is None:
+            raise KdbenchError(
+                f"the executor {self.executor} needs {package}; type `pip install 'kdbench[{self.executor}]'`"
+            )
+
+    def _check_ray(self) -> None:
+        if self.address is not None and not (
+            isinstance(self.address, str) and ADDRESS.fullmatch(self.address)
+        ):
+            raise KdbenchError(f"address must be auto, local or HOST:PORT, got {self.address!r}")
+        if self.gpus_per_job is not None:
+            _number("gpus_per_job", self.gpus_per_job, low=0)
+            if self.gpus_per_job > 1:
+                raise KdbenchError(
+                    f"a cohort trains on one GPU: gpus_per_job is at most 1, got {self.gpus_per_job!r}"
+                )
+            if not self.gpus_per_job and self.device.startswith("cuda"):
+                raise KdbenchError(f"a job on {self.device} needs a GPU; leave out gpus_per_job=0")
+        if self.cpus_per_job is not None:
+            _number("cpus_per_job", self.cpus_per_job, low=1, whole=True)
+        if self.memory_per_job is not None:
+            _number("memory_per_job", self.memory_per_job, low=0)
 
     @property
     def slurm_parameters(self) -> dict[str, int | str]:
@@ -82,6 +130,13 @@ class RunOptions:
                 raise KdbenchError(f"slurm takes key=value,key=value, such as partition=gpu, got {part!r}")
             parameters[key] = int(value) if value.isdecimal() else value
         return parameters
+
+    @property
+    def trackers(self) -> list[str]:
+        """``track`` as names, each once."""
+        if not isinstance(self.track, str):
+            raise KdbenchError(f"track is a text like tensorboard,wandb, got {self.track!r}")
+        return list(dict.fromkeys(name.strip() for name in self.track.split(",") if name.strip()))
 
     @property
     def _parallel(self) -> bool:

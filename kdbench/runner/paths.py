@@ -39,6 +39,11 @@ class Paths:
         return self.work / "locks"
 
     @property
+    def running(self) -> Path:
+        """The folder of what running processes say of themselves."""
+        return self.work / "running"
+
+    @property
     def slurm(self) -> Path:
         """The folder of jobs that Slurm runs."""
         return self.work / "slurm"

@@ -17,19 +17,23 @@ from kdbench.results import store
 from kdbench.results.attempts import Attempts
 from kdbench.runner.export import description
 from kdbench.runner.inputs import Inputs
-from kdbench.train.checkpoint import checkpoint_path
+from kdbench.train import checkpoint
+from kdbench.train.callbacks import Progress
 from kdbench.train.job import Result
 from kdbench.utils.files import write_atomic
 from kdbench.utils.hashing import canonical
 from kdbench.utils.state_dicts import save_weights
 from kdbench.utils.status import DONE, Status
+from kdbench.utils.text import run_name
 
 
-def record(inputs: Inputs, result: Result, source: Mapping[str, Any], attempts: Attempts) -> str:
+def record(
+    inputs: Inputs, result: Result, source: Mapping[str, Any], attempts: Attempts, progress: Progress
+) -> None:
     """Write one result: details, student and curves first, its row last, and only then drop its checkpoint.
 
     source: the columns that say when, where and with what it was trained. attempts: of the rows' file.
-    Returns the result in words.
+    progress: gets the result in words, and the row.
     Raises KdbenchError for a file that cannot be written.
     """
     cell, paths, status = result.cell, inputs.workspace.paths, result.row["status"]
@@ -65,8 +69,9 @@ def record(inputs: Inputs, result: Result, source: Mapping[str, Any], attempts: 
             store.append(paths.curves, curves, store.CURVE_COLUMNS)
     store.append(paths.rows, [row])
     if status != Status.INTERRUPTED:
-        checkpoint_path(paths.work, cell.id).unlink(missing_ok=True)
-    return _line(row)
+        checkpoint.remove(paths.work, cell.id)
+    progress.say(_line(row))
+    progress.record(cell, row, result.curves)
 
 
 def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
@@ -103,9 +108,8 @@ def _teacher_columns(inputs: Inputs, cell: Cell) -> dict[str, Any]:
 def _line(row: Mapping[str, Any]) -> str:
     """One finished cell, in words."""
     what = " ".join(str(row[k]) for k in ("method", "variant") if row[k])
-    pair = f"{row['teacher']} -> {row['student']}" if row["teacher"] else row["student"]
     if row["status"] == Status.OK:
         text = f"top-1 {row['top1']:.2f} %, {row['train_s']:.0f} s"
     else:
         text = f"{row['status']}: {row['error'] or 'saved, type the same command to go on'}"
-    return f"{what}, {pair}, seed {row['seed']}: {text}"
+    return f"{run_name(what, row['teacher'], row['student'], row['seed'])}: {text}"

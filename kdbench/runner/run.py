@@ -11,23 +11,27 @@ from kdbench import registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
+from kdbench.plan.settings import read
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted, open_executor
+from kdbench.runner.heartbeat import Heartbeat
 from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
+from kdbench.runner.paths import Paths
 from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
+from kdbench.runner.trackers import open_trackers
 from kdbench.runner.training import train
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import open_workspace
 from kdbench.suites import Pair, Suite
-from kdbench.train.callbacks import Progress
+from kdbench.train.callbacks import Progress, Together
 from kdbench.utils import environment, locks
 
 # arguments that change the suite
@@ -41,6 +45,7 @@ def run(
     pairs: str | Pair | Iterable[str | Pair] | None = None,
     seeds: Seeds | None = None,
     sets: str | Iterable[str] = (),
+    params: str | Path | None = None,
     epochs: int | None = None,
     lr: float | None = None,
     clip: float | None = None,
@@ -58,8 +63,13 @@ def run(
     executor: str | None = None,
     jobs: int | str = 1,
     slurm: str = "",
+    address: str | None = None,
+    gpus_per_job: float | None = None,
+    cpus_per_job: int | None = None,
+    memory_per_job: float | None = None,
     max_hours: float | None = None,
     force: bool = False,
+    track: str = "",
     progress: Progress | None = None,
 ) -> Outcome:
     """Train every missing cell of methods x pairs x seeds; finished ones are skipped, interrupted ones continue.
@@ -71,6 +81,7 @@ def run(
         pairs: ``teacher:student``.
         seeds: an int, ints, or a text like ``0-2``.
         sets: ``method.parameter=value[,value]``; several values make several cells.
+        params: a file of settings as `kdbench tune` writes it; they train beside the suite's.
         epochs: the schedule is rescaled.
         lr: learning rate, in place of those of pairs too; teachers keep theirs.
         clip: largest norm of the gradient; 0: none.
@@ -87,11 +98,16 @@ def run(
         device: auto, cpu or cuda:0; several by commas, or all: a cohort trains on each.
         graphs: record steps as CUDA graphs.
         workers: processes that decode streamed images.
-        executor: serial (in this process), processes or slurm; None: as jobs and device ask.
+        executor: serial (in this process), processes, slurm or ray; None: as jobs and device ask.
         jobs: cohorts that train side by side, each in a process; auto: one per GPU, on a CPU one per thread.
         slurm: what each job of Slurm gets, ``key=value,key=value``.
+        address: of a Ray cluster: auto (None: auto), ``HOST:PORT``, or local: one of its own on this machine.
+        gpus_per_job: what each job of Ray gets, at most 1; None: 1 where the cluster has GPUs.
+        cpus_per_job: what each job of Ray gets, and its threads; None: 1.
+        memory_per_job: what each job of Ray gets, in GiB; None: nothing is reserved.
         max_hours: stop after this time and save the state.
         force: train finished cells again; rows are added, never replaced.
+        track: log every epoch to tensorboard, wandb or mlflow as well; several by commas.
         progress: what shows it; None: bars in a terminal or notebook, else lines on stderr.
 
     Raises KdbenchError for bad input.
@@ -108,6 +124,7 @@ def resolve(
     suite: str | Path | Suite = "digits",
     methods: Methods | None = None,
     variants: Sequence[Overrides] = (),
+    params: str | Path | None = None,
     **arguments: Any,
 ) -> tuple[Selection, RunOptions]:
     """What to train and how, from the arguments of `run` and `plan.selection.select`; nothing is opened."""
@@ -116,7 +133,8 @@ def resolve(
     options = RunOptions(**how)
     registry.load(options.plugins)
     changed = change_suite(load_suite(suite), **changes)
-    selection = select(changed, methods, variants=variants, **arguments)
+    settings = read(Path(params)) if params is not None else ()
+    selection = select(changed, methods, variants=variants, settings=settings, **arguments)
     if options.elsewhere:
         _check_portable(selection)
     return selection, options
@@ -143,7 +161,10 @@ def _check_portable(selection: Selection) -> None:
 def execute(selection: Selection, options: RunOptions, progress: Progress) -> Outcome:
     """Train every missing cell of a selection and record it under ``options.results``."""
     stop = Stop(options.max_hours)
-    with stop.listening(progress.say):
+    suite, results = selection.suite.name, options.results
+    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
+        trackers = open_trackers(options.trackers, results / "track", progress.warn)
+        progress = Together(progress, heartbeat, *trackers)
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
         attempts = store.read(workspace.paths.rows)
@@ -153,23 +174,25 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
         if inputs.complete:
             cells = inputs.cells()
             missing = find_missing(attempts, cells, options.force)
-            announce_missing(missing, cells, attempts, progress.say)
-            _train_and_record(missing, inputs, progress, stop)
+            announce_missing(missing, selection, cells, attempts, progress.say)
+            train_and_record(missing, inputs, progress, stop)
     return _conclude(inputs, stop)
 
 
-def _train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
-    workspace, cohorts = inputs.workspace, len(form_cohorts(missing.cells, {}))
+def train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
+    """Train ``missing`` by the executor of the options, and record each result under the workspace's paths."""
+    workspace, cohorts = inputs.workspace, form_cohorts(missing.cells, {})
+    progress.plan(cohorts)
     if missing.cells:
         locks.check(workspace.paths.locks)
-    check_not_submitted(workspace.options, workspace.paths.slurm, missing.cells)
+    paths = workspace.paths
+    check_not_submitted(workspace.options, paths.slurm, missing.cells)
     here = environment.collect(workspace.device)
     attempts = Attempts(workspace.paths.rows)
-    folder = workspace.paths.slurm
-    with open_executor(workspace.options, workspace.devices, cohorts, folder, progress, stop) as executor:
+    with open_executor(workspace.options, workspace.devices, len(cohorts), paths, progress, stop) as executor:
         how = {"executor": executor.name, "jobs": executor.jobs}
         for done in train(missing, inputs, executor, attempts, progress.say, stop):
-            progress.say(record(inputs, done.result, {**here, **done.source, **how}, attempts))
+            record(inputs, done.result, {**here, **done.source, **how}, attempts, progress)
 
 
 def _conclude(inputs: Inputs, stop: Stop) -> Outcome:

@@ -12,15 +12,17 @@ import torch
 from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.selection import Selection
+from kdbench.runner.heartbeat import Heartbeat
 from kdbench.runner.options import RunOptions
+from kdbench.runner.paths import Paths
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import Pair, replace_recipe
 from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess, measure
 from kdbench.teachers.weights import Teacher, find_file, open_teacher
-from kdbench.train.callbacks import Progress
-from kdbench.train.checkpoint import checkpoint_path
+from kdbench.train import checkpoint
+from kdbench.train.callbacks import Progress, Together
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils import locks
@@ -137,6 +139,7 @@ def _train(workspace: Workspace, name: str, progress: Progress, stop: Callable[[
         if path.is_file():
             return True
         progress.say(f"training the teacher {name} for {cell.recipe.epochs} epochs")
+        progress.plan([[cell]], f"teacher {name}")
         job = Job((cell,), None, workspace.options.data_dir, work, workspace.device)
         try:
             (result,), stopped = train_cohort(job, progress, stop)
@@ -160,7 +163,7 @@ def _train(workspace: Workspace, name: str, progress: Progress, stop: Callable[[
             raise KdbenchError(
                 f"cannot save the teacher to {path} ({error.strerror}); free some space and run again"
             ) from error
-        checkpoint_path(work, cell.id).unlink(missing_ok=True)
+        checkpoint.remove(work, cell.id)
     return True
 
 
@@ -213,7 +216,9 @@ def train_teachers(selection: Selection, options: RunOptions, progress: Progress
     Returns the exit code: 0, 3 where one could not be had (``progress`` says why), 128 + signal when interrupted.
     """
     stop, failed = Stop(), False
-    with stop.listening(progress.say):
+    suite, results = selection.suite.name, options.results
+    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
+        progress = Together(progress, heartbeat)
         workspace = open_workspace(selection, options, progress.say)
         for name in selection.teachers():
             try:

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from kdbench.errors import first_line
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.results.attempts import Attempts
-from kdbench.runner.executors.base import Done, Executor, now
+from kdbench.runner.executors.base import Done, Executor, Preempted, now
 from kdbench.runner.inputs import Inputs
 from kdbench.runner.missing import Missing, positions
 from kdbench.runner.paths import Paths
@@ -95,9 +96,12 @@ def _collect(
         return future.result(), []
     except torch.OutOfMemoryError as error:
         results, again = _split(attempt, str(error), work, say)
-    except BrokenExecutor:
+    except Preempted:
+        say(f"the machine that trained {len(attempt.cells)} cells is taken away; they go on elsewhere")
+        again = _attempts(attempt.cells, work, attempt.deaths)
+    except BrokenExecutor as error:
         if not stop():
-            results, again = _retry(attempt, work, say)
+            results, again = _retry(attempt, first_line(error), work, say)
     return Done(list(results), False, {"started_utc": attempt.started}), again
 
 
@@ -113,11 +117,14 @@ def _split(
     return [], [each for part in (cells[:half], cells[half:]) for each in _attempts(part, work)]
 
 
-def _retry(attempt: _Attempt, work: Path, say: Say) -> tuple[Sequence[Result], Sequence[_Attempt]]:
+def _retry(
+    attempt: _Attempt, reason: str, work: Path, say: Say
+) -> tuple[Sequence[Result], Sequence[_Attempt]]:
     """The same cells from their last checkpoint; after ``RETRIES`` they are recorded as failed."""
     cells, deaths = attempt.cells, attempt.deaths + 1
     if deaths > RETRIES:
-        row = {"status": Status.ERROR, "error": f"its process died {deaths} times", "cohort_size": len(cells)}
+        error = f"its process died {deaths} times, at last: {reason}"
+        row = {"status": Status.ERROR, "error": error, "cohort_size": len(cells)}
         return [Result(cell, row) for cell in cells], []
     say(f"the process that trained {len(cells)} cells died; they continue from their last checkpoint")
     return [], _attempts(cells, work, deaths)

@@ -16,7 +16,7 @@ from kdbench.runner.options import RunOptions
 from kdbench.runner.paths import Paths
 from kdbench.suites import Suite, replace_recipe
 from kdbench.train.optimizers import check as check_optimizer
-from kdbench.utils.environment import choose_devices
+from kdbench.utils.environment import choose_devices, unused_gpu
 from kdbench.utils.precision import check as check_fast_paths
 
 Say = Callable[[str], object]
@@ -66,6 +66,8 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     dataset, measured = load_data(data, options.data_dir)
     selection = dataclasses.replace(selection, suite=dataclasses.replace(selection.suite, dataset=measured))
     devices = choose_devices(options.device)
+    if note := unused_gpu(options.device):
+        say(note)
     _check_recipes(selection, options.graphs, devices)
     split = split_dataset(dataset, selection.split, measured.holdout)
     duplicates = count_duplicates(dataset, split)

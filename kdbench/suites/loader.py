@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.suites.schema import SGD, DataSpec, Pair, Recipe, Suite
+from kdbench.suites.schema import SGD, DataSpec, Pair, Recipe, Suite, find_view
 
 Params = Mapping[str, Mapping[str, Any]]  # method -> parameter -> value
 
@@ -80,7 +80,7 @@ def _check_parts(suite: Suite, where: str) -> None:
         replace_recipe(suite.recipe, pair.recipe, f"{where}: pair {pair}")
     replace_recipe(suite.recipe, suite.teacher_recipe, f"{where}: teacher_recipe")
     for view in suite.recipe.train_views:
-        if view not in suite.views:
+        if find_view(suite.views, view) is None:
             raise unknown("view", view, suite.views, f" in {where}: recipe: train_views")
     _check_lists(suite, where)
 

@@ -16,7 +16,7 @@ MAGNITUDES = 31  # RandAugment's strengths are 0..30
 
 @dataclass(frozen=True)
 class View:
-    """The augmentation of an image: resized crop, crop, flip, RandAugment, cutout, in this order. Default: none.
+    """The augmentation of an image: resized crop, crop, flip, RandAugment, cutout, turn, in this order. Default: none.
 
     ``scale``, ``ratio``: cut out a random part of the image, its share of the area uniform in ``scale`` and its
     width to height log-uniform in ``ratio``, and resize it (bilinear, antialiased) to the set's size:
@@ -28,6 +28,7 @@ class View:
     ``cutout``: largest side of a black square as a share of the image's shorter side (DeVries & Taylor, 2017,
     arXiv:1708.04552, with a random side): side uniform in [0, cutout * shorter side], centre uniform over the
     image, clipped at the border; a pixel is black when its centre is inside.
+    ``turn``: quarter turns counter-clockwise, 0..3. A suite need not list turned views: see `find_view`.
     """
 
     pad: int = 0
@@ -37,6 +38,7 @@ class View:
     cutout: float = 0.0
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    turn: int = 0
 
     def __post_init__(self) -> None:
         if self.pad < 0 or self.ops < 0:
@@ -45,18 +47,39 @@ class View:
             raise KdbenchError(f"a view's magnitude must be in 0..{MAGNITUDES - 1}, got {self.magnitude}")
         if not 0.0 <= self.cutout <= 1.0:
             raise KdbenchError(f"a view's cutout is a share of the image side in 0..1, got {self.cutout}")
-
+        if self.turn not in range(4):
+            raise KdbenchError(f"a view's turn is a number of quarter turns in 0..3, got {self.turn}")
         for name, pair in (("scale", self.scale or (1.0, 1.0)), ("ratio", self.ratio)):
             if len(pair) != 2 or not 0.0 < pair[0] <= pair[1] or (name == "scale" and pair[1] > 1.0):
                 limits = "0 < low <= high <= 1" if name == "scale" else "0 < low <= high"
                 raise KdbenchError(f"a view's {name} is [low, high] with {limits}, got {list(pair)}")
 
     def identity(self) -> dict[str, Any]:
-        """The fields that can change a pixel; the resized crop's only where there is one."""
+        """The fields that can change a pixel; those of the resized crop and of the turn only where there is one."""
         fields = dataclasses.asdict(self)
         if self.scale is None:
             del fields["scale"], fields["ratio"]
+        if not self.turn:
+            del fields["turn"]
         return fields
+
+
+def drawn_as(name: str) -> str:
+    """The view whose random choices ``name`` shares: its own name, or "weak" for "weak@1"."""
+    return name.partition("@")[0]
+
+
+def find_view(views: Mapping[str, View], name: str) -> View | None:
+    """The view ``name`` of a suite's ``views``; "NAME@1", "NAME@2" and "NAME@3" are NAME and so many quarter turns.
+
+    None where there is no such view.
+    """
+    if name in views:
+        return views[name]
+    of, _, turn = name.partition("@")
+    if of not in views or turn not in ("1", "2", "3"):
+        return None
+    return dataclasses.replace(views[of], turn=(views[of].turn + int(turn)) % 4)
 
 
 def _unused(value: Any) -> Any:

@@ -26,14 +26,19 @@ def teacher_logits(teacher: Teacher, net: Network, split: Split, work: Path, dev
 
     They are saved in ``work`` under a hash of everything they depend on, and read from there the next time.
     """
-    key = digest([teacher.id, split.id, net.mean.flatten().tolist(), net.std.flatten().tolist()])
-    path = work / "teachers" / f"{teacher.name}-{key}.logits.safetensors"
+    path = logits_path(teacher, net.mean, net.std, split.id, work)
     if path.is_file():
         return load_weights(path)["logits"].to(device)
     logits = predictions(lambda images: net(images, Needs()).logits, open_feed(split.evaluation, device))
     with contextlib.suppress(OSError):  # they are then measured again next time
         save_weights(path, {"logits": logits})
     return logits
+
+
+def logits_path(teacher: Teacher, mean: Tensor, std: Tensor, split_id: str, work: Path) -> Path:
+    """The file of a teacher's logits on a split, for a network that normalises images by ``mean`` and ``std``."""
+    key = digest([teacher.id, split_id, mean.flatten().tolist(), std.flatten().tolist()])
+    return work / "teachers" / f"{teacher.name}-{key}.logits.safetensors"
 
 
 def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:

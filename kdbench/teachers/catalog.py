@@ -8,8 +8,9 @@ hash of the data (`Dataset.whole`).
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,24 @@ def assign(work: Path, dataset: str, name: str, model: ModelSpec, file: Path, da
     """
     relative = file.relative_to(folder(work)).as_posix()  # a name like timm/resnet18 has a subfolder
     entry = {"arch": model.arch, "args": dict(model.args), "file": relative, "data": data}
+    with _edited(work, dataset) as imports:
+        others = [other for other in imports.get(name, []) if {"data": data, **other} != entry]
+        imports[name] = [*others, entry]
+
+
+def withdraw(work: Path, dataset: str, name: str, entry: Entry) -> None:
+    """Take an import out of the list; its file stays. Raises KdbenchError if the list cannot be written."""
+    with _edited(work, dataset) as imports:
+        imports[name] = [other for other in imports.get(name, []) if other != entry]
+
+
+@contextlib.contextmanager
+def _edited(work: Path, dataset: str) -> Iterator[dict[str, list[Entry]]]:
+    """The list, to be changed within the block by this process alone, and then written."""
     try:
         with locks.held(work / "locks", [f"teachers-{dataset}"], wait=True):
             imports = entries(work, dataset)
-            others = [other for other in imports.get(name, []) if {"data": data, **other} != entry]
-            imports[name] = [*others, entry]
+            yield imports
             text = json.dumps(imports, indent=1, sort_keys=True) + "\n"
             write_atomic(_list_path(work, dataset), text.encode())
     except OSError as error:
@@ -70,8 +84,8 @@ def assigned_file(work: Path, dataset: str, name: str, model: ModelSpec, data: s
     path = folder(work) / matching[-1]["file"]
     if not path.is_file():
         raise KdbenchError(
-            f"{path} is gone, but {name} stands for it; type `kdbench teachers import FILE`, or remove it from "
-            f"{_list_path(work, dataset)}"
+            f"{path} is gone, but {name} stands for it; type `kdbench teachers import FILE`, or `kdbench teachers "
+            f"remove {name}` (with the same --suite)"
         )
     return path
 

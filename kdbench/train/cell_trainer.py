@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,7 +24,6 @@ from kdbench.method import (
     Outputs,
     Views,
     overrides,
-    union,
 )
 from kdbench.metrics import predictions
 from kdbench.models.flops import probing
@@ -33,6 +33,7 @@ from kdbench.suites import Recipe
 from kdbench.train.optimizers import Optimisation
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Step
+from kdbench.utils.needs import union
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
 from kdbench.utils.status import Status
@@ -180,6 +181,11 @@ class Trainee:
         """The student and its modules as they are evaluated and exported: averaged, where the recipe says so."""
         parts = [*(self.average.module if self.average is not None else self.trained), self.modules]
         return parts[0], parts[1]
+
+    def latest(self) -> dict[str, float]:
+        """What the curves hold of the epoch that ended last."""
+        own = itertools.takewhile(lambda point: point[0] == self.epoch, reversed(self.curves))
+        return {name: value for _, name, value in own}
 
     def predict(self, images: Tensor) -> Tensor:
         """The deployed student's logits on ``images`` in 0..1."""

@@ -22,14 +22,14 @@ from kdbench.data.loading import load_split
 from kdbench.data.mixup import mix
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Needs, union
+from kdbench.method import Batch, Context
 from kdbench.metrics import top_k
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.teachers.accuracy import teacher_logits
+from kdbench.train import checkpoint
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
-from kdbench.train.checkpoint import checkpoint_path, resumable
 from kdbench.train.cuda_graphs import RecordedStep
 from kdbench.train.job import Job, Result
 from kdbench.train.result import result_of
@@ -37,8 +37,8 @@ from kdbench.train.schedule import evaluates, learning_rate, moment
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
 from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
+from kdbench.utils.needs import union
 from kdbench.utils.precision import tensor_cores
-from kdbench.utils.state_dicts import save_state
 from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
@@ -63,10 +63,13 @@ class Cohort:
         self.job, self.progress = job, progress
         self.device = torch.device(job.device)
         self.first = job.cells[0]
-        self.recipe = (
-            self.first.recipe
-        )  # in what cells of a cohort share: epochs, batch size, precision, mixup
+        self.recipe = self.first.recipe  # in what all cells share: epochs, batch size, precision, mixup
         split = load_split(self.first.dataset, self.first.split, job.data_dir)
+        if split.id != self.first.split_id:
+            raise KdbenchError(
+                f"the images of {self.first.dataset.name} here ({split.id}) are not those that the run was planned "
+                f"with ({self.first.split_id}); copy the same files to where KDBENCH_DATA or --data-dir looks"
+            )
         self.train = open_feed(split.train, self.device)
         self.evaluation = open_feed(split.evaluation, self.device)
         self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
@@ -112,21 +115,18 @@ class Cohort:
             )
             trainee = Trainee(cell, context, net, self.device)
             if trainee.outcome is None:
-                state = resumable(self.job.work, cell)
+                state = checkpoint.resumable(self.job.work, cell)
                 if state:
                     trainee.load(state)
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
-                    trainee.prepare(self._teacher_pass(trainee.needs))
+                    trainee.prepare(TeacherPass(cell, self.train, self.teacher, trainee.needs, self.device))
             return trainee
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
             self.failures[cell.id] = self._explain(cell, "build", error)
             return None
-
-    def _teacher_pass(self, needs: Needs) -> TeacherPass:
-        return TeacherPass(self.train, self.recipe.batch_size, self.teacher, needs, self.device)
 
     # --- the loop ---
 
@@ -138,7 +138,11 @@ class Cohort:
     def _run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         live = self._live()
         start = (live[0].epoch, live[0].step_in_epoch) if live else (self.recipe.epochs, 0)
-        self.progress.begin(len(live), self.recipe.epochs, self.steps, start[0] * self.steps + start[1])
+        if live and start != (0, 0):
+            names = ", ".join(str(trainee.cell) for trainee in live)
+            self.progress.say(f"{names}: continuing after epoch {start[0]} of {self.recipe.epochs}")
+        done = start[0] * self.steps + start[1]
+        self.progress.begin([t.cell for t in live], self.recipe.epochs, self.steps, done)
         stopped = False
         for epoch in range(start[0], self.recipe.epochs):
             stopped = self._epoch(epoch, start[1] if epoch == start[0] else 0, stop)
@@ -160,7 +164,7 @@ class Cohort:
     def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
         """Train on an epoch from step ``first_step`` on; True when ``stop`` ended it early and the state is saved."""
         views = {
-            name: self.first.views[name] for name in union(trainee.needs for trainee in self._live()).views
+            name: self.first.view(name) for name in union(trainee.needs for trainee in self._live()).views
         }
         where = (self.first.split_id, self.first.seed, epoch)
         batches = self.data_watch.timed(self.train.epoch(views, where, self.recipe.batch_size, first_step))
@@ -206,19 +210,14 @@ class Cohort:
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
-        accuracy: dict[str, float] = {}
-        one_student = len({cell.student for cell in self.job.cells}) == 1
         for trainee in self._live():
             trainee.end_epoch()
         for trainee in self._live():
             if last or evaluates(trainee.cell.recipe, epoch):
                 with self._closing(trainee, "evaluation"):
                     self._measure(trainee)
-            latest = {name: value for _, name, value in trainee.curves}
-            label = str(trainee.cell) if one_student else f"{trainee.cell} {trainee.cell.student}"
-            accuracy[label] = latest.get("top1", latest.get("train_top1", math.nan))
         self._save(self._live())
-        self.progress.epoch(epoch + 1, accuracy)
+        self.progress.epoch(epoch + 1, {t.cell.id: t.latest() for t in self._live()})
 
     def _measure(self, trainee: Trainee) -> None:
         logits = trainee.evaluate(self.evaluation)
@@ -252,7 +251,7 @@ class Cohort:
         try:
             for trainee in trainees:
                 state = {**trainee.state(), "shared_seconds": self._shared_seconds(trainee)}
-                save_state(checkpoint_path(self.job.work, trainee.cell.id), state)
+                checkpoint.save(self.job.work, trainee.cell, state)
         except OSError as error:
             if not self.save_failed:
                 self.progress.warn(

@@ -13,23 +13,13 @@ from torch import Tensor, nn
 
 from kdbench import registry
 from kdbench.errors import KdbenchError
-from kdbench.method import (
-    Batch,
-    Context,
-    Method,
-    ModelFacts,
-    Needs,
-    Outputs,
-    Role,
-    Views,
-    momentum_range,
-    overrides,
-)
+from kdbench.method import Batch, Context, Method, ModelFacts, Outputs, Views, momentum_range, overrides
 from kdbench.models.flops import device_of
 from kdbench.models.wrapper import Normalised
 from kdbench.train.schedule import moment
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Call, call_loss, call_update, summed
+from kdbench.utils.needs import Needs, Role
 from kdbench.utils.rng import Streams
 
 Images = Tensor | Mapping[str, Tensor]
@@ -101,9 +91,9 @@ class Distiller(nn.Module):
 
     def _check(self, student: nn.Module, teacher: nn.Module | None, targets: Any) -> None:
         name, needs = self.method.name, self.method.needs
-        if momentum_range(self.method) != (0.0, 0.0):
+        if momentum_range(self.method) != (0.0, 0.0) or self.method.leading_term:
             raise KdbenchError(
-                f"{name} trains its terms with momenta of their own, which one loss cannot; use kdbench.run"
+                f"{name} treats the gradients of its terms differently, which one loss cannot; use kdbench.run"
             )
         if needs.teacher and teacher is None:
             raise KdbenchError(f"{name} needs a teacher; give teacher=")
@@ -139,7 +129,7 @@ class Distiller(nn.Module):
         needs = self.method.needs
         if target.device != self._streams.device:  # the module was moved
             self._streams = Streams(self._seed, target.device)
-        batch, shown = self._batch(target, index), self._by_view(images)
+        batch, shown = self._batch(target, index), self.by_view(images)
         with self._streams.active():
             student = Views(_run(self.student, shown, needs.of("student")), needs.of("student"))
             with torch.no_grad():
@@ -165,7 +155,8 @@ class Distiller(nn.Module):
     def prepare(self, batches: Any) -> None:
         """Show the training images, unaugmented, to a method that needs them before training; others do nothing.
 
-        batches: what yields (images, target) or (images, target, index), each time it is iterated: a DataLoader.
+        batches: what yields (images, target) or (images, target, index), each time it is iterated: a DataLoader. images
+        are by view where the method reads several.
         """
         if not self._prepared:
             with self._streams.active():
@@ -217,7 +208,8 @@ class Distiller(nn.Module):
             sample_index=index if self.method.needs.index else None,
         )
 
-    def _by_view(self, images: Images) -> Mapping[str, Tensor]:
+    def by_view(self, images: Images) -> Mapping[str, Tensor]:
+        """The images of each view that the method reads. Raises KdbenchError where one is missing."""
         views = self.method.needs.views
         if isinstance(images, Tensor) and len(views) == 1:
             return {views[0]: images}
@@ -229,13 +221,23 @@ class Distiller(nn.Module):
 
 
 class _TeacherBatches:
-    """What `Method.prepare` iterates."""
+    """`kdbench.method.TeacherBatches` of a loader."""
 
     def __init__(self, distiller: Distiller, batches: Any) -> None:
         self._distiller, self._batches = distiller, batches
 
     def __iter__(self) -> Iterator[tuple[Batch, Views]]:
-        teacher, needs = self._distiller.teacher, self._distiller.method.needs
+        first = self._distiller.method.needs.views[0]
+        for batch, images in self._read():
+            yield batch, self._shown({first: images[first] if isinstance(images, Mapping) else images})
+
+    def epoch(self, number: int) -> Iterator[tuple[Batch, Views]]:
+        """Yield all declared views, as the loader draws them."""
+        for batch, images in self._read():
+            yield batch, self._shown(self._distiller.by_view(images))
+
+    def _read(self) -> Iterator[tuple[Batch, Images]]:
+        needs = self._distiller.method.needs
         for place, (images, target, *index) in enumerate(self._batches, start=1):
             batch = Batch(
                 target=target,
@@ -245,10 +247,12 @@ class _TeacherBatches:
                 generator=torch.Generator(target.device),
                 sample_index=index[0] if needs.index else None,
             )
-            outputs = (
-                _run(teacher, {needs.views[0]: images}, needs.of("teacher")) if teacher is not None else {}
-            )
-            yield batch, Views(outputs, needs.of("teacher"))
+            yield batch, images
+
+    def _shown(self, images: Mapping[str, Tensor]) -> Views:
+        teacher, needs = self._distiller.teacher, self._distiller.method.needs.of("teacher")
+        with torch.no_grad():
+            return Views(_run(teacher, images, needs) if teacher is not None else {}, needs)
 
 
 class _Logits(nn.Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kdbench.method import Context, Method, ModelFacts, Needs, Role
+from kdbench.method import Context, Method, ModelFacts
+from kdbench.utils.needs import Needs, Role
 
 
 def skip_reason(method: Method, context: Context) -> str | None:

@@ -2,7 +2,8 @@
 
 Everything that trains or probes a method goes through this module: cohorts, the contract's checks, the compatibility
 matrix and the benchmark's reference loop. A method whose terms have momenta of their own takes one gradient per group
-of terms (`kdbench.train.term_momentum`), all others one gradient and the recipe's optimiser.
+of terms (`kdbench.train.term_momentum`), one that aligns its gradients one per term (`kdbench.train.alignment`), all
+others one in all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kdbench.data.mixup import Mixed
 from kdbench.errors import KdbenchError
 from kdbench.losses import sort_to_target, swap_top
 from kdbench.method import TASK, Batch, Method, Terms, Views, momentum_offset, momentum_range, overrides
+from kdbench.train.alignment import aligned
 from kdbench.train.optimizers import Optimisation, momentum_from_zero
 from kdbench.train.term_momentum import GroupGradient, TermMomentum
 
@@ -72,6 +74,10 @@ class Step:
         self._optimisation, self._label_smoothing = optimisation, label_smoothing
         self._parameters = [*student.parameters(), *modules.parameters()]
         one_momentum = momentum_range(method) == (0.0, 0.0)
+        if method.leading_term and not one_momentum:
+            raise KdbenchError(
+                f"{method.name} has both momentum offsets and a leading term; it can have one of the two"
+            )
         self._optimizer: torch.optim.Optimizer = (
             optimisation.optimizer(student, modules)
             if one_momentum
@@ -92,7 +98,7 @@ class Step:
             call_update(self.method, calls, self.modules)
             self._optimizer.step(self._optimisation.clip_groups(groups))
         else:
-            losses = backward(calls)
+            losses = backward(calls) if self.method.leading_term is None else self._aligned_backward(calls)
             call_update(self.method, calls, self.modules)
             self._optimisation.clip_gradients(self._parameters)
             self._optimizer.step()
@@ -103,6 +109,20 @@ class Step:
         call = call_loss(self.method, batch, *views, self.modules)
         call = smoothed(self.method, call, self._label_smoothing) if self._label_smoothing else call
         return replace(call, share=share)
+
+    def _aligned_backward(self, calls: Sequence[Call]) -> Losses:
+        """As `backward`, with the gradients of the other terms aligned to that of the leading one."""
+        losses, first = summed(calls), self.method.leading_term
+        if first not in losses.terms:
+            raise KdbenchError(
+                f"{self.method.name}: leading_term is {first!r}, but the terms are {', '.join(losses.terms)}"
+            )
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        groups = [[first], *([name] for name in losses.terms if name != first)]
+        leading, *rest = gradients(losses, groups, parameters)
+        for parameter, slope in zip(parameters, aligned(leading, rest), strict=True):
+            parameter.grad = slope
+        return losses
 
     def set_rate(self, lr: float) -> None:
         """Set the learning rate of the next step."""
@@ -231,9 +251,23 @@ def term_gradients(method: Method, losses: Losses, parameters: Sequence[nn.Param
             f"{method.name}: all of its terms have the momentum offset {next(iter(groups)):g}; give them different "
             "offsets, or change the recipe's momentum"
         )
+    slopes = gradients(losses, list(groups.values()), parameters)
+    return [
+        GroupGradient(offset, method.decayed in names, each)
+        for (offset, names), each in zip(groups.items(), slopes, strict=True)
+    ]
+
+
+def gradients(
+    losses: Losses, groups: Sequence[Sequence[str]], parameters: Sequence[nn.Parameter]
+) -> list[list[Tensor | None]]:
+    """The gradient of the sum of each group of terms: a tensor per parameter, None where the group does not reach it.
+
+    Frees the graph with the last one.
+    """
     trained = [place for place, parameter in enumerate(parameters) if parameter.requires_grad]
-    gradients = []
-    for number, (offset, names) in enumerate(groups.items(), start=1):
+    all_slopes = []
+    for number, names in enumerate(groups, start=1):
         total = torch.stack([losses.terms[name] for name in names]).sum()
         slopes: list[Tensor | None] = [None] * len(parameters)
         if total.requires_grad:
@@ -241,8 +275,8 @@ def term_gradients(method: Method, losses: Losses, parameters: Sequence[nn.Param
             found = torch.autograd.grad(total, inputs, retain_graph=number < len(groups), allow_unused=True)
             for place, slope in zip(trained, found, strict=True):
                 slopes[place] = slope
-        gradients.append(GroupGradient(offset, method.decayed in names, slopes))
-    return gradients
+        all_slopes.append(slopes)
+    return all_slopes
 
 
 def call_update(method: Method, calls: Sequence[Call], modules: nn.Module) -> None:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from kdbench.data.batches import Fed
-from kdbench.method import Needs, Outputs, union
+from kdbench.method import Outputs
 from kdbench.models.wrapper import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites.schema import View
 from kdbench.teachers.logit_cache import CachedLogits, Table, count_outcomes
 from kdbench.train.cell_trainer import Trainee
 from kdbench.train.cuda_graphs import RecordedForward
+from kdbench.utils.needs import Needs, union
 from kdbench.utils.precision import autocast
 from kdbench.utils.timer import Stopwatch
 

@@ -1,41 +1,63 @@
-"""The pass over the training images that `Method.prepare` reads."""
+"""The passes over the training images that `Method.prepare` reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from kdbench.data.batches import Feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Needs, Views
 from kdbench.models.wrapper import Network
+from kdbench.plan.cells import Cell
 
 
+@dataclass(frozen=True, eq=False)
 class TeacherPass:
-    """The unaugmented training images with the teacher's outputs, batch by batch in their order.
+    """`kdbench.method.TeacherBatches` of the images ``train``, in the views and the batch size of ``cell``.
 
-    It can be iterated several times. teacher: None where the cohort has none; iterating then raises KdbenchError.
+    teacher: None where the cohort has none; reading then raises KdbenchError.
     """
 
-    def __init__(
-        self, train: Feed, batch_size: int, teacher: Network | None, needs: Needs, device: torch.device
-    ) -> None:
-        self.train, self.batch_size, self.teacher, self.device = train, batch_size, teacher, device
-        self.needs = needs.of("teacher")
+    cell: Cell
+    train: Feed
+    teacher: Network | None
+    needs: Needs
+    device: torch.device
 
     def __iter__(self) -> Iterator[tuple[Batch, Views]]:
+        seen = 0
+        for index, target, images in self.train.plain(self.cell.recipe.batch_size):
+            seen += len(index)
+            yield self._shown(index, target, {self.needs.views[0]: images}, seen)
+
+    def epoch(self, number: int) -> Iterator[tuple[Batch, Views]]:
+        """Yield all declared views in random order, as `kdbench.method.TeacherBatches.epoch` says."""
+        views = {name: self.cell.view(name) for name in self.needs.views}
+        where = (self.cell.split_id, self.cell.seed, f"prepare {number}")
+        seen = 0
+        for fed in self.train.epoch(views, where, self.cell.recipe.batch_size):
+            seen += len(fed.index)
+            yield self._shown(fed.index, fed.target, fed.images, seen)
+
+    def _shown(
+        self, index: Tensor, target: Tensor, images: Mapping[str, Tensor], seen: int
+    ) -> tuple[Batch, Views]:
+        """The batch ``index`` [B], after which ``seen`` images have been shown."""
         if self.teacher is None:
             raise KdbenchError("prepare reads teacher batches, but `needs` declares teacher=False")
-        seen = 0
-        for index, target, images in self.train.plain(self.batch_size):
-            seen += len(index)
-            batch = Batch(
-                target=target,
-                epoch=0.0,
-                last=seen == len(self.train),
-                progress=torch.tensor(0.0, device=self.device),
-                generator=torch.Generator(self.device),
-                sample_index=index if self.needs.index else None,
-            )
-            yield batch, Views({self.needs.views[0]: self.teacher(images, self.needs)}, self.needs)
+        needs = self.needs.of("teacher")
+        batch = Batch(
+            target=target,
+            epoch=0.0,
+            last=seen == len(self.train),
+            progress=torch.tensor(0.0, device=self.device),
+            generator=torch.Generator(self.device),
+            sample_index=index if needs.index else None,
+        )
+        with torch.no_grad():
+            outputs = {view: self.teacher(shown, needs) for view, shown in images.items()}
+        return batch, Views(outputs, needs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,13 @@ from torch._subclasses.fake_tensor import (
 
 from kdbench import models
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Method, ModelFacts, Needs, Outputs, Role, Views, overrides, union
+from kdbench.method import Batch, Context, Method, ModelFacts, Outputs, Views, overrides
 from kdbench.models.flops import random_images
 from kdbench.models.wrapper import Network, to_device
 from kdbench.suites import Recipe, Suite
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import backward, call_loss, call_update, smoothing_refusal
+from kdbench.utils.needs import Needs, Role, union
 
 FEW, MORE = 2, 32  # images of a trial, and of the second one that a method which fails is given
 LARGE = 50_000_000  # modules of more numbers are tried on shapes alone (semckd from resnet50: 850 million)
@@ -54,6 +55,21 @@ class Networks:
             net = to_device(Network(model, data.mean or (0.5,) * 3, data.std or (0.25,) * 3), self.device)
             self._built[name] = net, net.facts(data.size)
         return self._built[name]
+
+
+@dataclass(frozen=True)
+class OneBatch:
+    """`kdbench.method.TeacherBatches` of a single batch, whatever the pass."""
+
+    batch: Batch
+    teacher: Views
+
+    def __iter__(self) -> Iterator[tuple[Batch, Views]]:
+        yield self.batch, self.teacher
+
+    def epoch(self, number: int) -> Iterator[tuple[Batch, Views]]:
+        """Yield the batch."""
+        yield from self
 
 
 class Trial:
@@ -132,9 +148,9 @@ class Trial:
         own = Views(dict.fromkeys(needs.views, student), needs.of("student"))
         other = Views(dict.fromkeys(needs.views, teacher), needs.of("teacher")) if needs.teacher else None
         modules = method.build(context).to(student.logits.device)
-        if overrides(method, "prepare"):
+        if overrides(method, "prepare") and other:
             with torch.no_grad():
-                method.prepare(context, [(self._batch(needs, 0.0, count), other)], modules)  # type: ignore[list-item]
+                method.prepare(context, OneBatch(self._batch(needs, 0.0, count), other), modules)
         for epoch in (1.0, float(self._recipe.reference_epochs)):
             batch = self._batch(needs, epoch, count)
             call = call_loss(method, batch, own, other, modules)

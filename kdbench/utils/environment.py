@@ -78,6 +78,13 @@ def choose_devices(text: str) -> tuple[str, ...]:
     return devices
 
 
+def unused_gpu(text: str) -> str:
+    """That this machine has a GPU which ``auto`` passes over; '' where it has none or the device was chosen."""
+    if text != "auto" or torch.cuda.is_available() or not torch.backends.mps.is_available():
+        return ""
+    return "the GPU of this machine (MPS) is not supported; training on the CPU"
+
+
 def choose_device(text: str) -> str:
     """``auto`` -> cuda:0 where there is one, else cpu. Raises KdbenchError for a device that is not there."""
     if text == "auto":
@@ -93,6 +100,8 @@ def choose_device(text: str) -> str:
         raise KdbenchError(
             f"there is no device {text}: torch sees {count} CUDA devices; use --device cpu or auto"
         )
+    if kind.type == "mps":
+        raise KdbenchError("Apple's GPUs (mps) are not supported, CUDA's and CPUs are; use --device cpu")
     if kind.type not in ("cpu", "cuda"):
         raise KdbenchError(f"unknown device {text!r}; use auto, cpu or cuda:0")
     return text

@@ -6,15 +6,19 @@ import os
 from pathlib import Path
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, sync: bool = False) -> None:
     """Write ``content`` so that a crash leaves the old file or the new one; folders are created as needed.
 
-    Raises OSError (a full disk ...), and leaves no temporary file then.
+    sync: a crash of the machine, too. Raises OSError (a full disk ...), and leaves no temporary file then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -112,14 +112,15 @@ def running(folder: Path) -> dict[str, dict]:
             note = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
-        if note.keys() == {"pid", "host", "since"} and (
-            note["host"] != socket.gethostname() or _alive(note["pid"])
-        ):
+        if note.keys() == {"pid", "host", "since"} and alive(note["pid"], note["host"]):
             notes[path.stem] = note
     return notes
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int, host: str) -> bool:
+    """Whether a process lives; one of another host is taken to."""
+    if host != socket.gethostname():
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

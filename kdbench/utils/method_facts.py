@@ -1,4 +1,4 @@
-"""What the files of the shipped methods say of themselves, read without running them: the report needs no torch."""
+"""What the files of the shipped methods say of themselves, read without running them: this needs no torch."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdbench.utils.needs import Needs
 from kdbench.utils.papers import Family, Fidelity, Paper
 
-RECORDS = {"paper", "family", "fidelity"}  # attributes of a method that document it and change no number
-_CALLS = {"Paper": Paper, "Needs": dict}
+FACTS = {"paper", "family", "fidelity"}
+RECORDS = FACTS | {"space"}  # attributes of a method that change no number of a run
+_CALLS = {"Paper": Paper, "Needs": Needs}
 
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """A method's records and the views that it trains on."""
+    """A method's records and needs."""
 
     name: str
     paper: Paper | None
     family: Family | None
     fidelity: Fidelity | None
-    views: tuple[str, ...]
+    needs: Needs
 
     @property
     def two_view(self) -> bool:
         """Whether it trains on more than one view of each image."""
-        return len(self.views) > 1
+        return len(self.needs.views) > 1
 
 
 @functools.cache
@@ -55,7 +57,7 @@ def read(source: str) -> Iterator[MethodFacts]:
                 paper=values.get("paper"),
                 family=values.get("family"),
                 fidelity=values.get("fidelity"),
-                views=values.get("needs", {}).get("views", ("weak",)),
+                needs=values.get("needs", Needs()),
             )
 
 
@@ -78,12 +80,13 @@ def _target(statement: ast.stmt) -> str:
 def _assigned(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
     for statement in node.body:
         value = getattr(statement, "value", None)
-        if (is_record(statement) or _target(statement) == "needs") and value is not None:
-            yield _target(statement), value
+        name = _target(statement)
+        if value is not None and (name == "needs" or (name in FACTS and is_record(statement))):
+            yield name, value
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal, or a `Paper` or the arguments of a `Needs` made of literals."""
+    """A literal, or a `Paper` or a `Needs` made of literals."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
         arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
         return _CALLS[node.func.id](**arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 WIDTH = 80
@@ -30,6 +31,17 @@ def fold(text: str, width: int | None = WIDTH, indent: int = 2) -> str:
     head, rest = text[:indent], text[indent:]
     parts = textwrap.wrap(rest, max(width - indent, 20), break_long_words=False, break_on_hyphens=False)
     return "\n".join([head + parts[0], *(" " * indent + part for part in parts[1:])])
+
+
+def run_name(method: str, teacher: str | None, student: str, seed: object) -> str:
+    """One training run in words: 'kd, resnet56 -> resnet20, seed 0'. method: with its variant."""
+    pair = f"{teacher} -> {student}" if teacher else student
+    return f"{method}, {pair}, seed {seed}"
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds: 0:12:00."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def wrap(text: str, width: int = WIDTH, indent: int = 2) -> list[str]:

@@ -82,11 +82,11 @@ def test_measured_costs_are_read_from_the_reports(tmp_path):
     assert row_of["fsp"] == row_of["kd"] == ["–", "–"]
 
 
-def test_the_list_imports_neither_training_nor_timm(tmp_path):
+@pytest.mark.parametrize("verb", [["methods"], ["methods", "bibtex"]])
+def test_the_shipped_methods_are_listed_without_torch(tmp_path, verb):
     code = (
-        "import sys; from kdbench.cli.main import main\ntry: main(['methods'])\nexcept SystemExit: pass\n"
-        "heavy = ('kdbench.train.cohort', 'kdbench.models', 'timm', 'torchvision', 'pandas', 'matplotlib')\n"
-        "print([name for name in heavy if name in sys.modules])"
+        f"import sys; from kdbench.cli.main import main\ntry: main({verb})\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'timm', 'pandas', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -98,6 +98,20 @@ def test_the_list_imports_neither_training_nor_timm(tmp_path):
     )
     assert "bickd" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_plugins_are_listed_beside_the_shipped_methods(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "half.py").write_text("import nothing_like_it\n")
+    (tmp_path / "mine" / "twice.py").write_text(
+        "from kdbench.method import Method, Needs\nfrom kdbench.registry import register\n"
+        "@register\nclass Twice(Method):\n    needs = Needs(views=('weak', 'strong'))\n"
+    )
+    lines = kdbench("methods", "--plugins", "mine", cwd=tmp_path).out.splitlines()
+    shipped = kdbench("methods", cwd=tmp_path).out.splitlines()
+    mine = [line for line in lines if line not in shipped]
+    assert mine[0].split() == ["twice", "–", "–", "–", "–", "–", "weak+strong", "views"]
+    assert "fails at import: ModuleNotFoundError: No module named 'nothing_like_it'" in mine[1]
 
 
 def test_bibtex_of_all_has_every_paper_once(tmp_path):

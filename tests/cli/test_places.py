@@ -136,7 +136,7 @@ def _spawn(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
     "environment",
     [
         {"PYTHONIOENCODING": "latin-1"},
-        {"PYTHONIOENCODING": "ascii"},
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
     ids=["latin-1", "ascii", "C"],

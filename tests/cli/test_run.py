@@ -68,6 +68,35 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(place):
     assert not (place / "results" / "tiny.csv").exists()
 
 
+def test_a_dry_run_says_what_a_user_should_know_before(place):
+    """Diverged cells count as done; an edited method and a sweep on the test split are named."""
+    kdbench("new", "mine", cwd=place)
+    command = [*RUN, "--methods", "mine", "--set", "mine.weight=1,1e30"]
+    assert kdbench(*command, cwd=place).code == 3
+    file = place / "plugins" / "mine.py"
+    file.write_text(file.read_text().replace("return soft_kl(", "return 2 * soft_kl("))
+    lines = kdbench(*command, "--dry-run", cwd=place).out.splitlines()
+    assert "2 cells = 2 done (1 of them diverged) + 0 missing" in lines[0]
+    assert lines[1].startswith(
+        "diverged: mine weight=1e+30, large -> small, seed 0: the training loss became"
+    )
+    assert "--force" in lines[2]
+    assert lines[3].startswith("WARNING: the code of mine changed since its rows were written; ")
+    assert f"write version = 2 in {file.resolve()} and run again" in lines[3]
+    assert lines[4].startswith("WARNING: several values of mine.weight on the TEST split")
+    holdout = kdbench(*command, "--split", "holdout", "--dry-run", cwd=place).out
+    assert "several values" not in holdout
+
+
+def test_a_later_run_is_compared_with_the_baseline_of_before(place):
+    kdbench(*RUN, "--methods", "kd", cwd=place)
+    later = kdbench(*RUN, "--methods", "dkd", cwd=place)
+    assert re.search(r"^ *kd +\d+\.\d\d", later.out, re.M), later.out
+    assert "No Δ" not in later.out
+    other = kdbench(*RUN, "--methods", "dkd", "--epochs", "2", cwd=place)
+    assert "No Δ" in other.out
+
+
 def test_set_multiplies_the_matrix_and_names_the_variant(place):
     kdbench(*RUN, "--methods", "kd", "--set", "kd.temperature=2,4", cwd=place)
     table = rows(place)

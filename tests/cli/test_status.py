@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
 
 import pytest
 
 from kdbench import registry, suites
-from kdbench.cli import status
 from kdbench.errors import KdbenchError
 from kdbench.results import store
+from kdbench.runner import status
+from kdbench.runner.heartbeat import Beat
+from kdbench.runner.paths import Paths
 from kdbench.utils import locks
-from tests.support.cli_process import line_of
+from tests.support.cli_process import ENVIRONMENT, line_of
 from tests.support.scenarios import hex12, run
 
 
@@ -106,6 +113,46 @@ def test_status_tells_what_a_live_process_trains(tmp_path, in_child, wait_for):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert "running" not in status.status(tmp_path)
+
+
+def test_a_silent_process_of_another_machine_is_remarked_on(tmp_path):
+    folder = Paths(tmp_path, "tiny").running
+    folder.mkdir(parents=True)
+    an_hour_ago = time.time() - 3600
+    beat = Beat(1, "elsewhere", an_hour_ago - 60, an_hour_ago, "tiny", 9, 2, 5400.0, ["cohort 2 of 3; kd"])
+    (folder / "elsewhere-1.json").write_text(json.dumps(asdict(beat)))
+    text = " ".join(status.status(tmp_path).split())
+    assert "running: tiny in process 1 on elsewhere for 61 min; 2 of 9 cells done, about 0:30:00 left" in text
+    assert "nothing heard of it for 60 min cohort 2 of 3; kd" in text
+
+
+def test_status_lists_cells_with_their_ids(tmp_path):
+    rows(
+        tmp_path,
+        {
+            "cell_id": "b",
+            "status": "ok",
+            "teacher": "t",
+            "method": "kd",
+            "variant": "beta=2",
+            "epochs_done": 4,
+        },
+        {"cell_id": "a", "status": "diverged", "method": "ce"},
+    )
+    lines = status.status(tmp_path, cells=True).splitlines()
+    table = [line.split() for line in lines[lines.index(line_of("\n".join(lines), "  cell")) :]]
+    assert table[1] == ["a".ljust(12, "0"), "diverged", "–", "–", "ce,", "s,", "seed", "0"]
+    assert table[2] == ["b".ljust(12, "0"), "ok", "50.00", "4", "kd", "beta=2,", "t", "->", "s,", "seed", "0"]
+
+
+def test_status_needs_no_torch(tmp_path):
+    code = (
+        "import sys; from kdbench.cli.main import main\n"
+        "try: main(['status'])\n"
+        "finally: assert not {'torch', 'tqdm', 'matplotlib'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, timeout=60).returncode == 0
 
 
 def test_status_refuses_a_foreign_file(tmp_path):

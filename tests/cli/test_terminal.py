@@ -2,9 +2,9 @@
 
 import pytest
 
-from kdbench.cli import status
 from kdbench.report.write import leaderboard_text
 from kdbench.results import store
+from kdbench.runner import status
 from tests.support.cli_process import kdbench
 from tests.support.scenarios import COLUMN, FIVE, grid, run, runs
 

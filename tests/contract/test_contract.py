@@ -17,8 +17,22 @@ def lab():
     return Lab(METHODS)
 
 
-@pytest.mark.parametrize("check", list(contract.CHECKS))
-@pytest.mark.parametrize("method", METHODS)
+# 64 draws of a large network or of many negatives each: a third of the time of all checks
+SLOW = {
+    (method, check) for method in ("crd", "diffkd") for check in ("class_order", "sample_order", "coupled")
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "check"),
+    [
+        pytest.param(
+            method, check, id=f"{method}-{check}", marks=[pytest.mark.slow] * ((method, check) in SLOW)
+        )
+        for method in METHODS
+        for check in contract.CHECKS
+    ],
+)
 def test_contract(lab, method, check):
     entry = next(entry for entry in registry.entries() if entry.name == method)
     reason = contract.run(contract.CHECKS[check], contract.Subject(method, entry.origin, lab))

@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 
 from kdbench import registry
-from kdbench.contract import one_epoch, toy_suite
+from kdbench.contract import one_epoch, toy_suite, whole_schedule
 from kdbench.errors import KdbenchError
+from kdbench.method import Method
+from kdbench.suites import ModelSpec
+from kdbench.utils.state_dicts import save_weights
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,35 @@ def test_each_is_measured_once_and_again_where_its_code_changed(pictures, tmp_pa
     one_epoch.report("fsp", None, tmp_path, **options)
     assert trained[3:] == [("ce", "resnet8"), ("fsp", "resnet8")]
     assert len(pd.read_csv(tmp_path / "bench" / "real_images.csv")) == 2
+
+
+# --- the whole schedule ---
+
+
+def test_the_whole_schedule_trains_and_says_who_did_not(pictures, tmp_path, monkeypatch, scratch_registry):
+    """ab goes through both of its stages; a method that breaks down in its second one is named with the reason."""
+
+    class Breaks(Method):
+        def loss(self, batch, student, teacher, modules):
+            if batch.epoch > 150:
+                raise KdbenchError("the second stage")
+            return {"ce": student.logits.square().mean()}
+
+    registry.register(Breaks)
+    monkeypatch.setattr(registry, "names", lambda: ["ab", "breaks"])
+    save_weights(tmp_path / "resnet8.safetensors", toy_suite.random_weights(ModelSpec("resnet8"), 100))
+    text, passed = whole_schedule.report(None, None, ["resnet8:resnet8"], 100, pictures, tmp_path)
+    assert not passed
+    assert text.splitlines() == [
+        "resnet8:resnet8: 1 ok, 1 error",
+        "  breaks (error): breaks: the second stage",
+    ]
+
+
+@pytest.mark.slow
+def test_every_method_trains_the_whole_schedule(pictures):
+    text, passed = whole_schedule.report(None, None, data_dir=pictures)
+    assert passed, text
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Views: each against a loop over single images, or against torchvision's own code."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -69,6 +71,21 @@ def test_crop_and_flip_equal_a_loop_over_images(view, size):
     pixels = render(view, images, draws)
     assert torch.equal(pixels, torch.stack(want))
     assert pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_turn_is_of_what_the_other_steps_made(turn):
+    """Counter-clockwise, and laid out as any other image."""
+    images, view = pictures(8, 12, 12), dataclasses.replace(STRONG, turn=turn)
+    draws = draw(view, 8, (12, 12), seeded(3))
+    upright = render(STRONG, images, draw(STRONG, 8, (12, 12), seeded(3)))
+    pixels = render(view, images, draws)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+    for made, before in zip(pixels.tolist(), upright.tolist(), strict=True):
+        for channel, rows_before in zip(made, before, strict=True):
+            for _ in range(turn):
+                rows_before = [list(column) for column in zip(*rows_before, strict=True)][::-1]
+            assert channel == rows_before
 
 
 def test_weak_draws_cover_all_outcomes_evenly():

@@ -13,7 +13,7 @@ from kdbench.data.dataset import split_dataset
 from kdbench.data.loading import load_data
 from kdbench.data.streaming import FileSet, Streamed, image_folder, list_images
 from kdbench.errors import KdbenchError
-from kdbench.suites.schema import View
+from kdbench.suites.schema import View, find_view
 from kdbench.utils.rng import generator
 from tests.support.loops import same
 from tests.support.pictures import NAMES, RESIZE, SIZE, SPEC, STRONG, WEAK, listed
@@ -163,6 +163,15 @@ def test_a_view_without_a_resized_crop_starts_from_the_centre(images):
     pixels = (middle * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     for fed in batches(images, 0, views={"weak": view}):
         assert torch.equal(fed.images["weak"], render(view, pixels[fed.rows], fed.draws["weak"]))
+
+
+def test_turned_views_are_of_the_same_crop(images):
+    views = {"strong": STRONG} | {
+        name: find_view({"strong": STRONG}, name) for name in ("strong@1", "strong@3")
+    }
+    for fed in batches(images, 0, views=views):
+        for name, turn in (("strong@1", 1), ("strong@3", 3)):
+            assert torch.equal(fed.images[name], fed.images["strong"].rot90(turn, (2, 3)))
 
 
 def test_workers_batch_mates_and_other_views_change_no_view(images):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
 
 from tests.support.pages import ROOT, block
 
@@ -23,6 +24,7 @@ print(space["outcome"]._repr_html_())
 """
 
 
+@pytest.mark.slow
 def test_the_notebooks_cells_train_a_method_of_their_own(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", EXECUTE, json.dumps(CELLS)]

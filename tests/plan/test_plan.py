@@ -103,6 +103,20 @@ def test_a_view_that_the_suite_lacks_names_method_and_table(lab):
     ):
         plan_cells(Selection(suite, ["mlkd"], suite.pairs, [0]), "s", {"teacher": "t"})
 
+    class Turned(Method):
+        needs: ClassVar[Needs] = Needs(views=("strong@1",))
+
+    registry.register(Turned)
+    with pytest.raises(KdbenchError, match=r"needs the view 'strong@1'; add \[views\.strong\] to suite tiny"):
+        plan_cells(Selection(suite, ["turned"], suite.pairs, [0]), "s", {"teacher": "t"})
+
+
+def test_turned_views_need_no_table_and_count_for_the_id(lab):
+    (cell,) = lab.cells("sskd")
+    weak = lab.suite.views["weak"].identity()
+    turned = {f"weak@{turn}": {**weak, "turn": turn} for turn in (1, 2, 3)}
+    assert cell.identity()["views"] == {"weak": weak, **turned}
+
 
 def test_an_unknown_parameter_in_the_suite_names_the_fields(lab):
     with pytest.raises(KdbenchError, match="unknown parameter 'temp' for kd; it has temperature"):

@@ -41,6 +41,28 @@ def test_bold_is_what_is_within_the_yardstick_of_the_best(tmp_path):
     assert (within == b.entries["bold"].droplevel("pair").drop("lucky")).all()
 
 
+def test_values_tried_on_the_test_split_are_never_bold(tmp_path):
+    """The suite's own value was not chosen there; one other value alone is no sweep; the holdout split may choose."""
+    rows = [
+        *runs("kd", 70.0, 70.3, 70.1),
+        *runs("ce", 71.0, 71.2, 71.1),
+        *runs("ce", 80.0, 80.2, 80.1, variant="w=1"),
+    ]
+    swept = [*runs("kd", 78.0, 78.2, 78.1, variant="t=2"), *runs("kd", 79.0, 79.2, 79.1, variant="t=8")]
+
+    def bold(*rows, split="test"):
+        (b,) = boards(tmp_path / str(len(rows)) / split, [{**row, "split": split} for row in rows])
+        return set(b.entries.index[b.entries["bold"]].get_level_values("label")), said(b)
+
+    assert bold(*rows)[0] == {"ce w=1"}
+    names, notes = bold(*rows[:6], *swept)
+    assert names == {"ce"}
+    assert "Tried on the test split, and never bold: kd t=2, kd t=8." in notes
+    names, notes = bold(*rows[:6], *swept, split="holdout")
+    assert names == {"kd t=8"}
+    assert "Tried on the test split" not in notes
+
+
 def test_a_collapsed_seed_is_marked_and_never_bold(tmp_path):
     sound = [*runs("kd", 70.0, 70.3, 70.1), *runs("dkd", 71.0, 71.2, 71.1)]
     (b,) = boards(tmp_path, [*sound, *runs("broken", 78.0, 78.2, 1.0)])

@@ -11,8 +11,8 @@ from tests.support.figures import FOOTER, setting, tau, texts
 from tests.support.scenarios import COLUMN, PAIRS, A, runs
 
 
-def sweeps(path, rows, baseline="kd"):
-    store.append(path / "s.csv", rows)
+def sweeps(path, rows, baseline="kd", split="holdout"):
+    store.append(path / "s.csv", [{**row, "split": split} for row in rows])
     return sweep.frame(tables(store.read(path / "s.csv")), baseline)
 
 
@@ -52,6 +52,18 @@ def test_the_edge_is_flagged_where_the_best_lies_there(tmp_path, scores, best, e
     )
     assert found.index[found["best"]].tolist() == best
     assert found.index[found["edge"]].tolist() == edge
+
+
+def test_no_value_is_the_best_on_the_test_split(tmp_path):
+    rows = [row for value in (1.0, 2.0, 4.0) for row in tau(value, 70.0 + value, 71.0 + value)]
+    found = sweeps(tmp_path, rows, split="test")
+    assert not found[["best", "edge"]].to_numpy().any()
+    page = sweep.markdown(found, "kd", FOOTER)
+    assert "**" not in page
+    assert "try values on --split holdout" in page
+    figure = sweep.draw(found, "kd", FOOTER)
+    assert "best at the edge" not in texts(figure)
+    assert any("try values on --split" in text.replace("\n", " ") for text in texts(figure))
 
 
 def test_words_have_no_edge(tmp_path):

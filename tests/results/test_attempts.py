@@ -80,7 +80,7 @@ def test_adding_a_row_reads_the_ends_of_the_file_alone(tmp_path, monkeypatch):
     """The cost does not grow: a megabyte of rows, of which two blocks are read."""
     file, read = tmp_path / "s.csv", []
     store.append(file, [row(A)] * 6000)
-    locked = store._locked
+    locked = store.locked
 
     class Counted:
         def __init__(self, inner):
@@ -100,7 +100,7 @@ def test_adding_a_row_reads_the_ends_of_the_file_alone(tmp_path, monkeypatch):
         def __exit__(self, *error):
             self.inner.close()
 
-    monkeypatch.setattr(store, "_locked", lambda path: Counted(locked(path)))
+    monkeypatch.setattr(store, "locked", lambda path: Counted(locked(path)))
     store.append(file, [row(B)])
     assert file.stat().st_size > 1_000_000
     assert sum(read) <= 2 * store.BLOCK

@@ -6,10 +6,10 @@ import io
 
 import pytest
 
-from kdbench.cli import status
 from kdbench.errors import KdbenchError
 from kdbench.report.load import merge, suites
 from kdbench.results import store
+from kdbench.runner import status
 from tests.support.cli_process import kdbench
 from tests.support.scenarios import hex12, run, runs
 

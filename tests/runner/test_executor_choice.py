@@ -8,6 +8,7 @@ import torch
 from kdbench.errors import KdbenchError
 from kdbench.runner.executors import open_executor, process_devices
 from kdbench.runner.options import RunOptions
+from kdbench.runner.paths import Paths
 from kdbench.train.callbacks import Progress
 from kdbench.utils.environment import choose_devices
 
@@ -47,7 +48,7 @@ def test_each_process_has_a_device(monkeypatch, devices, jobs, cohorts, expected
 )
 def test_the_executor_follows_from_the_options(choice, devices, name, slots, jobs):
     with open_executor(
-        RunOptions(**choice), devices, 9, Path("slurm"), Progress(), lambda: False
+        RunOptions(**choice), devices, 9, Paths(Path("results"), "tiny"), Progress(), lambda: False
     ) as executor:
         assert (executor.name, executor.slots, executor.jobs) == (name, slots, jobs)
 

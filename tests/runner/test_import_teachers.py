@@ -10,10 +10,11 @@ import torch
 from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.runner import import_teachers as importing
+from kdbench.runner.choose_teachers import remove, use
 from kdbench.runner.import_teachers import import_teachers, recognise
 from kdbench.runner.inputs import find_inputs
 from kdbench.runner.run import resolve
-from kdbench.runner.teachers import listing, trained_path
+from kdbench.runner.teachers import accuracy, listing, locate_teacher, trained_path
 from kdbench.runner.workspace import open_workspace
 from kdbench.suites import load
 from kdbench.teachers.fitting import parts
@@ -311,3 +312,51 @@ def test_the_command_tells_accuracy_expectation_and_failures(lab, tmp_path, stat
     plan = kdbench("run", *where, "--dry-run", cwd=lab.folder)
     assert f"teacher teacher: {lab.teacher.id}, results/.work/teachers/teacher-{lab.teacher.id}" in plan.out
     assert kdbench("teachers", "import", "t.pth", *where, cwd=lab.folder).code == 0
+
+
+# --- which one is used ---
+
+
+def test_a_worse_import_does_not_replace_a_better_teacher(lab, tmp_path):
+    """One trained here, then a file of random weights, then a better one: each is taken only where it reaches more."""
+    chosen = resolve(
+        lab.suite_file(), ["ce"], data_dir=lab.data, results=lab.folder / "results", device="cpu"
+    )
+    workspace = open_workspace(*chosen, print)
+    states = {seed: fresh(lab, seed=seed) for seed in range(1, 9)}
+    reached = {}
+    for seed, state in states.items():
+        file = tmp_path / f"{seed}.safetensors"
+        save_weights(file, state)
+        teacher = open_teacher("teacher", lab.suite.model("teacher"), file, lab.suite.dataset, None)
+        reached[seed] = accuracy(workspace, teacher)
+    worst, best = (choose(reached, key=reached.get) for choose in (min, max))
+    assert reached[worst] < reached[best]
+    save_weights(trained_path(workspace, "teacher"), states[best])
+    trained = locate_teacher(workspace, "teacher")
+    said, _ = bring(lab, tmp_path / f"{worst}.safetensors")
+    assert said[-1].startswith(f"WARNING: teacher stays {trained.id}, which reaches {reached[best]:.2f} %")
+    assert locate_teacher(workspace, "teacher").id == trained.id
+    hint = said[-1].partition("`")[2].partition("`")[0].split()
+    assert hint[:4] == ["kdbench", "teachers", "use", "teacher"]
+    assert use(workspace, "teacher", hint[4][:6]).startswith(f"teacher is {hint[4]} from here on")
+    assert locate_teacher(workspace, "teacher").id == hint[4] != trained.id
+    assert remove(workspace, "teacher", hint[4]).endswith(f"(the file stays); {trained.path} is")
+    assert locate_teacher(workspace, "teacher").id == trained.id
+    said, _ = bring(lab, tmp_path / f"{best}.safetensors")
+    assert not any("stays" in line for line in said)
+
+
+def test_an_import_whose_file_is_gone_can_be_removed(lab, tmp_path, state):
+    bring(lab, saved(tmp_path / "t.pth", state))
+    (file,) = shelf_of(lab)
+    (lab.folder / "results" / ".work" / "teachers" / file).unlink()
+    workspace = lab.open(results=lab.folder / "results")
+    with pytest.raises(KdbenchError, match="`kdbench teachers remove teacher`"):
+        locate_teacher(workspace, "teacher")
+    assert remove(workspace, "teacher").endswith("the next run trains or fetches one")
+    assert locate_teacher(workspace, "teacher") is None
+    with pytest.raises(KdbenchError, match="no import of the teacher teacher for this data"):
+        remove(workspace, "teacher")
+    with pytest.raises(KdbenchError, match=r"no hashes of the teacher teacher begin with 'abc'; .*: none"):
+        use(workspace, "teacher", "abc")

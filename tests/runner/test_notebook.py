@@ -120,6 +120,13 @@ def test_what_is_known_of_its_code_is_said(typed, lab, monkeypatch, code, words)
     monkeypatch.setattr(registry, "_origin", lambda cls: lab.folder / "<__main__>")
     registry.register(typed)
     said = []
-    cells = lab.cells("typed")
-    announce_missing(Missing(cells, {}), cells, store.read(lab.folder / "none.csv"), said.append)
+    inputs = lab.inputs(methods=["typed"])
+    cells = inputs.cells()
+    announce_missing(
+        Missing(cells, {}),
+        inputs.workspace.selection,
+        cells,
+        store.read(lab.folder / "none.csv"),
+        said.append,
+    )
     assert [words in line for line in said] == [True], said

@@ -24,7 +24,7 @@ from kdbench.runner.training import train
 from kdbench.train.callbacks import Progress
 from kdbench.utils import locks
 from tests.support.cli_process import spawn
-from tests.support.heard import Heard
+from tests.support.heard import Heard, Lanes
 
 STARTING = 300  # seconds that a process may take to import torch on a busy machine
 
@@ -41,25 +41,6 @@ def workers(driver):
         if "libtorch" in maps:
             found.append(int(status.parent.name))
     return found
-
-
-class Lanes(Heard):
-    """Notes the steps of each lane, and calls ``begun`` when a cohort begins."""
-
-    def __init__(self, begun=lambda: None, said=None, number=None):
-        super().__init__()
-        self.said = self.said if said is None else said
-        self.begun, self.number, self.lanes, self.steps = begun, number, {}, 0
-
-    def lane(self, number):
-        self.lanes[number] = Lanes(self.begun, self.said, number)
-        return self.lanes[number]
-
-    def begin(self, cells, epochs, steps, done):
-        self.begun()
-
-    def step(self, images):
-        self.steps += 1
 
 
 @pytest.fixture
@@ -139,7 +120,7 @@ def test_a_cohort_that_kills_every_process_is_recorded(lab):
     attempts = Attempts(workspace.paths.rows)
     done = list(train(missing, inputs, executor, attempts, heard.say, Stop()))
     assert sorted(each.result.cell.seed for each in done) == [cell.seed for cell in cells] == [0, 1]
-    assert [each.result.row["error"] for each in done] == ["its process died 4 times"] * 2
+    assert [each.result.row["error"] for each in done] == ["its process died 4 times, at last: killed"] * 2
     assert len(executor.tried) == 8
     assert sum("died; they continue" in text for text in heard.said) == 6
     assert locks.running(workspace.paths.locks) == {}
@@ -159,6 +140,7 @@ def _checkpoints(options):
     return list((options["results"] / ".work").glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_a_signal_saves_every_process_and_records_it(options, lab, wait_for):
     driver = spawn(*_command(options, lab), cwd=lab.folder)
     wait_for(lambda: len(_checkpoints(options)) == 4, "four checkpoints", STARTING)
@@ -170,6 +152,7 @@ def test_a_signal_saves_every_process_and_records_it(options, lab, wait_for):
     assert len(_checkpoints(options)) == 4
 
 
+@pytest.mark.slow
 def test_processes_save_and_leave_when_their_driver_dies(options, lab, wait_for):
     driver = spawn(*_command(options, lab), cwd=lab.folder)
     wait_for(lambda: len(_checkpoints(options)) == 4, "four checkpoints", STARTING)
@@ -208,6 +191,7 @@ class Large(Method):
 """
 
 
+@pytest.mark.slow
 def test_one_process_of_its_own_path_and_its_errors(tmp_path, monkeypatch, lab):
     """Started in a folder with a random.py, it uses Python's; what does not fit its memory is raised here."""
     (tmp_path / "plugins").mkdir()

@@ -9,12 +9,14 @@ import torch
 
 pytest.importorskip("submitit", reason="needs kdbench[slurm]")
 
-from kdbench.cli.status import status
 from kdbench.errors import KdbenchError
 from kdbench.results import store
-from kdbench.runner.executors.slurm import Slurm, Task, read_notes
+from kdbench.runner.executors.slurm import Slurm, Task
+from kdbench.runner.heartbeat import Heartbeat
 from kdbench.runner.options import RunOptions
 from kdbench.runner.run import run
+from kdbench.runner.status import status
+from kdbench.runner.submitted import read_notes
 from kdbench.train.callbacks import Progress
 from tests.support.cli_process import ENVIRONMENT, spawn
 from tests.support.heard import Heard
@@ -51,6 +53,7 @@ def test_jobs_give_the_numbers_of_one_process(options, lab):
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_killed_drivers_jobs_are_collected(options, lab, wait_for):
     """They go on without it; the same command takes them up, and no other executor trains their cells too."""
     folders = {
@@ -85,13 +88,13 @@ def test_a_killed_drivers_jobs_are_collected(options, lab, wait_for):
     assert notes(options) == []
 
 
-class Preempting(Progress):
+class Preempting(Heartbeat):
     """Sends this process the signal of a job whose time is over, at its third step."""
 
-    def __init__(self):
-        self.steps = 0
+    steps = 0
 
     def step(self, images):
+        super().step(images)
         self.steps += 1
         if self.steps == 3:
             os.kill(os.getpid(), signal.SIGUSR2)
@@ -99,7 +102,7 @@ class Preempting(Progress):
 
 def test_a_preempted_job_saves_its_state_and_is_queued(lab, monkeypatch):
     queued = []
-    monkeypatch.setattr("kdbench.runner.executors.slurm.Progress", Preempting)
+    monkeypatch.setattr("kdbench.runner.executors.slurm.Heartbeat", Preempting)
     before = signal.signal(signal.SIGUSR2, lambda number, frame: queued.append(number))
     try:
         task = Task(lab.job(lab.cells("ce")), "cpu")

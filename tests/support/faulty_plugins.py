@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.method import Method, Needs, Paper
+from kdbench.method import Method, Needs, Paper, linear_range
 from kdbench.registry import register
 
 
@@ -23,6 +23,7 @@ class Mine(Method):
     paper = Paper(title="Verification of Forecasts", authors=("Glenn W. Brier",), year=1950)
     family = "logit"
     fidelity = "reconstruction"
+    space = {"temperature": linear_range(1.0, 4.0)}
 
     needs: ClassVar[Needs] = Needs()
     weights: ClassVar = {"ce_weight": "ce", "gap_weight": "gap"}
@@ -242,6 +243,15 @@ FAULTS = {
     ),
     "a weight that switches more off": ("weights", "changes 'ce'", [ce_as("self.gap_weight * ce")]),
     "a weight of nothing": ("weights", "none", [('"gap_weight": "gap"', '"gap_weight": "none"')]),
+    "a space for no field": ("space", "the parameters are", [('{"temperature": linear', '{"heat": linear')]),
+    "a space of plain numbers": ("space", "log_range", [("linear_range(1.0, 4.0)", "(1.0, 4.0)")]),
+    "a default outside its space": ("space", "but the default is 2.0", [("(1.0, 4.0)", "(1.0, 1.5)")]),
+    "a space that begins at a refused value": ("space", "refused", [("(1.0, 4.0)", "(0.0, 4.0)")]),
+    "a space that ends at infinity": (
+        "space",
+        "temperature=4.0",
+        [before("ce = ce * (4 - self.temperature) ** -1.0")],
+    ),
     "too many samples asked": ("minima", "min_batch", [tag("min_batch: ClassVar = 2")]),
     "too many classes asked": ("minima", "min_classes", [tag("min_classes: ClassVar = 3")]),
     "keeps what it does not use": ("predict", "without a predict", [tag("keeps_modules: ClassVar = True")]),

@@ -1,14 +1,18 @@
 """The recipe's ``train_views``: a one-view method trained on several views, as two-view methods are."""
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 import torch
 
 from kdbench import suites
+from kdbench.data.batches import Resident
 from kdbench.errors import KdbenchError
-from kdbench.method import Method
+from kdbench.method import Method, Needs
+from kdbench.models.wrapper import to_device
 from kdbench.registry import register
+from kdbench.suites.schema import View, find_view
 
 BOTH = ("weak", "strong")
 
@@ -38,6 +42,81 @@ def test_a_single_train_view_replaces_the_methods_own(lab):
     assert torch.equal(plain, weak)
     assert not torch.equal(plain, strong)
     assert not torch.equal(strong, both)
+
+
+@pytest.fixture
+def passes(lab):
+    """What `prepare` reads of three passes over all views and of both kinds with gradients enabled."""
+    passes: list = []
+
+    class Turned(Method):
+        """Reads the teacher on a turned view and on the view itself, in training and in `prepare`."""
+
+        needs: ClassVar[Needs] = Needs(views=("weak@1", "weak"), index=True)
+
+        def prepare(self, context, teacher_batches, modules):
+            for number in (0, 0, 1):
+                passes.append([(b, t.logits, t["weak"].logits) for b, t in teacher_batches.epoch(number)])
+            with torch.enable_grad():  # neither pass has a graph, whatever is enabled around it
+                passes.append(
+                    [(b, t.logits, t.logits) for b, t in (*teacher_batches, *teacher_batches.epoch(2))]
+                )
+
+        def loss(self, batch, student, teacher, modules):
+            return {"all": (student.logits - teacher.logits + student["weak"].logits).square().mean()}
+
+    register(Turned)
+    lab.train("turned")
+    return passes
+
+
+def test_prepare_reads_passes_over_all_views(lab, passes):
+    """In random order, as augmented as in training; the same number is the same pass, another one another."""
+    first, again, other, whole = passes
+    index = [torch.cat([batch.index for batch, _, _ in each]) for each in (first, again, other)]
+    assert torch.equal(index[0], index[1])
+    assert not torch.equal(index[0], index[2])
+    assert index[0].tolist() != sorted(index[0].tolist()) == list(range(64))
+    assert [batch.last for batch, _, _ in first] == [False, False, False, True]
+    targets = lab.split.train.targets
+    assert all(torch.equal(batch.target, targets[batch.index]) for batch, _, _ in first)
+    for (_, *one), (_, *two) in zip(first, again, strict=True):
+        assert all(map(torch.equal, one, two))
+    assert not any(logits.requires_grad for _, *both in whole for logits in both)
+
+
+def test_views_of_prepare_are_the_suites_views(lab, passes):
+    """The teacher's logits on images that are rendered here from the pass's own draws."""
+    (cell,) = lab.cells("turned")
+    views = {name: cell.view(name) for name in ("weak@1", "weak")}
+    feed = Resident(lab.split.train, torch.device("cpu"))
+    teacher = to_device(lab.teacher.net(lab.suite.dataset), torch.device("cpu"))
+    rendered = feed.epoch(views, (cell.split_id, cell.seed, "prepare 1"), cell.recipe.batch_size)
+    for fed, (batch, turned, weak) in zip(rendered, passes[2], strict=True):
+        assert torch.equal(fed.images["weak@1"], fed.images["weak"].rot90(1, (2, 3)))
+        assert torch.equal(fed.index, batch.index)
+        with torch.no_grad():
+            assert torch.equal(teacher(fed.images["weak@1"], Needs()).logits, turned)
+            assert torch.equal(teacher(fed.images["weak"], Needs()).logits, weak)
+
+
+def test_names_of_turned_views(lab):
+    views = lab.suite.views
+    assert find_view(views, "weak") is views["weak"]
+    assert find_view(views, "strong@3") == dataclasses.replace(views["strong"], turn=3)
+    assert find_view({"odd": View(turn=3)}, "odd@2") == View(turn=1)
+    for name in ("weak@0", "weak@4", "weak@", "weak@1@1", "@1", "other@1", "weak@x"):
+        assert find_view(views, name) is None, name
+    with pytest.raises(KdbenchError, match=r"turn is a number of quarter turns in 0\.\.3, got 4"):
+        View(turn=4)
+
+
+def test_a_recipe_may_train_on_turned_views(lab):
+    plain, turned = (
+        lab.using(work=str(n), train_views=views).train("kd")["kd"].student["fc.weight"]
+        for n, views in enumerate([("weak",), ("weak", "weak@2")])
+    )
+    assert not torch.equal(plain, turned)
 
 
 class Diarist(Method):

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from kdbench.losses import soft_kl
-from kdbench.method import Batch, Method, Paper, Terms, Views
+from kdbench.method import Batch, Method, Paper, Terms, Views, log_range
 from kdbench.registry import register
 
 
@@ -26,6 +26,8 @@ class Mymethod(Method):
     paper = Paper(title="The Title", authors=("Your Name",), venue="Venue", year=2026, arxiv="0000.00000")
     family = "logit"
     fidelity = "paper"
+    version = 1  # raise it when the formula changes: older rows are then another method's
+    space = {"temperature": log_range(1, 16), "sharpen": log_range(0.5, 4), "weight": log_range(0.1, 10)}
 
     weights = {"weight": "mymethod"}
     positive = ("temperature", "sharpen")

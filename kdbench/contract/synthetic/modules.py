@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdbench.contract.synthetic.models import Side, make_side
 from kdbench.contract.synthetic.problem import Problem
@@ -15,18 +15,27 @@ from kdbench.method import Batch, Views, overrides
 
 
 class TeacherBatches:
-    """The synthetic train set with the teacher's outputs, for `Method.prepare`; it can be iterated several times."""
+    """The synthetic train set with the teacher's outputs, for `Method.prepare`."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self.needs = problem, problem.method.needs.of("teacher")
 
     def __iter__(self) -> Iterator[tuple[Batch, Views]]:
-        problem, needs = self.problem, self.problem.method.needs.of("teacher")
+        yield from self._pass(torch.arange(self.problem.context.train_size), 1000, self.needs.views[:1])
+
+    def epoch(self, number: int) -> Iterator[tuple[Batch, Views]]:
+        """Yield all declared views, others for each ``number``."""
+        order = torch.randperm(
+            self.problem.context.train_size, generator=torch.Generator().manual_seed(number)
+        )
+        yield from self._pass(order, 2000 + 100 * number, self.needs.views)
+
+    def _pass(self, order: Tensor, seed: int, views: tuple[str, ...]) -> Iterator[tuple[Batch, Views]]:
+        problem, needs = self.problem, self.needs
         assert problem.teacher is not None
-        context, view = problem.context, needs.views[0]
-        channels = tuple(m.shape[1] for m in problem.teacher.maps[view])
-        everything = torch.arange(context.train_size)
-        for number, chosen in enumerate(everything.split(64)):
+        context = problem.context
+        channels = tuple(m.shape[1] for m in problem.teacher.maps[needs.views[0]])
+        for number, chosen in enumerate(order.split(64)):
             target = context.train_targets[chosen]
             drawn = make_side(
                 "teacher",
@@ -34,7 +43,7 @@ class TeacherBatches:
                 needs,
                 target,
                 context.num_classes,
-                1000 + number,
+                seed + number,
                 problem.dtype,
                 problem.tied,
             )
@@ -42,12 +51,13 @@ class TeacherBatches:
             batch = Batch(
                 target=target,
                 epoch=0.0,
-                last=bool(chosen[-1] == everything[-1]),
+                last=bool(chosen[-1] == order[-1]),
                 progress=torch.tensor(0.0),
                 generator=torch.Generator(),
                 sample_index=chosen if needs.index else None,
             )
-            outputs = {view: side.outputs(needs)[view]}
+            with torch.no_grad():
+                outputs = {view: shown for view, shown in side.outputs(needs).items() if view in views}
             yield problem.watch_batch(batch), problem.watch("teacher", Views(outputs, needs))
 
 

@@ -195,7 +195,7 @@ def make(
         train_size=size,
         train_targets=targets,
         batch_size=max(count, 64),  # what is here is a last, smaller batch
-        epochs=240,
+        epochs=8,  # of a short run: what `prepare` repeats by their number stays cheap
         student=facts["student"],
         teacher=facts["teacher"] if taught else None,
     )

@@ -51,8 +51,8 @@ def frame(tables: Sequence[Table], baseline: str) -> pd.DataFrame:
     parameters, all equal ('' where they are those of the suite, else what differs from these). Lines without a
     ``seed`` are means over seeds (top1, std, n, diverged = seeds that diverged; no mean where one did); the
     others are single runs. ``number``: the value, or its place where the values are words. ``default``: the
-    suite's value. ``best``: the highest mean; ``edge``: it is the smallest or the largest value tried. base_*: the
-    baseline under the same conditions.
+    suite's value. ``best``: the highest mean; ``edge``: it is the smallest or the largest value tried; the test split,
+    which may not choose, has neither. base_*: the baseline under the same conditions.
     """
     parts = [part for table in tables for part in _of_table(table, baseline)]
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
@@ -70,6 +70,8 @@ def _of_table(table: Table, baseline: str) -> Iterator[pd.DataFrame]:
         for parameter in sorted({key for one in own for key in one}):
             for setting, values in _settings(own, rows["method_version"], parameter, usual):
                 part = _sweep(rows.loc[values.index], values, usual.get(parameter))
+                if table.split == "test":
+                    part[["best", "edge"]] = False
                 keys = {"table": table.heading, "method": method, "parameter": parameter, "pair": pair}
                 yield part.assign(setting=setting, **keys, **base)
 
@@ -115,8 +117,12 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     legend = [0.2 + 0.17 * -(-len(looks) // columns)] if len(looks) > 1 else []
     reading = (
         "Dots: seeds; line: their means. Ring: the value that the suite sets. Grey: mean ± std of "
-        f"{baseline} on the same pair. ✗: a seed diverged. 'best at the edge': the best mean is at the end of the "
-        "grid; a better value may lie beyond."
+        f"{baseline} on the same pair. ✗: a seed diverged. "
+        + (
+            "'best at the edge': the best mean is at the end of the grid; a better value may lie beyond."
+            if data["best"].any()
+            else "No best value is marked: the test split may not choose; try values on --split holdout."
+        )
     )
     across = min(len(panels), ACROSS)
     space = style.room([reading, *footer]) - 0.5 - sum(legend)
@@ -237,9 +243,10 @@ def markdown(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> str:
         base = rows.drop_duplicates("pair").set_index("pair").loc[pairs, ["base_mean", "base_std", "base_n"]]
         lines.append([baseline, "", *(pipes.spread(*numbers) for numbers in base.to_numpy())])
         parts += [f"## {table}", pipes.pipes([parameter, "other parameters", *pairs], lines)]
-    parts.append(
-        "Mean ± std (seeds) of top-1, last epoch. Bold: the best mean; ⚑: it is at the edge of the grid."
-    )
+    said = "Bold: the best mean; ⚑: it is at the edge of the grid."
+    if not data["best"].any():
+        said = "No value is marked as the best: the test split may not choose; try values on --split holdout."
+    parts.append(f"Mean ± std (seeds) of top-1, last epoch. {said}")
     return pipes.page(f"{data['method'].iloc[0]}: sweep of {parameter}", parts, footer)
 
 

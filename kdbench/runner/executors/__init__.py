@@ -13,8 +13,10 @@ from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Executor
 from kdbench.runner.executors.processes import Processes
 from kdbench.runner.executors.serial import Serial
-from kdbench.runner.executors.slurm import Slurm, read_notes
+from kdbench.runner.executors.slurm import Slurm
 from kdbench.runner.options import RunOptions
+from kdbench.runner.paths import Paths
+from kdbench.runner.submitted import read_notes
 from kdbench.train.callbacks import Progress
 
 
@@ -22,16 +24,17 @@ def open_executor(
     options: RunOptions,
     devices: Sequence[str],
     cohorts: int,
-    folder: Path,
+    paths: Paths,
     progress: Progress,
     stop: Callable[[], bool],
 ) -> Executor:
-    """The executor that ``options`` name, for ``cohorts`` on ``devices``; to be used in a ``with`` statement.
+    """The executor that ``options`` name, for ``cohorts`` on ``devices``; to be used in a ``with`` statement."""
+    if options.executor == "ray":
+        from kdbench.runner.executors.ray import Ray  # an extra, as `RunOptions` knows
 
-    folder: of the jobs of a cluster.
-    """
+        return Ray(options, paths.work, progress, stop)
     if options.executor == "slurm":
-        return Slurm(folder, options.slurm_parameters, options.device, progress, stop)
+        return Slurm(paths.slurm, options.slurm_parameters, options.device, progress, stop)
     slots = process_devices(devices, options.jobs, cohorts)
     if options.executor == "serial" or (options.executor is None and len(slots) == 1):
         return Serial(progress, stop)

@@ -30,6 +30,10 @@ class Done:
     source: dict[str, Any]
 
 
+class Preempted(Exception):
+    """The job saved its state and returned because its machine is taken away; it goes on elsewhere."""
+
+
 class Executor(Protocol):
     """Trains jobs. ``slots``: how many at a time. ``name`` and ``jobs``: the columns of rows called executor and jobs.
 
@@ -44,7 +48,7 @@ class Executor(Protocol):
         """Start a job; there must be a free slot.
 
         The future raises torch.OutOfMemoryError where the job does not fit, BrokenExecutor where its process died,
-        and what `train_cohort` raises.
+        `Preempted`, and what `train_cohort` raises.
         """
 
     def submitted(self, cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -15,11 +15,10 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
 
 import loky
 import loky.backend.resource_tracker
@@ -27,6 +26,7 @@ import torch
 
 from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Done, train_job
+from kdbench.runner.executors.reports import Display, Message, Reporter
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job
 from kdbench.utils.threads import thread_share
@@ -89,10 +89,9 @@ class _Slot:
 
     def __init__(self, device: str, progress: Progress, threads: int) -> None:
         self.future: Future[Done] | None = None
-        self._device, self._progress, self._threads = device, progress, threads
+        self._device, self._display, self._threads = device, Display(progress), threads
         self._pool: loky.ProcessPoolExecutor | None = None
         self._pipe: Connection | None = None
-        self._showing = False
 
     def submit(self, job: Job) -> Future[Done]:
         with _starting():
@@ -113,9 +112,7 @@ class _Slot:
         """Pass on what the process has reported."""
         with contextlib.suppress(EOFError, OSError):  # it is dead or stopping
             while self._pipe is not None and self._pipe.poll():
-                name, arguments = self._pipe.recv()
-                self._showing = name != "end" and (self._showing or name == "begin")
-                getattr(self._progress, name)(*arguments)
+                self._display.show(self._pipe.recv())
 
     def free(self) -> None:
         """The job is finished, or its process died; then the next job gets another one."""
@@ -123,9 +120,7 @@ class _Slot:
             self.future.exception(), concurrent.futures.BrokenExecutor
         )
         self.future = None
-        if self._showing:
-            self._progress.end()
-            self._showing = False
+        self._display.close()
         if broken:
             self.close(hard=True)
 
@@ -181,15 +176,14 @@ def _unpickled(answer: Future[bytes]) -> Future[Done]:
 # --- in the process ---
 
 
-class _Link(Progress):
+class _Link:
     """The process's end of the pipe: reports progress, and knows whether to stop."""
 
     def __init__(self, pipe: Connection, driver: int) -> None:
         self.pipe, self.driver = pipe, driver
         self.training = threading.Lock()
         self.stopped = threading.Event()
-        self._steps: list[int] = []  # images of each step that is not reported yet
-        self._sent = 0.0
+        self.progress = Reporter(self._send, POLL)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -201,35 +195,9 @@ class _Link(Progress):
         with self.training:  # nobody is left to take the results; the state is saved
             os._exit(0)
 
-    def _send(self, name: str, *arguments: Any) -> None:
+    def _send(self, messages: list[Message]) -> None:
         with contextlib.suppress(OSError):  # the driver has closed its end
-            self.pipe.send((name, arguments))
-
-    def say(self, text: str) -> None:
-        self._send("say", text)
-
-    def begin(self, cells: int, epochs: int, steps: int, done: int) -> None:
-        self._send("begin", cells, epochs, steps, done)
-
-    def step(self, images: int) -> None:
-        self._steps.append(images)
-        if time.monotonic() - self._sent > POLL:
-            self._report_steps()
-
-    def _report_steps(self) -> None:
-        for images in self._steps:
-            self._send("step", images)
-        self._steps, self._sent = [], time.monotonic()
-
-    def epoch(self, epoch: int, accuracy: Mapping[str, float]) -> None:
-        self._report_steps()
-        self._send("epoch", epoch, dict(accuracy))
-
-    def warn(self, text: str) -> None:
-        self._send("warn", text)
-
-    def end(self) -> None:
-        self._send("end")
+            self.pipe.send(messages)
 
 
 _link: _Link  # set once, when the process starts
@@ -243,4 +211,4 @@ def _begin(pipe: Connection, driver: int, threads: int) -> None:
 
 def _train(pickled: bytes) -> bytes:
     with _link.training:
-        return pickle.dumps(train_job(pickle.loads(pickled), _link, _link.stopped.is_set))
+        return pickle.dumps(train_job(pickle.loads(pickled), _link.progress, _link.stopped.is_set))

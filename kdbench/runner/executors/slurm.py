@@ -23,6 +23,9 @@ import torch
 from kdbench.errors import KdbenchError, first_line
 from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Done, train_job
+from kdbench.runner.heartbeat import Heartbeat
+from kdbench.runner.paths import Paths
+from kdbench.runner.submitted import is_alive, load_submitit, read_notes
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job
 from kdbench.utils.environment import choose_device
@@ -54,7 +57,7 @@ class Slurm:
     ) -> None:
         cluster = parameters.get("cluster", "slurm")
         self._folder, self._device, self._progress, self._stop = folder.absolute(), device, progress, stop
-        self._submitit = _submitit()
+        self._submitit = load_submitit()
         self._engine = _engine(self._submitit, self._folder, parameters, cluster)
         self._local = cluster == "local"
         self._waiting: list[tuple[Future[Done], Job]] = []
@@ -133,7 +136,7 @@ class Slurm:
         job, _ = self._running[future]
         if job.paths.result_pickle.exists():
             return True
-        return not _alive(job.job_id) if self._local else bool(job.done())
+        return not is_alive(job.job_id) if self._local else bool(job.done())
 
     def _collect(self, future: Future[Done]) -> None:
         job, path = self._running.pop(future)
@@ -161,7 +164,9 @@ class Task:
         signal.signal(number, lambda _, frame: stopping.append(frame))
         try:
             job = replace(self.job, device=choose_device(self.device))
-            done = train_job(job, Progress(), lambda: bool(stopping))
+            paths = Paths(job.work.parent, job.cells[0].suite)
+            with Heartbeat(paths.running, paths.suite) as heartbeat:
+                done = train_job(job, heartbeat, lambda: bool(stopping))
         except (torch.OutOfMemoryError, KdbenchError) as error:
             return error
         finally:
@@ -172,48 +177,7 @@ class Task:
 
     def checkpoint(self) -> Any:
         """What submitit queues again: the same task, which goes on from its saved state."""
-        return _submitit().helpers.DelayedSubmission(self)
-
-
-def read_notes(folder: Path) -> list[dict[str, Any]]:
-    """The notes of jobs that are not collected: job (its number), cells (ids), local."""
-    notes = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            notes.append(json.loads(path.read_bytes()))
-        except FileNotFoundError:  # collected meanwhile
-            continue
-    return notes
-
-
-def job_states(folder: Path) -> list[tuple[str, int, str]]:
-    """(number, cells, state in Slurm's words) of each job that is not collected; without submitit it is unknown."""
-    states = []
-    for note in read_notes(folder):
-        try:
-            submitit = _submitit()
-            job = (submitit.LocalJob if note["local"] else submitit.SlurmJob)(folder, note["job"])
-            running = "RUNNING" if note["local"] and _alive(note["job"]) else job.state
-        except (KdbenchError, OSError):
-            running = "unknown"
-        states.append((note["job"], len(note["cells"]), running))
-    return states
-
-
-def _alive(pid: str) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def _submitit() -> Any:
-    try:
-        import submitit
-    except ImportError:
-        raise KdbenchError("the executor slurm needs submitit; type `pip install 'kdbench[slurm]'`") from None
-    return submitit
+        return load_submitit().helpers.DelayedSubmission(self)
 
 
 def _engine(submitit: Any, folder: Path, parameters: Mapping[str, Any], cluster: str) -> Any:

@@ -1,0 +1,120 @@
+"""A choice of rows by method, pair, epochs, split, start and status."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from kdbench.errors import KdbenchError
+from kdbench.results import setting
+from kdbench.utils.status import Status
+
+
+class NothingChosen(KdbenchError):
+    """There are rows, and none meets the conditions."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows that meet every condition; an empty one is met by all.
+
+    methods, pairs (teacher:student; a run without a teacher serves every pair of its student): names or globs.
+    epochs: of the recipe. split: test or holdout. since: a date or time (ISO, UTC where it says no zone) at or after
+    which the run started. status: of `utils.status.Status`. Raises KdbenchError for a wrong date or status.
+    """
+
+    methods: Sequence[str] = ()
+    pairs: Sequence[str] = ()
+    epochs: int | None = None
+    split: str = ""
+    since: str = ""
+    status: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.since:
+            self._start()
+        for name in self.status:
+            if name not in list(Status):
+                raise KdbenchError(f"unknown status {name!r}; known: {', '.join(Status)}")
+
+    def of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows that meet the conditions."""
+        chosen = rows
+        if self.methods:
+            chosen = chosen[[_fits(name, self.methods) for name in chosen["method"]]]
+        if self.pairs:
+            runs = zip(chosen["teacher"].fillna(""), chosen["student"], strict=True)
+            chosen = chosen[[_serves(teacher, student, self.pairs) for teacher, student in runs]]
+        if self.epochs is not None:
+            chosen = chosen[_epochs(chosen) == self.epochs]
+        if self.split:
+            chosen = chosen[chosen["split"] == self.split]
+        if self.since:
+            chosen = chosen[
+                pd.to_datetime(chosen["started_utc"], utc=True, format="ISO8601") >= self._start()
+            ]
+        if self.status:
+            chosen = chosen[chosen["status"].isin(list(self.status))]
+        return chosen
+
+    def refusal(self, rows: pd.DataFrame) -> NothingChosen:
+        """The error that none of these rows is chosen."""
+        return NothingChosen(f"no row has {self}; the rows have {_range(rows)}")
+
+    def _start(self) -> datetime:
+        try:
+            start = datetime.fromisoformat(self.since)
+        except ValueError:
+            raise KdbenchError(
+                f"since is a date or time such as 2026-03-01 or 2026-03-01T12:00, got {self.since!r}"
+            ) from None
+        return start if start.tzinfo else start.replace(tzinfo=UTC)
+
+    def __str__(self) -> str:
+        """'methods kd, dkd; epochs 30'; '' where all rows are chosen."""
+        conditions = {
+            "methods": ", ".join(self.methods),
+            "pairs": ", ".join(self.pairs),
+            "epochs": "" if self.epochs is None else str(self.epochs),
+            "split": self.split,
+            "since": self.since,
+            "status": ", ".join(self.status),
+        }
+        return "; ".join(f"{name} {value}" for name, value in conditions.items() if value)
+
+
+ALL = Choice()
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _serves(teacher: str, student: str, patterns: Iterable[str]) -> bool:
+    if teacher:
+        return _fits(f"{teacher}:{student}", patterns)
+    return any(fnmatch.fnmatchcase(f":{student}", pattern[pattern.find(":") :]) for pattern in patterns)
+
+
+def _epochs(rows: pd.DataFrame) -> pd.Series:
+    """The epochs of each row's recipe; of a row that does not say its recipe, those that are done."""
+    planned = [setting.parse(text)["recipe"]["epochs"] if text else None for text in rows["facts"].fillna("")]
+    return pd.Series(planned, rows.index, dtype=float).fillna(rows["epochs_done"])
+
+
+def _range(rows: pd.DataFrame) -> str:
+    """What rows there are, in a few words."""
+    pairs = sorted({f"{t}:{s}" for t, s in zip(rows["teacher"].fillna(""), rows["student"], strict=True)})
+    epochs = [f"{n:g}" for n in sorted(_epochs(rows).dropna().unique())]
+    values = {
+        "methods": sorted(set(rows["method"])),
+        "pairs": [pair.removeprefix(":") for pair in pairs],
+        "epochs": epochs,
+        "splits": sorted(set(rows["split"])),
+        "status": sorted(set(rows["status"])),
+    }
+    return "; ".join(f"{name} {', '.join(found[:12])}" for name, found in values.items())

@@ -1,0 +1,206 @@
+"""The arithmetic of `tuning`: which trials a study asks for next, what a trial came to, and which one wins."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kdbench import registry
+from kdbench.errors import KdbenchError
+from kdbench.plan.settings import Setting, values
+from kdbench.results import store
+from kdbench.results.schema import TRIAL_COLUMNS
+from kdbench.runner.search import suggest
+from kdbench.suites import Pair
+from kdbench.utils.hashing import digest
+from kdbench.utils.search_space import Choice, Range, Space, choice, linear_range, log_range
+from kdbench.utils.status import Status
+
+BATCH = 8  # trials of a study that train side by side
+EDGE = 0.02  # a value this near to the end of its range, as a share of it, is at the edge
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a study ends: after ``trials``, or where ``hours`` > 0 after these hours of its students' own training.
+
+    Trials are made in rounds of ``batch``; the hours of finished rounds count.
+    """
+
+    trials: int = 24
+    hours: float = 0.0
+    batch: int = BATCH
+
+    def end(self, first: int, before: pd.DataFrame) -> int:
+        """The number of the trial that a round, which begins at ``first`` after the trials ``before``, ends before."""
+        if self.hours:
+            return first + self.batch * (before["train_s"].sum() < 3600 * self.hours)
+        return min(first + self.batch, self.trials)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The search for one method on one pair.
+
+    id: hash of all that its trials share. space: of the method's parameters; recipe_space: of the recipe's fields.
+    default: the suite's values of both. chance: the accuracy, in percent, that a run counts with that diverged.
+    """
+
+    id: str
+    method: str
+    pair: Pair
+    space: Space
+    recipe_space: Space
+    default: Mapping[str, Any]
+    chance: float
+
+    def rows_of(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """The study's own rows."""
+        return trials[trials["study"] == self.id]
+
+    def next_trials(self, trials: pd.DataFrame, budget: Budget) -> dict[int, Setting]:
+        """Number -> setting of what is left of the first round that is not finished; the first trial is the default.
+
+        They follow from the trials before that round alone. A method that skips its pair has no further trials.
+        """
+        rows = self.rows_of(trials)
+        done = set(rows["trial"])
+        first = next(n for n in itertools.count() if n not in done) // budget.batch * budget.batch
+        before = rows[rows["trial"] < first]
+        numbers = [n for n in range(first, budget.end(first, before)) if n not in done]
+        if not numbers or (rows["status"] == Status.SKIPPED).any():
+            return {}
+        asked = self._round(first, before, budget.batch)
+        return {number: self._setting(number, asked[number - first]) for number in numbers}
+
+    def _round(self, first: int, before: pd.DataFrame, batch: int) -> list[Mapping[str, Any]]:
+        """The values of the ``batch`` trials from ``first`` on."""
+        default = [] if first else [self.default]
+        both = {**self.space, **self.recipe_space}
+        kinds = {key: registry.field_type(self.method, key) for key in self.space}
+        kinds |= dict.fromkeys(self.recipe_space, float)
+        seed = int(digest([self.id, first]), 16) % 2**32
+        return [*default, *suggest(both, kinds, list(self._finished(before)), batch - len(default), seed)]
+
+    def _finished(self, rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], float]]:
+        for row in rows.to_dict("records"):
+            known = values(row["params"]) | values(row["recipe"])
+            if row["status"] == Status.OK:
+                yield known, row["top1"]
+            elif row["status"] == Status.DIVERGED:
+                yield known, self.chance
+
+    def _setting(self, number: int, both: Mapping[str, Any]) -> Setting:
+        own = {key: both[key] for key in self.space}
+        recipe = {key: both[key] for key in self.recipe_space}
+        return Setting(self.method, str(self.pair), own, recipe, f"trial {number}")
+
+
+def read_trials(file: Path) -> pd.DataFrame:
+    """The rows of a file of trials, each trial once: the one that was written first."""
+    return store.read(file, TRIAL_COLUMNS).drop_duplicates(["study", "trial"], ignore_index=True)
+
+
+def outcome(records: pd.DataFrame) -> dict[str, Any]:
+    """What a trial came to by the records of its runs: status, top1, train_s."""
+    statuses = list(records["status"])
+    status = next((each for each in statuses if each != Status.OK), Status.OK)
+    return {
+        "status": status,
+        "top1": records["top1"].mean() if status == Status.OK else None,
+        "train_s": float(records["train_s"].sum()),
+    }
+
+
+def best(rows: pd.DataFrame) -> Mapping[str, Any] | None:
+    """The row of a study's best trial, of equals the first; None where none came to an accuracy."""
+    good = rows[rows["status"] == Status.OK].sort_values("trial")
+    return None if good.empty else good.loc[good["top1"].idxmax()].to_dict()
+
+
+def winners(trials: pd.DataFrame) -> list[Setting]:
+    """The best setting of each method and pair, of the study that was worked on last."""
+    latest = trials.sort_values("ended_utc", kind="stable").drop_duplicates(
+        ["method", "teacher", "student"], keep="last"
+    )
+    found = []
+    for study in latest.sort_values(["teacher", "student", "method"])["study"]:
+        rows = trials[trials["study"] == study]
+        if row := best(rows):
+            pair = f"{row['teacher']}:{row['student']}"
+            label = f"tuned ({len(rows)} trials)"
+            params, recipe = values(row["params"]), values(row["recipe"])
+            found.append(Setting(row["method"], pair, params, recipe, label))
+    return found
+
+
+def at_edge(value: Any, space: Range | Choice) -> bool:
+    """Whether a value is at an end of its range: the best one may lie outside."""
+    return isinstance(space, Range) and not EDGE < space.share(value) < 1 - EDGE
+
+
+# --- the file of --space ---
+
+FORMS: dict[str, Callable[..., Range | Choice]] = {"log": log_range, "linear": linear_range, "choice": choice}
+
+
+def search_spaces(methods: Sequence[str], file: Path | None = None) -> dict[str, Space]:
+    """Method -> its search space, with the ranges of a TOML file over its own.
+
+    The file has a table per method, such as ``[kd]`` with ``temperature = { log = [1, 16] }``; the words are log,
+    linear and choice. Raises KdbenchError for what is no range or no parameter, and for a method that is not searched.
+    """
+    tables = _tables(file) if file else {}
+    if strange := [name for name in tables if name not in methods]:
+        raise KdbenchError(
+            f"{file} has ranges of {strange[0]}, which is not among the methods; add it to --methods"
+        )
+    return {
+        name: {
+            **registry.get(name).space,
+            **{key: _range(file, name, key, table) for key, table in tables.get(name, {}).items()},
+        }
+        for name in methods
+    }
+
+
+def _tables(file: Path) -> Mapping[str, Any]:
+    try:
+        tables = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise KdbenchError(f"cannot read {file} ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise KdbenchError(f"{file} is no TOML file: {error}") from error
+    if strange := [name for name, table in tables.items() if not isinstance(table, dict)]:
+        raise KdbenchError(f"{file}: {strange[0]} must be a table of ranges, such as [kd]")
+    return tables
+
+
+def _range(file: Path | None, name: str, key: str, table: Any) -> Range | Choice:
+    kind = registry.field_type(name, key)
+    where = f"{file}: {name}.{key}"
+    if not (isinstance(table, dict) and len(table) == 1 and table.keys() <= FORMS.keys()):
+        raise KdbenchError(
+            f"{where} takes {{ log = [low, high] }}, {{ linear = [low, high] }} or {{ choice = [...] }}"
+        )
+    ((form, ends),) = table.items()
+    numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
+    if not isinstance(ends, list) or (form != "choice" and not (numbers and len(ends) == 2)):
+        raise KdbenchError(
+            f"{where}: {form} takes a list{'' if form == 'choice' else ' of two numbers'}, got {ends!r}"
+        )
+    if form != "choice" and kind not in (int, float):
+        raise KdbenchError(f"{where} is no number: give its values by {{ choice = [...] }}")
+    try:
+        space = FORMS[form](*ends)
+    except KdbenchError as error:
+        raise KdbenchError(f"{where}: {error}") from None
+    for corner in space.corners:
+        registry.create(name, {key: corner})
+    return space

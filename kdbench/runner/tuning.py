@@ -1,0 +1,301 @@
+"""`tune` searches each method's parameters on the holdout split, with equally many trials or hours for each.
+
+A trial is a setting of one method on one pair, trained with every tuning seed. Its runs are cells like any others, in
+results/<suite>.trials.csv; what they came to is a row of results/<suite>.tuning.csv. The next trials follow from the
+finished ones alone (`studies`), so a search that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kdbench import registry
+from kdbench.errors import KdbenchError
+from kdbench.plan import settings
+from kdbench.plan.cells import Cell
+from kdbench.plan.selection import Methods, Selection
+from kdbench.plan.settings import Setting
+from kdbench.results import store
+from kdbench.results.schema import TRIAL_COLUMNS
+from kdbench.runner import run as driver
+from kdbench.runner.executors.base import now
+from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
+from kdbench.runner.missing import find_missing, records_of
+from kdbench.runner.options import RunOptions
+from kdbench.runner.progress import shown
+from kdbench.runner.stop import Stop
+from kdbench.runner.studies import (
+    BATCH,
+    Budget,
+    Study,
+    at_edge,
+    best,
+    outcome,
+    read_trials,
+    search_spaces,
+    winners,
+)
+from kdbench.runner.teachers import trained_path
+from kdbench.runner.trial import try_methods
+from kdbench.runner.workspace import Say, open_workspace
+from kdbench.suites import Suite, replace_recipe
+from kdbench.train.callbacks import Progress
+from kdbench.utils.files import write_atomic
+from kdbench.utils.hashing import canonical, digest
+from kdbench.utils.search_space import Space, log_range
+from kdbench.utils.status import Status
+from kdbench.utils.text import grid
+
+RECIPE_SPACE: Space = {"lr": log_range(0.005, 0.5), "weight_decay": log_range(1e-5, 5e-3)}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What to search: a selection on the holdout split, the spaces of its methods and of the recipe, and the budget."""
+
+    selection: Selection
+    spaces: Mapping[str, Space]
+    recipe_space: Space
+    budget: Budget
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What `tune` came to.
+
+    rows: the trials, with the columns of results/<suite>.tuning.csv. file: of the winners, for `kdbench run --params`.
+    signal: the number of the signal that stopped it, or None.
+    """
+
+    suite: str
+    rows: pd.DataFrame
+    file: Path
+    studies: Sequence[Study]
+    complete: bool
+    signal: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 all trials are done, 3 some are left, 128 + signal when interrupted."""
+        return 128 + self.signal if self.signal is not None else 3 * (not self.complete)
+
+    def table(self) -> str:
+        """A line per method and pair: trials, accuracy of the default and of the best, its values, its cost."""
+        lines: list[Sequence[Any]] = [("pair", "method", "trials", "default", "best", "hours", "setting")]
+        notes = []
+        for study in self.studies:
+            rows = study.rows_of(self.rows)
+            first, top = rows[rows["trial"] == 0], best(rows)
+            if top is None:
+                continue
+            values = _values(top)
+            default = first["top1"].iloc[0] if (first["status"] == Status.OK).any() else float("nan")
+            hours = f"{rows['train_s'].sum() / 3600:.2f}"
+            lines.append(
+                (
+                    study.pair,
+                    study.method,
+                    len(rows),
+                    f"{default:.2f}",
+                    f"{top['top1']:.2f}",
+                    hours,
+                    _shown(values),
+                )
+            )
+            both = {**study.space, **study.recipe_space}
+            notes += [
+                f"{study.method}, {study.pair}: the best {key} is at the edge of {both[key]}: widen it by --space"
+                for key, value in values.items()
+                if top["trial"] and at_edge(value, both[key])
+            ]
+        return "\n".join([grid(lines), *notes])
+
+
+def resolve(
+    suite: str | Path | Suite = "digits",
+    methods: Methods | None = None,
+    trials: int | None = None,
+    hours: float | None = None,
+    batch: int = BATCH,
+    space: str | Path | None = None,
+    tune_recipe: bool = False,
+    **arguments: Any,
+) -> tuple[Tuning, RunOptions]:
+    """What to search and how, from the arguments of `tune`; nothing is opened. Raises KdbenchError for bad input."""
+    if trials is not None and hours is not None:
+        raise KdbenchError("give a number of trials or hours, not both: each is a budget of its own")
+    for name, value in (("trials", trials), ("batch", batch), ("hours", hours)):
+        if value is not None and not value > 0:
+            raise KdbenchError(f"{name} must be greater than 0, got {value!r}")
+    selection, options = driver.resolve(suite, methods, split="holdout", **arguments)
+    if selection.overrides:
+        raise KdbenchError(
+            "tune starts from the suite's values: give methods by name, and ranges by a space file"
+        )
+    spaces = search_spaces(selection.methods, Path(space) if space else None)
+    recipe_space = RECIPE_SPACE if tune_recipe else {}
+    searched = tuple(name for name in selection.methods if spaces[name] or recipe_space)
+    if not searched:
+        raise KdbenchError(
+            f"nothing to search: {', '.join(selection.methods)} declares no `space`; give ranges by --space FILE.toml, "
+            "or search the recipe by --tune-recipe"
+        )
+    budget = Budget(trials or Budget.trials, hours or 0.0, batch)
+    return Tuning(replace(selection, methods=searched), spaces, recipe_space, budget), options
+
+
+def plan_text(tuning: Tuning) -> str:
+    """What `tune` would do: the runs, and the ranges that it searches."""
+    selection, budget = tuning.selection, tuning.budget
+    each = f"{budget.hours:g} hours" if budget.hours else f"{budget.trials} trials"
+    lines = [
+        f"suite {selection.suite.name}, split holdout: {len(selection.methods)} methods x {len(selection.pairs)} "
+        f"pairs, {each} each, {len(selection.seeds)} seeds per trial"
+    ]
+    for name in selection.methods:
+        ranges = {**tuning.spaces[name], **tuning.recipe_space}
+        lines.append(f"{name}: " + ", ".join(f"{key} {values}" for key, values in ranges.items()))
+    return "\n".join(lines)
+
+
+def tune(
+    suite: str | Path | Suite = "digits",
+    methods: Methods | None = None,
+    *,
+    progress: Progress | None = None,
+    **arguments: Any,
+) -> Tuned:
+    """Search each method's parameters on the holdout split; the Python form of `kdbench tune`.
+
+    trials: of each method and pair (24); hours: in their place, hours of the students' own training. batch: trials
+    side by side. space: a TOML file with ranges over those of the methods. tune_recipe: search learning rate and weight
+    decay too. arguments: others of `run`, less sets and split.
+    Raises KdbenchError for bad input.
+    """
+    return execute(*resolve(suite, methods, **arguments), progress or shown())
+
+
+def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:
+    """Train trials until each study has its budget; the winners go to results/<suite>.tuned.toml."""
+    name = tuning.selection.suite.name
+    file, tuned = options.results / f"{name}.tuning.csv", options.results / f"{name}.tuned.toml"
+    # the runs of trials are in a file of their own: they are no rows of the suite's tables
+    apart = replace(tuning.selection, suite=replace(tuning.selection.suite, name=f"{name}.trials"))
+    stop = Stop(options.max_hours)
+    with stop.listening(progress.say):
+        located = find_inputs(open_workspace(apart, options, progress.say), progress.say)
+        try_methods(located.workspace, located.cells())
+        inputs = complete_inputs(located, progress, stop)
+        studies = list(_studies(tuning, inputs)) if inputs.complete else []
+        _announce_teachers(inputs, progress.say)
+        while not stop() and _round(studies, tuning.budget, inputs, file, progress, stop):
+            write_atomic(tuned, settings.write(winners(read_trials(file))).encode())
+    trials = read_trials(file)
+    left = any(study.next_trials(trials, tuning.budget) for study in studies)
+    mine = trials[trials["study"].isin([study.id for study in studies])]
+    return Tuned(name, mine, tuned, studies, bool(studies) and not left, stop.signal)
+
+
+def _studies(tuning: Tuning, inputs: Inputs) -> Iterator[Study]:
+    """One per method and pair, the id of each from the cells of its default."""
+    suite = tuning.selection.suite
+    for pair in tuning.selection.pairs:
+        recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
+        for name in tuning.selection.methods:
+            usual = registry.create(name, {**suite.params.get(name, {}), **pair.params.get(name, {})})
+            space = tuning.spaces[name]
+            default = {key: getattr(usual, key) for key in space}
+            default |= {key: getattr(recipe, key) for key in tuning.recipe_space}
+            ids = [cell.id for cell in _cells(inputs, [Setting(name, str(pair), {})])]
+            ranges = {key: str(values) for key, values in {**space, **tuning.recipe_space}.items()}
+            chance = 100 / inputs.workspace.suite.dataset.classes
+            yield Study(digest([ids, ranges]), name, pair, space, tuning.recipe_space, default, chance)
+
+
+def _cells(inputs: Inputs, trials: Sequence[Setting]) -> list[Cell]:
+    """The runs of some trials."""
+    return _only(inputs, trials).cells()
+
+
+def _only(inputs: Inputs, trials: Sequence[Setting]) -> Inputs:
+    """The inputs of some trials alone."""
+    selection = replace(inputs.workspace.selection, methods=(), settings=tuple(trials))
+    return replace(inputs, workspace=replace(inputs.workspace, selection=selection))
+
+
+def _announce_teachers(inputs: Inputs, say: Say) -> None:
+    """Name teachers that were not trained here: theirs may have trained on the holdout images."""
+    for name, teacher in inputs.teachers.items():
+        if teacher.path != trained_path(inputs.workspace, name):
+            say(
+                f"WARNING: {teacher.path} was not trained here and may have seen the holdout images in its training; "
+                "accuracies on them are then too high for all methods alike. `kdbench teachers train --split holdout` "
+                "trains one without them"
+            )
+
+
+def _round(
+    studies: Sequence[Study], budget: Budget, inputs: Inputs, file: Path, progress: Progress, stop: Stop
+) -> bool:
+    """Train the next trials of every study and record those that are done; False where none could be."""
+    trials = read_trials(file)
+    asked = [
+        (study, number, setting)
+        for study in studies
+        for number, setting in study.next_trials(trials, budget).items()
+    ]
+    here = _only(inputs, [setting for _, _, setting in asked])
+    cells, rows = here.cells(), here.workspace.paths.rows
+    if not cells:
+        return False
+    driver.train_and_record(find_missing(store.read(rows), cells), here, progress, stop)
+    attempts, recorded = store.read(rows), False
+    for study, number, setting in asked:
+        own = _cells(inputs, [setting])
+        records = records_of(attempts, own)
+        if len(records) == len(own) and not (records["status"] == Status.INTERRUPTED).any():
+            row = _row(study, number, setting, own, outcome(records))
+            store.append(file, [row], TRIAL_COLUMNS)
+            progress.say(_line(row, study))
+            recorded = True
+    return recorded
+
+
+def _row(
+    study: Study, number: int, setting: Setting, cells: Sequence[Cell], came_to: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "study": study.id,
+        "trial": number,
+        "suite": cells[0].suite.removesuffix(".trials"),
+        "teacher": study.pair.teacher,
+        "student": study.pair.student,
+        "method": study.method,
+        "params": canonical(setting.params),
+        "recipe": canonical(setting.recipe),
+        "seeds": " ".join(str(cell.seed) for cell in cells),
+        "epochs": cells[0].recipe.epochs,
+        "cells": " ".join(cell.id for cell in cells),
+        "ended_utc": now(),
+        **came_to,
+    }
+
+
+def _line(row: Mapping[str, Any], study: Study) -> str:
+    """One finished trial, in words."""
+    text = f"{row['top1']:.2f} % on holdout" if row["status"] == Status.OK else row["status"]
+    return f"{row['method']}, {study.pair}, trial {row['trial']}: {text} ({_shown(_values(row))})"
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a trial, of the method and of the recipe."""
+    return settings.values(row["params"]) | settings.values(row["recipe"])
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in values.items())

@@ -1,0 +1,47 @@
+"""A folder and a list of messages that jobs on other machines reach. Imports no torch: its process starts fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdbench.utils.files import write_atomic
+
+
+class Mailbox:
+    """Reads and writes files of ``folder`` and passes messages on, for jobs by their numbers.
+
+    What a job sends after `close` is dropped: it may be one that was given up and still runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._messages: list[tuple[int, Sequence[Any]]] = []
+        self._closed: set[int] = set()
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None where there is none."""
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, job: int, name: str, content: bytes) -> None:
+        """Write a file of the job ``job``. Raises OSError (a full disk ...)."""
+        if job not in self._closed:
+            write_atomic(self._folder / name, content)
+
+    def post(self, job: int, messages: Sequence[Any]) -> None:
+        """Keep messages for the next `take`."""
+        if job not in self._closed:
+            self._messages.append((job, messages))
+
+    def take(self) -> list[tuple[int, Sequence[Any]]]:
+        """Return (job, messages) in the order in which they came, and forget them."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def close(self, job: int) -> None:
+        """The job is over; nothing of it is written or passed on any more."""
+        self._closed.add(job)

@@ -1,0 +1,274 @@
+"""`tune`: equal budgets, the default first, the same trials whatever interrupts it, and the test split untouched."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+
+import pandas as pd
+import pytest
+
+from kdbench import registry
+from kdbench.plan import settings
+from kdbench.results import store
+from kdbench.results.schema import COLUMNS, TRIAL_COLUMNS
+from kdbench.runner import tuning, workspace
+from kdbench.runner.studies import Budget, at_edge, best, read_trials, winners
+from kdbench.runner.tuning import tune
+from kdbench.utils.search_space import choice, linear_range, log_range
+from tests.support.cli_process import kdbench, refused, spawn
+from tests.support.tiny import RUN, make
+
+pytest.importorskip("optuna", reason="tuning needs the extra kdbench[tune]")
+registry.load()
+TUNE = ["tune", *RUN[1:]]
+TRIAL = [
+    "study",
+    "trial",
+    "method",
+    "params",
+    "recipe",
+    "status",
+    "top1",
+    "cells",
+]  # a repetition gives them again
+
+
+@pytest.fixture
+def place(tmp_path):
+    return make(tmp_path / "place")
+
+
+@pytest.fixture
+def search(place, monkeypatch):
+    """`tune` on the tiny suite where a run's accuracy is a formula of its cell; returns the trials."""
+
+    def run(accuracy, methods="kd", results=place / "results", **arguments):
+        def train(missing, inputs, progress, stop):
+            for cell in missing.cells:
+                top1 = accuracy(cell)
+                row = dict.fromkeys(COLUMNS) | {
+                    "schema": store.SCHEMA, "cell_id": cell.id, "suite": cell.suite, "dataset": "tiny",
+                    "split": cell.split, "student": cell.student, "method": cell.method, "method_version": 1,
+                    "params": "{}", "seed": cell.seed, "top1": top1, "train_s": 10.0,
+                    "status": "diverged" if top1 is None else "ok", "started_utc": "2026-01-01T00:00:00+00:00",
+                }  # fmt: skip
+                store.append(inputs.workspace.paths.rows, [row])
+
+        monkeypatch.setattr(tuning.driver, "train_and_record", train)
+        usual = {
+            "data_dir": place / "data",
+            "teacher_weights": place / "teachers",
+            "results": place / "results",
+        }
+        return tune(str(place / "tiny.toml"), methods, **usual, **arguments)
+
+    return run
+
+
+def peak(cell):
+    """Highest at temperature 9; the seed adds the same to all."""
+    return 80 - 10 * abs(math.log(cell.params["temperature"] / 9)) + cell.seed
+
+
+def test_the_first_trial_is_the_default_and_all_get_as_many(search):
+    tuned = search(peak, "kd,mlkd", trials=11, seeds=[0, 1])
+    assert tuned.complete
+    assert list(tuned.rows.columns) == TRIAL_COLUMNS
+    for name in ("kd", "mlkd"):
+        rows = tuned.rows[tuned.rows["method"] == name]
+        assert list(rows["trial"]) == list(range(11))
+        default = registry.get(name)()
+        assert settings.values(rows["params"].iloc[0]) == {
+            key: getattr(default, key) for key in default.space
+        }
+    first = tuned.rows.iloc[0]
+    assert first["top1"] == pytest.approx(80 - 10 * math.log(9 / 4) + 0.5)
+    assert first["train_s"] == 20.0
+    runs = store.read(tuned.file.parent / "tiny.trials.csv")
+    assert list(runs.loc[runs["cell_id"].isin(first["cells"].split()), "seed"]) == [0, 1]
+
+
+def test_a_bad_default_is_repaired(search, place):
+    text = (place / "tiny.toml").read_text()
+    (place / "tiny.toml").write_text(text + "[params.kd]\ntemperature = 1.1\n")
+    tuned = search(peak, trials=24)
+    top = best(tuned.rows)
+    assert tuned.rows["top1"].iloc[0] < 60
+    assert top["top1"] > 78  # within a fifth of the best temperature
+    (winner,) = settings.read(tuned.file)
+    assert winner.label == "tuned (24 trials)"
+    assert winner.params["temperature"] == pytest.approx(9, rel=0.2)
+
+
+@pytest.mark.parametrize("first", [8, 11])
+def test_more_trials_go_on_where_the_first_ended(search, tmp_path, first):
+    search(peak, trials=first)
+    more = search(peak, trials=16)
+    whole = search(peak, trials=16, results=tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(more.rows[TRIAL], whole.rows[TRIAL])
+
+
+@pytest.mark.parametrize("written", [1, 5, 8, 9])
+def test_rows_that_a_kill_left_out_are_made_again(search, tmp_path, place, written):
+    """Killed while the outcomes of a round were written: the runs are there, the trials' rows are not."""
+    whole = search(peak, trials=16)
+    file = place / "results" / "tiny.tuning.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[: 1 + written]))
+    again = search(peak, trials=16)
+    pd.testing.assert_frame_equal(again.rows[TRIAL], whole.rows[TRIAL])
+    assert store.read(place / "results" / "tiny.trials.csv")["cell_id"].is_unique
+
+
+def test_runs_that_diverge_count_as_chance_and_never_win(search):
+    tuned = search(
+        lambda cell: None if cell.params["temperature"] > 5 else 50 + cell.params["temperature"], trials=16
+    )
+    assert set(tuned.rows["status"]) == {"ok", "diverged"}
+    assert tuned.rows.loc[tuned.rows["status"] == "diverged", "top1"].isna().all()
+    assert best(tuned.rows)["top1"] < 55
+    later = tuned.rows["params"].map(lambda text: settings.values(text)["temperature"])[8:]
+    assert (later < 5).mean() > 0.5
+
+
+def test_hours_stop_after_their_time(search):
+    tuned = search(peak, hours=0.05)  # 180 s of 10 s each, in rounds of 8
+    assert tuned.complete
+    assert len(tuned.rows) == 24
+
+
+def test_learning_rate_and_decay_are_searched_for_all_alike(search):
+    tuned = search(
+        lambda cell: 50 - 10 * abs(math.log(cell.recipe.lr / 0.2)), "ce,kd", trials=16, tune_recipe=True
+    )
+    recipes = tuned.rows["recipe"].map(settings.values)
+    assert recipes.iloc[0] == {"lr": 0.05, "weight_decay": 5e-4}
+    assert set(tuned.rows["method"]) == {"ce", "kd"}
+    by_method = {each.method: each.recipe["lr"] for each in settings.read(tuned.file)}
+    assert all(0.1 < lr < 0.4 for lr in by_method.values())
+
+
+def test_an_edge_that_wins_is_named(search):
+    tuned = search(lambda cell: 50 + cell.params["temperature"], trials=24, batch=4)
+    assert "the best temperature is at the edge of 1 to 16, log: widen it by --space" in tuned.table()
+    assert at_edge(16.0, log_range(1, 16))
+    assert at_edge(1.02, log_range(1, 16))
+    assert not at_edge(8.0, log_range(1, 16))
+    assert not at_edge(0.5, linear_range(0, 1))
+    assert not at_edge("a", choice("a", "b"))
+
+
+def test_the_winner_is_of_the_latest_study_of_a_pair():
+    row = {"teacher": "t", "student": "s", "method": "kd", "recipe": "{}", "status": "ok"}
+    trials = pd.DataFrame(
+        {**row, "study": study, "trial": trial, "top1": top1, "params": f'{{"x":{trial}}}', "ended_utc": when}
+        for study, trial, top1, when in (
+            ("old", 0, 99.0, "1"), ("new", 0, 50.0, "2"), ("new", 1, 60.0, "3"), ("new", 2, 60.0, "4"),
+        )
+    )  # fmt: skip
+    (winner,) = winners(trials)
+    assert (winner.params, winner.label) == ({"x": 1}, "tuned (3 trials)")
+
+
+def test_budgets_end():
+    before = pd.DataFrame({"train_s": [1800.0] * 8})
+    assert Budget(trials=24).end(8, before) == 16
+    assert Budget(trials=10).end(8, before) == 10
+    assert Budget(trials=4).end(8, before) <= 8
+    assert Budget(hours=4.1).end(8, before) == 16
+    assert Budget(hours=4.0).end(8, before) == 8
+
+
+def test_the_test_images_are_never_read(place, monkeypatch):
+    class Untouchable:
+        def __getattr__(self, name):
+            raise AssertionError(f"the test split is read: {name}")
+
+    load = workspace.load_data
+
+    def without_test(*arguments):
+        dataset, measured = load(*arguments)
+        return dataclasses.replace(dataset, test=Untouchable()), measured
+
+    monkeypatch.setattr(workspace, "load_data", without_test)
+    usual = {"data_dir": place / "data", "teacher_weights": place / "teachers", "results": place / "results"}
+    tuned = tune(str(place / "tiny.toml"), "kd", trials=2, epochs=1, **usual)
+    assert tuned.complete
+    assert set(store.read(place / "results" / "tiny.trials.csv")["split"]) == {"holdout"}
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_gives_the_same_trials(place, tmp_path, wait_for):
+    command = [*TUNE, "--methods", "kd,dkd", "--trials", "6", "--batch", "2", "--epochs", "20", "--jobs", "2"]
+    process = spawn(*command, cwd=place)
+    wait_for(lambda: (place / "results" / "tiny.tuning.csv").exists())
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert kdbench(*command, cwd=place).code == 0
+    whole = make(tmp_path / "whole")
+    assert kdbench(*command[:-2], cwd=whole).code == 0
+    trials = [read_trials(folder / "results" / "tiny.tuning.csv") for folder in (place, whole)]
+    pd.testing.assert_frame_equal(
+        *(each[TRIAL].sort_values(["method", "trial"], ignore_index=True) for each in trials)
+    )
+    assert len(trials[0]) == 12
+    tuned = [(folder / "results" / "tiny.tuned.toml").read_text() for folder in (place, whole)]
+    assert tuned[0] == tuned[1]
+
+
+def test_tune_then_run_then_report(place):
+    done = kdbench(*TUNE, "--methods", "kd", "--trials", "2", "--epochs", "1", cwd=place)
+    assert done.code == 0, done.err
+    assert "large:small" in done.out
+    assert "may have seen the holdout images" in done.err
+    ran = kdbench(
+        *RUN, "--methods", "ce,kd", "--epochs", "1", "--params", "results/tiny.tuned.toml", cwd=place
+    )
+    assert ran.code == 0, ran.err
+    rows = pd.read_csv(place / "results" / "tiny.csv")
+    assert set(rows["variant"].dropna()) <= {"tuned (2 trials)"}
+    report = kdbench("report", cwd=place)
+    assert report.code == 0, report.err
+    assert [folder.name for folder in (place / "reports").iterdir() if folder.is_dir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--trials", "3", "--hours", "1"], "not both"),
+        (["--methods", "ce"], "nothing to search: ce declares no `space`"),
+        (["--space", "none.toml"], "cannot read none.toml"),
+        (["--set", "kd.temperature=3"], "has no option --set"),
+    ],
+)
+def test_a_wrong_command_is_refused(place, arguments, said):
+    refused(kdbench(*TUNE, *arguments, cwd=place), said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kd = 3", "kd must be a table of ranges"),
+        ("[dist]\nbeta = { log = [1, 2] }", "dist, which is not among the methods"),
+        ("[kd]\ntemprature = { log = [1, 2] }", "unknown parameter 'temprature'"),
+        ("[kd]\ntemperature = [1, 2]", "{ log = [low, high] }"),
+        ("[kd]\ntemperature = { log = 3 }", "log takes a list of two numbers, got 3"),
+        ("[kd]\ntemperature = { log = [0, 2] }", "must begin above 0"),
+        ("[kd]\ntemperature = { linear = [-1, 2] }", "must be greater than 0"),
+        ("[kd]\nteacher_fix = { log = [1, 2] }", "is no number"),
+        ("[kd]\ntemperature = { choice = [2.0, 'a'] }", "kd.temperature takes a"),
+        ("[kd]\ntemperature = { choice = [2.0] }", "two different values"),
+    ],
+)
+def test_a_wrong_space_file_is_refused(place, text, said):
+    (place / "space.toml").write_text(text)
+    refused(kdbench(*TUNE, "--methods", "kd", "--space", "space.toml", "--dry-run", cwd=place), said)
+
+
+def test_a_space_file_goes_before_the_methods_own(place):
+    (place / "space.toml").write_text(
+        "[kd]\ntemperature = { linear = [2, 3] }\nteacher_fix = { choice = ['none', 'swap'] }"
+    )
+    plan = kdbench(*TUNE, "--methods", "kd", "--space", "space.toml", "--dry-run", cwd=place).out
+    assert "kd: temperature 2 to 3, kd_weight 0.09 to 9, log, teacher_fix none or swap" in plan
