@@ -57,6 +57,9 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.method = _method(method)
+        for key, count in (("epochs", epochs), ("steps", steps), ("batch_size", batch_size)):
+            if type(count) is not int or count < 1:
+                raise KdbenchError(f"{key} must be a whole number of at least 1, got {count!r}")
         if not self.method.needs.teacher:
             teacher = None
         self._check(student, teacher, targets)
@@ -97,14 +100,14 @@ class Distiller(nn.Module):
             )
         if needs.teacher and teacher is None:
             raise KdbenchError(f"{name} needs a teacher; give teacher=")
+        for role, model in (("student", student), ("teacher", teacher)):
+            if model is not None and not (
+                isinstance(model, nn.Module) and any(True for _ in model.parameters())
+            ):
+                raise KdbenchError(f"the {role} must be a torch.nn.Module with parameters, got {model!r:.80}")
         if teacher is not None and {*map(id, student.parameters())} & {*map(id, teacher.parameters())}:
             raise KdbenchError(
                 "student and teacher share parameters; give a copy as the teacher, which is frozen"
-            )
-        counts = [getattr(model, "num_classes", None) for model in (student, teacher)]
-        if None not in counts and counts[0] != counts[1]:
-            raise KdbenchError(
-                f"the student has {counts[0]} classes and the teacher {counts[1]}: they must be the same"
             )
         if needs.index and targets is None:
             raise KdbenchError(f"{name} remembers images; give the labels of all training images as targets=")
@@ -135,6 +138,7 @@ class Distiller(nn.Module):
             with torch.no_grad():
                 outputs = _run(self.teacher, shown, needs.of("teacher")) if self.teacher is not None else {}
             teacher = Views(outputs, needs.of("teacher")) if needs.teacher else None
+            self._check_classes(student, teacher)
             with torch.autocast(target.device.type, enabled=False):
                 call = call_loss(self.method, batch, student, teacher, self.extra)
                 losses = summed([call])
@@ -143,6 +147,12 @@ class Distiller(nn.Module):
             self._batches += 1
             self._call = call if overrides(self.method, "update") else None
         return losses.total
+
+    def _check_classes(self, student: Views, teacher: Views | None) -> None:
+        counts = {"student": student.logits.shape[1], "teacher": teacher.logits.shape[1] if teacher else None}
+        for role, count in counts.items():
+            if count not in (None, self._context.num_classes):
+                raise KdbenchError(f"the {role} has {count} classes instead of {self._context.num_classes}")
 
     def update(self) -> None:
         """Renew what the method remembers: call it after `backward` and before the optimiser's step."""
@@ -280,7 +290,11 @@ def _method(method: str | Method | type[Method]) -> Method:
     registry.load()
     if isinstance(method, str):
         return registry.create(method, {})
-    return method if isinstance(method, Method) else registry.adopt(method)()
+    if isinstance(method, type) and issubclass(method, Method):
+        return registry.adopt(method)()
+    if not isinstance(method, Method):
+        raise KdbenchError(f"method is a name, a Method class or an object of one, got {method!r}")
+    return method
 
 
 def _adapted(method: Method, role: Role, model: nn.Module, size: int | None) -> tuple[nn.Module, ModelFacts]:

@@ -206,7 +206,19 @@ def timm_pair():
         ("crd", {"size": 8}, "crd remembers images; give the labels of all training images as targets="),
         ("kd", {"teacher": None}, "kd needs a teacher; give teacher="),
         ("kd", {"student": SHARED, "teacher": SHARED}, "student and teacher share parameters; give a copy"),
-        ("kd", {"teacher": models.create("resnet8", 7)}, "the student has 4 classes and the teacher 7"),
+        (
+            "kd",
+            {"student": "resnet18"},
+            "the student must be a torch.nn.Module with parameters, got 'resnet18'",
+        ),
+        (
+            "kd",
+            {"teacher": nn.Flatten()},
+            "the teacher must be a torch.nn.Module with parameters, got Flatten",
+        ),
+        ("kd", {"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
+        ("kd", {"steps": 2.5}, "steps must be a whole number of at least 1, got 2.5"),
+        (["kd"], {}, "method is a name, a Method class or an object of one, got"),
         (
             "fitnet",
             {"size": 8, "student": Plain()},
@@ -239,6 +251,8 @@ def test_a_forgotten_call_is_one_sentence():
         crd.loss(images, TARGET, torch.arange(6))
     crd.update()
     crd.loss(images, TARGET, torch.arange(6))
+    with pytest.raises(KdbenchError, match="the teacher has 7 classes instead of 4"):
+        kdbench.Distiller("kd", student, models.create("resnet8", 7), **LOOP).loss(images, TARGET)
     with pytest.raises(KdbenchError, match="mlkd reads several views: give images as a dict of weak, strong"):
         kdbench.Distiller("mlkd", student, teacher, **LOOP).loss(images, TARGET)
     with pytest.raises(KdbenchError, match=r"looks at the training images first: call prepare\(loader\)"):
