@@ -32,7 +32,7 @@ from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.train.optimizers import Optimisation
 from kdbench.train.skip_rules import skip_reason
-from kdbench.train.step import Step
+from kdbench.train.step import Step, build_modules
 from kdbench.utils.needs import union
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
@@ -80,11 +80,7 @@ class Trainee:
             self.outcome = (Status.SKIPPED, reason)
             return
         with self.streams.active():
-            self.modules = self.method.build(context)
-        if not isinstance(self.modules, nn.Module):
-            raise KdbenchError(
-                f"{cell.method}.build must return a torch.nn.Module, got {type(self.modules).__name__}"
-            )
+            self.modules = build_modules(self.method, context)
         self.modules.to(device)
         recipe = cell.recipe
         self.take_step = Step(self.method, net, self.modules, Optimisation.of(recipe), recipe.label_smoothing)

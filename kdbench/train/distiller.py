@@ -18,7 +18,7 @@ from kdbench.models.flops import device_of
 from kdbench.models.wrapper import Normalised
 from kdbench.train.schedule import moment
 from kdbench.train.skip_rules import skip_reason
-from kdbench.train.step import Call, call_loss, call_update, summed
+from kdbench.train.step import Call, build_modules, call_loss, call_update, summed
 from kdbench.utils.needs import Needs, Role
 from kdbench.utils.rng import Streams
 
@@ -85,7 +85,7 @@ class Distiller(nn.Module):
             raise KdbenchError(f"{self.method.name} cannot train these networks: {reason}")
         self._context, self._seed, self._streams = context, seed, Streams(seed, device)
         with self._streams.active():
-            self.extra = self.method.build(context).to(device)
+            self.extra = build_modules(self.method, context).to(device)
         self._batches = 0  # that were trained on
         self._prepared = not overrides(self.method, "prepare")
         self._call: Call | None = None  # of the last loss, until `update`

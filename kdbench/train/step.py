@@ -21,7 +21,17 @@ from torch.nn.functional import cross_entropy
 from kdbench.data.mixup import Mixed
 from kdbench.errors import KdbenchError
 from kdbench.losses import sort_to_target, swap_top
-from kdbench.method import TASK, Batch, Method, Terms, Views, momentum_offset, momentum_range, overrides
+from kdbench.method import (
+    TASK,
+    Batch,
+    Context,
+    Method,
+    Terms,
+    Views,
+    momentum_offset,
+    momentum_range,
+    overrides,
+)
 from kdbench.train.alignment import aligned
 from kdbench.train.optimizers import Optimisation, momentum_from_zero
 from kdbench.train.term_momentum import GroupGradient, TermMomentum
@@ -148,6 +158,14 @@ class Step:
             momentum_from_zero(
                 self._optimizer
             )  # older checkpoints lack buffers of parameters without a gradient
+
+
+def build_modules(method: Method, context: Context) -> nn.Module:
+    """What the method builds. Raises KdbenchError for anything but a module."""
+    modules: Any = method.build(context)
+    if not isinstance(modules, nn.Module):
+        raise KdbenchError(f"{method.name}.build must return a torch.nn.Module, got {type(modules).__name__}")
+    return modules
 
 
 def call_loss(

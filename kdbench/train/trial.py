@@ -22,7 +22,7 @@ from kdbench.models.flops import random_images
 from kdbench.models.wrapper import Network, to_device
 from kdbench.suites import Recipe, Suite
 from kdbench.train.skip_rules import skip_reason
-from kdbench.train.step import backward, call_loss, call_update, smoothing_refusal
+from kdbench.train.step import backward, build_modules, call_loss, call_update, smoothing_refusal
 from kdbench.utils.needs import Needs, Role, union
 
 FEW, MORE = 2, 32  # images of a trial, and of the second one that a method which fails is given
@@ -137,7 +137,7 @@ class Trial:
         """How many the modules hold; 0 where they cannot be built without values."""
         try:
             with shapes():
-                modules = method.build(self._context_of(method))
+                modules = build_modules(method, self._context_of(method))
         except (DataDependentOutputException, DynamicOutputShapeException):
             return 0
         return sum(t.numel() for t in [*modules.parameters(), *modules.buffers()])
@@ -147,7 +147,7 @@ class Trial:
         needs, context = method.needs, self._context_of(method)
         own = Views(dict.fromkeys(needs.views, student), needs.of("student"))
         other = Views(dict.fromkeys(needs.views, teacher), needs.of("teacher")) if needs.teacher else None
-        modules = method.build(context).to(student.logits.device)
+        modules = build_modules(method, context).to(student.logits.device)
         if overrides(method, "prepare") and other:
             with torch.no_grad():
                 method.prepare(context, OneBatch(self._batch(needs, 0.0, count), other), modules)
