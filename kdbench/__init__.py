@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdbench.runner.tuning import tune
     from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
     from kdbench.suites.schema import View
+    from kdbench.train.distiller import Distiller
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ _LAZY = {
     "DataSpec": "kdbench.suites",
     "ModelSpec": "kdbench.suites",
     "View": "kdbench.suites.schema",
+    "Distiller": "kdbench.train.distiller",
     "Method": "kdbench.method",
     "Needs": "kdbench.method",
     "register": "kdbench.registry",
@@ -51,6 +53,7 @@ _LAZY = {
 __all__ = [
     "Choice",
     "DataSpec",
+    "Distiller",
     "Method",
     "ModelSpec",
     "Needs",

@@ -10,14 +10,17 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import pickle
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
-from kdbench.errors import KdbenchError, unknown
+import cloudpickle
+
+from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.method import OPTIONS, Method, field_types, parameter_types, refusal
 from kdbench.utils import code_hash as codehash
 from kdbench.utils import plugin_import as plugin_files
@@ -85,12 +88,38 @@ def _origin(cls: type[Method]) -> Path:
 
 
 def portable(name: str) -> bool:
-    """Whether `load` in another process, with the same plug-ins, finds the method too."""
+    """Whether another process can have the method: `load` finds it there, with the same plug-ins, or it is `packed`."""
     module = get(name).__module__
     installed = {point.value.partition(":")[0] for point in entry_points(group="kdbench.methods")}
-    return (
+    found = (
         module.startswith("kdbench.methods.") or plugin_files.root(module) is not None or module in installed
     )
+    return found or bool(packed([name]))
+
+
+def packed(names: Iterable[str]) -> bytes:
+    """Those of the methods that were defined in a notebook or script, for `unpack` in another process; b"": none.
+
+    The class goes by value, with the functions and values of ``__main__`` that it uses. Raises KdbenchError where one
+    of these cannot go.
+    """
+    own = [entry(name) for name in names if get(name).__module__ == "__main__"]
+    for base in {base for each in own for base in get(each.name).__mro__ if base.__module__ == "__main__"}:
+        hints = get_type_hints(base)  # as texts they could not be resolved in the other process
+        base.__annotations__ = {key: hints[key] for key in inspect.get_annotations(base)}
+    try:
+        return cloudpickle.dumps(own) if own else b""
+    except Exception as error:  # whatever an object of the user's does when it is pickled
+        raise KdbenchError(
+            f"the method {own[0].name} cannot be sent to other processes ({first_line(error)}); use jobs=1 and one "
+            "device, or save it in a file and name that with plugins="
+        ) from error
+
+
+def unpack(data: bytes) -> None:
+    """Register what another process has `packed`."""
+    for each in pickle.loads(data) if data else ():
+        _entries[each.name] = each
 
 
 def load(plugins: Path | None = None) -> None:

@@ -88,11 +88,13 @@ TABLES: dict[str, tuple[type, dict[str, str]]] = {
             "reference_epochs": "Length to which `milestones` and the methods' warm-ups refer; with fewer `epochs` the "
             "schedule keeps its shape.",
             "batch_size": "Images per step.",
-            "lr": "Learning rate of SGD (its highest, with `onecycle`).",
-            "momentum": "Momentum of SGD.",
-            "nesterov": "Nesterov's momentum.",
-            "weight_decay": "Weight decay, on all parameters.",
-            "schedule": "`step`: lr times `decay` after each milestone. `onecycle`: linear from 0 to lr and back to 0.",
+            "lr": "Learning rate (its highest, with `onecycle`).",
+            "momentum": "Momentum of `sgd`.",
+            "nesterov": "Nesterov's momentum of `sgd`.",
+            "weight_decay": "Weight decay: with `sgd` on all parameters, else on all but biases, norms and what the "
+            "network exempts.",
+            "schedule": "`step`: lr times `decay` after each milestone. `onecycle`: linear from 0 to lr and back to 0. "
+            "`cosine`: half a cosine from lr to 0.",
             "precision": "`fp32`, `bf16` (autocast) or `tf32`; part of the cell's id.",
             "eval_every": "Epochs between evaluations for the curves; after the last milestone each epoch is "
             "evaluated.",
@@ -101,6 +103,14 @@ TABLES: dict[str, tuple[type, dict[str, str]]] = {
             "peak": "With `onecycle`: share of training at which lr is highest.",
             "train_views": "Views on which a method that reads one view is trained, losses summed; empty: its own "
             "view.",
+            "optimizer": "`sgd` (torch's), or a name of timm's factory: `adamw`, `lamb`, `lion` ...",
+            "optimizer_args": "Arguments of timm's factory: `{ betas = [0.9, 0.95], eps = 1e-6 }`.",
+            "warmup_epochs": "Epochs, in units of `reference_epochs`, in which lr rises linearly from 0.",
+            "clip": "Largest norm of the gradient of all parameters; 0: no limit.",
+            "label_smoothing": "Share of the labels that is spread over all classes, in the term `ce` alone.",
+            "mixup": "Parameter of the Beta distribution of the share with which images are blended; 0: none.",
+            "ema": "The average of the student's weights is evaluated and exported: its largest decay per step, to "
+            "which 1 - (1 + steps)^(-2/3) rises; 0: none.",
         },
     ),
     "`[[pairs]]`": (

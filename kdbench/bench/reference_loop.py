@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -23,14 +23,15 @@ from kdbench.data.dataset import ImageSet
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context, Views, overrides
-from kdbench.models.wrapper import Network
+from kdbench.models.wrapper import Normalised
 from kdbench.plan.cells import Cell
 from kdbench.suites import DataSpec
 from kdbench.suites.schema import View
 from kdbench.teachers.weights import Teacher
 from kdbench.train.cell_trainer import build_net
 from kdbench.train.job import Job
-from kdbench.train.step import Optimisation, Step
+from kdbench.train.optimizers import Optimisation
+from kdbench.train.step import Step
 from kdbench.utils.timer import Stopwatch
 
 
@@ -80,17 +81,6 @@ def batches(job: Job) -> Iterator[list[Tensor]]:
         yield from loader
 
 
-class Normalised(Network):
-    """A network whose images are already normalised."""
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        return images
-
-
-def _bare(model: nn.Module, device: torch.device) -> Network:
-    return Normalised(model, (0.0,) * 3, (1.0,) * 3).to(device)
-
-
 class ReferenceLoop:
     """One method's run. Raises KdbenchError for a method with several views or a `prepare`."""
 
@@ -103,9 +93,9 @@ class ReferenceLoop:
         spec, data, recipe = cell.student_model, cell.dataset, cell.recipe
         student = models.create(spec.arch, data.classes, **spec.args)
         student.load_state_dict(build_net(cell, torch.device("cpu")).model.state_dict())
-        self.student, self.teacher = _bare(student, device), None
+        self.student, self.teacher = Normalised(student).to(device), None
         if teacher is not None and cell.teacher:
-            self.teacher = _bare(teacher.net(data).model, device).eval()
+            self.teacher = Normalised(teacher.net(data).model).to(device).eval()
         context = Context(
             num_classes=data.classes,
             train_size=len(train),
@@ -117,7 +107,7 @@ class ReferenceLoop:
         )
         self.modules = self.method.build(context).to(device)
         optimisation = Optimisation.of(recipe, fused=False)
-        self.train = Step(self.method, self.student, self.modules, optimisation)
+        self.train = Step(self.method, self.student, self.modules, optimisation, recipe.label_smoothing)
         self.student_watch, self.teacher_watch, self.loss_watch = (Stopwatch(device) for _ in range(3))
         watched(self.method, "loss", self.loss_watch)
         if self.teacher:

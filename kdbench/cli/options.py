@@ -274,6 +274,20 @@ training = together(
         show_default=SUITE_DEFAULT,
     ),
     click.option(
+        "--lr",
+        metavar="RATE",
+        type=click.FloatRange(0, min_open=True),
+        help="Learning rate of students; part of the id of each cell.",
+        show_default=SUITE_DEFAULT,
+    ),
+    click.option(
+        "--clip",
+        metavar="NORM",
+        type=click.FloatRange(0),
+        help="Largest norm of the gradient; 0: no limit.",
+        show_default=SUITE_DEFAULT,
+    ),
+    click.option(
         "--per-class",
         metavar="N",
         type=click.IntRange(1),

@@ -62,13 +62,20 @@ def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     """Build an untrained network with ``num_classes`` outputs.
 
     ``kwargs`` (``img_size=32``, ``widths=[8, 8, 16, 32]``) are the network's own. Weights are drawn from torch's global
-    generator and never downloaded. Raises KdbenchError for an unknown name and for arguments that do not fit.
+    generator and never downloaded. Raises KdbenchError for an unknown name, a name with a tag of weights and for
+    arguments that do not fit.
     """
     if forbidden := [key for key in FORBIDDEN if key in kwargs]:
         raise KdbenchError(
             f"model {name!r} takes no {forbidden[0]!r}: kdbench trains or imports its weights itself"
         )
     full = full_name(name)
+    bare, _, tag = full.partition(".")
+    if tag and timm.is_model(bare):
+        raise KdbenchError(
+            f"model {name!r} names the weights {tag!r}, which it would not load; write {name.partition('.')[0]!r}, and "
+            "get a teacher's weights by `pretrained` in [teachers] of the suite or by `kdbench teachers import FILE`"
+        )
     if not exists(name):
         near = difflib.get_close_matches(name, names(), n=1)
         raise unknown("model", name, names() if near else ENTRIES, " (neither kdbench's nor timm's)")

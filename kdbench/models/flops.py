@@ -1,12 +1,16 @@
 """Count parameters and multiply-accumulates, and run a model without leaving a trace."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from kdbench.errors import KdbenchError, first_line
 
 
 @contextmanager
@@ -45,12 +49,37 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def architecture(model: nn.Module) -> str:
+    """Return the model's name in timm's registry, or its class."""
+    return _config(model).get("architecture") or type(model).__name__
+
+
+def _config(model: nn.Module) -> Any:
+    return getattr(model, "pretrained_cfg", None) or {}
+
+
+@contextmanager
+def working_at(model: nn.Module, size: int) -> Iterator[None]:
+    """Raise KdbenchError, with the remedy, where the block's forward pass of a timm model fails at ``size`` px."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, IndexError) as error:
+        name, reason = architecture(model), first_line(error).rstrip(".")
+        remedy = "choose another network or size"
+        if _config(model).get("fixed_input_size"):
+            sizes = f"img_size = {size}, patch_size = {max(1, size // 8)}"
+            remedy = f'define it in the suite: [models.NAME] with arch = "{name}", args = {{ {sizes} }}'
+        raise KdbenchError(f"model {name!r} does not work on {size} px images: {reason}; {remedy}") from error
+
+
 def macs(model: nn.Module, size: int, run: Callable[[Tensor], Tensor] | None = None) -> int:
     """Count the multiply-accumulates of one 3 x size x size image: convolutions, linear layers, attention.
 
-    ``run`` is called instead of the model where a prediction needs more than the model.
+    ``run`` is called instead of the model where a prediction needs more than the model. Raises KdbenchError for a model
+    that does not work at this size.
     """
+    checked = contextlib.nullcontext() if run else working_at(model, size)
     # attention as plain matrix products: the counter does not know every fused kernel
-    with probing(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with probing(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, checked:
         (run or model)(random_images(model, 1, size))
     return counter.get_total_flops() // 2

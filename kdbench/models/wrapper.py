@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import KdbenchError, first_line
+from kdbench.errors import KdbenchError
 from kdbench.method import ModelFacts, Needs, Outputs, StageFacts
 from kdbench.models.cifar.base import CifarNet
-from kdbench.models.flops import probing, random_images
+from kdbench.models.flops import architecture, probing, random_images, working_at
 from kdbench.models.stages import as_map, stage_indices
 
 # Relative difference of equal fp32 arithmetic in another order of operations, at most.
@@ -40,7 +40,7 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model = model
-        self.name = _name(model)
+        self.name = architecture(model)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         for attribute in ("forward_intermediates", "forward_head", "get_classifier", "feature_info"):
@@ -90,15 +90,11 @@ class Network(nn.Module):
         """
         with probing(self):
             images = random_images(self, 2, size)
-            try:
+            with working_at(self.model, size):
                 maps = self._maps(images)
                 embedding = self._embed(maps.final)
                 features = self._features(maps).float()
                 logits, direct = self.classify(embedding), self.model(self._normalise(images))
-            except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, IndexError) as error:
-                raise KdbenchError(
-                    f"model {self.name!r} does not work on {size} px images: {first_line(error)}"
-                ) from error
         if not _close(logits, direct):
             raise KdbenchError(
                 f"model {self.name!r} cannot be used: its logits are not its classifier on its embedding"
@@ -144,6 +140,16 @@ class Network(nn.Module):
         return self._signed
 
 
+class Normalised(Network):
+    """A network whose images are normalised already."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, (0.0,) * 3, (1.0,) * 3)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return images
+
+
 def _stage_facts(stage: Tensor, norm: nn.BatchNorm2d | None) -> StageFacts:
     channels, size = stage.shape[1], (stage.shape[2], stage.shape[3])
     if norm is None:
@@ -154,11 +160,6 @@ def _stage_facts(stage: Tensor, norm: nn.BatchNorm2d | None) -> StageFacts:
 def _close(a: Tensor, b: Tensor) -> bool:
     """Whether the tensors are equal up to rounding."""
     return a.shape == b.shape and bool((a - b).abs().max() <= ROUNDING * b.abs().max())
-
-
-def _name(model: nn.Module) -> str:
-    """Return the model's name in timm's registry, or its class."""
-    return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
 
 
 def to_device(net: Network, device: torch.device) -> Network:

@@ -16,7 +16,7 @@ from kdbench.method import Method, Needs
 from kdbench.plan.selection import Selection
 from kdbench.plan.settings import Setting
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
-from kdbench.suites.schema import View, drawn_as, find_view
+from kdbench.suites.schema import SGD, View, drawn_as, find_view
 from kdbench.teachers.logit_cache import STORAGE, count_outcomes
 from kdbench.utils.hashing import canonical, digest
 
@@ -173,7 +173,7 @@ def _cell(
 ) -> Cell:
     """The cell of seed 0.
 
-    Raises KdbenchError where the suite lacks a view that the method needs, and for a momentum outside of [0, 1).
+    Raises KdbenchError where the suite lacks a view that the method needs, and for a recipe that it cannot follow.
     """
     suite = selection.suite
     for view in method.needs.views:
@@ -182,7 +182,7 @@ def _cell(
                 f"{method.name} needs the view {view!r}; add [views.{drawn_as(view)}] to suite {suite.name}"
             )
     recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
-    _check_momentum(method, recipe)
+    _check_recipe(method, recipe)
     cached = teacher_cache and cacheable(method.needs, recipe, suite.views)
     return Cell(
         suite=suite.name,
@@ -204,18 +204,28 @@ def _cell(
     )
 
 
-def _check_momentum(method: Method, recipe: Recipe) -> None:
-    for offset in method_module.momentum_range(method):
-        if offset and not 0 <= recipe.momentum + offset < 1:
+def _check_recipe(method: Method, recipe: Recipe) -> None:
+    """Refuse what of a recipe has no meaning for the method."""
+    for offset in filter(None, method_module.momentum_range(method)):
+        if recipe.optimizer != SGD:
+            raise KdbenchError(
+                f"{method.name} trains its terms with momenta of their own, which {recipe.optimizer} does not have; "
+                f"use optimizer = {SGD!r}"
+            )
+        if not 0 <= recipe.momentum + offset < 1:
             raise KdbenchError(
                 f"{method.name}: the recipe's momentum {recipe.momentum:g} {offset:+g} is not in the range from 0 to "
                 "below 1; use a smaller offset"
             )
+    if recipe.mixup and method.needs.index:
+        raise KdbenchError(
+            f"{method.name} remembers images by their index, which blended images do not have; use mixup = 0"
+        )
 
 
 def cacheable(needs: Needs, recipe: Recipe, views: Mapping[str, View]) -> bool:
     """Whether a method's teacher outputs are logits alone, of at least one view that has a finite table."""
-    if not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
+    if recipe.mixup or not needs.teacher or needs.of("teacher") != Needs(needs.views, index=needs.index):
         return False
     found = (find_view(views, name) for name in recipe.views(needs.views))
     return any(count_outcomes(view) for view in found if view)

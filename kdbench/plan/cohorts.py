@@ -11,9 +11,10 @@ Position = tuple[int, int]  # (epoch, step) already done
 
 
 def form_cohorts(missing: Iterable[Cell], positions: Mapping[str, Position]) -> list[list[Cell]]:
-    """Cells that train side by side: equal data, views, batch size, epochs, precision, teacher, seed and position.
+    """Cells that train side by side: equal data, views, teacher, seed, position, and parts of the recipe.
 
-    Cells without a teacher join a cohort that has one, where there is one.
+    These are batch size, epochs, precision and mixup. Cells without a teacher join a cohort that has one, where there
+    is one.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in missing:
@@ -27,6 +28,7 @@ def form_cohorts(missing: Iterable[Cell], positions: Mapping[str, Position]) -> 
                     cell.recipe.epochs,
                     cell.recipe.reference_epochs,
                     cell.recipe.precision,
+                    cell.recipe.mixup,
                 ],
                 [cell.seed, positions.get(cell.id, (0, 0))],
             ]

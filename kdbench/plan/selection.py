@@ -105,16 +105,13 @@ def _select_settings(
     return chosen
 
 
-def change_suite(
-    suite: Suite, epochs: int | None = None, per_class: int | None = None, precision: str | None = None
-) -> Suite:
+def change_suite(suite: Suite, per_class: int | None = None, **recipe: Any) -> Suite:
     """The suite with the changes of a command line; its teachers are still trained by the recipe that it has.
 
-    epochs and precision are over the recipe of each pair too. per_class: training and test images of each class that
-    are used, in place of what the suite says. Raises KdbenchError for a wrong value.
+    recipe: fields of it, None where they stay; they are over the recipe of each pair too. per_class: training and test
+    images of each class that are used, in place of what the suite says. Raises KdbenchError for a wrong value.
     """
-    typed = {"epochs": epochs, "precision": precision}
-    changes = {key: value for key, value in typed.items() if value is not None}
+    changes = {key: value for key, value in recipe.items() if value is not None}
     teacher_recipe = replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
     data = suite.dataset
     if per_class is not None:

@@ -26,7 +26,6 @@ from kdbench.teachers.expected import falls_short
 from kdbench.utils.status import Status
 
 FOLLOWERS = ("cifar100", "cifar100-twoview", "imagenet", "tiny-imagenet")  # suites that follow the literature
-UNVERIFIED = "kdbench does not know the hash of {}'s true images: only their number was checked."
 VERDICTS = AGREES, DIFFERS, UNDECIDED
 SPARSE = "no best epoch: no verdict"  # not every late epoch was evaluated
 NO_NOISE = "no two runs: no verdict"  # of any entry of the table
@@ -34,7 +33,7 @@ SETTING, PAIR = ["label", "method", "variant"], ["pair", "teacher", "student"]
 ENTRY = PAIR + SETTING
 FACTS = (
     "table dataset protocol metric n mean std best_mean best_std inflation diverged skipped of printed low high values "
-    "rule value value_std runs keys reruns compared delta se p_holm verdict comparable why note remarks caution"
+    "rule value value_std runs keys reruns compared delta se p_holm verdict comparable why note remarks"
 ).split()
 COLUMNS = ENTRY + FACTS
 
@@ -63,27 +62,14 @@ class Literature:
         return f"the recipe is not that of suite {self.suite}"
 
     def other_images(self, table: Table) -> str:
-        """Why the table's images are not the literature's, or ''.
-
-        By the split's hash; where the true one is not known, by the number of images tested, which any ``--per-class``
-        changes.
-        """
-        rows, name, true = table.finished, self.dataset, CATALOG[self.dataset]
-        if true.test_split_id:
-            if (rows["split_id"] == "").any():
-                return "the rows do not say on which images"
-            same = rows["split_id"] == true.test_split_id
-            return "" if same.all() else f"the images are not those of {name} (some of them, or others)"
-        counts = rows["tested"].drop_duplicates()
-        if counts.isna().any():
-            return "the images are not verified: the rows do not say how many were tested"
-        other = [f"{count:g}" for count in counts if count != true.test]
-        return f"{'/'.join(other)} test images, {name} has {true.test}" if other else ""
-
-    @property
-    def caution(self) -> str:
-        """A warning for any comparison on this data set, or ''."""
-        return "" if CATALOG[self.dataset].test_split_id else UNVERIFIED.format(self.dataset)
+        """Why the table's images are not the literature's, or '': by the split's hash."""
+        true = CATALOG[self.dataset].test_split_id
+        if not true:
+            return f"kdbench does not know the hash of {self.dataset}'s true images"
+        if (table.finished["split_id"] == "").any():
+            return "the rows do not say on which images"
+        same = (table.finished["split_id"] == true).all()
+        return "" if same else f"the images are not those of {self.dataset} (some of them, or others)"
 
     def has(self, teacher: str, student: str) -> bool:
         """Whether the suite has the pair (or, without a teacher, the student), and so a recipe for it."""
@@ -113,9 +99,8 @@ def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = Non
     the published number or range, of what (`of`), each with rule and sources (values); rule, value, value_std, runs:
     those of the nearest number; compared: ours by that rule; delta = compared - value; se, p_holm: of that. verdict: ''
     where nothing is published, nothing was run or comparable is False, for the reason `why`; note: of our teacher;
-    remarks: on the published numbers; caution: of our images. Labels with user overrides are there
-    only where such a variant is published. curves: as `store` keeps them; without them no best epoch of ours is known
-    to be the best of all.
+    remarks: on the published numbers. Labels with user overrides are there only where such a variant is published.
+    curves: as `store` keeps them; without them no best epoch of ours is known to be the best of all.
     """
     rows = published.load()
     follows = literature(suite)
@@ -136,7 +121,6 @@ def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = Non
             entries = [*_teacher_entries(table), *_entries(table, whole)]
             dataset = table.dataset.partition("#")[0]
             same = {"table": table.heading, "dataset": dataset, "protocol": protocol}
-            same["caution"] = follows.caution if follows and not why else ""
             compared = pd.DataFrame([same | _line(entry, dataset, follows, why, books) for entry in entries])
             for metric in ("top1", "top5"):
                 _decide(compared, metric, table)
@@ -313,4 +297,4 @@ def headline(data: pd.DataFrame) -> list[str]:
         said.append(f"{count} more comparable, but {verdict}.")
     for why, count in lines["why"][lines["why"] != ""].value_counts().sort_index().items():
         said.append(f"{count} not comparable, published values for orientation only: {why}.")
-    return said + sorted(set(lines["caution"]) - {""})
+    return said

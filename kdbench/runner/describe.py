@@ -15,6 +15,7 @@ from kdbench.runner.inputs import Inputs, find_inputs
 from kdbench.runner.missing import Missing, done_ids, find_missing, positions, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.teachers import pretrained_path
+from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.utils.hashing import canonical
 from kdbench.utils.status import Status
@@ -24,13 +25,17 @@ LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
 
 
 def describe(selection: Selection, options: RunOptions, say: Say) -> str:
-    """What `run` would do: cells done, failed and missing, cohorts, and the hours they take by past rows."""
+    """What `run` would do: cells done, failed and missing, cohorts, and the hours they take by past rows.
+
+    Raises KdbenchError where a method fails on a pair.
+    """
     workspace = open_workspace(selection, options, say)
     attempts = store.read(workspace.paths.rows)
     inputs = find_inputs(workspace, say)
     cells = inputs.cells()
     records = records_of(attempts, cells)
     missing = find_missing(attempts, cells, options.force).cells
+    try_methods(workspace, missing)
     failed = len(set(records["cell_id"]) - done_ids(records))
     diverged = records[records["status"] == Status.DIVERGED]
     final = f" ({len(diverged)} of them diverged)" if len(diverged) else ""
@@ -80,6 +85,8 @@ def _code_lines(cells: Sequence[Cell], records: pd.DataFrame) -> Iterator[str]:
         code = registry.code_hash(name)
         if not code:
             yield f"the source of {name} cannot be read: its rows carry no code_hash, and an edit goes unnoticed"
+        elif not registry.entry(name).origin.is_file():
+            yield f"the code_hash of {name} is of its class alone: an edit of what it calls goes unnoticed"
         hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
         if code and (hashes != code).any():
             yield (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.runner.stop import Stop
@@ -52,6 +53,7 @@ class Inputs:
             options.plugins,
             options.teacher_cache,
             options.graphs,
+            registry.packed({cell.method for cell in cells}) if options.elsewhere else b"",
         )
 
 
@@ -66,11 +68,12 @@ def find_inputs(workspace: Workspace, say: Say) -> Inputs:
     return Inputs(workspace, teachers, {})
 
 
-def open_inputs(workspace: Workspace, progress: Progress, stop: Stop) -> Inputs:
-    """The inputs with every teacher located, fetched or trained, and measured; not `complete` where ``stop`` said so.
+def complete_inputs(located: Inputs, progress: Progress, stop: Stop) -> Inputs:
+    """The inputs with every teacher that is not there fetched or trained, and all measured.
 
-    Raises KdbenchError when a teacher cannot be had.
+    Not `complete` where ``stop`` said so. Raises KdbenchError when a teacher cannot be had.
     """
+    workspace = located.workspace
     teachers = obtain_teachers(workspace, progress, stop, _raise)
     top1: dict[str, float] = {}
     for name, teacher in teachers.items():

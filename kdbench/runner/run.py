@@ -19,7 +19,7 @@ from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted, open_executor
-from kdbench.runner.inputs import Inputs, open_inputs
+from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of, untried
 from kdbench.runner.options import RunOptions
@@ -28,10 +28,14 @@ from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
 from kdbench.runner.training import Locks, train
+from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Pair, Suite
 from kdbench.train.callbacks import Progress
 from kdbench.utils import environment, locks
+
+# arguments that change the suite
+CHANGES = ("epochs", "lr", "clip", "per_class", "precision")
 
 
 def run(
@@ -43,6 +47,8 @@ def run(
     sets: str | Iterable[str] = (),
     params: str | Path | None = None,
     epochs: int | None = None,
+    lr: float | None = None,
+    clip: float | None = None,
     per_class: int | None = None,
     precision: str | None = None,
     split: str = "test",
@@ -77,6 +83,8 @@ def run(
         sets: ``method.parameter=value[,value]``; several values make several cells.
         params: a file of settings as `kdbench tune` writes it; they train beside the suite's.
         epochs: the schedule is rescaled.
+        lr: learning rate, in place of those of pairs too; teachers keep theirs.
+        clip: largest norm of the gradient; 0: none.
         per_class: training and test images of each class.
         precision: fp32, bf16 or tf32.
         split: the images that are evaluated, ``test`` or ``holdout``.
@@ -121,7 +129,7 @@ def resolve(
 ) -> tuple[Selection, RunOptions]:
     """What to train and how, from the arguments of `run` and `plan.selection.select`; nothing is opened."""
     how = {name: arguments.pop(name) for name in run_options.NAMES & arguments.keys()}
-    changes = {name: arguments.pop(name, None) for name in ("epochs", "per_class", "precision")}
+    changes = {name: arguments.pop(name, None) for name in CHANGES}
     options = RunOptions(**how)
     registry.load(options.plugins)
     changed = change_suite(load_suite(suite), **changes)
@@ -145,8 +153,8 @@ def _check_portable(selection: Selection) -> None:
     for name in selection.methods:
         if not registry.portable(name):
             raise KdbenchError(
-                f"other processes cannot load the method {name}, which is no plug-in; use jobs=1 and one "
-                "device, or save it in a file and name that with plugins="
+                f"other processes cannot load the method {name}, whose module is no plug-in; use jobs=1 and one "
+                "device, or name its file with plugins="
             )
 
 
@@ -157,8 +165,10 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
     with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
-        store.read(workspace.paths.rows)  # a damaged file is an error before teachers are trained
-        inputs = open_inputs(workspace, progress, stop)
+        located = find_inputs(workspace, progress.say)
+        planned = find_missing(store.read(workspace.paths.rows), located.cells(), options.force)
+        try_methods(workspace, planned.cells)
+        inputs = complete_inputs(located, progress, stop)
         cells = inputs.cells()
         if inputs.complete:
             missing = _announced(inputs, cells, progress.say)
@@ -167,7 +177,7 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
 
 
 def _announced(inputs: Inputs, cells: Sequence[Cell], say: Say) -> Missing:
-    """What is to be trained; ``say`` gets what the user should know before. The rows that tell it are not retained."""
+    """What is to be trained; ``say`` gets what the user should know before."""
     workspace = inputs.workspace
     attempts = store.read(workspace.paths.rows)
     missing = find_missing(attempts, cells, workspace.options.force)

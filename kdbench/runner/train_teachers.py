@@ -21,7 +21,7 @@ from kdbench.runner.teachers import (
     trained_path,
 )
 from kdbench.runner.training import Locks, train
-from kdbench.runner.workspace import Workspace, open_workspace
+from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.teachers import catalog
 from kdbench.teachers.weights import Teacher
 from kdbench.train import checkpoint
@@ -47,7 +47,7 @@ def obtain_teachers(
     teachers: dict[str, Teacher | None] = {}
     for name in workspace.selection.teachers():
         try:
-            teachers[name] = _located(workspace, name, progress, train)
+            teachers[name] = _located(workspace, name, progress.say, train)
         except KdbenchError as error:
             failed(error)
     absent = [name for name, teacher in teachers.items() if teacher is None]
@@ -59,14 +59,12 @@ def obtain_teachers(
     return {name: teacher for name, teacher in teachers.items() if teacher is not None}
 
 
-def _located(workspace: Workspace, name: str, progress: Progress, train: bool) -> Teacher | None:
+def _located(workspace: Workspace, name: str, say: Say, train: bool) -> Teacher | None:
     """The teacher, fetched where that is how it is obtained; None: it must be trained."""
-    if text := remark(workspace, name):
-        progress.say(text)
     path = pretrained_path(workspace, name)
     teacher = locate_teacher(workspace, name)
     if teacher is None and path is not None and not train:
-        fetch(workspace, name, path, progress.say)
+        fetch(workspace, name, path, say)
         teacher = locate_teacher(workspace, name)
     return teacher
 
@@ -136,6 +134,11 @@ def _save(workspace: Workspace, result: Result) -> None:
             f"the teacher {name} does not fit the memory of {workspace.device}; train it on another device, or "
             "give a smaller batch_size in [teacher_recipe] of a suite of your own"
         )
+    if status == Status.DIVERGED:
+        raise KdbenchError(
+            f"the teacher {name} diverged in epoch {result.row['epochs_done']}; give it a smaller lr than "
+            f"{cell.recipe.lr:g}, or a clip, in [teacher_recipe] of a suite of your own"
+        )
     if status != Status.OK:
         raise KdbenchError(f"the teacher {name} could not be trained: {result.row['error']}")
     try:
@@ -160,6 +163,9 @@ def train_teachers(selection: Selection, options: RunOptions, progress: Progress
 
     with stop.listening(progress.say), heard_by_all(progress, selection.suite.name, options) as progress:
         workspace = open_workspace(selection, options, progress.say)
+        for name in selection.teachers():
+            if text := remark(workspace, name):
+                progress.say(text)
         for teacher in obtain_teachers(workspace, progress, stop, failed, train=True).values():
             if not stop():
                 announce(workspace, teacher, progress.say)

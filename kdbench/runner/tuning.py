@@ -25,7 +25,7 @@ from kdbench.results.schema import TRIAL_COLUMNS
 from kdbench.results.trials import at_edge, best, read_trials, values_of
 from kdbench.runner import run as driver
 from kdbench.runner.executors.base import now
-from kdbench.runner.inputs import Inputs, open_inputs
+from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import find_missing, records_of
 from kdbench.runner.options import RunOptions
@@ -33,6 +33,7 @@ from kdbench.runner.progress import shown
 from kdbench.runner.stop import Stop
 from kdbench.runner.studies import BATCH, Budget, Study, outcome, search_spaces, winners
 from kdbench.runner.teachers import trained_path
+from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Suite, replace_recipe
 from kdbench.train.callbacks import Progress
@@ -177,7 +178,9 @@ def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:
     apart = replace(tuning.selection, suite=replace(tuning.selection.suite, name=f"{name}.trials"))
     stop = Stop(options.max_hours)
     with stop.listening(progress.say), heard_by_all(progress, apart.suite.name, options) as progress:
-        inputs = open_inputs(open_workspace(apart, options, progress.say), progress, stop)
+        located = find_inputs(open_workspace(apart, options, progress.say), progress.say)
+        try_methods(located.workspace, located.cells())
+        inputs = complete_inputs(located, progress, stop)
         studies = list(_studies(tuning, inputs)) if inputs.complete else []
         _announce_teachers(inputs, progress.say)
         while not stop() and _round(studies, tuning.budget, inputs, file, progress, stop):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kdbench import models
@@ -17,6 +17,7 @@ from kdbench.results import store
 from kdbench.runner.options import RunOptions
 from kdbench.runner.paths import Paths
 from kdbench.suites import Suite, replace_recipe
+from kdbench.train.optimizers import check as check_optimizer
 from kdbench.utils.environment import choose_devices, unused_gpu
 from kdbench.utils.precision import check as check_fast_paths
 
@@ -69,8 +70,7 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     devices = choose_devices(options.device)
     if note := unused_gpu(options.device):
         say(note)
-    for device in devices:
-        _check_precision(selection, options.graphs, device)
+    _check_recipes(selection, options.graphs, devices)
     split = split_dataset(dataset, selection.split, measured.holdout)
     duplicates = count_duplicates(dataset, split)
     for line in _data_lines(dataset, split, duplicates, measured.stream):
@@ -79,10 +79,14 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     return Workspace(selection, options, split, dataset.whole, devices, duplicates)
 
 
-def _check_precision(selection: Selection, graphs: bool, device: str) -> None:
-    recipe = selection.suite.recipe
-    for each in (recipe, *(replace_recipe(recipe, pair.recipe, str(pair)) for pair in selection.pairs)):
-        check_fast_paths(each.precision, graphs, device)
+def _check_recipes(selection: Selection, graphs: bool, devices: Sequence[str]) -> None:
+    suite = selection.suite
+    recipes = [replace_recipe(suite.recipe, pair.recipe, str(pair)) for pair in selection.pairs]
+    for recipe in (suite.recipe, *recipes):
+        check_optimizer(recipe, graphs)
+        for device in devices:
+            check_fast_paths(recipe.precision, graphs, device)
+    check_optimizer(replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe"))
 
 
 def _data_lines(dataset: Dataset, split: Split, duplicates: int | None, streamed: bool) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.suites.schema import DataSpec, Pair, Recipe, Suite, find_view
+from kdbench.suites.schema import SGD, DataSpec, Pair, Recipe, Suite, find_view
 
 Params = Mapping[str, Mapping[str, Any]]  # method -> parameter -> value
 
@@ -285,5 +285,22 @@ def _check_recipe(recipe: Recipe, where: str) -> None:
         raise KdbenchError(f"{where}: momentum must be in 0..1 and weight_decay 0 or more")
     if recipe.nesterov and recipe.momentum == 0:
         raise KdbenchError(f"{where}: nesterov needs a momentum greater than 0")
+    if recipe.optimizer == SGD and recipe.optimizer_args:
+        raise KdbenchError(
+            f"{where}: optimizer_args are for timm's optimizers; sgd has momentum and nesterov"
+        )
+    for key in ("clip", "mixup", "warmup_epochs"):
+        if getattr(recipe, key) < 0:
+            raise KdbenchError(f"{where}: {key} must be 0 or more, got {getattr(recipe, key)}")
+    for key in ("label_smoothing", "ema"):
+        if not 0 <= getattr(recipe, key) < 1:
+            raise KdbenchError(f"{where}: {key} must be from 0 to below 1, got {getattr(recipe, key)}")
+    if recipe.warmup_epochs and recipe.schedule == "onecycle":
+        raise KdbenchError(f"{where}: onecycle warms up by itself; leave out warmup_epochs")
+    if recipe.warmup_epochs >= recipe.reference_epochs:
+        raise KdbenchError(
+            f"{where}: warmup_epochs must be less than reference_epochs = {recipe.reference_epochs}, "
+            f"got {recipe.warmup_epochs}"
+        )
     if not 0 < recipe.peak < 1:
         raise KdbenchError(f"{where}: peak must be between 0 and 1, got {recipe.peak}")

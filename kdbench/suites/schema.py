@@ -10,6 +10,7 @@ from typing import Any, Literal
 from kdbench.errors import KdbenchError
 from kdbench.utils.hashing import digest
 
+SGD = "sgd"
 MAGNITUDES = 31  # RandAugment's strengths are 0..30
 
 
@@ -81,9 +82,14 @@ def find_view(views: Mapping[str, View], name: str) -> View | None:
     return dataclasses.replace(views[of], turn=(views[of].turn + int(turn)) % 4)
 
 
+def _unused(value: Any) -> Any:
+    """A field that does nothing at ``value``, its default, and is then no part of an identity."""
+    return field(default=value, metadata={"unused": value})
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How every cell of a suite is trained: SGD, one schedule, no selection.
+    """How every cell of a suite is trained: one optimiser, one schedule, no selection.
 
     Epoch-like numbers (milestones, methods' warm-ups) are in units of ``reference_epochs``, so ``epochs`` may be
     shortened and the schedule keeps its shape. ``eval_every`` only sets how often curves are measured
@@ -94,10 +100,10 @@ class Recipe:
     reference_epochs: int
     batch_size: int
     lr: float
-    momentum: float
-    nesterov: bool
+    momentum: float = field(metadata={"optimizer": SGD})
+    nesterov: bool = field(metadata={"optimizer": SGD})
     weight_decay: float
-    schedule: Literal["step", "onecycle"]
+    schedule: Literal["step", "onecycle", "cosine"]
     precision: Literal["fp32", "bf16", "tf32"]
     eval_every: int = field(metadata={"identity": False})
     # step: lr is multiplied by `decay` after each milestone
@@ -106,13 +112,31 @@ class Recipe:
     # onecycle: the share of training at which lr is highest
     peak: float = field(default=0.3, metadata={"schedule": "onecycle"})
     # a method that reads one view trains on each of these, its losses summed; () leaves it its own view
-    train_views: tuple[str, ...] = ()
+    train_views: tuple[str, ...] = _unused(())
+    # sgd: torch's, with momentum, nesterov and the decay of all parameters; else a name of timm's factory, with the
+    # decay of all but biases, norms and what the network exempts
+    optimizer: str = _unused(SGD)
+    # of timm's factory: betas, eps, momentum
+    optimizer_args: Mapping[str, Any] = field(default_factory=dict, metadata={"unused": {}})
+    warmup_epochs: float = _unused(0.0)  # in reference epochs: the rate rises linearly from 0 to lr
+    clip: float = _unused(0.0)  # largest norm of the gradient of all parameters; 0: none
+    label_smoothing: float = _unused(0.0)  # of the cross-entropy with the labels alone
+    mixup: float = _unused(0.0)  # parameter of the Beta distribution; 0: none
+    # of the averaged weights, which are evaluated: the decay per step that 1 - (1 + steps)^(-2/3) rises to; 0: none
+    ema: float = _unused(0.0)
 
     def identity(self) -> dict[str, Any]:
-        """The fields that can change a number; those of the other schedule and unused options cannot."""
+        """The fields that can change a number; those of another schedule or optimiser and unused ones cannot."""
         fields = (f for f in dataclasses.fields(self) if f.metadata.get("identity", True))
-        used = (f.name for f in fields if f.metadata.get("schedule", self.schedule) == self.schedule)
-        return {name: getattr(self, name) for name in used if name != "train_views" or self.train_views}
+        return {f.name: getattr(self, f.name) for f in fields if self._uses(f)}
+
+    def _uses(self, known: dataclasses.Field) -> bool:
+        facts, value = known.metadata, getattr(self, known.name)
+        if facts.get("schedule", self.schedule) != self.schedule:
+            return False
+        if facts.get("optimizer", self.optimizer) != self.optimizer:
+            return False
+        return "unused" not in facts or value != facts["unused"]
 
     @property
     def id(self) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from kdbench import models, registry
 from kdbench.data.batches import Feed
+from kdbench.data.mixup import Mixed
 from kdbench.errors import KdbenchError
 from kdbench.method import (
     Batch,
@@ -27,8 +30,9 @@ from kdbench.models.flops import probing
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
+from kdbench.train.optimizers import Optimisation
 from kdbench.train.skip_rules import skip_reason
-from kdbench.train.step import Optimisation, Step
+from kdbench.train.step import Step, build_modules
 from kdbench.utils.needs import union
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
@@ -76,13 +80,13 @@ class Trainee:
             self.outcome = (Status.SKIPPED, reason)
             return
         with self.streams.active():
-            self.modules = self.method.build(context)
-        if not isinstance(self.modules, nn.Module):
-            raise KdbenchError(
-                f"{cell.method}.build must return a torch.nn.Module, got {type(self.modules).__name__}"
-            )
+            self.modules = build_modules(self.method, context)
         self.modules.to(device)
-        self.take_step = Step(self.method, net, self.modules, Optimisation.of(cell.recipe))
+        recipe = cell.recipe
+        self.take_step = Step(self.method, net, self.modules, Optimisation.of(recipe), recipe.label_smoothing)
+        self.trained = nn.ModuleList([net, self.modules] if self.method.keeps_modules else [net])
+        self.average = ModelEmaV3(self.trained, recipe.ema, use_warmup=True) if recipe.ema else None
+        self.averaged = 0  # steps
 
     def prepare(self, teacher_batches: Any) -> None:
         """Call the method's ``prepare``, where it has one."""
@@ -91,15 +95,35 @@ class Trainee:
                 self.method.prepare(self.context, teacher_batches, self.modules)
 
     def step(
-        self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
+        self,
+        batch: Batch,
+        images: Mapping[str, Tensor],
+        teacher: Mapping[str, Outputs],
+        lr: float,
+        mixed: Mixed | None = None,
     ) -> None:
-        """Train one step on one batch at the learning rate ``lr``."""
+        """Train one step on one batch at the learning rate ``lr``. ``mixed``: what its images were blended with."""
+        with self.stepping(batch, lr):
+            self.compute(batch, images, teacher, mixed)
+
+    @contextlib.contextmanager
+    def stepping(self, batch: Batch, lr: float) -> Iterator[None]:
+        """What surrounds the computation of a step, however it is done."""
         self.take_step.set_rate(lr)
         with self.watch.running(), self.streams.active():
-            self.compute(batch, images, teacher)
+            yield
+            if self.average is not None:
+                self.averaged += 1
+                self.average.update(self.trained, self.averaged)
         self.seen += len(batch.target)
 
-    def compute(self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs]) -> None:
+    def compute(
+        self,
+        batch: Batch,
+        images: Mapping[str, Tensor],
+        teacher: Mapping[str, Outputs],
+        mixed: Mixed | None = None,
+    ) -> None:
         """The part of a step that runs on the device: it changes no number of the host, so it can be recorded."""
         student = self.needs.of("student")
         with autocast(self.cell.recipe.precision, self.device):
@@ -111,7 +135,7 @@ class Trainee:
             )
             for needs in self.passes
         ]
-        losses = self.take_step(batch, shown)
+        losses = self.take_step(batch, shown, mixed)
         size = len(batch.target)
         self._add("loss", losses.total * size)
         if not overrides(self.method, "predict"):  # else the student's own logits are not its prediction
@@ -137,7 +161,22 @@ class Trainee:
         self.sums, self.seen = {}, 0
         loss = means.get("loss", float("nan"))
         if not torch.isfinite(torch.tensor(loss)):
-            self.outcome = (Status.DIVERGED, f"the training loss became {loss} in epoch {self.epoch}")
+            self.outcome = (Status.DIVERGED, self._divergence(loss))
+
+    def _divergence(self, loss: float) -> str:
+        recipe, method = self.cell.recipe, self.method
+        heaviest = max(method.weights, key=lambda key: getattr(method, key), default="")
+        remedies = [f"a smaller learning rate than {recipe.lr:g} (--lr)"]
+        remedies += [] if recipe.clip else ["clipped gradients (--clip 5)"]
+        if heaviest and getattr(method, heaviest) > 1:
+            remedies.append(f"a smaller {method.name}.{heaviest} than {getattr(method, heaviest):g}")
+        return f"the training loss became {loss} in epoch {self.epoch}; try {' or '.join(remedies)}"
+
+    @property
+    def deployed(self) -> tuple[Network, nn.Module]:
+        """The student and its modules as they are evaluated and exported: averaged, where the recipe says so."""
+        parts = [*(self.average.module if self.average is not None else self.trained), self.modules]
+        return parts[0], parts[1]
 
     def latest(self) -> dict[str, float]:
         """What the curves hold of the epoch that ended last."""
@@ -146,15 +185,17 @@ class Trainee:
 
     def predict(self, images: Tensor) -> Tensor:
         """The deployed student's logits on ``images`` in 0..1."""
+        net, modules = self.deployed
         declared = self.needs if overrides(self.method, "predict") else Needs(views=self.needs.views)
         needs = declared.of("student")
-        student = Views({needs.views[0]: self.net(images, needs)}, needs)
-        return self.method.predict(student, self.modules)
+        student = Views({needs.views[0]: net(images, needs)}, needs)
+        return self.method.predict(student, modules)
 
     def evaluate(self, evaluation: Feed) -> Tensor:
         """Logits of the deployed student, eval mode, fp32; training state is left as it was."""
         begin = time.perf_counter()
-        with probing(self.net), probing(self.modules):
+        net, modules = self.deployed
+        with probing(net), probing(modules):
             logits = predictions(self.predict, evaluation)
         expected = (len(evaluation), self.context.num_classes)
         if tuple(logits.shape) != expected:
@@ -178,6 +219,8 @@ class Trainee:
             "modules": self.modules.state_dict(),
             "optimizer": self.take_step.state_dict(),
             "streams": self.streams.state(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "averaged": self.averaged,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -191,3 +234,6 @@ class Trainee:
         self.modules.load_state_dict(state["modules"])
         self.take_step.load_state_dict(state["optimizer"])
         self.streams.load(state["streams"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+            self.averaged = state["averaged"]

@@ -19,6 +19,7 @@ from kdbench import registry
 from kdbench.data.batches import Fed
 from kdbench.data.dataset import Split
 from kdbench.data.loading import load_split
+from kdbench.data.mixup import mix
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Context
@@ -32,7 +33,7 @@ from kdbench.train.cell_trainer import Trainee, build_net
 from kdbench.train.cuda_graphs import RecordedStep
 from kdbench.train.job import Job, Result
 from kdbench.train.result import result_of
-from kdbench.train.schedule import evaluates, learning_rate
+from kdbench.train.schedule import evaluates, learning_rate, moment
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
 from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
@@ -58,10 +59,11 @@ class Cohort:
 
     def __init__(self, job: Job, progress: Progress) -> None:
         registry.load(job.plugins)
+        registry.unpack(job.methods)
         self.job, self.progress = job, progress
         self.device = torch.device(job.device)
         self.first = job.cells[0]
-        self.recipe = self.first.recipe  # in what cells of a cohort share: epochs, batch size, precision
+        self.recipe = self.first.recipe  # in what all cells share: epochs, batch size, precision, mixup
         split = load_split(self.first.dataset, self.first.split, job.data_dir)
         if split.id != self.first.split_id:
             raise KdbenchError(
@@ -185,22 +187,26 @@ class Cohort:
         return False
 
     def _step(self, epoch: int, step: int, fed: Fed, trainees: list[Trainee]) -> None:
+        mixed = None
+        if self.recipe.mixup:
+            fed, mixed = mix(fed, self.recipe.mixup, (self.first.split_id, self.first.seed, epoch, step))
         teacher_of = self.shared.outputs(fed, trainees) if self.shared else lambda trainee: {}
-        progress = torch.full((), (epoch + step / self.steps) / self.recipe.epochs, device=self.device)
-        tail = len(self.train) % self.recipe.batch_size
+        recipe = self.recipe
+        reference, progress = moment(epoch, step, self.steps, recipe.epochs, recipe.reference_epochs)
+        tail = len(self.train) % recipe.batch_size
         for trainee in trainees:
             drops_tail = 0 < tail < trainee.min_batch
             batch = Batch(
                 target=fed.target,
-                epoch=(epoch + 1) * self.recipe.reference_epochs / self.recipe.epochs,
+                epoch=reference,
                 last=step == self.steps - 1 - drops_tail,
-                progress=progress,
+                progress=torch.full((), progress, device=self.device),
                 generator=trainee.streams.generator,
                 sample_index=fed.index if trainee.needs.index else None,
             )
             rate = learning_rate(trainee.cell.recipe, epoch, step, self.steps)
             with self._closing(trainee, "a training step"):
-                self.step_of[trainee.cell.id](batch, fed.images, teacher_of(trainee), rate)
+                self.step_of[trainee.cell.id](batch, fed.images, teacher_of(trainee), rate, mixed)
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdbench.data.mixup import Mixed
 from kdbench.method import Batch, Outputs
 from kdbench.train.cell_trainer import Trainee
 
@@ -69,23 +70,26 @@ class RecordedStep:
         trainee.take_step.move_rate(trainee.device)
 
     def step(
-        self, batch: Batch, images: Mapping[str, Tensor], teacher: Mapping[str, Outputs], lr: float
+        self,
+        batch: Batch,
+        images: Mapping[str, Tensor],
+        teacher: Mapping[str, Outputs],
+        lr: float,
+        mixed: Mixed | None = None,
     ) -> None:
         """Train one step on one batch at the learning rate ``lr``, as `Trainee.step` does."""
-        trainee, inputs = self.trainee, (batch, images, teacher)
+        trainee, inputs = self.trainee, (batch, images, teacher, mixed)
         if trainee.epoch != self.epoch:
             self.epoch, self.eager, self.recorded = trainee.epoch, 0, None
         if self.eager < EAGER or batch.last or len(batch.target) < trainee.context.batch_size:
             self.eager += 1
-            trainee.step(*inputs, lr)
+            trainee.step(batch, images, teacher, lr, mixed)
             return
-        trainee.take_step.set_rate(lr)
-        with trainee.watch.running(), trainee.streams.active():
+        with trainee.stepping(batch, lr):
             if self.recorded is None:
                 generators = (trainee.streams.generator,)
                 self.recorded = Recorded(trainee.compute, inputs, self.record, generators)
             self.recorded(*inputs)
-        trainee.seen += len(batch.target)
 
 
 class RecordedForward:

@@ -25,6 +25,7 @@ class Job:
     plugins: Path | None = None
     teacher_cache: Path | None = None  # for cells that say so
     graphs: bool = False  # record steps as CUDA graphs
+    methods: bytes = b""  # those of a notebook or script (see `registry.packed`)
 
 
 @dataclass

@@ -46,8 +46,9 @@ def result_of(
     latest = {name: value for _, name, value in trainee.curves}
     row.update(_cost(trainee), train_top1=latest.get("train_top1"), final_loss=latest.get("loss"))
     if status != Status.ERROR:  # a faulty method's `predict` is not run again
-        with probing(trainee.modules):
-            row["macs"] = models.macs(trainee.net, cell.dataset.size, trainee.predict)
+        net, modules = trainee.deployed
+        with probing(modules):
+            row["macs"] = models.macs(net, cell.dataset.size, trainee.predict)
     if not finished or logits is None:
         return result
     if not torch.isfinite(logits).all():
@@ -58,7 +59,7 @@ def result_of(
     if teacher is not None:
         row.update(fidelity(logits, teacher))
     result.details = details(logits, evaluation.targets, teacher)
-    result.student = {k: v.detach().cpu() for k, v in trainee.net.model.state_dict().items()}
+    result.student = {k: v.detach().cpu() for k, v in trainee.deployed[0].model.state_dict().items()}
     return result
 
 

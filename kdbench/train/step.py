@@ -10,70 +10,51 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from kdbench.data.mixup import Mixed
 from kdbench.errors import KdbenchError
 from kdbench.losses import sort_to_target, swap_top
-from kdbench.method import Batch, Method, Terms, Views, momentum_offset, momentum_range, overrides
-from kdbench.suites import Recipe
+from kdbench.method import (
+    TASK,
+    Batch,
+    Context,
+    Method,
+    Terms,
+    Views,
+    momentum_offset,
+    momentum_range,
+    overrides,
+)
 from kdbench.train.alignment import aligned
+from kdbench.train.optimizers import Optimisation, momentum_from_zero
 from kdbench.train.term_momentum import GroupGradient, TermMomentum
 
 # the student's outputs and the teacher's, None where the method has no teacher
 Shown = tuple[Views, Views | None]
 
 
-@dataclass(frozen=True)
-class Optimisation:
-    """Hyperparameters of SGD. ``fused``: one kernel for all parameters; False: torch's default implementation."""
-
-    lr: float
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    fused: bool = True
-
-    @classmethod
-    def of(cls, recipe: Recipe, fused: bool = True) -> Optimisation:
-        """The optimisation that a suite's recipe prescribes."""
-        return cls(recipe.lr, recipe.momentum, recipe.nesterov, recipe.weight_decay, fused)
-
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
-        """An optimiser of ``parameters`` whose momentum starts at zero."""
-        optimizer = torch.optim.SGD(
-            parameters,
-            lr=self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-            fused=self.fused or None,  # None: torch chooses
-        )
-        momentum_from_zero(optimizer)
-        return optimizer
-
-    def by_term(self, parameters: Iterable[nn.Parameter]) -> TermMomentum:
-        """An optimiser of ``parameters`` with a momentum buffer per group of terms."""
-        return TermMomentum(parameters, self.lr, self.momentum, self.nesterov, self.weight_decay)
-
-
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a method's loss: its arguments and what it returned."""
+    """One call of a method's loss: its arguments and what it returned. ``share``: of the sum; None: all."""
 
     batch: Batch
     student: Views
     teacher: Views | None
     returned: Terms
+    share: Tensor | None = None
 
     @property
     def terms(self) -> Terms:
-        """The terms that are summed: all but the private ones, whose names begin with ``_``."""
-        return {name: value for name, value in self.returned.items() if not name.startswith("_")}
+        """The terms that are summed: all but the private ones, whose names begin with ``_``, times the share."""
+        terms = {name: value for name, value in self.returned.items() if not name.startswith("_")}
+        return terms if self.share is None else {name: self.share * value for name, value in terms.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,37 +73,52 @@ class Step:
     """A training step of one student with one method, and the optimiser that the steps share."""
 
     def __init__(
-        self, method: Method, student: nn.Module, modules: nn.Module, optimisation: Optimisation
+        self,
+        method: Method,
+        student: nn.Module,
+        modules: nn.Module,
+        optimisation: Optimisation,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.method, self.modules = method, modules
-        parameters = [*student.parameters(), *modules.parameters()]
+        self._optimisation, self._label_smoothing = optimisation, label_smoothing
+        self._parameters = [*student.parameters(), *modules.parameters()]
         one_momentum = momentum_range(method) == (0.0, 0.0)
         if method.leading_term and not one_momentum:
             raise KdbenchError(
                 f"{method.name} has both momentum offsets and a leading term; it can have one of the two"
             )
-        self._optimizer: torch.optim.SGD | TermMomentum = (
-            optimisation.optimizer(parameters) if one_momentum else optimisation.by_term(parameters)
+        self._optimizer: torch.optim.Optimizer = (
+            optimisation.optimizer(student, modules)
+            if one_momentum
+            else optimisation.by_term(self._parameters)
         )
 
-    def __call__(self, batch: Batch, shown: Sequence[Shown]) -> Losses:
+    def __call__(self, batch: Batch, shown: Sequence[Shown], mixed: Mixed | None = None) -> Losses:
         """One step: a call of the loss for each item of ``shown``, and one update of all parameters.
 
+        mixed: of a batch that was blended with other images; the loss is then called with both labels.
         Everything runs on the device and changes no number of the host, so a step can be recorded and replayed.
         Raises KdbenchError when the loss returns something else than named scalars.
         """
-        calls = [call_loss(self.method, batch, *views, self.modules) for views in shown]
+        calls = [self._call(part, share, views) for views in shown for part, share in _parts(batch, mixed)]
         if isinstance(self._optimizer, TermMomentum):
             losses = summed(calls)
             groups = term_gradients(self.method, losses, self._optimizer.parameters)
             call_update(self.method, calls, self.modules)
-            self._optimizer.step(groups)
+            self._optimizer.step(self._optimisation.clip_groups(groups))
         else:
             losses = backward(calls) if self.method.leading_term is None else self._aligned_backward(calls)
             call_update(self.method, calls, self.modules)
+            self._optimisation.clip_gradients(self._parameters)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         return losses.detached()
+
+    def _call(self, batch: Batch, share: Tensor | None, views: Shown) -> Call:
+        call = call_loss(self.method, batch, *views, self.modules)
+        call = smoothed(self.method, call, self._label_smoothing) if self._label_smoothing else call
+        return replace(call, share=share)
 
     def _aligned_backward(self, calls: Sequence[Call]) -> Losses:
         """As `backward`, with the gradients of the other terms aligned to that of the leading one."""
@@ -164,6 +160,14 @@ class Step:
             )  # older checkpoints lack buffers of parameters without a gradient
 
 
+def build_modules(method: Method, context: Context) -> nn.Module:
+    """What the method builds. Raises KdbenchError for anything but a module."""
+    modules: Any = method.build(context)
+    if not isinstance(modules, nn.Module):
+        raise KdbenchError(f"{method.name}.build must return a torch.nn.Module, got {type(modules).__name__}")
+    return modules
+
+
 def call_loss(
     method: Method, batch: Batch, student: Views, teacher: Views | None, modules: nn.Module
 ) -> Call:
@@ -183,6 +187,51 @@ def call_loss(
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise KdbenchError(f"{method.name}.loss: the term {name!r} must be a 0-dim tensor, got {shape}")
     return call
+
+
+def _parts(batch: Batch, mixed: Mixed | None) -> list[tuple[Batch, Tensor | None]]:
+    """A batch with each of its labels, and what each counts for."""
+    if mixed is None:
+        return [(batch, None)]
+    return [(batch, mixed.share), (replace(batch, target=mixed.target), 1 - mixed.share)]
+
+
+def smoothed(method: Method, call: Call, amount: float) -> Call:
+    """``call`` with smoothed labels in its cross-entropy with the labels, the term ``ce``."""
+    weight, logits = _task_weight(method), _task_logits(method, call.student)
+    plain, smooth = (
+        sum(cross_entropy(z, call.batch.target, label_smoothing=by) for z in logits) for by in (0.0, amount)
+    )
+    return replace(call, returned={**call.returned, TASK: call.returned[TASK] + weight * (smooth - plain)})
+
+
+def smoothing_refusal(method: Method, call: Call) -> str | None:
+    """Why the labels of ``method`` cannot be smoothed, as a sentence; None where they can.
+
+    They can where the term ``ce`` is its weight times the cross-entropy of the student's logits, summed over views.
+    """
+    if TASK in call.terms:
+        logits = _task_logits(method, call.student)
+        expected = _task_weight(method) * sum(cross_entropy(z, call.batch.target) for z in logits)
+        if torch.allclose(call.terms[TASK], torch.as_tensor(expected), rtol=1e-4, atol=1e-6):
+            return None
+    return (
+        f"label_smoothing has no meaning for {method.name}: it has no term {TASK!r} that is the cross-entropy of the "
+        "student's logits with the labels"
+    )
+
+
+def _task_weight(method: Method) -> float:
+    """The value of the field that switches the term ``ce`` off, else 1."""
+    fields = [key for key, terms in method.weights.items() if TASK in (terms, *terms)]
+    return float(getattr(method, fields[0])) if fields else 1.0
+
+
+def _task_logits(method: Method, student: Views) -> list[Tensor]:
+    """The student's logits on each view of the call."""
+    return (
+        [student.logits] if len(method.needs.views) == 1 else [student[v].logits for v in method.needs.views]
+    )
 
 
 def corrected(method: Method, batch: Batch, teacher: Views | None) -> Views | None:
@@ -256,16 +305,3 @@ def call_update(method: Method, calls: Sequence[Call], modules: nn.Module) -> No
         for call in calls:
             detached = {name: value.detach() for name, value in call.returned.items()}
             method.update(call.batch, call.student, call.teacher, modules, detached)
-
-
-def momentum_from_zero(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter without a momentum buffer a buffer of zeros.
-
-    torch creates the buffer at a parameter's first gradient, as a copy of it: momentum * 0 + gradient, the same number.
-    But a fused step fails where only some parameters have a buffer, as after a change of a method's phase.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group["momentum"] else ():
-            state = optimizer.state[parameter]
-            if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)

@@ -41,21 +41,32 @@ class Mine(Method):
     ("broken", "code", "words"),
     [
         ({"top": "import no_such_module"}, 1, ["'mine'", "fails at import", "no_such_module"]),
-        ({"build": "raise RuntimeError('no bricks')"}, 3, ["mine failed in build", "no bricks"]),
-        ({"build": "return None"}, 3, ["mine.build must return a torch.nn.Module"]),
-        ({"loss": "raise ValueError('lost')"}, 3, ["mine failed in a training step", "lost"]),
+        ({"build": "raise RuntimeError('no bricks')"}, 1, ["mine cannot train large:small", "no bricks"]),
+        ({"build": "return None"}, 1, ["mine.build must return a torch.nn.Module"]),
+        (
+            {"loss": "raise ValueError('lost')"},
+            1,
+            ["mine cannot train large:small: ValueError: lost", "--methods"],
+        ),
+        ({"loss": "return {'ce': ce.expand(2)}"}, 1, ["'ce' must be a 0-dim tensor, got (2,)"]),
+        ({"loss": "pass"}, 1, ["mine.loss must return a dict"]),
+        ({"loss": "return {'ce': ce + student.embedding.sum()}"}, 1, ["'embedding'", "needs"]),
+        # what a trial cannot see
         ({"loss": "return {'ce': ce * float('nan')}"}, 3, ["diverged", "nan"]),
-        ({"loss": "return {'ce': ce.expand(2)}"}, 3, ["'ce' must be a 0-dim tensor, got (2,)"]),
-        ({"loss": "pass"}, 3, ["mine.loss must return a dict"]),
-        ({"loss": "return {'ce': ce + student.embedding.sum()}"}, 3, ["'embedding'", "needs"]),
+        (
+            {"loss": "assert batch.progress < 0.5, 'late'; return {'ce': ce}"},
+            3,
+            ["mine failed in a training step", "late"],
+        ),
     ],
 )
-def test_a_broken_plug_in_is_told_and_its_neighbours_finish(place, broken, code, words):
+def test_a_broken_plug_in_is_named_before_anything_trains(place, broken, code, words):
     (place / "plugins").mkdir()
     text = PLUGIN.format(**{"top": "", "build": "pass", "loss": "return {'ce': ce}", **broken})
     (place / "plugins" / "mine.py").write_text(text)
     done = kdbench(*RUN, "--methods", "kd,mine", "--plugins", "plugins", cwd=place)
     refused(done, *words, code=code)
+    assert (place / "results" / "tiny.csv").exists() == (code == 3)
     if code == 3:
         table = rows(place).set_index("method")
         assert table.loc["kd", "status"] == "ok"

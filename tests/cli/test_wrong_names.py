@@ -25,6 +25,7 @@ def place(tmp_path: Path) -> Path:
         (["--pairs", "large-small"], ["teacher:student"]),
         (["--pairs", "large:resnet21"], ["unknown model 'resnet21'", "did you mean 'resnet"]),
         (["--pairs", "larg:small"], ["larg"]),
+        (["--pairs", "timm/resnet18.a1_in1k:small"], ["names the weights 'a1_in1k'", "teachers import"]),
         (["--seeds", "a-b"], ["seeds"]),
         (["--set", "kd.temp=2"], ["unknown parameter 'temp' for kd", "temperature, ce_weight, kd_weight"]),
         (["--set", "kd.temperature=warm"], ["kd.temperature takes a float"]),

@@ -37,6 +37,22 @@ def test_names_are_unambiguous_and_all_known() -> None:
     assert all(timm.is_model(ENTRIES.get(name, name.removeprefix("timm/"))) for name in names)
 
 
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "timm/resnet18.a1_in1k", "convnext_atto.d2_in1k"])
+def test_a_tag_of_weights_is_refused(name: str) -> None:
+    bare, tag = name.split(".")
+    with pytest.raises(KdbenchError, match=f"names the weights '{tag}'.* write '{bare}'"):
+        models.create(name, 10)
+
+
+def test_macs_at_a_wrong_size_are_one_sentence() -> None:
+    vit = models.create("vit_tiny_patch16_224", 10, depth=1)
+    with pytest.raises(
+        KdbenchError, match=r"does not work on 64 px images: .*img_size = 64, patch_size = 8"
+    ) as caught:
+        models.macs(vit, 64)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_registered_name_is_refused() -> None:
     entry = timm.model_entrypoint("resnet20_cifar")
     with pytest.raises(KdbenchError, match="already has a model 'resnet20_cifar'"):

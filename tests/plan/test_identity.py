@@ -118,7 +118,9 @@ def test_in_the_second_view_of_a_two_view_method(cell, suite, lab):
 RECIPE_CHANGES = {
     "epochs": 3, "reference_epochs": 200, "batch_size": 32, "lr": 0.1, "momentum": 0.8, "nesterov": True,
     "weight_decay": 1e-4, "schedule": "onecycle", "precision": "bf16", "milestones": (150, 180),
-    "decay": 0.2, "peak": 0.5, "eval_every": 2, "train_views": ("strong",),
+    "decay": 0.2, "peak": 0.5, "eval_every": 2, "train_views": ("strong",), "optimizer": "adamw",
+    "optimizer_args": {"eps": 1e-6}, "warmup_epochs": 5.0, "clip": 5.0, "label_smoothing": 0.1, "mixup": 0.2,
+    "ema": 0.99,
 }  # fmt: skip
 
 
@@ -129,9 +131,17 @@ def test_every_field_of_the_recipe_is_in_the_table_above():
 @pytest.mark.parametrize("key", sorted(set(RECIPE_CHANGES) - {"eval_every"}))
 def test_in_each_field_of_the_recipe(cell, suite, lab, key):
     schedule = "onecycle" if key == "peak" else "step"
-    base = suite(recipe=dataclasses.replace(lab.suite.recipe, schedule=schedule))
+    optimizer = "adamw" if key == "optimizer_args" else "sgd"
+    base = suite(recipe=dataclasses.replace(lab.suite.recipe, schedule=schedule, optimizer=optimizer))
     changed = suite(recipe=dataclasses.replace(base.recipe, **{key: RECIPE_CHANGES[key]}))
     assert cell(suite=changed).id != cell(suite=base).id
+
+
+@pytest.mark.parametrize("key", ["momentum", "nesterov"])
+def test_out_momentum_of_another_optimizer(cell, suite, lab, key):
+    base = suite(recipe=dataclasses.replace(lab.suite.recipe, optimizer="adamw"))
+    changed = suite(recipe=dataclasses.replace(base.recipe, **{key: RECIPE_CHANGES[key]}))
+    assert cell(suite=changed).id == cell(suite=base).id
 
 
 def test_in_a_pairs_own_recipe(cell):

@@ -117,6 +117,16 @@ def _hotter(asked: Asked) -> Asked:
     return replace(asked, set_here={**asked.set_here, "temperature": value})
 
 
+def _timms(**changes: Any) -> Callable[[Asked], Asked]:
+    return lambda asked: asked.using(recipe=replace(asked.suite.recipe, optimizer="adamw", **changes))
+
+
+def _warm(asked: Asked) -> Asked:
+    """One-cycle has a warm-up of its own, so it gives way."""
+    changes = {"schedule": "cosine"} if asked.recipe.schedule == "onecycle" else {}
+    return asked.using(recipe=replace(asked.suite.recipe, warmup_epochs=1.5, **changes))
+
+
 EDITS: dict[str, Edit] = {
     "seed": (lambda a: replace(a, seed=a.seed + 1), ALWAYS),
     "pixels": (lambda a: replace(a, split_id="split1"), ALWAYS),
@@ -152,6 +162,10 @@ EDITS: dict[str, Edit] = {
     "milestones": _recipe("milestones", lambda v: v[:-1], _schedule("step")),
     "decay": _recipe("decay", lambda v: v / 2, _schedule("step")),
     "peak": _recipe("peak", lambda v: v / 2, _schedule("onecycle")),
+    "optimizer": _recipe("optimizer", lambda v: "adamw"),
+    "its arguments": (_timms(optimizer_args={"eps": 1e-6}), ALWAYS),
+    "warm-up": (_warm, ALWAYS),
+    **{key: _recipe(key, lambda v: v + 0.1) for key in ("clip", "label_smoothing", "mixup", "ema")},
     "how often it is measured": _recipe("eval_every", lambda v: v + 1, NEVER),
     **{f"{name} pad": _view(name, "pad", lambda v: v + 1) for name in ("weak", "strong")},
     **{f"{name} flip": _view(name, "flip", lambda v: not v) for name in ("weak", "strong")},

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench.train import step
+from kdbench.train import optimizers
 from kdbench.train.checkpoint import checkpoint_path
 from kdbench.train.cohort import train_cohort
 from kdbench.utils.state_dicts import load_state
@@ -28,7 +28,7 @@ def weights_after(steps, lazy, fused, **settings):
     weights = [nn.Parameter(torch.randn(shape, generator=draw)) for shape in ((5, 4), (7,))]
     optimizer = torch.optim.SGD(weights, lr=0.1, fused=fused, foreach=False, **settings)
     if not lazy:
-        step.momentum_from_zero(optimizer)
+        optimizers.momentum_from_zero(optimizer)
     for _ in range(steps):
         for weight in weights:
             weight.grad = torch.randn(weight.shape, generator=draw)
@@ -49,7 +49,7 @@ def test_zeros_give_the_bits_of_lazy_buffers(settings, fused):
 
 def test_without_momentum_nothing_is_kept():
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1, fused=True)
-    step.momentum_from_zero(optimizer)
+    optimizers.momentum_from_zero(optimizer)
     assert optimizer.state_dict()["state"] == {}
 
 
@@ -61,7 +61,7 @@ def test_a_run_keeps_its_bits(lab, monkeypatch, recipe):
     lab = lab.using(epochs=3, **recipe)
     cells = lab.cells("ce", "kd", "ctkd", "crd", "srrl", "reviewkd")
     zeros = lab.run(cells)
-    monkeypatch.setattr(step, "momentum_from_zero", lambda optimizer: None)
+    monkeypatch.setattr(optimizers, "momentum_from_zero", lambda optimizer: None)
     lazy = lab.using(work="lazy").run(cells)
     for name, result in zeros.items():
         assert result.row["status"] == "ok"
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_lazy_buffers_resumes(phased, monkeypatch):
     whole = phased.run([cell])["ab"]
     old = phased.using(work="old")
     with monkeypatch.context() as lazy:
-        lazy.setattr(step, "momentum_from_zero", lambda optimizer: None)
+        lazy.setattr(optimizers, "momentum_from_zero", lambda optimizer: None)
         train_cohort(old.job([cell]), stop=After(7))
     state = load_state(checkpoint_path(old.work, cell.id))["optimizer"]
     parameters = state["param_groups"][0]["params"]
