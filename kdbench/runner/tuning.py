@@ -35,7 +35,7 @@ from kdbench.runner.studies import BATCH, Budget, Study, outcome, search_spaces,
 from kdbench.runner.teachers import trained_path
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
-from kdbench.suites import Suite, replace_recipe
+from kdbench.suites import Recipe, Suite, replace_recipe
 from kdbench.train.callbacks import Progress
 from kdbench.utils.files import write_atomic
 from kdbench.utils.hashing import canonical, digest
@@ -43,17 +43,25 @@ from kdbench.utils.search_space import Space, log_range
 from kdbench.utils.status import Status
 from kdbench.utils.text import grid
 
-RECIPE_SPACE: Space = {"lr": log_range(0.005, 0.5), "weight_decay": log_range(1e-5, 5e-3)}
+TENFOLD = (
+    "lr",
+    "weight_decay",
+)  # fields of the recipe that --tune-recipe searches from a tenth to ten times the suite's
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What to search: a selection on the holdout split, the spaces of its methods and of the recipe, and the budget."""
+    """What to search: a selection on the holdout split, the spaces of its methods, the budget; the recipe or not."""
 
     selection: Selection
     spaces: Mapping[str, Space]
-    recipe_space: Space
     budget: Budget
+    recipe: bool = False
+
+    def recipe_space(self, recipe: Recipe) -> Space:
+        """The ranges of the recipe's fields; none where it is not searched, none of a field that is 0."""
+        values = {key: getattr(recipe, key) for key in TENFOLD if self.recipe}
+        return {key: log_range(value / 10, value * 10) for key, value in values.items() if value}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,15 +136,14 @@ def resolve(
             "tune starts from the suite's values: give methods by name, and ranges by a space file"
         )
     spaces = search_spaces(selection.methods, Path(space) if space else None)
-    recipe_space = RECIPE_SPACE if tune_recipe else {}
-    searched = tuple(name for name in selection.methods if spaces[name] or recipe_space)
+    searched = tuple(name for name in selection.methods if spaces[name] or tune_recipe)
     if not searched:
         raise KdbenchError(
             f"nothing to search: {', '.join(selection.methods)} declares no `space`; give ranges by --space FILE.toml, "
             "or search the recipe by --tune-recipe"
         )
     budget = Budget(trials or Budget.trials, hours or 0.0, batch)
-    return Tuning(replace(selection, methods=searched), spaces, recipe_space, budget), options
+    return Tuning(replace(selection, methods=searched), spaces, budget, tune_recipe), options
 
 
 def plan_text(tuning: Tuning) -> str:
@@ -148,7 +155,7 @@ def plan_text(tuning: Tuning) -> str:
         f"pairs, {each} each, {len(selection.seeds)} seeds per trial"
     ]
     for name in selection.methods:
-        ranges = {**tuning.spaces[name], **tuning.recipe_space}
+        ranges = {**tuning.spaces[name], **tuning.recipe_space(selection.suite.recipe)}
         lines.append(f"{name}: " + ", ".join(f"{key} {values}" for key, values in ranges.items()))
     return "\n".join(lines)
 
@@ -196,15 +203,16 @@ def _studies(tuning: Tuning, inputs: Inputs) -> Iterator[Study]:
     suite = tuning.selection.suite
     for pair in tuning.selection.pairs:
         recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
+        recipe_space = tuning.recipe_space(recipe)
         for name in tuning.selection.methods:
             usual = registry.create(name, {**suite.params.get(name, {}), **pair.params.get(name, {})})
             space = tuning.spaces[name]
             default = {key: getattr(usual, key) for key in space}
-            default |= {key: getattr(recipe, key) for key in tuning.recipe_space}
+            default |= {key: getattr(recipe, key) for key in recipe_space}
             ids = [cell.id for cell in _cells(inputs, [Setting(name, str(pair), {})])]
-            ranges = {key: values.table for key, values in {**space, **tuning.recipe_space}.items()}
+            ranges = {key: values.table for key, values in {**space, **recipe_space}.items()}
             chance = 100 / inputs.workspace.suite.dataset.classes
-            yield Study(digest([ids, ranges]), name, pair, space, tuning.recipe_space, default, chance)
+            yield Study(digest([ids, ranges]), name, pair, space, recipe_space, default, chance)
 
 
 def _cells(inputs: Inputs, trials: Sequence[Setting]) -> list[Cell]:
