@@ -17,6 +17,7 @@ from kdbench.method import Method
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
+from kdbench.runner.executors.base import Done, Preempted
 from kdbench.runner.executors.processes import Processes
 from kdbench.runner.inputs import find_inputs
 from kdbench.runner.missing import find_missing, untried
@@ -24,6 +25,7 @@ from kdbench.runner.run import run
 from kdbench.runner.stop import Stop
 from kdbench.runner.training import Locks, train
 from kdbench.train.callbacks import Progress
+from kdbench.train.job import Result
 from kdbench.utils import locks
 from tests.support.cli_process import spawn
 from tests.support.heard import Heard, Lanes
@@ -129,6 +131,30 @@ def test_a_cohort_that_kills_every_process_is_recorded(lab):
     assert len(executor.tried) == 8
     assert sum("died; they continue" in text for text in heard.said) == 6
     assert locks.running(workspace.paths.locks) == {}
+
+
+class Taken(Dying):
+    """An executor whose machines are taken away six times."""
+
+    def submit(self, job):
+        self.tried.append(job)
+        future = Future()
+        if len(self.tried) <= 6:
+            future.set_exception(Preempted())
+        else:
+            future.set_result(Done([Result(cell, {"status": "ok"}) for cell in job.cells], False, {}))
+        return future
+
+
+def test_a_machine_that_is_taken_away_is_no_death(lab):
+    workspace = lab.open(seeds=[0], methods=["ce"])
+    inputs = find_inputs(workspace, print)
+    heard, executor = Heard(), Taken()
+    missing = find_missing(store.read(workspace.paths.rows), inputs.cells())
+    (done,) = train(missing, inputs, executor, Attempts(workspace.paths.rows), heard.say, Stop())
+    assert done.result.row["status"] == "ok"
+    assert len(executor.tried) == 7
+    assert heard.said == ["the machine that trained 1 cells is taken away; they go on elsewhere"] * 6
 
 
 def _command(options, lab):
