@@ -42,7 +42,8 @@ def _write_note(file: int) -> None:
     """Write who holds the lock, for `running`. On a full disk the lock is held without the note."""
     note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
     with contextlib.suppress(OSError):
-        os.ftruncate(file, 0)
+        if os.fstat(file).st_size:  # of an empty file too, ext4 would wait for the disk when it is closed
+            os.ftruncate(file, 0)
         os.write(file, note.encode())
 
 
