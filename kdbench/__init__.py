@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdbench.results.choice import Choice
     from kdbench.results.load import load_results
     from kdbench.runner.run import run
+    from kdbench.runner.tuning import tune
     from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
     from kdbench.suites.schema import View
 
@@ -33,6 +34,7 @@ if not (_here / "methods").is_dir() and (_here.parent / "setup.cfg").is_file():
 
 _LAZY = {
     "run": "kdbench.runner.run",
+    "tune": "kdbench.runner.tuning",
     "load_results": "kdbench.results.load",
     "write_report": "kdbench.report.write",
     "Choice": "kdbench.results.choice",
@@ -59,6 +61,7 @@ __all__ = [
     "load_results",
     "register",
     "run",
+    "tune",
     "write_report",
 ]
 

@@ -220,6 +220,7 @@ ray = together(
         show_default="not reserved",
     ),
 )
+side_by_side = together(executor, parallel, slurm, ray)
 devices = click.option(
     "--device",
     metavar="DEVICE[,DEVICE]",
@@ -285,10 +286,7 @@ training = together(
     devices,
     precision,
     plugins,
-    executor,
-    parallel,
-    slurm,
-    ray,
+    side_by_side,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option(
         "--track",
@@ -305,4 +303,18 @@ training = together(
         show_default="no limit",
     ),
 )
-teaching = together(suite(), data_dir, teacher_weights, split, device, results)
+timing = together(
+    click.option(
+        "--time-steps",
+        is_flag=True,
+        help="With --dry-run: time a few steps of each kind of cohort, and print the hours.",
+    ),
+    click.option(
+        "--price",
+        metavar="PER_HOUR",
+        type=click.FloatRange(0),
+        help="With --time-steps: price of an hour of what one job gets, to print the cost.",
+        show_default="none",
+    ),
+)
+teaching = together(suite(), data_dir, teacher_weights, split, results)

@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report import figures, reproducibility
+from kdbench.report import figures, reproducibility, tuning
 from kdbench.report.figures import files, style
 from kdbench.report.leaderboard import board
 from kdbench.report.load import Results, merge, places, rows_of
@@ -72,7 +72,8 @@ def write_report(
         captions = figures.write(boards, merged.curves, details, baseline, footer, folder, formats)
         with matplotlib.rc_context(style.RC):
             reproduced, published = reproduction.write(folder, suite, ordered, footer, merged.curves, formats)
-        shown = [*files.pictures(captions, formats), *published]
+            tuned = tuning.write(folder, places(results), suite, merged.records, footer, formats)
+        shown = [*files.pictures(captions, formats), *published, *tuned]
         words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
         page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)

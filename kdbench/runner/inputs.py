@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.runner.stop import Stop
-from kdbench.runner.teachers import announce, locate_teacher, obtain_teacher, remark
+from kdbench.runner.teachers import announce, locate_teacher, remark
+from kdbench.runner.train_teachers import obtain_teachers
 from kdbench.runner.workspace import Say, Workspace
 from kdbench.teachers.weights import Teacher
 from kdbench.train.callbacks import Progress
@@ -69,14 +71,14 @@ def open_inputs(workspace: Workspace, progress: Progress, stop: Stop) -> Inputs:
 
     Raises KdbenchError when a teacher cannot be had.
     """
-    teachers = dict(find_inputs(workspace, progress.say).teachers)
+    teachers = obtain_teachers(workspace, progress, stop, _raise)
     top1: dict[str, float] = {}
-    for name in workspace.selection.teachers():
+    for name, teacher in teachers.items():
         if stop():
             break
-        teacher = teachers.get(name) or obtain_teacher(workspace, name, progress, stop)
-        if teacher is None:
-            break
-        teachers[name] = teacher
         top1[name] = announce(workspace, teacher, progress.say)
     return Inputs(workspace, teachers, top1)
+
+
+def _raise(error: KdbenchError) -> None:
+    raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from kdbench import registry, suites
 from kdbench.errors import KdbenchError
+from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
 from kdbench.plan.settings import read
@@ -19,14 +21,14 @@ from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted, open_executor
 from kdbench.runner.inputs import Inputs, open_inputs
 from kdbench.runner.listeners import heard_by_all
-from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
+from kdbench.runner.missing import Missing, done_ids, find_missing, records_of, untried
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
 from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
-from kdbench.runner.training import train
-from kdbench.runner.workspace import open_workspace
+from kdbench.runner.training import Locks, train
+from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Pair, Suite
 from kdbench.train.callbacks import Progress
 from kdbench.utils import environment, locks
@@ -155,34 +157,45 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
     with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
-        attempts = store.read(workspace.paths.rows)
+        store.read(workspace.paths.rows)  # a damaged file is an error before teachers are trained
         inputs = open_inputs(workspace, progress, stop)
+        cells = inputs.cells()
         if inputs.complete:
-            cells = inputs.cells()
-            missing = find_missing(attempts, cells, options.force)
-            announce_missing(missing, selection, cells, attempts, progress.say)
+            missing = _announced(inputs, cells, progress.say)
             train_and_record(missing, inputs, progress, stop)
-    return _conclude(inputs, stop)
+    return _conclude(inputs, cells, stop)
+
+
+def _announced(inputs: Inputs, cells: Sequence[Cell], say: Say) -> Missing:
+    """What is to be trained; ``say`` gets what the user should know before. The rows that tell it are not retained."""
+    workspace = inputs.workspace
+    attempts = store.read(workspace.paths.rows)
+    missing = find_missing(attempts, cells, workspace.options.force)
+    announce_missing(missing, workspace.selection, cells, attempts, say)
+    return missing
 
 
 def train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
     """Train ``missing`` by the executor of the options, and record each result under the workspace's paths."""
-    workspace, cohorts = inputs.workspace, form_cohorts(missing.cells, {})
+    workspace, paths, cohorts = inputs.workspace, inputs.workspace.paths, form_cohorts(missing.cells, {})
     progress.plan(cohorts)
     if missing.cells:
-        locks.check(workspace.paths.locks)
-    paths = workspace.paths
+        locks.check(paths.locks)
     check_not_submitted(workspace.options, paths.slurm, missing.cells)
     here = environment.collect(workspace.device)
-    attempts = Attempts(workspace.paths.rows)
-    with open_executor(workspace.options, workspace.devices, len(cohorts), paths, progress, stop) as executor:
+    attempts = Attempts(paths.rows)
+    left = functools.partial(untried, missing, attempts)
+    with (
+        open_executor(workspace.options, workspace.devices, len(cohorts), paths, progress, stop) as executor,
+        Locks(paths.locks, left) as held,
+    ):
         how = {"executor": executor.name, "jobs": executor.jobs}
-        for done in train(missing, inputs, executor, attempts, progress.say, stop):
-            record(inputs, done.result, {**here, **done.source, **how}, attempts, progress)
+        for done in train(cohorts, inputs.job, held, executor, paths.work, progress.say, stop):
+            record(inputs, done.results, {**here, **done.source, **how}, attempts, progress)
 
 
-def _conclude(inputs: Inputs, stop: Stop) -> Outcome:
-    paths, cells = inputs.workspace.paths, inputs.cells()
+def _conclude(inputs: Inputs, cells: Sequence[Cell], stop: Stop) -> Outcome:
+    paths = inputs.workspace.paths
     rows = records_of(store.read(paths.rows), cells)
     busy = set(locks.running(paths.locks)) - done_ids(rows)
     return Outcome(
