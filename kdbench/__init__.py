@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from kdbench.method import Method, Needs
     from kdbench.registry import register
     from kdbench.report.write import write_report
+    from kdbench.results.choice import Choice
     from kdbench.results.load import load_results
     from kdbench.runner.run import run
+    from kdbench.runner.tuning import tune
     from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
     from kdbench.suites.schema import View
     from kdbench.train.distiller import Distiller
@@ -33,8 +35,10 @@ if not (_here / "methods").is_dir() and (_here.parent / "setup.cfg").is_file():
 
 _LAZY = {
     "run": "kdbench.runner.run",
+    "tune": "kdbench.runner.tuning",
     "load_results": "kdbench.results.load",
     "write_report": "kdbench.report.write",
+    "Choice": "kdbench.results.choice",
     "Suite": "kdbench.suites",
     "Pair": "kdbench.suites",
     "Recipe": "kdbench.suites",
@@ -47,6 +51,7 @@ _LAZY = {
     "register": "kdbench.registry",
 }
 __all__ = [
+    "Choice",
     "DataSpec",
     "Distiller",
     "Method",
@@ -59,6 +64,7 @@ __all__ = [
     "load_results",
     "register",
     "run",
+    "tune",
     "write_report",
 ]
 

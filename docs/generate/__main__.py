@@ -22,6 +22,7 @@ BLOCKS: dict[str, Block] = {
     "checks": checks.listed,
     "columns": results.columns,
     "curves": results.curves,
+    "trials": results.trials,
     "published-sources": results.sources,
     "datasets": suites.datasets,
     "suites": suites.shipped,

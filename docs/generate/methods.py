@@ -157,10 +157,16 @@ def _parameters(cls: type[Method]) -> str:
     defaults: Any = cls()
     off = {key: terms if isinstance(terms, str) else ", ".join(terms) for key, terms in cls.weights.items()}
     rows = [
-        [code(key), _type(kind), code(json.dumps(getattr(defaults, key))), code(off.get(key, ""))]
+        [
+            code(key),
+            _type(kind),
+            code(json.dumps(getattr(defaults, key))),
+            str(cls.space.get(key, "")),
+            code(off.get(key, "")),
+        ]
         for key, kind in types.items()
     ]
-    return table(["parameter", "type", "default", "0 switches off"], rows)
+    return table(["parameter", "type", "default", "search space", "0 switches off"], rows)
 
 
 def _type(kind: Any) -> str:

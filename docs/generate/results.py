@@ -24,6 +24,11 @@ def curves() -> str:
     return _table(schema.CURVES)
 
 
+def trials() -> str:
+    """The columns of results/<suite>.tuning.csv."""
+    return _table(schema.TRIALS)
+
+
 def _table(members: Iterable[Column]) -> str:
     rows = [
         [code(c.name), c.kind, c.doc, f"{_range(c)} {c.unit}", "yes" if c.filled else ""] for c in members

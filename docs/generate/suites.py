@@ -12,6 +12,21 @@ from kdbench import suites
 from kdbench.data.catalog import DATASETS, KnownDataset
 from kdbench.suites import schema
 
+# keys that the loader replaces by what they stand for, so that no dataclass has them
+OF_FILES = (
+    (
+        "base",
+        "str",
+        "none",
+        "Suite whose content is taken where this file does not set it: a name or a `.toml` file.",
+    ),
+    (
+        "pair_params",
+        "Mapping[str, Mapping]",
+        "empty",
+        'Parameters of methods by pair: `"resnet56:resnet20" = { dkd = { beta = 2.0 } }`.',
+    ),
+)
 # table of the file -> its dataclass and what each key means; `keys` checks that no key is missing here or too many
 TABLES: dict[str, tuple[type, dict[str, str]]] = {
     "The file": (
@@ -130,6 +145,8 @@ def keys() -> str:
     chapters = []
     for title, (cls, meanings) in TABLES.items():
         rows = [[code(f.name), _type(cls, f.name), _default(f), meanings[f.name]] for f in _fields(cls)]
+        if cls is schema.Suite:
+            rows += [[code(name), code(kind), default, meaning] for name, kind, default, meaning in OF_FILES]
         if unknown := set(meanings) - {field.name for field in _fields(cls)}:
             raise KeyError(f"{cls.__name__} has no field {unknown}")
         chapters += [f"### {title}", table(["key", "type", "default", "meaning"], rows)]

@@ -18,6 +18,7 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_methods
 from kdbench.runner.progress import to_stderr
 from kdbench.suites import DataSpec, Pair, Suite
+from kdbench.train.job import Job
 from kdbench.train.schedule import evaluates
 from kdbench.utils.environment import choose_device, collect
 from kdbench.utils.text import grid
@@ -54,23 +55,30 @@ def training_hours(step_ms: float, images: int, batch_size: int, epochs: int, ru
     return step_ms * -(-images // batch_size) * epochs * runs / 3.6e6
 
 
-def cost(load: Work, seeds: int, images: tuple[int, int]) -> Cost:
-    """A dozen steps of the pair's cohort, the first left out; fewer where they would take longer than PATIENCE.
+def step_and_evaluation(job: Job) -> tuple[float, float]:
+    """Milliseconds per step of a cohort of `STEPS` steps, and seconds of its students' evaluation per image.
 
-    Methods that skip the pair take no time.
+    The first step is left out; fewer are made where they would take longer than PATIENCE. Methods that skip the pair
+    take no time.
     """
+    loop, deadline = Blocks(job, 0, 1, may_skip=True), time.monotonic() + PATIENCE
+    blocks = loop.run(lambda: bool(loop.blocks) and time.monotonic() > deadline)
+    started = now(loop.device)
+    for trainee in loop.trained():
+        trainee.evaluate(loop.cohort.evaluation)
+    evaluation = (now(loop.device) - started) / TEST
+    return median_ms(blocks[1:] or blocks, 1) if blocks else 0.0, evaluation
+
+
+def cost(load: Work, seeds: int, images: tuple[int, int]) -> Cost:
+    """The pair's cohort, timed by a dozen steps."""
     recipe, (train, test) = load.suite.recipe, images
     whole = recipe.batch_size
     part = min(whole, PIXELS // load.suite.dataset.size**2) if load.device == "cpu" else whole
     timed = replace(load, suite=replace(load.suite, recipe=replace(recipe, batch_size=part)))
     with made_up(timed, STEPS) as job:
-        loop, deadline = Blocks(job, 0, 1, may_skip=True), time.monotonic() + PATIENCE
-        blocks = loop.run(lambda: bool(loop.blocks) and time.monotonic() > deadline)
-        started = now(loop.device)
-        for trainee in loop.trained():
-            trainee.evaluate(loop.cohort.evaluation)
-        evaluation = (now(loop.device) - started) / TEST
-    step = median_ms(blocks[1:] or blocks, 1) * whole / part if blocks else 0.0
+        step, evaluation = step_and_evaluation(job)
+    step *= whole / part
     evaluations = sum(evaluates(recipe, epoch) for epoch in range(recipe.epochs))
     own = training_hours(step, train, whole, recipe.epochs) + evaluation * test * evaluations / 3600
     return Cost(load.pair, step, seeds * own)

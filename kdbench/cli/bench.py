@@ -126,7 +126,7 @@ def bench_methods(name: str | None, out: Path, plugins: Path | None) -> None:
 @click.option(
     "--whole",
     is_flag=True,
-    help="Train all 12 epochs, on resnet20:resnet8 and resnet20:vit_tiny_d6, and measure nothing.",
+    help="Train all 12 epochs, on resnet56:resnet20 and resnet20:vit_tiny_d6, and measure nothing.",
 )
 @options.data_dir
 @options.path(

@@ -45,7 +45,7 @@ def forget_command(
     choice = Choice(**{name: value for name, value in conditions.items() if value is not None})
     if not (cells or suite or str(choice)):
         raise KdbenchError("say what to forget: ids of cells, --suite, --methods or another option")
-    chosen = forget.select(results, suite, cells, choice)
+    chosen = forget.select(results, options.suite_name(suite), cells, choice)
     if dry_run:
         for name, ids in chosen.items():
             click.echo(f"{name}: {' '.join(ids)}")

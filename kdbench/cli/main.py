@@ -27,7 +27,7 @@ from kdbench.cli.verbs import SETTINGS, Main
 
 
 @click.group(cls=Main, context_settings=SETTINGS)
-@click.version_option(__version__)
+@click.version_option(__version__, "-V", "--version")
 def main() -> None:
     """Knowledge-distillation methods under one harness, one recipe, one table.
 

@@ -175,13 +175,14 @@ def method(name: str, plugins: Path | None) -> str:
 
 
 def _grid(title: str, cls: type[Method], kinds: Mapping[str, Any]) -> str:
-    """A line per field of ``kinds``, with type and default; empty where there is none."""
+    """A line per field of ``kinds``, with type, default and search space; empty where there is none."""
     defaults = cls()
     rows: list[Sequence[Any]] = []
     for key, annotation in kinds.items():
         label = getattr(annotation, "__name__", "") if isinstance(annotation, type) else str(annotation)
-        rows.append((key, label.replace("typing.", ""), json.dumps(getattr(defaults, key))))
-    return grid([(title, "type", "default"), *rows]) if rows else ""
+        space = str(cls.space.get(key, "–"))
+        rows.append((key, label.replace("typing.", ""), json.dumps(getattr(defaults, key)), space))
+    return grid([(title, "type", "default", "search space"), *rows]) if rows else ""
 
 
 def _origin(cls: type[Method]) -> list[str]:

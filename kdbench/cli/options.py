@@ -90,6 +90,11 @@ def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file
     return click.option("--suite", metavar="SUITE", default=default, help=help, shell_complete=complete_suite)
 
 
+def suite_name(text: str) -> str:
+    """The name that rows carry of a suite that is given by name or by file."""
+    return Path(text).stem if text.endswith(".toml") else text
+
+
 def several_suites(help: str, show_default: str) -> Decorator:
     """Several suites, comma-separated."""
     return names("--suite", "SUITE[,SUITE]", help, show_default=show_default)
@@ -215,6 +220,7 @@ ray = together(
         show_default="not reserved",
     ),
 )
+side_by_side = together(executor, parallel, slurm, ray)
 devices = click.option(
     "--device",
     metavar="DEVICE[,DEVICE]",
@@ -246,7 +252,12 @@ row_choice = together(
     click.option(
         "--epochs", metavar="N", type=int, help="Rows of this many epochs alone.", show_default="all"
     ),
-    click.option("--split", type=click.Choice(["test", "holdout"]), help="Rows of this split alone."),
+    click.option(
+        "--split",
+        type=click.Choice(["test", "holdout"]),
+        help="Rows of this split alone.",
+        show_default="all",
+    ),
     click.option(
         "--since", metavar="DATE", help="Rows of runs that started then or later.", show_default="all"
     ),
@@ -289,10 +300,7 @@ training = together(
     devices,
     precision,
     plugins,
-    executor,
-    parallel,
-    slurm,
-    ray,
+    side_by_side,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option(
         "--track",
@@ -309,4 +317,18 @@ training = together(
         show_default="no limit",
     ),
 )
-teaching = together(suite(), data_dir, teacher_weights, split, device, results)
+timing = together(
+    click.option(
+        "--time-steps",
+        is_flag=True,
+        help="With --dry-run: time a few steps of each kind of cohort, and print the hours.",
+    ),
+    click.option(
+        "--price",
+        metavar="PER_HOUR",
+        type=click.FloatRange(0),
+        help="With --time-steps: price of an hour of what one job gets, to print the cost.",
+        show_default="none",
+    ),
+)
+teaching = together(suite(), data_dir, teacher_weights, split, results)

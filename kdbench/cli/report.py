@@ -12,6 +12,8 @@ from kdbench.cli import options
 from kdbench.cli.verbs import verb
 from kdbench.errors import KdbenchError
 
+DEFAULT = Path("results")  # that it is not there yet is no mistake in the command
+
 
 @verb("report", short_help="Write leaderboards and figures from the results.")
 @options.several_suites("Suites to report on.", show_default="every suite with results")
@@ -20,7 +22,7 @@ from kdbench.errors import KdbenchError
     "PATH",
     "Folder of results or a .csv file; several are merged. Repeatable.",
     multiple=True,
-    default=["results"],
+    default=[DEFAULT],
 )
 @options.reports
 @options.row_choice
@@ -53,7 +55,12 @@ def report_command(
 
     files.checked(formats)
     only = Choice(**{name: value for name, value in conditions.items() if value is not None})
-    names = suite if suite is not None else suites_with_results(results)
+    for place in results:
+        if not place.exists() and place != DEFAULT:
+            raise KdbenchError(
+                f"there is no {place}; --results takes one folder or .csv file and may be repeated"
+            )
+    names = [options.suite_name(name) for name in suite] if suite else suites_with_results(results)
     if not names:
         where = ", ".join(map(str, results))
         raise KdbenchError(f"there are no results in {where}; type `kdbench run` first")

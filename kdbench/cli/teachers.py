@@ -25,6 +25,7 @@ def teachers_group() -> None:
 
 @teachers_group.command("list", short_help="Show each teacher's file, hash and accuracy.")
 @options.teaching
+@options.device
 def teachers_list(**chosen: Any) -> None:
     """Show file, hash, accuracy and expected accuracy of each teacher of a suite."""
     click.echo(teachers(chosen))
@@ -32,17 +33,23 @@ def teachers_list(**chosen: Any) -> None:
 
 @teachers_group.command("train", short_help="Train the missing teachers of a suite.")
 @options.teaching
+@options.devices
+@options.side_by_side
 def teachers_train(**chosen: Any) -> None:
-    """Train the missing teachers of a suite. Type the same command again to resume."""
+    """Train the missing teachers of a suite, each as a job of its own.
+
+    Type the same command again to resume.
+    """
     from kdbench.runner.progress import shown
     from kdbench.runner.run import resolve
-    from kdbench.runner.teachers import train_teachers
+    from kdbench.runner.train_teachers import train_teachers
 
     sys.exit(train_teachers(*resolve(methods=["kd"], **chosen), shown()))
 
 
 @teachers_group.command("cache", short_help="Compute teacher logits ahead, for later runs.")
 @options.teaching
+@options.device
 @options.names(
     "--pairs", "TEACHER:STUDENT[,...]", "Only the teachers of these pairs.", show_default="all pairs"
 )
@@ -94,6 +101,7 @@ def teachers_import(files: tuple[Path, ...], name: str | None, **chosen: Any) ->
 @click.argument("name")
 @click.argument("hash", metavar="HASH")
 @options.teaching
+@options.device
 def teachers_use(name: str, hash: str, **chosen: Any) -> None:
     """Have the teacher NAME be the one whose HASH (or its beginning) `kdbench teachers list` shows."""
     from kdbench.runner import choose_teachers
@@ -105,6 +113,7 @@ def teachers_use(name: str, hash: str, **chosen: Any) -> None:
 @click.argument("name")
 @click.argument("hash", metavar="[HASH]", default="")
 @options.teaching
+@options.device
 def teachers_remove(name: str, hash: str, **chosen: Any) -> None:
     """Take back the import HASH of the teacher NAME, or the one in use; its file stays."""
     from kdbench.runner import choose_teachers

@@ -60,6 +60,8 @@ class Verbs(_Renamed, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb. Raises KdbenchError for an unknown one, with the nearest."""
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            if not ctx.parent and args[0] in ("help", "version"):
+                raise KdbenchError(f"type `kdbench --{args[0]}`")
             where = f" of `{ctx.command_path}`" if ctx.parent else ""
             raise unknown("verb", args[0], _shown(self), where)
         return super().resolve_command(ctx, args)

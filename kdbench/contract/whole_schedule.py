@@ -15,7 +15,7 @@ from kdbench.train.job import Result
 from kdbench.utils.status import Status
 from kdbench.utils.text import fold
 
-PAIRS = ("resnet20:resnet8", "resnet20:vit_tiny_d6")  # a CNN's student of its kind, and a transformer
+PAIRS = ("resnet56:resnet20", "resnet20:vit_tiny_d6")  # a CNN of its kind as the student, and a transformer
 IMAGES = 100
 
 

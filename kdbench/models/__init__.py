@@ -28,7 +28,7 @@ from kdbench.models.cifar.base import ENTRIES
 from kdbench.models.flops import count_parameters, macs
 from kdbench.models.wrapper import Network
 
-__all__ = ["Network", "count_parameters", "create", "full_name", "macs", "names"]
+__all__ = ["Network", "count_parameters", "create", "exists", "full_name", "macs", "names"]
 
 # Arguments that would download weights or return something other than a classifier.
 FORBIDDEN = (
@@ -53,6 +53,11 @@ def full_name(name: str) -> str:
     return ENTRIES.get(name, name.removeprefix("timm/"))
 
 
+def exists(name: str) -> bool:
+    """Return whether `create` knows the name."""
+    return timm.is_model(full_name(name))
+
+
 def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     """Build an untrained network with ``num_classes`` outputs.
 
@@ -71,7 +76,7 @@ def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
             f"model {name!r} names the weights {tag!r}, which it would not load; write {name.partition('.')[0]!r}, and "
             "get a teacher's weights by `pretrained` in [teachers] of the suite or by `kdbench teachers import FILE`"
         )
-    if not timm.is_model(full):
+    if not exists(name):
         near = difflib.get_close_matches(name, names(), n=1)
         raise unknown("model", name, names() if near else ENTRIES, " (neither kdbench's nor timm's)")
     try:

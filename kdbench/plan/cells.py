@@ -14,6 +14,7 @@ from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
 from kdbench.plan.selection import Selection
+from kdbench.plan.settings import Setting
 from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
 from kdbench.suites.schema import SGD, View, drawn_as, find_view
 from kdbench.teachers.logit_cache import STORAGE, count_outcomes
@@ -56,13 +57,16 @@ class Cell:
 
     def identity(self) -> dict[str, Any]:
         """Everything that can change the number, and nothing else."""
+        return {**self._without_seed, "seed": self.seed}
+
+    @cached_property
+    def _without_seed(self) -> dict[str, Any]:
         method = self.build_method()
         cache = {"teacher_cache": self.teacher_cache} if self.teacher_cache else {}
         return {
             **self._conditions(method.needs),
             "teacher": [self.teacher, self.teacher_id],
             "method": [self.method, method.version, method.params],
-            "seed": self.seed,
             **cache,
         }
 
@@ -88,6 +92,7 @@ class Cell:
             facts["teacher_logits"] = self.teacher_cache or "computed"
         return facts
 
+    @cached_property
     def setting(self) -> dict[str, str]:
         """The columns of a row that say the setting."""
         return {"setting": digest(self.facts), "facts": canonical(self.facts)}
@@ -96,6 +101,12 @@ class Cell:
     def id(self) -> str:
         """The cell's id: the hash of its `identity`."""
         return digest(self.identity())
+
+    def with_seed(self, seed: int) -> Cell:
+        """The same run from another seed; what does not depend on it is computed once and shared."""
+        other = dataclasses.replace(self, seed=seed)
+        vars(other).update({name: getattr(self, name) for name in ("_without_seed", "facts", "setting")})
+        return other
 
 
 def plan_cells(
@@ -110,28 +121,30 @@ def plan_cells(
     yet. teacher_cache: whether teachers' logits come from a cache where a method can be trained from one.
     """
     matrix: dict[str, Cell] = {}
-    for seed, pair, method, variant in _runs(selection):
-        cell = _cell(selection, pair, method, variant, seed, split_id)
-        if method.needs.teacher:
-            cell = dataclasses.replace(cell, teacher=pair.teacher, teacher_id=teacher_ids[pair.teacher])
-        if teacher_cache and cacheable(method.needs, cell.recipe, cell.views):
-            cell = dataclasses.replace(cell, teacher_cache=STORAGE)
-        matrix.setdefault(cell.id, cell)
+    for runs in _runs(selection):
+        cells = [_cell(selection, *run, split_id, teacher_ids, teacher_cache) for run in runs]
+        for seed, cell in itertools.product(selection.seeds, cells):
+            seeded = cell.with_seed(seed)
+            matrix.setdefault(seeded.id, seeded)
     return list(matrix.values())
 
 
-def _runs(selection: Selection) -> Iterator[tuple[int, Pair, Method, str]]:
-    """(seed, pair, method, variant) of each run: the matrix, then the settings of single methods and pairs."""
+def _runs(selection: Selection) -> Iterator[list[tuple[Pair, Method, str]]]:
+    """(pair, method, variant) of each run of a seed: the matrix, then the settings of single methods and pairs."""
     for overrides in (selection.overrides, *selection.variants):
-        for seed, pair, name in itertools.product(selection.seeds, selection.pairs, selection.methods):
-            for method, variant in _configured(selection, pair, name, overrides.get(name, {})):
-                yield seed, pair, method, variant
-    pairs = {str(pair): pair for pair in selection.pairs}
-    for seed, setting in itertools.product(selection.seeds, selection.settings):
-        pair = pairs[setting.pair]
-        values = {key: [value] for key, value in setting.params.items()}
-        ((method, _),) = _configured(selection, pair, setting.method, values)
-        yield seed, dataclasses.replace(pair, recipe={**pair.recipe, **setting.recipe}), method, setting.label
+        yield [
+            (pair, method, variant)
+            for pair, name in itertools.product(selection.pairs, selection.methods)
+            for method, variant in _configured(selection, pair, name, overrides.get(name, {}))
+        ]
+    yield [_run_of(selection, setting) for setting in selection.settings]
+
+
+def _run_of(selection: Selection, setting: Setting) -> tuple[Pair, Method, str]:
+    pair = next(pair for pair in selection.pairs if str(pair) == setting.pair)
+    values = {key: [value] for key, value in setting.params.items()}
+    ((method, _),) = _configured(selection, pair, setting.method, values)
+    return dataclasses.replace(pair, recipe={**pair.recipe, **setting.recipe}), method, setting.label
 
 
 def _configured(
@@ -149,8 +162,16 @@ def _configured(
         yield method, " ".join(f"{key}={_show(value)}" for key, value in changed.items())
 
 
-def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: int, split_id: str) -> Cell:
-    """The cell without a teacher.
+def _cell(
+    selection: Selection,
+    pair: Pair,
+    method: Method,
+    variant: str,
+    split_id: str,
+    teacher_ids: Mapping[str, str | None],
+    teacher_cache: bool,
+) -> Cell:
+    """The cell of seed 0.
 
     Raises KdbenchError where the suite lacks a view that the method needs, and for a recipe that it cannot follow.
     """
@@ -162,6 +183,7 @@ def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: 
             )
     recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
     _check_recipe(method, recipe)
+    cached = teacher_cache and cacheable(method.needs, recipe, suite.views)
     return Cell(
         suite=suite.name,
         dataset=suite.dataset,
@@ -170,14 +192,15 @@ def _cell(selection: Selection, pair: Pair, method: Method, variant: str, seed: 
         views=suite.views,
         recipe=recipe,
         recipe_id=suite.recipe.id,
-        teacher=None,
-        teacher_id=None,
+        teacher=pair.teacher if method.needs.teacher else None,
+        teacher_id=teacher_ids[pair.teacher] if method.needs.teacher else None,
         student=pair.student,
         student_model=suite.model(pair.student),
         method=method.name,
         params=method_module.values(method),
-        seed=seed,
+        seed=0,
         variant=variant,
+        teacher_cache=STORAGE if cached else None,
     )
 
 

@@ -25,11 +25,6 @@ class Setting:
     label: str = "tuned"
 
 
-def values(text: str) -> dict[str, Any]:
-    """The values of a column ``params`` or ``recipe`` of a trial."""
-    return json.loads(text)
-
-
 def write(settings: Iterable[Setting]) -> str:
     """The settings as TOML, which `read` takes."""
     return "\n".join(

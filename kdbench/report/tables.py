@@ -86,7 +86,8 @@ class Table:
         """Names the table, and no other of its suite."""
         precision = f" in {self.precision}" if self.precision else ""
         setting = f", setting {self.setting_id}" if self.setting_id else ""
-        return f"{self.dataset}, {self.split} split, {self.epochs} epochs{precision} (recipe {self.recipe_id}{setting})"
+        epochs = f"{self.epochs} epoch{'s' * (self.epochs != '1')}"
+        return f"{self.dataset}, {self.split} split, {epochs}{precision} (recipe {self.recipe_id}{setting})"
 
     def wide(self, value: str = "top1") -> pd.DataFrame:
         """[(pair, seed) x label] of the finished runs."""

@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report import figures, reproducibility
+from kdbench.report import figures, reproducibility, tuning
 from kdbench.report.figures import files, style
 from kdbench.report.leaderboard import board
 from kdbench.report.load import Results, merge, places, rows_of
@@ -28,7 +28,7 @@ def write_report(
     out: str | Path = "reports",
     baseline: str = BASELINE,
     formats: Sequence[str] = style.FORMATS[:1],
-    only: Choice = ALL,
+    only: Choice | None = None,
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
@@ -37,9 +37,9 @@ def write_report(
     more than once, what `figures` draws (differences are against the method ``baseline``) and what
     `render.reproduction` writes. formats: of the pictures, some of png, svg and pdf; the pages show the first two.
     Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a format is
-    unknown or ``out`` cannot be written. only: the rows that are reported, which the report says.
+    unknown or ``out`` cannot be written. only: the rows to report, which the report then says; None: all.
     """
-    formats = files.checked(formats)
+    formats, only = files.checked(formats), only or ALL
     merged = merge(suite, results, only)
     if merged.attempts.empty and len(all_rows := merge(suite, results).attempts):
         raise only.refusal(all_rows)
@@ -72,7 +72,8 @@ def write_report(
         captions = figures.write(boards, merged.curves, details, baseline, footer, folder, formats)
         with matplotlib.rc_context(style.RC):
             reproduced, published = reproduction.write(folder, suite, ordered, footer, merged.curves, formats)
-        shown = [*files.pictures(captions, formats), *published]
+            tuned = tuning.write(folder, places(results), suite, merged.records, footer, formats)
+        shown = [*files.pictures(captions, formats), *published, *tuned]
         words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
         page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)

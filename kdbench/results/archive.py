@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -41,21 +40,20 @@ def restore(archive: Path, file: Path, columns: list[str]) -> int:
         return 0
     header, texts = _lines(lines.content(archive))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with store.locked(file) as held:
+    with store.locked(file):
         content = file.read_bytes()
-        own, present = _lines(content) if content else (header, [])
+        names = lines.header(file, content, columns)
+        kept = content[: lines.keep(content, names)] if names else b""
+        own, present = _lines(kept) if kept else (header, [])
         if _bare(own) != _bare(header):
             raise KdbenchError(
                 f"{archive} has another header than {file}; type `kdbench results upgrade {archive}` first"
             )
         known = set(map(_bare, present))
         lacking = [text for text in texts if _bare(text) not in known]
-        start = b"" if content else header
-        complete = (
-            b"" if not content or lines.last_start(content) == len(content) else lines.line_end(content)
-        )
-        held.write(b"".join([start, complete, *lacking]))
-        os.fsync(held.fileno())
+        complete = b"" if lines.last_start(kept) == len(kept) else lines.line_end(kept)
+        if lacking:
+            write_atomic(file.resolve(), b"".join([kept or header, complete, *lacking]), sync=True)
     return len(lacking)
 
 

@@ -49,7 +49,8 @@ class Attempts:
         if self._header:
             self._counted.add(self._table(data[:whole]))
             self._last = _Count()
-            self._last.add(self._table(data[whole:]))
+            if data[whole:]:
+                self._last.add(self._table(data[whole:]))
         self._read += whole
 
     def _added(self) -> bytes:

@@ -74,9 +74,11 @@ def read(path: Path, data: bytes, columns: Sequence[str]) -> Lines:
     if torn:
         texts.pop()
     rows, at = [], []
+    once: dict[str, str] = {}  # equal values share their memory
     for number, fields in _fields(path, texts):
         if number > 1 and fields != names and any(fields):
-            rows.append(_checked(path, number, texts[number - 1], fields, names))
+            checked = _checked(path, number, texts[number - 1], fields, names)
+            rows.append([once.setdefault(text, text) for text in checked])
             at.append(number)
     return Lines(*_named(path, names, rows), at, torn)
 
@@ -86,6 +88,8 @@ def header(path: Path, data: bytes, columns: Sequence[str]) -> list[str]:
 
     Raises KdbenchError where the file is of another kind than CSV with commas.
     """
+    if data.startswith(",".join(columns).encode() + b"\n"):
+        return list(columns)
     kind = kind_of(data)
     if kind in REMEDIES and not MARKER.match(data[:9].decode("latin-1")):
         raise KdbenchError(f"{path} is no CSV file: {REMEDIES[kind]}")

@@ -182,6 +182,7 @@ TRIALS = (
     ),
     *(column for column in ROWS if column.name in ("suite", "teacher", "student", "method", "params")),
     Column("recipe", "", "json", "Fields of the recipe that the trial searched.", needed=True),
+    Column("space", "", "json", "Ranges that the values were drawn from.", needed=True),
     Column("seeds", "", "text", "Seeds of its runs, joined by spaces.", needed=True),
     Column("epochs", "", "whole", "Epochs of each run.", low=1, needed=True),
     Column("status", "", "status", "The worst of its runs.", needed=True, filled=True),

@@ -31,7 +31,7 @@ __all__ = [
     "upgrade_note",
 ]  # fmt: skip
 
-BLOCK = 1 << 16  # bytes that are read at once at a file's ends; more than a header has
+BLOCK = 1 << 13  # bytes that are read at once at a file's ends; more than a header has
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
 UPGRADES: dict[int, Upgrade] = {  # schema n -> how its rows become those of schema n + 1
@@ -45,20 +45,16 @@ class _Foreign(KdbenchError):
     """The columns are those of no version of kdbench."""
 
 
-def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], end: str = "\n") -> bytes:
+def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
     """Rows as CSV lines: floats by repr, None as empty, line breaks inside a value as \\n."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator=end)
-    for row in rows:
-        writer.writerow({key: _text(row[key]) for key in columns})
+    csv.writer(buffer, lineterminator="\n").writerows([_text(row[key]) for key in columns] for row in rows)
     return buffer.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(float(value))
+def _text(value: Any) -> Any:
+    if value is None or isinstance(value, float):
+        return value  # csv writes them so
     return str(value).replace("\r", "\\r").replace("\n", "\\n")
 
 
@@ -68,8 +64,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
     Raises KdbenchError when the header is another one or the file cannot be written (a full disk, no permission);
     nothing is lost then: the cells' checkpoints stay and the same command writes the rows again.
     """
-    rows = list(rows)
-    encode(rows, columns)  # a row that lacks a column leaves no empty file
+    text = encode(rows, columns)  # before the file is opened: a row that lacks a column leaves no empty one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path) as file:
@@ -78,7 +73,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = C
             kept = tail[: lines.keep(tail, names) if names else 0]
             whole = start + len(kept)
             file.truncate(whole)
-            addition = _addition(head if whole else b"", kept, rows, columns)
+            addition = _addition(head if whole else b"", kept, text, columns)
             try:
                 if file.write(addition) < len(addition):
                     raise OSError("the disk is full")
@@ -114,10 +109,10 @@ def _ends(file: IO[bytes], columns: list[str]) -> tuple[bytes, bytes, int]:
     return content, content, 0
 
 
-def _addition(head: bytes, last: bytes, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> bytes:
-    """The bytes that add ``rows`` to a file by its first and last bytes: a header or the last line's end, too."""
+def _addition(head: bytes, last: bytes, text: bytes, columns: list[str]) -> bytes:
+    """The bytes that add the lines ``text`` to a file by its first and last bytes: a header or a line's end, too."""
     end = lines.line_end(head)
-    text = encode(rows, columns, end.decode())
+    text = text.replace(b"\n", end)
     if not head:
         return ",".join(columns).encode() + end + text
     return (b"" if lines.last_start(last) == len(last) else end) + text

@@ -10,7 +10,7 @@ from typing import Any
 import safetensors
 import torch
 
-from kdbench import models, suites
+from kdbench import models, registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.models.cifar.base import ENTRIES
 from kdbench.plan.cells import Cell
@@ -26,7 +26,7 @@ FORMATS = (".safetensors", ".pth")
 
 def description(cell: Cell) -> dict[str, str]:
     """What a student's file says of itself: how it is built, what it is fed, and whether it is all that is deployed."""
-    facts = _facts(cell.student_model, cell.dataset, whole=not cell.build_method().keeps_modules)
+    facts = _facts(cell.student_model, cell.dataset, whole=not registry.get(cell.method).keeps_modules)
     return {key: json.dumps(value) for key, value in facts.items()}
 
 

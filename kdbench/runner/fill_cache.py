@@ -17,6 +17,7 @@ from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
 from kdbench.runner.inputs import Inputs, find_inputs
+from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.options import RunOptions
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import open_workspace
@@ -33,7 +34,8 @@ def fill_cache(selection: Selection, options: RunOptions, progress: Progress) ->
     images stream from disk, or no view of the suite is finite.
     """
     stop = Stop()
-    with stop.listening(progress.say):
+    suite = selection.suite.name
+    with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         inputs = find_inputs(open_workspace(selection, options, progress.say), progress.say)
         for line in _fill(inputs, progress, stop):
             progress.say(line)

@@ -102,6 +102,7 @@ def _bring(workspace: Workspace, file: Path, name: str | None, say: Say, warn: S
             save_weights(saved, source.net(data).model.state_dict())
         except OSError as error:
             raise KdbenchError(f"cannot write {saved} ({error.strerror}); nothing was imported") from error
+    warn(f"{file} is {name}: measuring it on {len(workspace.split.evaluation):,} images")
     teacher = open_teacher(name, model, saved, data, expected)
     if teacher.id != source.id:
         raise KdbenchError(f"{saved} holds other weights than its name says; move it away and import again")

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdbench import registry
+from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.runner.stop import Stop
-from kdbench.runner.teachers import announce, locate_teacher, obtain_teacher, remark
+from kdbench.runner.teachers import announce, locate_teacher, remark
+from kdbench.runner.train_teachers import obtain_teachers
 from kdbench.runner.workspace import Say, Workspace
 from kdbench.teachers.weights import Teacher
 from kdbench.train.callbacks import Progress
@@ -71,14 +73,15 @@ def complete_inputs(located: Inputs, progress: Progress, stop: Stop) -> Inputs:
 
     Not `complete` where ``stop`` said so. Raises KdbenchError when a teacher cannot be had.
     """
-    workspace, teachers = located.workspace, dict(located.teachers)
+    workspace = located.workspace
+    teachers = obtain_teachers(workspace, progress, stop, _raise)
     top1: dict[str, float] = {}
-    for name in workspace.selection.teachers():
+    for name, teacher in teachers.items():
         if stop():
             break
-        teacher = teachers.get(name) or obtain_teacher(workspace, name, progress, stop)
-        if teacher is None:
-            break
-        teachers[name] = teacher
         top1[name] = announce(workspace, teacher, progress.say)
     return Inputs(workspace, teachers, top1)
+
+
+def _raise(error: KdbenchError) -> None:
+    raise error

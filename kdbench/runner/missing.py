@@ -12,6 +12,7 @@ import pandas as pd
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import Position
 from kdbench.results import store
+from kdbench.results.attempts import Attempts
 from kdbench.train.checkpoint import resumable
 from kdbench.utils.status import DONE, Status
 
@@ -30,6 +31,12 @@ def find_missing(attempts: pd.DataFrame, cells: Sequence[Cell], force: bool = Fa
     missing = [cell for cell in cells if cell.id not in done]
     tried = count_tries(attempts)
     return Missing(missing, {cell.id: tried[cell.id] for cell in missing})
+
+
+def untried(missing: Missing, attempts: Attempts, cells: Sequence[Cell]) -> list[Cell]:
+    """Those of ``cells`` that no other process has tried since ``missing`` was planned; refreshes ``attempts``."""
+    attempts.refresh()
+    return [cell for cell in cells if attempts.tries(cell.id) == missing.tries[cell.id]]
 
 
 def records_of(attempts: pd.DataFrame, cells: Iterable[Cell]) -> pd.DataFrame:

@@ -120,7 +120,7 @@ class Bar(_Shown):
         rate = self.bar.format_dict["rate"]
         if rate and self.bar.n % 20 == 0:
             speed = f"{rate * images * len(self.training.cells):.0f} images/s"
-            parts = [self.left_in_all(), f"{speed} {self.accuracies()}"]
+            parts = [self.left_in_all(), self.accuracies(), speed]
             self.bar.set_postfix_str(", ".join(filter(None, parts)), refresh=False)
         self.bar.update()
 

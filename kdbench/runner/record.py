@@ -1,22 +1,22 @@
-"""One cell's result -> files: details, student and curves first, its row last, and only then its checkpoint goes."""
+"""Results -> files: details, students and curves first, the rows last, and only then the checkpoints go."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdbench import registry
 from kdbench.errors import KdbenchError
-from kdbench.method import Method
 from kdbench.plan.cells import Cell
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
 from kdbench.runner.export import description
 from kdbench.runner.inputs import Inputs
+from kdbench.runner.paths import Paths
 from kdbench.train import checkpoint
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Result
@@ -28,53 +28,82 @@ from kdbench.utils.text import run_name
 
 
 def record(
-    inputs: Inputs, result: Result, source: Mapping[str, Any], attempts: Attempts, progress: Progress
+    inputs: Inputs,
+    results: Iterable[Result],
+    source: Mapping[str, Any],
+    attempts: Attempts,
+    progress: Progress,
 ) -> None:
-    """Write one result: details, student and curves first, its row last, and only then drop its checkpoint.
+    """Write the results of a cohort: details, students and curves first, the rows last; then its checkpoints go.
 
     source: the columns that say when, where and with what it was trained. attempts: of the rows' file.
-    progress: gets the result in words, and the row.
-    Raises KdbenchError for a file that cannot be written.
+    progress: gets each result in words, and its row.
+    Raises KdbenchError for a file that cannot be written; the rows of what is complete are written even then.
     """
-    cell, paths, status = result.cell, inputs.workspace.paths, result.row["status"]
-    method = cell.build_method()
     attempts.refresh()
-    row: dict[str, Any] = dict.fromkeys(store.COLUMNS)
-    row.update(source)
-    row.update(_identity_columns(cell, method), **_teacher_columns(inputs, cell), **result.row)
-    row["test_in_train"] = inputs.workspace.test_in_train
-    row.update(
-        run_id=os.urandom(6).hex(),
-        attempt=attempts.rows(cell.id) + 1,
-        code_hash=registry.code_hash(cell.method),
-    )
-    if status == Status.OK:
-        try:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **result.details)  # type: ignore[arg-type]
-            write_atomic(paths.details / f"{cell.id}.npz", buffer.getvalue())
-            student = paths.students / f"{cell.id}.safetensors"
-            save_weights(student, result.student, description(cell))
-        except OSError as error:
-            raise KdbenchError(
-                f"cannot write {error.filename or paths.details} ({error.strerror}); free or fix it and type the same "
-                "command again: what is saved stays"
-            ) from error
-    if status in DONE:
-        curves = [
-            {"cell_id": cell.id, "run_id": row["run_id"], "epoch": epoch, "term": term, "value": value}
-            for epoch, term, value in result.curves
-        ]
-        if curves:
-            store.append(paths.curves, curves, store.CURVE_COLUMNS)
-    store.append(paths.rows, [row])
-    if status != Status.INTERRUPTED:
-        checkpoint.remove(paths.work, cell.id)
-    progress.say(_line(row))
-    progress.record(cell, row, result.curves)
+    complete: list[tuple[Result, dict[str, Any]]] = []
+    try:
+        for result in results:
+            _save_files(inputs.workspace.paths, result)
+            complete.append(
+                (result, {**dict.fromkeys(store.COLUMNS), **source, **_row(inputs, result, attempts)})
+            )
+    finally:
+        _append(inputs.workspace.paths, complete)
+    for result, row in complete:
+        progress.say(_line(row))
+        progress.record(result.cell, row, result.curves)
 
 
-def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
+def _save_files(paths: Paths, result: Result) -> None:
+    """The details and the student of a finished cell."""
+    cell = result.cell
+    if result.row["status"] != Status.OK:
+        return
+    try:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **result.details)  # type: ignore[arg-type]
+        write_atomic(paths.details / f"{cell.id}.npz", buffer.getvalue())
+        save_weights(paths.students / f"{cell.id}.safetensors", result.student, description(cell))
+    except OSError as error:
+        raise KdbenchError(
+            f"cannot write {error.filename or paths.details} ({error.strerror}); free or fix it and type the same "
+            "command again: what is saved stays"
+        ) from error
+
+
+def _row(inputs: Inputs, result: Result, attempts: Attempts) -> dict[str, Any]:
+    cell = result.cell
+    return {
+        **_identity_columns(cell),
+        **_teacher_columns(inputs, cell),
+        **result.row,
+        "test_in_train": inputs.workspace.test_in_train,
+        "run_id": os.urandom(6).hex(),
+        "attempt": attempts.rows(cell.id) + 1,
+        "code_hash": registry.code_hash(cell.method),
+    }
+
+
+def _append(paths: Paths, complete: Sequence[tuple[Result, Mapping[str, Any]]]) -> None:
+    """Add curves and rows to their files; then drop the checkpoints of all but interrupted cells."""
+    curves = [
+        {"cell_id": result.cell.id, "run_id": row["run_id"], "epoch": epoch, "term": term, "value": value}
+        for result, row in complete
+        if row["status"] in DONE
+        for epoch, term, value in result.curves
+    ]
+    if curves:
+        store.append(paths.curves, curves, store.CURVE_COLUMNS)
+    if complete:
+        store.append(paths.rows, [row for _, row in complete])
+    for result, row in complete:
+        if row["status"] != Status.INTERRUPTED:
+            checkpoint.remove(paths.work, result.cell.id)
+
+
+def _identity_columns(cell: Cell) -> dict[str, Any]:
+    name, version, params = cell.identity()["method"]
     return {
         "schema": store.SCHEMA,
         "cell_id": cell.id,
@@ -85,16 +114,16 @@ def _identity_columns(cell: Cell, method: Method) -> dict[str, Any]:
         "teacher": cell.teacher,
         "teacher_id": cell.teacher_id,
         "student": cell.student,
-        "method": cell.method,
-        "method_version": method.version,
-        "params": canonical(method.params),
+        "method": name,
+        "method_version": version,
+        "params": canonical(params),
         "recipe_id": cell.recipe_id,
         "seed": cell.seed,
         "variant": cell.variant,
         "default": not cell.variant,
         "precision": cell.recipe.precision,
         "teacher_cache": cell.teacher_cache,
-        **cell.setting(),
+        **cell.setting,
     }
 
 

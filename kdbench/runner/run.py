@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from kdbench import registry, suites
 from kdbench.errors import KdbenchError
+from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
 from kdbench.plan.settings import read
@@ -17,21 +19,19 @@ from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted, open_executor
-from kdbench.runner.heartbeat import Heartbeat
 from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
-from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
+from kdbench.runner.listeners import heard_by_all
+from kdbench.runner.missing import Missing, done_ids, find_missing, records_of, untried
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
-from kdbench.runner.paths import Paths
 from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
-from kdbench.runner.trackers import open_trackers
-from kdbench.runner.training import train
+from kdbench.runner.training import Locks, train
 from kdbench.runner.trial import try_methods
-from kdbench.runner.workspace import open_workspace
+from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Pair, Suite
-from kdbench.train.callbacks import Progress, Together
+from kdbench.train.callbacks import Progress
 from kdbench.utils import environment, locks
 
 # arguments that change the suite
@@ -161,42 +161,51 @@ def _check_portable(selection: Selection) -> None:
 def execute(selection: Selection, options: RunOptions, progress: Progress) -> Outcome:
     """Train every missing cell of a selection and record it under ``options.results``."""
     stop = Stop(options.max_hours)
-    suite, results = selection.suite.name, options.results
-    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
-        trackers = open_trackers(options.trackers, results / "track", progress.warn)
-        progress = Together(progress, heartbeat, *trackers)
+    suite = selection.suite.name
+    with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
-        attempts = store.read(workspace.paths.rows)
         located = find_inputs(workspace, progress.say)
-        try_methods(workspace, find_missing(attempts, located.cells(), options.force).cells)
+        planned = find_missing(store.read(workspace.paths.rows), located.cells(), options.force)
+        try_methods(workspace, planned.cells)
         inputs = complete_inputs(located, progress, stop)
+        cells = inputs.cells()
         if inputs.complete:
-            cells = inputs.cells()
-            missing = find_missing(attempts, cells, options.force)
-            announce_missing(missing, selection, cells, attempts, progress.say)
+            missing = _announced(inputs, cells, progress.say)
             train_and_record(missing, inputs, progress, stop)
-    return _conclude(inputs, stop)
+    return _conclude(inputs, cells, stop)
+
+
+def _announced(inputs: Inputs, cells: Sequence[Cell], say: Say) -> Missing:
+    """What is to be trained; ``say`` gets what the user should know before."""
+    workspace = inputs.workspace
+    attempts = store.read(workspace.paths.rows)
+    missing = find_missing(attempts, cells, workspace.options.force)
+    announce_missing(missing, workspace.selection, cells, attempts, say)
+    return missing
 
 
 def train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
     """Train ``missing`` by the executor of the options, and record each result under the workspace's paths."""
-    workspace, cohorts = inputs.workspace, form_cohorts(missing.cells, {})
+    workspace, paths, cohorts = inputs.workspace, inputs.workspace.paths, form_cohorts(missing.cells, {})
     progress.plan(cohorts)
     if missing.cells:
-        locks.check(workspace.paths.locks)
-    paths = workspace.paths
+        locks.check(paths.locks)
     check_not_submitted(workspace.options, paths.slurm, missing.cells)
     here = environment.collect(workspace.device)
-    attempts = Attempts(workspace.paths.rows)
-    with open_executor(workspace.options, workspace.devices, len(cohorts), paths, progress, stop) as executor:
+    attempts = Attempts(paths.rows)
+    left = functools.partial(untried, missing, attempts)
+    with (
+        open_executor(workspace.options, workspace.devices, len(cohorts), paths, progress, stop) as executor,
+        Locks(paths.locks, left) as held,
+    ):
         how = {"executor": executor.name, "jobs": executor.jobs}
-        for done in train(missing, inputs, executor, attempts, progress.say, stop):
-            record(inputs, done.result, {**here, **done.source, **how}, attempts, progress)
+        for done in train(cohorts, inputs.job, held, executor, paths.work, progress.say, stop):
+            record(inputs, done.results, {**here, **done.source, **how}, attempts, progress)
 
 
-def _conclude(inputs: Inputs, stop: Stop) -> Outcome:
-    paths, cells = inputs.workspace.paths, inputs.cells()
+def _conclude(inputs: Inputs, cells: Sequence[Cell], stop: Stop) -> Outcome:
+    paths = inputs.workspace.paths
     rows = records_of(store.read(paths.rows), cells)
     busy = set(locks.running(paths.locks)) - done_ids(rows)
     return Outcome(

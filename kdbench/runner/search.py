@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdbench.errors import KdbenchError
-from kdbench.utils.search_space import Choice, Range, Space
+from kdbench.utils.search_space import Choice, Range, Space, distribution
 
 RANDOM = 8  # trials before the sampler models what it has seen; the default is among them
 DIGITS = 4  # significant digits of a suggested number: a value that can be copied into a paper
@@ -29,7 +29,7 @@ def suggest(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    distributions = {key: _distribution(optuna, values, kinds[key]) for key, values in space.items()}
+    distributions = {key: distribution(values, kinds[key]) for key, values in space.items()}
     for params, accuracy in finished:
         if all(params[key] in values for key, values in space.items()):
             study.add_trial(
@@ -48,14 +48,6 @@ def _optuna() -> Any:
         raise KdbenchError("tuning needs Optuna; install it with `pip install 'kdbench[tune]'`") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
-
-
-def _distribution(optuna: Any, values: Range | Choice, kind: Any) -> Any:
-    if isinstance(values, Choice):
-        return optuna.distributions.CategoricalDistribution(values.values)
-    if kind is int:
-        return optuna.distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
-    return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
 
 
 def _rounded(value: Any, values: Range | Choice) -> Any:

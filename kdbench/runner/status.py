@@ -58,7 +58,8 @@ def _of_suite(name: str, records: pd.DataFrame) -> list[str]:
         lines.append(f"  of the suite's own {total} cells: {done} done, {total - done} missing")
     for _, row in records[~records["status"].isin([Status.OK, Status.SKIPPED])].iterrows():
         reason = f": {row['error']}" if isinstance(row["error"], str) else ""
-        lines.append(f"  {row['status']}  {_name(row)}{reason}")
+        epoch = f", after epoch {row['epochs_done']:g}" if row["status"] == Status.INTERRUPTED else ""
+        lines.append(f"  {row['status']}  {_name(row)}{epoch}{reason}")
     return lines
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,15 @@ import pandas as pd
 
 from kdbench import registry
 from kdbench.errors import KdbenchError
-from kdbench.plan.settings import Setting, values
-from kdbench.results import store
-from kdbench.results.schema import TRIAL_COLUMNS
+from kdbench.plan.settings import Setting
+from kdbench.results.trials import best, latest, values_of
 from kdbench.runner.search import suggest
 from kdbench.suites import Pair
 from kdbench.utils.hashing import digest
-from kdbench.utils.search_space import Choice, Range, Space, choice, linear_range, log_range
+from kdbench.utils.search_space import Choice, Range, Space, of_table
 from kdbench.utils.status import Status
 
 BATCH = 8  # trials of a study that train side by side
-EDGE = 0.02  # a value this near to the end of its range, as a share of it, is at the edge
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ class Study:
     default: Mapping[str, Any]
     chance: float
 
+    @property
+    def both(self) -> Space:
+        """All that is searched."""
+        return {**self.space, **self.recipe_space}
+
     def rows_of(self, trials: pd.DataFrame) -> pd.DataFrame:
         """The study's own rows."""
         return trials[trials["study"] == self.id]
@@ -82,15 +86,17 @@ class Study:
     def _round(self, first: int, before: pd.DataFrame, batch: int) -> list[Mapping[str, Any]]:
         """The values of the ``batch`` trials from ``first`` on."""
         default = [] if first else [self.default]
-        both = {**self.space, **self.recipe_space}
         kinds = {key: registry.field_type(self.method, key) for key in self.space}
         kinds |= dict.fromkeys(self.recipe_space, float)
         seed = int(digest([self.id, first]), 16) % 2**32
-        return [*default, *suggest(both, kinds, list(self._finished(before)), batch - len(default), seed)]
+        return [
+            *default,
+            *suggest(self.both, kinds, list(self._finished(before)), batch - len(default), seed),
+        ]
 
     def _finished(self, rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], float]]:
         for row in rows.to_dict("records"):
-            known = values(row["params"]) | values(row["recipe"])
+            known = values_of(row)
             if row["status"] == Status.OK:
                 yield known, row["top1"]
             elif row["status"] == Status.DIVERGED:
@@ -100,11 +106,6 @@ class Study:
         own = {key: both[key] for key in self.space}
         recipe = {key: both[key] for key in self.recipe_space}
         return Setting(self.method, str(self.pair), own, recipe, f"trial {number}")
-
-
-def read_trials(file: Path) -> pd.DataFrame:
-    """The rows of a file of trials, each trial once: the one that was written first."""
-    return store.read(file, TRIAL_COLUMNS).drop_duplicates(["study", "trial"], ignore_index=True)
 
 
 def outcome(records: pd.DataFrame) -> dict[str, Any]:
@@ -118,36 +119,18 @@ def outcome(records: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def best(rows: pd.DataFrame) -> Mapping[str, Any] | None:
-    """The row of a study's best trial, of equals the first; None where none came to an accuracy."""
-    good = rows[rows["status"] == Status.OK].sort_values("trial")
-    return None if good.empty else good.loc[good["top1"].idxmax()].to_dict()
-
-
 def winners(trials: pd.DataFrame) -> list[Setting]:
     """The best setting of each method and pair, of the study that was worked on last."""
-    latest = trials.sort_values("ended_utc", kind="stable").drop_duplicates(
-        ["method", "teacher", "student"], keep="last"
-    )
     found = []
-    for study in latest.sort_values(["teacher", "student", "method"])["study"]:
-        rows = trials[trials["study"] == study]
+    for _, rows in latest(trials).groupby(["teacher", "student", "method"]):
         if row := best(rows):
-            pair = f"{row['teacher']}:{row['student']}"
-            label = f"tuned ({len(rows)} trials)"
-            params, recipe = values(row["params"]), values(row["recipe"])
+            pair, label = f"{row['teacher']}:{row['student']}", f"tuned ({len(rows)} trials)"
+            params, recipe = json.loads(row["params"]), json.loads(row["recipe"])
             found.append(Setting(row["method"], pair, params, recipe, label))
     return found
 
 
-def at_edge(value: Any, space: Range | Choice) -> bool:
-    """Whether a value is at an end of its range: the best one may lie outside."""
-    return isinstance(space, Range) and not EDGE < space.share(value) < 1 - EDGE
-
-
 # --- the file of --space ---
-
-FORMS: dict[str, Callable[..., Range | Choice]] = {"log": log_range, "linear": linear_range, "choice": choice}
 
 
 def search_spaces(methods: Sequence[str], file: Path | None = None) -> dict[str, Space]:
@@ -183,24 +166,13 @@ def _tables(file: Path) -> Mapping[str, Any]:
 
 
 def _range(file: Path | None, name: str, key: str, table: Any) -> Range | Choice:
-    kind = registry.field_type(name, key)
-    where = f"{file}: {name}.{key}"
-    if not (isinstance(table, dict) and len(table) == 1 and table.keys() <= FORMS.keys()):
-        raise KdbenchError(
-            f"{where} takes {{ log = [low, high] }}, {{ linear = [low, high] }} or {{ choice = [...] }}"
-        )
-    ((form, ends),) = table.items()
-    numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
-    if not isinstance(ends, list) or (form != "choice" and not (numbers and len(ends) == 2)):
-        raise KdbenchError(
-            f"{where}: {form} takes a list{'' if form == 'choice' else ' of two numbers'}, got {ends!r}"
-        )
-    if form != "choice" and kind not in (int, float):
-        raise KdbenchError(f"{where} is no number: give its values by {{ choice = [...] }}")
+    kind, where = registry.field_type(name, key), f"{file}: {name}.{key}"
     try:
-        space = FORMS[form](*ends)
+        space = of_table(table)
     except KdbenchError as error:
-        raise KdbenchError(f"{where}: {error}") from None
+        raise KdbenchError(f"{where} {error}") from None
+    if isinstance(space, Range) and kind not in (int, float):
+        raise KdbenchError(f"{where} is no number: give its values by {{ choice = [...] }}")
     for corner in space.corners:
         registry.create(name, {key: corner})
     return space

@@ -1,9 +1,9 @@
-"""The teachers of a selection: which file each one is, how a missing one is fetched or trained, what it reaches."""
+"""The teachers of a selection: which file each one is, how timm's weights are fetched, what it reaches."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import timm
@@ -12,22 +12,12 @@ import torch
 from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.plan.cells import Cell, plan_cells
 from kdbench.plan.selection import Selection
-from kdbench.runner.heartbeat import Heartbeat
-from kdbench.runner.options import RunOptions
-from kdbench.runner.paths import Paths
-from kdbench.runner.stop import Stop
-from kdbench.runner.workspace import Say, Workspace, open_workspace
+from kdbench.runner.workspace import Say, Workspace
 from kdbench.suites import Pair, replace_recipe
 from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess, measure
 from kdbench.teachers.weights import Teacher, find_file, open_teacher
-from kdbench.train import checkpoint
-from kdbench.train.callbacks import Progress, Together
-from kdbench.train.cohort import train_cohort
-from kdbench.train.job import Job
-from kdbench.utils import locks
 from kdbench.utils.state_dicts import save_weights
-from kdbench.utils.status import Status
 
 # --- which file ---
 
@@ -109,66 +99,14 @@ def listing(workspace: Workspace) -> Iterator[tuple[str, Teacher | None, bool]]:
                 yield name, open_teacher(name, model, path, data, used.expected), False
 
 
-# --- a missing one ---
+# --- one to download ---
 
 
-def obtain_teacher(
-    workspace: Workspace, name: str, progress: Progress, stop: Callable[[], bool], train: bool = False
-) -> Teacher | None:
-    """Fetch or train a teacher that is not there; None when ``stop`` said so (its state is saved).
+def fetch(workspace: Workspace, name: str, path: Path, say: Say) -> None:
+    """Save at ``path`` the weights that timm has under the suite's tag.
 
-    Where the suite names weights that timm has, the teacher is trained only if ``train`` is true. Raises KdbenchError
-    when it cannot be had.
+    Raises KdbenchError with the other ways where it fails.
     """
-    path = pretrained_path(workspace, name)
-    if path is not None and not train:
-        _fetch(workspace, name, path, progress.say)
-    elif not _train(workspace, name, progress, stop):
-        return None
-    elif path is not None:  # the user chose to train this one, so it goes before timm's
-        data, model = workspace.suite.dataset, workspace.suite.model(name)
-        trained = trained_path(workspace, name)
-        catalog.assign(workspace.paths.work, data.name, name, model, trained, workspace.data_id)
-    return locate_teacher(workspace, name)
-
-
-def _train(workspace: Workspace, name: str, progress: Progress, stop: Callable[[], bool]) -> bool:
-    """Train a teacher and save it, unless another process did meanwhile; False when ``stop`` said so."""
-    cell, path, work = teacher_cell(workspace, name), trained_path(workspace, name), workspace.paths.work
-    with locks.held(workspace.paths.locks, [cell.id], wait=True):
-        if path.is_file():
-            return True
-        progress.say(f"training the teacher {name} for {cell.recipe.epochs} epochs")
-        progress.plan([[cell]], f"teacher {name}")
-        job = Job((cell,), None, workspace.options.data_dir, work, workspace.device)
-        try:
-            (result,), stopped = train_cohort(job, progress, stop)
-        except torch.OutOfMemoryError as error:
-            raise KdbenchError(
-                f"the teacher {name} does not fit the memory of {workspace.device}; train it on another device, or "
-                "give a smaller batch_size in [teacher_recipe] of a suite of your own"
-            ) from error
-        if stopped:
-            return False
-        if result.row["status"] == Status.DIVERGED:
-            raise KdbenchError(
-                f"the teacher {name} diverged in epoch {result.row['epochs_done']}; give it a smaller lr than "
-                f"{cell.recipe.lr:g}, or a clip, in [teacher_recipe] of a suite of your own"
-            )
-        if result.row["status"] != Status.OK:
-            raise KdbenchError(f"the teacher {name} could not be trained: {result.row['error']}")
-        try:
-            save_weights(path, result.student)
-        except OSError as error:
-            raise KdbenchError(
-                f"cannot save the teacher to {path} ({error.strerror}); free some space and run again"
-            ) from error
-        checkpoint.remove(work, cell.id)
-    return True
-
-
-def _fetch(workspace: Workspace, name: str, path: Path, say: Say) -> None:
-    """Save the weights that timm has under the suite's tag. Raises KdbenchError with the other ways where it fails."""
     tag = workspace.suite.teachers[name].pretrained or ""
     if not timm.is_model_pretrained(tag):
         raise unknown(
@@ -205,31 +143,3 @@ def announce(workspace: Workspace, teacher: Teacher, say: Say) -> float:
     for line in (*accuracy_lines(teacher, top1, workspace.selection.split, data.classes), *doubts):
         say(line)
     return top1
-
-
-# --- all of a suite ---
-
-
-def train_teachers(selection: Selection, options: RunOptions, progress: Progress) -> int:
-    """Have every teacher of a selection ready, whatever becomes of the others.
-
-    Returns the exit code: 0, 3 where one could not be had (``progress`` says why), 128 + signal when interrupted.
-    """
-    stop, failed = Stop(), False
-    suite, results = selection.suite.name, options.results
-    with stop.listening(progress.say), Heartbeat(Paths(results, suite).running, suite) as heartbeat:
-        progress = Together(progress, heartbeat)
-        workspace = open_workspace(selection, options, progress.say)
-        for name in selection.teachers():
-            try:
-                teacher = locate_teacher(workspace, name)
-                if text := remark(workspace, name):
-                    progress.say(text)
-                teacher = teacher or obtain_teacher(workspace, name, progress, stop, train=True)
-                if teacher is None:
-                    break
-                announce(workspace, teacher, progress.say)
-            except KdbenchError as error:
-                progress.say(f"kdbench: {error}")
-                failed = True
-    return stop.exit_code or 3 * failed

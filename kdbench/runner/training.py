@@ -1,40 +1,28 @@
-"""The driver: cohorts go to an executor, their results come back one by one. It alone locks, splits and retries."""
+"""The driver: cohorts go to an executor, their results come back as they finish. It alone locks, splits and retries."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from kdbench.errors import first_line
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
-from kdbench.results.attempts import Attempts
 from kdbench.runner.executors.base import Done, Executor, Preempted, now
-from kdbench.runner.inputs import Inputs
-from kdbench.runner.missing import Missing, positions
-from kdbench.runner.paths import Paths
+from kdbench.runner.missing import positions
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import Say
-from kdbench.train.job import Result
+from kdbench.train.job import Job, Result
 from kdbench.utils import locks
 from kdbench.utils.status import Status
 
 RETRIES = 3  # of a cohort whose process dies
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A cell's result, and where and when it trained (see `executors.base.Done`)."""
-
-    result: Result
-    source: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,38 +35,44 @@ class _Attempt:
 
 
 def train(
-    missing: Missing, inputs: Inputs, executor: Executor, attempts: Attempts, say: Say, stop: Stop
-) -> Iterator[Finished]:
-    """Train what is missing, and yield each result: its cell is locked until the next one is taken.
+    cohorts: Iterable[Sequence[Cell]],
+    job: Callable[[Sequence[Cell]], Job],
+    held: Locks,
+    executor: Executor,
+    work: Path,
+    say: Say,
+    stop: Stop,
+) -> Iterator[Done]:
+    """Train cohorts, and yield the results of each: its cells are locked until the next one is taken.
 
-    Left out are cells that another process has locked, or has tried since ``missing`` was planned.
+    Left out are cells that ``held`` does not give. job: makes the job of such cells. work: folder of checkpoints.
     """
-    paths = inputs.workspace.paths
-    submitted = executor.submitted(missing.cells)
+    cohorts = [list(cohort) for cohort in cohorts]
+    submitted = executor.submitted([cell for cohort in cohorts for cell in cohort])
     known = {cell.id for cohort in submitted for cell in cohort}
-    waiting = deque(form_cohorts([cell for cell in missing.cells if cell.id not in known], {}))
+    waiting = deque([cell for cell in cohort if cell.id not in known] for cohort in cohorts)
     ready: deque[_Attempt] = deque()
     running: dict[Future[Done], _Attempt] = {}
-    with _Locks(paths, missing, attempts) as held:
-        for cohort in submitted:  # as a whole, or not at all where another driver collects it
-            if len(mine := held.take(cohort)) == len(cohort):
-                ready.append(_Attempt(mine))
-        while True:
-            while len(running) < executor.slots and (ready or waiting) and not stop():
-                if ready:
-                    attempt = replace(ready.popleft(), started=now())
-                    running[executor.submit(inputs.job(attempt.cells))] = attempt
-                else:
-                    ready.extend(_attempts(held.take(waiting.popleft()), paths.work))
-            if not running:
-                return
-            for future in executor.wait(running):
-                attempt = running.pop(future)
-                done, again = _collect(future, attempt, paths.work, say, stop)
-                ready.extendleft(reversed(again))
-                for result in done.results:
-                    yield Finished(result, done.source)
-                    held.release(result.cell)
+    for cohort in submitted:  # as a whole, or not at all where another driver collects it
+        if len(mine := held.take(cohort)) == len(cohort):
+            ready.append(_Attempt(mine))
+    while True:
+        while len(running) < executor.slots and (ready or waiting) and not stop():
+            if ready:
+                attempt = replace(ready.popleft(), started=now())
+                running[executor.submit(job(attempt.cells))] = attempt
+            else:
+                ready.extend(_attempts(held.take(waiting.popleft()), work))
+        if not running:
+            return
+        for future in executor.wait(running):
+            attempt = running.pop(future)
+            done, again = _collect(future, attempt, work, say, stop)
+            ready.extendleft(reversed(again))
+            if done.results:
+                yield done
+            for result in done.results:
+                held.release(result.cell)
 
 
 def _attempts(cells: Sequence[Cell], work: Path, deaths: int = 0) -> list[_Attempt]:
@@ -130,31 +124,35 @@ def _retry(
     return [], _attempts(cells, work, deaths)
 
 
-class _Locks:
-    """The cells that this driver has locked; at the end of the ``with`` statement none."""
+class Locks:
+    """The cells that this driver has locked; at the end of the ``with`` statement none.
 
-    def __init__(self, paths: Paths, missing: Missing, attempts: Attempts) -> None:
-        self._paths, self._planned, self._attempts = paths, missing.tries, attempts
+    folder: of the lock files. left: those of some cells that no other process has trained meanwhile.
+    """
+
+    def __init__(self, folder: Path, left: Callable[[Sequence[Cell]], Iterable[Cell]]) -> None:
+        self._folder, self._left = folder, left
         self._held: dict[str, contextlib.ExitStack] = {}
 
     def take(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Lock those cells that are free and that no other process has tried meanwhile."""
+        """Lock those cells that are free and left."""
         mine = []
         for cell in cells:
             stack = contextlib.ExitStack()
-            if stack.enter_context(locks.held(self._paths.locks, [cell.id])):
+            if stack.enter_context(locks.held(self._folder, [cell.id])):
                 self._held[cell.id] = stack
                 mine.append(cell)
-        self._attempts.refresh()
+        left = {cell.id for cell in self._left(mine)}
         for cell in mine:
-            if self._attempts.tries(cell.id) != self._planned[cell.id]:
+            if cell.id not in left:
                 self.release(cell)
-        return [cell for cell in mine if cell.id in self._held]
+        return [cell for cell in mine if cell.id in left]
 
     def release(self, cell: Cell) -> None:
+        """Give a cell back."""
         self._held.pop(cell.id).close()
 
-    def __enter__(self) -> _Locks:
+    def __enter__(self) -> Locks:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -22,24 +22,16 @@ from kdbench.plan.selection import Methods, Selection
 from kdbench.plan.settings import Setting
 from kdbench.results import store
 from kdbench.results.schema import TRIAL_COLUMNS
+from kdbench.results.trials import at_edge, best, read_trials, values_of
 from kdbench.runner import run as driver
 from kdbench.runner.executors.base import now
 from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
+from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import find_missing, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.progress import shown
 from kdbench.runner.stop import Stop
-from kdbench.runner.studies import (
-    BATCH,
-    Budget,
-    Study,
-    at_edge,
-    best,
-    outcome,
-    read_trials,
-    search_spaces,
-    winners,
-)
+from kdbench.runner.studies import BATCH, Budget, Study, outcome, search_spaces, winners
 from kdbench.runner.teachers import trained_path
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
@@ -93,7 +85,7 @@ class Tuned:
             first, top = rows[rows["trial"] == 0], best(rows)
             if top is None:
                 continue
-            values = _values(top)
+            values = values_of(top)
             default = first["top1"].iloc[0] if (first["status"] == Status.OK).any() else float("nan")
             hours = f"{rows['train_s'].sum() / 3600:.2f}"
             lines.append(
@@ -107,11 +99,9 @@ class Tuned:
                     _shown(values),
                 )
             )
-            both = {**study.space, **study.recipe_space}
             notes += [
-                f"{study.method}, {study.pair}: the best {key} is at the edge of {both[key]}: widen it by --space"
-                for key, value in values.items()
-                if top["trial"] and at_edge(value, both[key])
+                f"{study.method}, {study.pair}: the best {key} is at the edge of {study.both[key]}: widen it by --space"
+                for key in (at_edge(top) if top["trial"] else [])
             ]
         return "\n".join([grid(lines), *notes])
 
@@ -187,7 +177,7 @@ def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:
     # the runs of trials are in a file of their own: they are no rows of the suite's tables
     apart = replace(tuning.selection, suite=replace(tuning.selection.suite, name=f"{name}.trials"))
     stop = Stop(options.max_hours)
-    with stop.listening(progress.say):
+    with stop.listening(progress.say), heard_by_all(progress, apart.suite.name, options) as progress:
         located = find_inputs(open_workspace(apart, options, progress.say), progress.say)
         try_methods(located.workspace, located.cells())
         inputs = complete_inputs(located, progress, stop)
@@ -212,7 +202,7 @@ def _studies(tuning: Tuning, inputs: Inputs) -> Iterator[Study]:
             default = {key: getattr(usual, key) for key in space}
             default |= {key: getattr(recipe, key) for key in tuning.recipe_space}
             ids = [cell.id for cell in _cells(inputs, [Setting(name, str(pair), {})])]
-            ranges = {key: str(values) for key, values in {**space, **tuning.recipe_space}.items()}
+            ranges = {key: values.table for key, values in {**space, **tuning.recipe_space}.items()}
             chance = 100 / inputs.workspace.suite.dataset.classes
             yield Study(digest([ids, ranges]), name, pair, space, tuning.recipe_space, default, chance)
 
@@ -278,6 +268,7 @@ def _row(
         "method": study.method,
         "params": canonical(setting.params),
         "recipe": canonical(setting.recipe),
+        "space": canonical({key: values.table for key, values in study.both.items()}),
         "seeds": " ".join(str(cell.seed) for cell in cells),
         "epochs": cells[0].recipe.epochs,
         "cells": " ".join(cell.id for cell in cells),
@@ -289,12 +280,7 @@ def _row(
 def _line(row: Mapping[str, Any], study: Study) -> str:
     """One finished trial, in words."""
     text = f"{row['top1']:.2f} % on holdout" if row["status"] == Status.OK else row["status"]
-    return f"{row['method']}, {study.pair}, trial {row['trial']}: {text} ({_shown(_values(row))})"
-
-
-def _values(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a trial, of the method and of the recipe."""
-    return settings.values(row["params"]) | settings.values(row["recipe"])
+    return f"{row['method']}, {study.pair}, trial {row['trial']}: {text} ({_shown(values_of(row))})"
 
 
 def _shown(values: Mapping[str, Any]) -> str:

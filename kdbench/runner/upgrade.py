@@ -82,7 +82,7 @@ def _suite(name: str) -> Suite | None:
 
 def _upgraded(row: Row, suite: Suite | None) -> Row:
     cell = cell_of(row, suite) if suite else None
-    setting = cell.setting() if cell else {"setting": "", "facts": ""}
+    setting = cell.setting if cell else {"setting": "", "facts": ""}
     return {**row, "schema": str(store.SCHEMA), **setting}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from kdbench import models
 from kdbench.data.dataset import Dataset, Split, split_dataset
 from kdbench.data.loading import load_data
 from kdbench.data.streaming import count_duplicates
+from kdbench.errors import unknown
 from kdbench.plan.selection import Selection
 from kdbench.results import store
 from kdbench.runner.options import RunOptions
@@ -101,6 +103,10 @@ def _data_lines(dataset: Dataset, split: Split, duplicates: int | None, streamed
 def _check_models(selection: Selection) -> None:
     """Build each model once: a misspelt name or a wrong argument fails here, not after an hour."""
     suite = selection.suite
+    own = {name for pair in suite.pairs for name in (pair.teacher, pair.student)} | suite.models.keys()
     for name in dict.fromkeys(name for pair in selection.pairs for name in (pair.teacher, pair.student)):
+        misspelt = name not in own and difflib.get_close_matches(name, own, cutoff=0.8)
+        if misspelt and not models.exists(name):
+            raise unknown("model", name, own, f" of suite {suite.name}")
         model = suite.model(name)
         models.create(model.arch, suite.dataset.classes, **model.args)

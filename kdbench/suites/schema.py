@@ -56,7 +56,7 @@ class View:
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a pixel; those of the resized crop and of the turn only where there is one."""
-        fields = dataclasses.asdict(self)
+        fields = dict(vars(self))
         if self.scale is None:
             del fields["scale"], fields["ratio"]
         if not self.turn:

@@ -13,37 +13,37 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from kdbench.errors import KdbenchError
 
 
-def _acquire(path: Path, wait: bool) -> IO[str] | None:
-    """Open and lock a file; None if another process holds it and ``wait`` is false."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _acquire(path: Path, wait: bool) -> int | None:
+    """Open and lock a file, and return its descriptor; None if another process holds it and ``wait`` is false."""
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (it stays open: it is the lock)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.close()
-            return None
+        except OSError as error:
+            os.close(file)
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
         try:
-            same = os.fstat(file.fileno()).st_ino == os.stat(path).st_ino
+            same = os.fstat(file).st_ino == os.stat(path).st_ino
         except FileNotFoundError:
             same = False
         if same:
             _write_note(file)
             return file
-        file.close()  # its last holder removed it meanwhile: lock the new file
+        os.close(file)  # its last holder removed it meanwhile: lock the new file
 
 
-def _write_note(file: IO[str]) -> None:
+def _write_note(file: int) -> None:
     """Write who holds the lock, for `running`. On a full disk the lock is held without the note."""
     note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()})
     with contextlib.suppress(OSError):
-        os.ftruncate(file.fileno(), 0)
-        os.write(file.fileno(), note.encode())
+        os.ftruncate(file, 0)
+        os.write(file, note.encode())
 
 
 @contextlib.contextmanager
@@ -52,12 +52,13 @@ def held(folder: Path, names: Iterable[str], wait: bool = False) -> Iterator[lis
 
     Raises KdbenchError when ``folder`` cannot be written.
     """
-    files: dict[str, IO[str]] = {}
+    files: dict[str, int] = {}
     try:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             for name in names:
                 file = _acquire(folder / f"{name}.lock", wait)
-                if file:
+                if file is not None:
                     files[name] = file
         except OSError as error:
             lockless = error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -70,7 +71,7 @@ def held(folder: Path, names: Iterable[str], wait: bool = False) -> Iterator[lis
         for name, file in files.items():
             with contextlib.suppress(OSError):
                 (folder / f"{name}.lock").unlink(missing_ok=True)
-            file.close()
+            os.close(file)
 
 
 PROBE = """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kdbench.utils.files import write_atomic
 
@@ -17,7 +15,7 @@ class Mailbox:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._messages: list[tuple[int, Sequence[Any]]] = []
+        self._parcels: list[tuple[int, bytes]] = []
         self._closed: set[int] = set()
 
     def read(self, name: str) -> bytes | None:
@@ -32,15 +30,15 @@ class Mailbox:
         if job not in self._closed:
             write_atomic(self._folder / name, content)
 
-    def post(self, job: int, messages: Sequence[Any]) -> None:
-        """Keep messages for the next `take`."""
+    def post(self, job: int, parcel: bytes) -> None:
+        """Keep messages, packed by who sends them, for the next `take`."""
         if job not in self._closed:
-            self._messages.append((job, messages))
+            self._parcels.append((job, parcel))
 
-    def take(self) -> list[tuple[int, Sequence[Any]]]:
-        """Return (job, messages) in the order in which they came, and forget them."""
-        messages, self._messages = self._messages, []
-        return messages
+    def take(self) -> list[tuple[int, bytes]]:
+        """Return (job, parcel) in the order in which they came, and forget them."""
+        parcels, self._parcels = self._parcels, []
+        return parcels
 
     def close(self, job: int) -> None:
         """The job is over; nothing of it is written or passed on any more."""

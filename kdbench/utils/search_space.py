@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,11 @@ class Range:
 
     def __contains__(self, value: Any) -> bool:
         return self.low <= value <= self.high
+
+    @property
+    def table(self) -> dict[str, list[float]]:
+        """As a file of ranges has it (see `of_table`)."""
+        return {"log" if self.log else "linear": [self.low, self.high]}
 
     @property
     def corners(self) -> tuple[float, float]:
@@ -57,6 +62,11 @@ class Choice:
         return value in self.values
 
     @property
+    def table(self) -> dict[str, list[Any]]:
+        """As a file of ranges has it (see `of_table`)."""
+        return {"choice": list(self.values)}
+
+    @property
     def corners(self) -> tuple[Any, ...]:
         """All of its values."""
         return self.values
@@ -81,3 +91,36 @@ def linear_range(low: float, high: float) -> Range:
 def choice(*values: Any) -> Choice:
     """One of ``values``."""
     return Choice(values)
+
+
+FORMS: Mapping[str, Callable[..., Range | Choice]] = {
+    "log": log_range,
+    "linear": linear_range,
+    "choice": choice,
+}
+
+
+def of_table(table: Any) -> Range | Choice:
+    """Read ``{"log": [low, high]}``, ``{"linear": [low, high]}`` or ``{"choice": [...]}``.
+
+    Raises KdbenchError, without a word on where the table is, for anything else.
+    """
+    if not (isinstance(table, dict) and len(table) == 1 and table.keys() <= FORMS.keys()):
+        raise KdbenchError("takes { log = [low, high] }, { linear = [low, high] } or { choice = [...] }")
+    ((form, ends),) = table.items()
+    if not isinstance(ends, list):
+        raise KdbenchError(f"{form} takes a list, got {ends!r}")
+    if form != "choice" and not (len(ends) == 2 and all(type(end) in (int, float) for end in ends)):
+        raise KdbenchError(f"{form} takes two numbers, got {ends!r}")
+    return FORMS[form](*ends)
+
+
+def distribution(values: Range | Choice, kind: Any = float) -> Any:
+    """Return the Optuna distribution of a parameter of the type ``kind``. Raises ImportError without Optuna."""
+    from optuna import distributions
+
+    if isinstance(values, Choice):
+        return distributions.CategoricalDistribution(values.values)
+    if kind is int:
+        return distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
+    return distributions.FloatDistribution(values.low, values.high, log=values.log)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from kdbench.bench import command
 from kdbench.cli.main import main
 from kdbench.cli.verbs import walk
-from kdbench.contract import compatibility, one_epoch
+from kdbench.contract import compatibility, one_epoch, whole_schedule
 from tests.support.cli_process import ENVIRONMENT
 
 COMMANDS = dict(walk(main))
@@ -24,10 +24,10 @@ OPTIONS = [
 ]
 LISTED = [path for path in COMMANDS if path != "kdbench"]
 VERBS = """
-    ablate bench check export methods new report results run status suites teachers
+    ablate bench check export forget methods new report results run status suites teachers tune
     bench-epoch bench-methods bench-precision bench-scale bench-step
     methods-bibtex methods-list methods-pairs methods-show
-    results-upgrade teachers-cache teachers-import teachers-list teachers-train
+    results-upgrade teachers-cache teachers-import teachers-list teachers-remove teachers-train teachers-use
 """.split()
 
 
@@ -94,6 +94,11 @@ def test_a_path_option_has_no_value_to_guess():
 def test_a_default_that_help_only_describes_is_the_one_used(path, option, values):
     (found,) = [each for each in COMMANDS[path].params if option in each.opts]
     assert found.show_default == ",".join(values)
+
+
+def test_the_pairs_of_the_whole_schedule_are_those_in_the_help():
+    (found,) = [each for each in COMMANDS["kdbench bench epoch"].params if "--whole" in each.opts]
+    assert " and ".join(whole_schedule.PAIRS) in found.help
 
 
 @pytest.mark.parametrize("group", [[], ["bench"], ["teachers"], ["results"]])

@@ -31,7 +31,7 @@ def test_a_page_shows_formula_parameters_and_origin(tmp_path):
     paper = "paper: Decoupled Knowledge Distillation (Zhao et al., CVPR 2022, arXiv:2203.08679, eq. 7)"
     assert paper in page.splitlines()
     assert "family: logit (the teacher's class scores)" in page.splitlines()
-    assert re.search(r"^beta +float +8\.0$", page, re.M)
+    assert re.search(r"^beta +float +8\.0 +0\.25 to 16, log$", page, re.M)
     assert re.search(r"^file: .*dkd\.py$", page, re.M)
     refused(kdbench("methods", "dkdd", cwd=tmp_path), "did you mean 'dkd'")
 

@@ -44,6 +44,17 @@ TYPED = {
     "teachers import nowhere.pth": ["nowhere.pth", "does not exist"],
     "run --teacher-weights teacher.pth": ["'--teacher-weights'", "is a file"],
     "bench step --out folder": ["'--out'", "is a directory"],
+    "help": ["type `kdbench --help`"],
+    "version": ["type `kdbench --version`"],
+    "run --pairs digits_teacher:digits_studnt": ["of suite digits; did you mean 'digits_student'?"],
+    "run --track tensorbord": ["unknown tracker 'tensorbord'; did you mean 'tensorboard'?"],
+    "run --device mps": ["Apple's GPUs (mps) are not supported", "--device cpu"],
+    "report --results a,b": ["there is no a,b; --results takes one folder", "may be repeated"],
+    "report --suite nowhere/mine.toml --results folder": ["there are no rows of suite 'mine'"],
+    "report --results folder --since yesterday": ["such as 2026-03-01", "'yesterday'"],
+    "forget --status lost": ["unknown status 'lost'; known: ok"],
+    "forget --undo folder": ["folder is no folder that `kdbench forget` has written"],
+    "teachers use digits_teacher": ["`kdbench teachers use` needs HASH"],
     "results upgrade nowhere.csv": ["nowhere.csv", "does not exist"],
 }
 MOVED = [

@@ -13,6 +13,7 @@ from kdbench.report.render import leaderboard
 from kdbench.report.tables import tables
 from kdbench.report.write import write_report
 from kdbench.results import store
+from kdbench.results.choice import Choice, NothingChosen
 from tests.support.cli_process import kdbench
 from tests.support.scenarios import COLUMN, A, boards, grid, hex12, run, runs, with_ids
 
@@ -46,6 +47,19 @@ def test_rows_of_several_folders_stand_in_one_table(tmp_path):
     write(tmp_path / "b", runs("dkd", 72.0, 73.0))
     (b,) = [board(t, "kd") for t in tables(merge("s", [tmp_path / "a", tmp_path / "b"]).records)]
     assert b.summary["delta"]["dkd"] == 2.0
+
+
+def test_only_the_chosen_rows_of_several_folders_are_merged(tmp_path):
+    """A folder without such rows is no error; a report without any is, and nothing is written."""
+    write(tmp_path / "a", runs("kd", 70.0, 71.0))
+    write(tmp_path / "b", [*runs("dkd", 72.0, 73.0), *runs("kd", 60.0, split="holdout")])
+    places, only = [tmp_path / "a", tmp_path / "b"], Choice(methods=["dkd"])
+    merged = merge("s", places, only)
+    assert merged.records["top1"].tolist() == merged.attempts["top1"].tolist() == [72.0, 73.0]
+    assert merge("s", places, Choice(split="holdout")).records["top1"].tolist() == [60.0]
+    with pytest.raises(NothingChosen, match="no row has methods rkd; the rows have methods dkd, kd"):
+        write_report("s", places, tmp_path / "out", only=Choice(methods=["rkd"]))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_order_of_places_changes_nothing(tmp_path):
@@ -210,7 +224,7 @@ def test_a_bad_file_stops_no_other_suites_report(tmp_path):
     assert done.code == 1
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["s"]
     wrote, *failures = done.err.splitlines()
-    assert wrote == "wrote reports/s"
+    assert wrote == "wrote reports/s/index.html and the files beside it"
     assert [line.partition(";")[0] for line in failures[:2]] == [
         "kdbench: there are no rows of suite 'digits' in results/digits.csv",
         "kdbench: there are no rows of suite 'header' in results/header.csv",

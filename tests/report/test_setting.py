@@ -68,9 +68,7 @@ def cells(suite, method, split_id="a" * 12, cache=False):
 def rows(found, gain=0.0, **changes):
     """What runs of these cells leave in a results file; each method reaches its own accuracy."""
     return [
-        scenarios.run(
-            top1=70.0 + gain + cell.seed, **{**_identity_columns(cell, cell.build_method()), **changes}
-        )
+        scenarios.run(top1=70.0 + gain + cell.seed, **{**_identity_columns(cell), **changes})
         for cell in found
     ]
 

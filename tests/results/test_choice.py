@@ -1,7 +1,5 @@
 """Rows chosen by a condition are those that a person would pick."""
 
-import json
-
 import pandas as pd
 import pytest
 
@@ -62,4 +60,3 @@ def test_a_refusal_says_what_there_is():
 def test_an_empty_choice_has_no_words():
     assert str(ALL) == ""
     assert str(Choice(methods=["kd"], epochs=3)) == "methods kd; epochs 3"
-    assert json.loads(ROWS["facts"][2])["recipe"]["epochs"] == 30

@@ -68,6 +68,34 @@ def test_an_unknown_executor_names_the_known_ones():
         RunOptions(executor="process")
 
 
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"address": "auto"}, "address needs the executor ray"),
+        ({"executor": "slurm", "gpus_per_job": 1}, "gpus_per_job needs the executor ray"),
+        ({"executor": "processes", "cpus_per_job": 1}, "cpus_per_job needs the executor ray"),
+        ({"executor": "ray", "jobs": 2}, "the executor ray makes each cohort a job on one device"),
+        ({"executor": "ray", "address": "ray://head:1"}, "address must be auto, local or HOST:PORT"),
+        ({"executor": "ray", "gpus_per_job": 2}, "a cohort trains on one GPU"),
+        ({"executor": "ray", "gpus_per_job": 0, "device": "cuda:0"}, "a job on cuda:0 needs a GPU"),
+        ({"executor": "ray", "cpus_per_job": 0.5}, "cpus_per_job must be a whole number of at least 1"),
+        ({"executor": "ray", "memory_per_job": "8G"}, "memory_per_job must be a number"),
+    ],
+)
+def test_what_an_executor_does_not_take_is_refused(choice, words):
+    with pytest.raises(KdbenchError, match=words):
+        RunOptions(**choice)
+
+
+@pytest.mark.parametrize(("executor", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_a_missing_package_names_its_extra(monkeypatch, executor, package):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        KdbenchError, match=rf"the executor {executor} needs {package}; .*'kdbench\[{executor}\]'"
+    ):
+        RunOptions(executor=executor)
+
+
 def test_all_devices_and_lists_of_them(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

@@ -80,6 +80,17 @@ def test_a_cell_that_was_trained_again_keeps_its_newer_files(results):
     assert list(store.read(results / "tiny.csv")["cell_id"]).count(IDS[1]) == 1
 
 
+def test_rows_come_back_below_a_line_that_was_cut_short(results):
+    """The torn line is the mark of a writer that died; a whole one may lack its end."""
+    forget.forget(results, {"tiny": [IDS[0]]})
+    file = results / "tiny.csv"
+    whole = file.read_bytes()
+    for end in (whole.rstrip(b"\n"), whole + b"4,cut"):
+        file.write_bytes(end)
+        assert forget.undo(archive_of(results), results).startswith("2 rows are back")
+        assert list(store.read(file)["cell_id"]) == [IDS[1], IDS[2], IDS[0], IDS[0]]
+
+
 class Crash(BaseException):
     """The process ends here."""
 

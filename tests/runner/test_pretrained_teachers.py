@@ -5,9 +5,10 @@ import timm
 
 from kdbench import models
 from kdbench.errors import KdbenchError
-from kdbench.runner.teachers import locate_teacher, obtain_teacher, trained_path
+from kdbench.runner.teachers import locate_teacher, trained_path
+from kdbench.runner.train_teachers import obtain_teachers
 from kdbench.train.callbacks import Progress
-from tests.support.heard import Heard, never
+from tests.support.heard import Heard, never, throw
 
 TAGGED = ("[[pairs]]", '[teachers.teacher]\ntop1 = 60.0\npretrained = "resnet18.tv_in1k"\n[[pairs]]')
 
@@ -37,7 +38,7 @@ def test_a_teacher_with_a_tag_is_fetched_once_and_not_trained(lab, hub, teacher_
     weights["resnet18.tv_in1k"] = teacher_state
     workspace, heard = lab.open(TAGGED), Heard()
     assert locate_teacher(workspace, "teacher") is None
-    found = obtain_teacher(workspace, "teacher", heard, never)
+    found = obtain_teachers(workspace, heard, never, throw)["teacher"]
     assert heard.said == ["fetching the teacher teacher: resnet18.tv_in1k from timm"]
     assert (found.id, found.expected) == (lab.teacher.id, 60.0)
     assert found.path.name == "teacher-resnet18.tv_in1k.safetensors"
@@ -47,7 +48,7 @@ def test_a_teacher_with_a_tag_is_fetched_once_and_not_trained(lab, hub, teacher_
 
 def test_offline_one_sentence_gives_the_reason_and_remedies(lab, hub):
     with pytest.raises(KdbenchError) as caught:
-        obtain_teacher(lab.open(TAGGED), "teacher", Progress(), never)
+        obtain_teachers(lab.open(TAGGED), Progress(), never, throw)
     text = str(caught.value)
     assert (
         "timm.create_model('resnet18.tv_in1k', pretrained=True) says: We couldn't connect to the hub;" in text
@@ -64,13 +65,13 @@ def test_offline_one_sentence_gives_the_reason_and_remedies(lab, hub):
 def test_an_unknown_tag_is_an_error_with_the_nearest(lab, hub):
     wrong = (TAGGED[0], TAGGED[1].replace("tv_in1k", "tv_in2k"))
     with pytest.raises(KdbenchError, match=r"'resnet18\.tv_in2k'.*did you mean 'resnet18\.tv_in1k'"):
-        obtain_teacher(lab.open(wrong), "teacher", Progress(), never)
+        obtain_teachers(lab.open(wrong), Progress(), never, throw)
     assert hub[1] == []
 
 
 def test_a_teacher_with_a_tag_that_the_user_trains_is_used(lab, hub, teacher_state):
     hub[0]["resnet18.tv_in1k"] = teacher_state
-    assert obtain_teacher(lab.open(TAGGED), "teacher", Progress(), never, train=True)
+    assert obtain_teachers(lab.open(TAGGED), Progress(), never, throw, train=True)
     assert hub[1] == []
     found = lab.inputs(TAGGED).teachers["teacher"]
     assert found.path == trained_path(lab.open(TAGGED), "teacher")

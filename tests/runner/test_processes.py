@@ -1,6 +1,7 @@
 """Cohorts side by side in several processes: the same numbers, and nothing is lost whoever dies."""
 
 import dataclasses
+import functools
 import os
 import signal
 from concurrent.futures import Future
@@ -13,15 +14,18 @@ import torch
 from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method
+from kdbench.plan.cohorts import form_cohorts
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
+from kdbench.runner.executors.base import Done, Preempted
 from kdbench.runner.executors.processes import Processes
 from kdbench.runner.inputs import find_inputs
-from kdbench.runner.missing import find_missing
+from kdbench.runner.missing import find_missing, untried
 from kdbench.runner.run import run
 from kdbench.runner.stop import Stop
-from kdbench.runner.training import train
+from kdbench.runner.training import Locks, train
 from kdbench.train.callbacks import Progress
+from kdbench.train.job import Result
 from kdbench.utils import locks
 from tests.support.cli_process import spawn
 from tests.support.heard import Heard, Lanes
@@ -118,12 +122,39 @@ def test_a_cohort_that_kills_every_process_is_recorded(lab):
     cells, heard, executor = inputs.cells(), Heard(), Dying()
     missing = find_missing(store.read(workspace.paths.rows), cells)
     attempts = Attempts(workspace.paths.rows)
-    done = list(train(missing, inputs, executor, attempts, heard.say, Stop()))
-    assert sorted(each.result.cell.seed for each in done) == [cell.seed for cell in cells] == [0, 1]
-    assert [each.result.row["error"] for each in done] == ["its process died 4 times, at last: killed"] * 2
+    with Locks(workspace.paths.locks, functools.partial(untried, missing, attempts)) as held:
+        cohorts, work = form_cohorts(cells, {}), workspace.paths.work
+        done = train(cohorts, inputs.job, held, executor, work, heard.say, Stop())
+        results = [result for each in done for result in each.results]
+    assert sorted(result.cell.seed for result in results) == [cell.seed for cell in cells] == [0, 1]
+    assert [result.row["error"] for result in results] == ["its process died 4 times, at last: killed"] * 2
     assert len(executor.tried) == 8
     assert sum("died; they continue" in text for text in heard.said) == 6
     assert locks.running(workspace.paths.locks) == {}
+
+
+class Taken(Dying):
+    """An executor whose machines are taken away six times."""
+
+    def submit(self, job):
+        self.tried.append(job)
+        future = Future()
+        if len(self.tried) <= 6:
+            future.set_exception(Preempted())
+        else:
+            future.set_result(Done([Result(cell, {"status": "ok"}) for cell in job.cells], False, {}))
+        return future
+
+
+def test_a_machine_that_is_taken_away_is_no_death(lab):
+    workspace = lab.open(seeds=[0], methods=["ce"])
+    inputs = find_inputs(workspace, print)
+    heard, executor = Heard(), Taken()
+    missing = find_missing(store.read(workspace.paths.rows), inputs.cells())
+    (done,) = train(missing, inputs, executor, Attempts(workspace.paths.rows), heard.say, Stop())
+    assert done.result.row["status"] == "ok"
+    assert len(executor.tried) == 7
+    assert heard.said == ["the machine that trained 1 cells is taken away; they go on elsewhere"] * 6
 
 
 def _command(options, lab):
@@ -141,12 +172,13 @@ def _checkpoints(options):
 
 
 @pytest.mark.slow
-def test_a_signal_saves_every_process_and_records_it(options, lab, wait_for):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_every_process_and_records_it(options, lab, wait_for, number, code):
     driver = spawn(*_command(options, lab), cwd=lab.folder)
     wait_for(lambda: len(_checkpoints(options)) == 4, "four checkpoints", STARTING)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(number)
     _, err = driver.communicate()
-    assert driver.returncode == 130
+    assert driver.returncode == code
     assert "Traceback" not in err
     assert rows_of(options)["status"].tolist() == ["interrupted"] * 4
     assert len(_checkpoints(options)) == 4

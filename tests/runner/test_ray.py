@@ -23,9 +23,6 @@ from kdbench.errors import KdbenchError
 from kdbench.results import store
 from kdbench.runner.executors import ray as executor
 from kdbench.runner.executors import ray_job
-from kdbench.runner.executors.ray_cluster import GIB, check_fits, resources_of
-from kdbench.runner.executors.ray_code import PLUGINS, stage
-from kdbench.runner.options import RunOptions
 from kdbench.runner.run import run
 from kdbench.train.callbacks import Progress
 from tests.support.cli_process import ENVIRONMENT
@@ -45,80 +42,13 @@ from scales import half
 class Mine(Method):
     def loss(self, batch, student, teacher, modules):
         return {"ce": half(student.logits.square().mean())}
+
+
+@register
+class Bad(Method):
+    def loss(self, batch, student, teacher, modules):
+        raise ValueError("on purpose")
 """
-
-
-# --- of plain values ---
-
-
-def node(cpu, gpu=0.0, memory=8.0):
-    """What Ray says of a node."""
-    return {"CPU": cpu, "memory": memory * GIB, **({"GPU": gpu} if gpu else {}), "node:10.0.0.1": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("choice", "cluster", "expected"),
-    [
-        ({}, [node(4)], (1, 0, 0)),
-        ({}, [node(4), node(4, gpu=2.0)], (1, 1, 0)),
-        ({"device": "cpu"}, [node(4, gpu=2.0)], (1, 0, 0)),
-        ({"device": "cuda"}, [node(4)], (1, 1, 0)),
-        (
-            {"gpus_per_job": 0.5, "cpus_per_job": 3, "memory_per_job": 1.5},
-            [node(4)],
-            (3, 0.5, 3 << 29),
-        ),
-    ],
-)
-def test_a_job_gets_a_gpu_where_there_are_any(choice, cluster, expected):
-    found = resources_of(RunOptions(executor="ray", **choice), cluster)
-    assert (found["CPU"], found["GPU"], found["memory"]) == expected
-
-
-@pytest.mark.parametrize(
-    "wish", [{"CPU": 5}, {"GPU": 1}, {"CPU": 4, "memory": 9 * GIB}, {"CPU": 2, "GPU": 0.5}]
-)
-def test_what_no_node_has_is_refused(wish):
-    """The last one: one node has the CPUs, the other the GPU."""
-    cluster = [node(4), node(1, gpu=1.0)] if wish.get("GPU") == 0.5 else [node(4)]
-    with pytest.raises(
-        KdbenchError, match=r"no node .* has what a job gets, .*; its nodes have: 4 CPU \+ 8 GiB"
-    ):
-        check_fits({"CPU": 1, **wish}, cluster)
-
-
-def test_what_one_node_has_is_enough():
-    check_fits({"CPU": 1, "GPU": 1, "memory": 8 * GIB}, [node(4), node(1, gpu=1.0)])
-
-
-def test_versions_that_differ_are_named():
-    own = ray_job.versions()
-    ray_job.check_versions(own, own)
-    assert list(own) == ["Python", "kdbench", "torch", "Ray"]
-    for name in own:
-        with pytest.raises(
-            KdbenchError, match=f"it has {name} 0.1.2, the driver {re.escape(own[name])}; install"
-        ):
-            ray_job.check_versions(own, {**own, name: "0.1.2"})
-
-
-def test_the_code_that_travels(tmp_path, scratch_registry):
-    """The package with its methods, and of the plug-ins' folder what they import."""
-    plugins = tmp_path / "own"
-    plugins.mkdir()
-    for name in ("mine.py", "scales.py", "test_mine.py", "notes.txt"):
-        (plugins / name).write_text(PLUGIN if name == "mine.py" else "half = abs\n", "utf-8")
-    places = stage(tmp_path / "staged", plugins / "mine.py")
-    package, copies = map(Path, places)
-    assert (package / "methods" / "kd.py").is_file()
-    assert (package / "suites" / "builtin" / "digits.toml").is_file()
-    assert not list(package.rglob("__pycache__"))
-    inside = copies / plugins.resolve().relative_to("/")
-    assert copies.name == PLUGINS
-    assert sorted(path.name for path in inside.iterdir()) == ["mine.py", "scales.py"]
-
-
-# --- on the cluster ---
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +97,10 @@ def rows_of(options):
     return store.read(options["results"] / "tiny.csv")
 
 
+def checkpoints(options):
+    return list((options["results"] / ".work").glob("*.pt"))
+
+
 def tasks():
     """The processes of this one's descendants that train a job of Ray."""
     parents, names = {}, {}
@@ -183,20 +117,28 @@ def tasks():
 
 @pytest.mark.slow
 def test_three_nodes_give_the_numbers_of_one_process(options, on_cluster, lab):
-    """A plug-in and the file that it imports travel, and a teacher that the driver has trained."""
+    """Plug-ins and the file that they import travel, a teacher that the driver has trained, and tracebacks back."""
     plugins = lab.folder / "own"
     plugins.mkdir()
     (plugins / "mine.py").write_text(PLUGIN, "utf-8")
     (plugins / "scales.py").write_text("def half(value):\n    return value / 2\n", "utf-8")
-    options |= {"plugins": plugins, "methods": ["ce", "kd", "mine"], "teacher_weights": None}
+    options |= {"plugins": plugins, "methods": ["ce", "kd", "mine", "bad"], "teacher_weights": None}
     lanes = Lanes()
-    outcome = run(**options, **on_cluster, progress=lanes)
-    assert outcome.exit_code == 0, outcome.rows["error"].tolist()
-    assert outcome.rows[["executor", "jobs", "threads"]].drop_duplicates().values.tolist() == [["ray", 1, 1]]
-    assert numbers(outcome.rows) == alone(options, lab)
+    rows = run(**options, **on_cluster, progress=lanes).rows
+    assert rows[["executor", "jobs", "threads"]].drop_duplicates().values.tolist() == [["ray", 1, 1]]
+    assert rows.groupby("method")["status"].unique().map(list).to_dict() == {
+        "bad": ["error"],
+        "ce": ["ok"],
+        "kd": ["ok"],
+        "mine": ["ok"],
+    }
+    assert numbers(rows) == alone(options, lab)
     assert sum(lane.steps for lane in lanes.lanes.values()) == 3 * 8
-    assert set(outcome.rows["git_commit"]) == set(run(**options, progress=Progress()).rows["git_commit"])
-    assert not list((options["results"] / ".work").glob("*.pt"))
+    for cell, error in rows.loc[rows["method"] == "bad", ["cell_id", "error"]].values:
+        log = options["results"] / ".work" / "errors" / f"{cell}.txt"
+        assert f"ValueError: on purpose (traceback in {log})" in error
+        assert "on purpose" in log.read_text("utf-8")
+    assert not checkpoints(options)
 
 
 @pytest.mark.slow
@@ -235,7 +177,7 @@ def test_jobs_of_a_node_that_goes_away_go_on_elsewhere(cluster, options, on_clus
             assert client.drain_node(going.node_id, preemption, "spot", 0)[0]
         else:
             cluster.remove_node(going, allow_graceful=False)
-        cluster.add_node(num_cpus=4, num_gpus=1)
+        cluster.add_node(wait=False, num_cpus=4, num_gpus=1)
 
     options |= {"epochs": 200, "seeds": [0], "methods": ["ce"]}
     lanes = Lanes(remove)
@@ -287,11 +229,8 @@ def driver(cluster, options, lab):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
-
-
-def checkpoints(options):
-    return list((options["results"] / ".work").glob("*.pt"))
+        process.wait()
+        process.stderr.close()
 
 
 @pytest.mark.slow

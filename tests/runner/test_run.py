@@ -10,8 +10,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from kdbench import registry
+from kdbench.errors import KdbenchError
 from kdbench.method import Method
 from kdbench.results import store
+from kdbench.runner import record as recording
 from kdbench.runner import run as driver
 from kdbench.runner.executors import base
 from kdbench.train.cohort import train_cohort
@@ -163,6 +165,28 @@ def test_force_adds_a_row_with_the_same_numbers(drive, lab):
     assert rows["attempt"].tolist() == [1, 2]
     for key in ("cell_id", "top1", "nll", "ece", "final_loss"):
         assert rows[key].nunique() == 1
+
+
+def test_a_full_disk_in_a_cohort_costs_no_complete_cell(drive, lab, monkeypatch):
+    """The second of three students cannot be saved: the first one has its row, the others go on from checkpoints."""
+    save, calls, folder = recording.save_weights, [], lab.folder / "results"
+
+    def full(path, *more):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device", str(path))
+        save(path, *more)
+
+    monkeypatch.setattr(recording, "save_weights", full)
+    with pytest.raises(KdbenchError, match=r"cannot write .*No space left on device"):
+        drive("ce", "kd", "dkd")
+    before = (folder / "tiny.csv").read_bytes()
+    assert store.read(folder / "tiny.csv")["method"].tolist() == ["ce"]
+    assert len(list((folder / ".work").glob("*.pt"))) == 2
+    monkeypatch.undo()
+    assert drive("ce", "kd", "dkd").exit_code == 0
+    assert (folder / "tiny.csv").read_bytes().startswith(before)
+    assert store.read(folder / "tiny.csv")["attempt"].tolist() == [1, 1, 1]
 
 
 def test_what_another_process_trains_is_left_to_it(drive, lab):

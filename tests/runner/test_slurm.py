@@ -54,7 +54,10 @@ def test_jobs_give_the_numbers_of_one_process(options, lab):
 
 
 @pytest.mark.slow
-def test_a_killed_drivers_jobs_are_collected(options, lab, wait_for):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_the_jobs_of_a_driver_that_ended_are_collected(options, lab, wait_for, number, code):
     """They go on without it; the same command takes them up, and no other executor trains their cells too."""
     folders = {
         "data-dir": lab.data,
@@ -73,8 +76,9 @@ def test_a_killed_drivers_jobs_are_collected(options, lab, wait_for):
     ]
     driver = spawn(*command, "--executor=slurm", "--slurm=cluster=local", cwd=lab.folder)
     wait_for(lambda: notes(options), "a job", STARTING)
-    driver.kill()
+    driver.send_signal(number)
     driver.communicate()
+    assert driver.returncode == code
     (note,) = notes(options)
     assert f"job {note['job']}, 2 cells" in status(options["results"])
     other = {**options, "seeds": 0, "epochs": 40}

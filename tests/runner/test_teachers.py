@@ -9,18 +9,18 @@ import torch
 
 from kdbench.cli.main import main
 from kdbench.errors import KdbenchError
-from kdbench.runner import teachers
+from kdbench.runner.executors import base
 from kdbench.runner.teachers import (
     accuracy,
     announce,
     locate_teacher,
-    obtain_teacher,
     teacher_cell,
     trained_path,
 )
+from kdbench.runner.train_teachers import obtain_teachers
 from kdbench.train.callbacks import Progress
 from tests.support.cli_process import kdbench
-from tests.support.heard import Heard, never
+from tests.support.heard import Heard, never, throw
 
 TWO = (
     ("[models]", '[models]\nlarger = { arch = "resnet8", args = { widths = [8, 8, 16, 16] } }'),
@@ -33,7 +33,7 @@ def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab):
     recipe = ("[[pairs]]", "[teacher_recipe]\nepochs = 1\nlr = 0.02\n[[pairs]]")
     workspace, heard = lab.open(recipe), Heard()
     assert locate_teacher(workspace, "teacher") is None
-    teacher = obtain_teacher(workspace, "teacher", heard, never)
+    teacher = obtain_teachers(workspace, heard, never, throw)["teacher"]
     cell = teacher_cell(workspace, "teacher")
     assert (cell.recipe.epochs, cell.recipe.lr, cell.method, cell.seed) == (1, 0.02, "ce", 0)
     path = trained_path(workspace, "teacher")
@@ -41,7 +41,7 @@ def test_a_teacher_is_trained_once_by_the_suites_teacher_recipe(lab):
     assert path.parent == lab.folder / "results" / ".work" / "teachers"
     before = path.read_bytes()
     assert lab.inputs(recipe).teachers["teacher"] == teacher
-    assert obtain_teacher(workspace, "teacher", heard, never) == teacher
+    assert obtain_teachers(workspace, heard, never, throw) == {"teacher": teacher}
     assert path.read_bytes() == before
     assert heard.said == ["training the teacher teacher for 1 epochs"]
     assert list((lab.folder / "results" / ".work").glob("*.pt")) == []  # the checkpoint is gone
@@ -93,11 +93,11 @@ def test_a_teacher_that_exceeds_the_memory_is_an_error(lab, monkeypatch):
     def no_memory(job, progress, stop):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("kdbench.runner.teachers.train_cohort", no_memory)
+    monkeypatch.setattr("kdbench.runner.executors.base.train_cohort", no_memory)
     with pytest.raises(
         KdbenchError, match=r"the teacher teacher does not fit the memory of cpu; .*batch_size"
     ):
-        obtain_teacher(lab.open(), "teacher", Progress(), never)
+        obtain_teachers(lab.open(), Progress(), never, throw)
 
 
 def test_a_run_says_which_weights_of_a_file_are_used(lab, teacher_state, messages):
@@ -144,14 +144,14 @@ def test_a_killed_training_of_two_teachers_continues(lab, in_child, wait_for):
 
 def test_a_teacher_that_fails_does_not_stop_the_other(lab):
     def first_fails():
-        train = teachers.train_cohort
+        train = base.train_cohort
 
         def fail(job, progress, stop):
             if job.cells[0].student == "teacher":
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return train(job, progress, stop)
 
-        teachers.train_cohort = fail
+        base.train_cohort = fail
 
     lab.suite_file(*TWO)
     done = kdbench(*TRAIN, cwd=lab.folder, before=first_fails)
@@ -160,3 +160,37 @@ def test_a_teacher_that_fails_does_not_stop_the_other(lab):
     assert saved(lab).keys() == {"larger"}
     assert kdbench(*TRAIN, cwd=lab.folder).code == 0
     assert saved(lab).keys() == {"teacher", "larger"}
+
+
+@pytest.mark.slow
+def test_two_processes_train_two_teachers_side_by_side(lab):
+    lab.suite_file(*TWO)
+    assert kdbench(*TRAIN, "--results", "alone", cwd=lab.folder).code == 0
+    done = kdbench(*TRAIN, "--jobs", "2", cwd=lab.folder)
+    assert done.code == 0, done.err
+    assert saved(lab) == saved(lab, "alone")
+    assert saved(lab).keys() == {"teacher", "larger"}
+    assert list((lab.folder / "results" / ".work").glob("*.pt")) == []
+
+
+def test_a_run_trains_all_teachers_before_its_cells(lab):
+    lab.suite_file(*TWO)
+    done = kdbench(
+        "run", "--suite=tiny.toml", "--data-dir=data", "--methods=kd", "--device=cpu", cwd=lab.folder
+    )
+    assert done.code == 0, done.err
+    assert saved(lab).keys() == {"teacher", "larger"}
+    said = [line for line in done.err.splitlines() if "training the teacher" in line or "reaches" in line]
+    assert ["training" in line for line in said] == [True, True, False, False]
+
+
+def test_a_teacher_that_another_process_trains_is_waited_for(lab, in_child, wait_for):
+    lab.suite_file(("epochs = 2", "epochs = 20"))
+    folder = lab.folder / "results" / ".work"
+    other = in_child(_command, lab)
+    wait_for(lambda: list(folder.glob("*.pt")), "the first checkpoint")
+    done = kdbench(*TRAIN, cwd=lab.folder)
+    other.join()
+    assert (done.code, other.exitcode) == (0, 0)
+    assert saved(lab).keys() == {"teacher"}
+    assert list((folder / "locks").glob("*.lock")) == []

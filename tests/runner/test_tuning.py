@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import signal
 
@@ -13,10 +14,10 @@ from kdbench import registry
 from kdbench.plan import settings
 from kdbench.results import store
 from kdbench.results.schema import COLUMNS, TRIAL_COLUMNS
+from kdbench.results.trials import at_edge, best, read_trials, values_of
 from kdbench.runner import tuning, workspace
-from kdbench.runner.studies import Budget, at_edge, best, read_trials, winners
+from kdbench.runner.studies import Budget, winners
 from kdbench.runner.tuning import tune
-from kdbench.utils.search_space import choice, linear_range, log_range
 from tests.support.cli_process import kdbench, refused, spawn
 from tests.support.tiny import RUN, make
 
@@ -80,9 +81,7 @@ def test_the_first_trial_is_the_default_and_all_get_as_many(search):
         rows = tuned.rows[tuned.rows["method"] == name]
         assert list(rows["trial"]) == list(range(11))
         default = registry.get(name)()
-        assert settings.values(rows["params"].iloc[0]) == {
-            key: getattr(default, key) for key in default.space
-        }
+        assert values_of(rows.iloc[0]) == {key: getattr(default, key) for key in default.space}
     first = tuned.rows.iloc[0]
     assert first["top1"] == pytest.approx(80 - 10 * math.log(9 / 4) + 0.5)
     assert first["train_s"] == 20.0
@@ -122,14 +121,17 @@ def test_rows_that_a_kill_left_out_are_made_again(search, tmp_path, place, writt
 
 
 def test_runs_that_diverge_count_as_chance_and_never_win(search):
-    tuned = search(
-        lambda cell: None if cell.params["temperature"] > 5 else 50 + cell.params["temperature"], trials=16
-    )
+    """Above temperature 3 all diverge; 4 in 10 of random trials are below it."""
+
+    def accuracy(cell):
+        return None if cell.params["temperature"] > 3 else 50 + cell.params["temperature"]
+
+    tuned = search(accuracy, trials=32)
     assert set(tuned.rows["status"]) == {"ok", "diverged"}
     assert tuned.rows.loc[tuned.rows["status"] == "diverged", "top1"].isna().all()
-    assert best(tuned.rows)["top1"] < 55
-    later = tuned.rows["params"].map(lambda text: settings.values(text)["temperature"])[8:]
-    assert (later < 5).mean() > 0.5
+    assert best(tuned.rows)["top1"] <= 53
+    later = [values_of(row)["temperature"] < 3 for row in tuned.rows.to_dict("records")[16:]]
+    assert sum(later) > 0.6 * len(later)
 
 
 def test_hours_stop_after_their_time(search):
@@ -142,8 +144,7 @@ def test_learning_rate_and_decay_are_searched_for_all_alike(search):
     tuned = search(
         lambda cell: 50 - 10 * abs(math.log(cell.recipe.lr / 0.2)), "ce,kd", trials=16, tune_recipe=True
     )
-    recipes = tuned.rows["recipe"].map(settings.values)
-    assert recipes.iloc[0] == {"lr": 0.05, "weight_decay": 5e-4}
+    assert values_of(tuned.rows.iloc[0]) == {"lr": 0.05, "weight_decay": 5e-4}
     assert set(tuned.rows["method"]) == {"ce", "kd"}
     by_method = {each.method: each.recipe["lr"] for each in settings.read(tuned.file)}
     assert all(0.1 < lr < 0.4 for lr in by_method.values())
@@ -152,11 +153,22 @@ def test_learning_rate_and_decay_are_searched_for_all_alike(search):
 def test_an_edge_that_wins_is_named(search):
     tuned = search(lambda cell: 50 + cell.params["temperature"], trials=24, batch=4)
     assert "the best temperature is at the edge of 1 to 16, log: widen it by --space" in tuned.table()
-    assert at_edge(16.0, log_range(1, 16))
-    assert at_edge(1.02, log_range(1, 16))
-    assert not at_edge(8.0, log_range(1, 16))
-    assert not at_edge(0.5, linear_range(0, 1))
-    assert not at_edge("a", choice("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("value", "table", "edge"),
+    [
+        (16.0, {"log": [1, 16]}, True),
+        (1.02, {"log": [1, 16]}, True),
+        (8.0, {"log": [1, 16]}, False),
+        (0.5, {"linear": [0, 1]}, False),
+        (0.99, {"linear": [0, 1]}, True),
+        ("a", {"choice": ["a", "b"]}, False),
+    ],
+)
+def test_what_is_at_an_edge(value, table, edge):
+    row = {"params": json.dumps({"x": value}), "recipe": "{}", "space": json.dumps({"x": table})}
+    assert at_edge(row) == ["x"] * edge
 
 
 def test_the_winner_is_of_the_latest_study_of_a_pair():
@@ -253,7 +265,7 @@ def test_a_wrong_command_is_refused(place, arguments, said):
         ("[dist]\nbeta = { log = [1, 2] }", "dist, which is not among the methods"),
         ("[kd]\ntemprature = { log = [1, 2] }", "unknown parameter 'temprature'"),
         ("[kd]\ntemperature = [1, 2]", "{ log = [low, high] }"),
-        ("[kd]\ntemperature = { log = 3 }", "log takes a list of two numbers, got 3"),
+        ("[kd]\ntemperature = { log = 3 }", "log takes a list, got 3"),
         ("[kd]\ntemperature = { log = [0, 2] }", "must begin above 0"),
         ("[kd]\ntemperature = { linear = [-1, 2] }", "must be greater than 0"),
         ("[kd]\nteacher_fix = { log = [1, 2] }", "is no number"),

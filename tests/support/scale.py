@@ -1,13 +1,14 @@
 """A matrix of 20,000 cells with made-up results, planned, recorded and reported; what each part takes, as JSON.
 
-`python -m tests.support.scale FOLDER` in a process of its own, so that its peak memory is that of the driver.
+`python -m tests.support.scale FOLDER [SEEDS]` in a process of its own, so that its peak memory is that of the driver;
+fewer seeds than 50 are fewer cells.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdbench import registry, write_report
+from kdbench import registry
 from kdbench.contract import toy_suite
 from kdbench.plan.cells import Cell
 from kdbench.runner import run as driver
@@ -27,21 +28,29 @@ from kdbench.train.job import Job, Result
 from kdbench.utils.status import Status
 
 METHODS, SEEDS, PAIRS, EPOCHS = 40, 50, 10, 4
-CELLS = METHODS * SEEDS * PAIRS
 TERMS = ("loss", "train_top1", "top1")
+REPORT = """
+import sys, time
+from pathlib import Path
+from kdbench import write_report
+write_report("scale", *sys.argv[1:])
+print(time.process_time(), Path("/proc/self/status").read_text("utf-8"))
+"""
 
 
 class MadeUp:
-    """An executor whose results cost nothing."""
+    """An executor whose results cost little; ``spent``: how many seconds of the processor."""
 
     name, slots, jobs = "processes", 8, 8
+    spent = 0.0
 
     def submitted(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         return []
 
     def submit(self, job: Job) -> Future[Done]:
-        future: Future[Done] = Future()
+        future, start = Future[Done](), time.process_time()
         results = [result(cell, len(job.cells)) for cell in job.cells]
+        self.spent += time.process_time() - start
         future.set_result(Done(results, False, {"threads": 1, "started_utc": now()}))
         return future
 
@@ -75,14 +84,15 @@ def result(cell: Cell, cohort: int) -> Result:
 
 
 class Clock(Progress):
-    """Notes the processor's time when each row is announced."""
+    """Notes the processor's time when each row is announced, less what the executor spent."""
 
-    def __init__(self) -> None:
+    def __init__(self, executor: MadeUp) -> None:
+        self.executor = executor
         self.times: list[float] = []
 
     def say(self, text: str) -> None:
         if "top-1" in text and "seed" in text:
-            self.times.append(time.process_time())
+            self.times.append(time.process_time() - self.executor.spent)
 
 
 def _count_syncs() -> list[float]:
@@ -96,6 +106,11 @@ def _count_syncs() -> list[float]:
 
     os.fsync = timed
     return waited
+
+
+def peak_mib(status: str) -> float:
+    """The peak memory in a /proc/PID/status; `getrusage` would count that of the parent which forked a process."""
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def suite_file(folder: Path) -> Path:
@@ -119,50 +134,46 @@ def suite_file(folder: Path) -> Path:
     return file
 
 
-def measure(folder: Path) -> dict[str, float]:
-    """Seconds and MiB of each part.
+def row_ms(times: Sequence[float], window: int = 200) -> float:
+    """Milliseconds per row in the fastest ``window`` rows: other programs make the processor slower, never faster."""
+    starts = range(0, len(times) - window, window)
+    return 1000 * min(times[start + window] - times[start] for start in starts) / window
 
-    plan_s, rate_first, rate_last (per row of the first and the last 1,000) are the processor's seconds, so that
-    neither other programs nor the disk count; sync_s is what the disk took in os.fsync.
+
+def measure(folder: Path, seeds: int = SEEDS) -> dict[str, float]:
+    """What each part takes.
+
+    plan_s, report_s, and per row of the first and the last 2,000 (`row_ms`) row_first_ms, row_last_ms: the processor's
+    time, user and system, so that the disk does not count. sync_ms: what the disk took per row in `os.fsync`, on the
+    wall clock, as run_s is. driver_mib, report_mib: peak memory.
     """
     waited = _count_syncs()
     toy_suite.write_images(folder / "tiny.npz", toy_suite.CLASSES, toy_suite.SIZE, 64, 24)
     registry.load()
     with_teacher = [name for name in registry.names() if registry.get(name).needs.teacher]
     choice = {
-        "suite": suite_file(folder), "methods": with_teacher[:METHODS], "seeds": f"0-{SEEDS - 1}", "data_dir": folder,
+        "suite": suite_file(folder), "methods": with_teacher[:METHODS], "seeds": f"0-{seeds - 1}", "data_dir": folder,
         "teacher_weights": folder / "teachers", "results": folder / "results", "device": "cpu",
     }  # fmt: skip
-    found: dict[str, float] = {}
-    driver.run(**choice, max_hours=0, progress=Progress())  # measures the teachers, trains nothing
-    start = time.process_time()
-    planned = driver.run(**choice, max_hours=0, progress=Progress())
-    found["plan_s"] = time.process_time() - start
-    assert len(planned.cells) == CELLS
-    clock, start = Clock(), time.perf_counter()
+    found: dict[str, float] = {"cells": METHODS * PAIRS * seeds}
+    executor = MadeUp()
+    driver.open_executor = lambda *arguments: executor  # type: ignore[assignment]
+    clock, start = Clock(executor), time.perf_counter()
     outcome = driver.run(**choice, progress=clock)
     found["run_s"] = time.perf_counter() - start
-    found["sync_s"] = waited[0]
-    assert outcome.exit_code == 0
-    assert len(clock.times) == CELLS
-    found["rate_first"] = (clock.times[1000] - clock.times[0]) / 1000
-    found["rate_last"] = (clock.times[-1] - clock.times[-1001]) / 1000
-    start = time.perf_counter()
-    again = driver.run(**choice, progress=Progress())
-    found["replan_s"] = time.perf_counter() - start
-    assert again.complete
-    found["driver_mib"] = _peak()
-    start = time.perf_counter()
-    write_report("scale", folder / "results", folder / "report")
-    found["report_s"] = time.perf_counter() - start
-    found["report_mib"] = _peak()
+    assert outcome.complete
+    assert len(clock.times) == found["cells"]
+    found["row_first_ms"], found["row_last_ms"] = row_ms(clock.times[:2000]), row_ms(clock.times[-2000:])
+    found["sync_ms"] = 1000 * waited[0] / found["cells"]
+    start = time.process_time()
+    assert driver.run(**choice, progress=Progress()).complete
+    found["plan_s"] = time.process_time() - start
+    found["driver_mib"] = peak_mib(Path("/proc/self/status").read_text("utf-8"))
+    command = [sys.executable, "-c", REPORT, str(folder / "results"), str(folder / "report")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found["report_s"], found["report_mib"] = float(done.stdout.split()[0]), peak_mib(done.stdout)
     return found
 
 
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 if __name__ == "__main__":
-    driver.open_executor = lambda *arguments: MadeUp()  # type: ignore[assignment]
-    print(json.dumps(measure(Path(sys.argv[1]))))
+    print(json.dumps(measure(Path(sys.argv[1]), *map(int, sys.argv[2:]))))

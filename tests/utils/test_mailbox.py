@@ -19,10 +19,10 @@ def test_files_are_written_and_read(box, tmp_path):
 
 
 def test_messages_come_in_their_order_and_once(box):
-    box.post(1, ["a", "b"])
-    box.post(2, ["c"])
-    box.post(1, ["d"])
-    assert box.take() == [(1, ["a", "b"]), (2, ["c"]), (1, ["d"])]
+    box.post(1, b"a")
+    box.post(2, b"b")
+    box.post(1, b"c")
+    assert box.take() == [(1, b"a"), (2, b"b"), (1, b"c")]
     assert box.take() == []
 
 
@@ -31,7 +31,7 @@ def test_a_closed_job_changes_nothing(box):
     box.write(1, "a.pt", b"first")
     box.close(1)
     box.write(1, "a.pt", b"late")
-    box.post(1, ["late"])
-    box.post(2, ["other"])
+    box.post(1, b"late")
+    box.post(2, b"other")
     assert box.read("a.pt") == b"first"
-    assert box.take() == [(2, ["other"])]
+    assert box.take() == [(2, b"other")]

@@ -12,7 +12,8 @@ from kdbench.report.figures.style import FORMATS
 SEEN = ("png", "svg")  # the formats that a browser and a markdown page can show
 # Figures and, where they have one, their table; of the appendix with "-" and the name of the table or the method.
 NAMES = (
-    "forest", "heatmap", "cost", "sweep", "ablation", "curves", "calibration", "similarity", "published",
+    "forest", "heatmap", "cost", "sweep", "ablation", "curves", "calibration", "similarity", "published", "tuning",
+    "slices",
 )  # fmt: skip
 KINDS = (*FORMATS, "csv", "md")
 

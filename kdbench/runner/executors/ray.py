@@ -124,9 +124,9 @@ class Ray:
         refs = [job.ref for job in self._running.values()]
         ready, _ = ray.wait(refs, num_returns=1, timeout=POLL)
         by_number = {job.number: job for job in self._running.values()}
-        for number, messages in ray.get(self._mailbox.take.remote()):
+        for number, parcel in ray.get(self._mailbox.take.remote()):
             if number in by_number:
-                self._display(by_number[number]).show(messages)
+                self._display(by_number[number]).show(pickle.loads(parcel))
         return set(ready)
 
     def _display(self, job: _Running) -> Display:

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from kdbench.errors import KdbenchError, first_line
+from kdbench.errors import KdbenchError
 from kdbench.runner.executors.ray_code import stage
 from kdbench.runner.options import RunOptions
 
@@ -40,15 +40,19 @@ def connected(address: str, plugins: Path | None, threads: int) -> Iterator[None
             "py_modules": stage(Path(folder), plugins),
             "env_vars": {"OMP_NUM_THREADS": str(threads)},  # it counts only before torch is imported
         }
-        own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        own: dict[str, Any] = {}
+        if address == "local":
+            own = {"include_dashboard": False}
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
         try:
             ray.init(
                 address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **own
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")  # of other versions it has several lines
             raise KdbenchError(
-                f"cannot connect to the Ray cluster {address}: {first_line(error)}; see docs/clusters.md for how to "
-                "start one, or say --address local"
+                f"cannot connect to the Ray cluster {address}: {reason}; see docs/clusters.md for how to start one, or "
+                "say --address local"
             ) from error
     try:
         yield

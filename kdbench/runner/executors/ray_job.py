@@ -76,10 +76,11 @@ def train_on_node(
     """The result, or the error where the job does not fit the memory or something of the node is wrong.
 
     pickled: a `Task`. driver: its `versions`. contents: of `teacher_files`, as bytes; None for what is not there.
-    SIGINT (`ray.cancel`) saves the state and returns.
+    SIGINT (`ray.cancel`) and SIGTERM (Slurm, to all processes) save the state and return.
     """
     stopping: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: stopping.append(number))
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, frame: stopping.append(number))
     drained = _Drained()
     try:
         check_versions(driver, versions())
@@ -167,7 +168,7 @@ class _Courier:
 
     def post(self, messages: list[Message]) -> None:
         """Send what is reported, without waiting for its arrival."""
-        self._pending.append(self._mailbox.post.remote(self._task.number, messages))
+        self._pending.append(self._mailbox.post.remote(self._task.number, pickle.dumps(messages)))
 
     def save_sometimes(self) -> None:
         """`save`, unless it did so a short while ago."""

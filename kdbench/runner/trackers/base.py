@@ -38,7 +38,7 @@ class Tracker(Progress):
 
     # --- what each tracker does in its own way ---
 
-    def open(self, cell: Cell, handle: str) -> tuple[Any, str]:
+    def start(self, cell: Cell, handle: str) -> tuple[Any, str]:
         """Start a cell's run, or continue the one called ``handle`` where that is not ''; return it and its handle."""
         raise NotImplementedError
 
@@ -85,7 +85,7 @@ class Tracker(Progress):
             return
         note = self._note(cell)
         handle = note.read_text("utf-8") if done and note.is_file() else ""
-        self._runs[cell.id], handle = self.open(cell, handle)
+        self._runs[cell.id], handle = self.start(cell, handle)
         self._logged[cell.id] = done
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(handle, "utf-8")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kdbench.errors import KdbenchError, first_line
 from kdbench.runner.trackers import base
 from kdbench.utils.status import Status
 
@@ -30,9 +31,13 @@ class MLflow(base.Tracker):
         self._mlflow = mlflow
         self.folder.mkdir(parents=True, exist_ok=True)
         own = f"sqlite:///{self.folder.absolute() / 'mlflow.db'}"
-        self._client = mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or own)
+        place = os.environ.get("MLFLOW_TRACKING_URI") or own
+        try:
+            self._client = mlflow.MlflowClient(place)
+        except Exception as error:  # of MLflow, of SQLAlchemy, ...
+            raise KdbenchError(f"--track mlflow cannot open {place}: {first_line(error)}") from error
 
-    def open(self, cell: Cell, handle: str) -> tuple[Any, str]:
+    def start(self, cell: Cell, handle: str) -> tuple[Any, str]:
         """A run, whose number is its handle."""
         if handle:
             self._client.set_terminated(handle, "RUNNING")

@@ -27,7 +27,7 @@ class TensorBoard(base.Tracker):
 
         self._writer = SummaryWriter
 
-    def open(self, cell: Cell, handle: str) -> tuple[Any, str]:
+    def start(self, cell: Cell, handle: str) -> tuple[Any, str]:
         """A writer of event files."""
         place = handle or "/".join(
             [cell.suite, re.sub(r"[^\w.=+-]+", "_", base.title(cell)), base.timestamp()]

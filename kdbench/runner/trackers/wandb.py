@@ -27,12 +27,20 @@ class Wandb(base.Tracker):
             raise base.missing(self.name, "wandb") from None
         self._wandb = wandb
         self._settings = wandb.Settings(silent=True)
-        if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login():
+        self._mode: Any = os.environ.get("WANDB_MODE", "online")
+        if self._mode == "online" and not self._logged_in():
             raise KdbenchError(
                 "--track wandb needs an account: type `wandb login`, or set WANDB_MODE=offline"
             )
 
-    def open(self, cell: Cell, handle: str) -> tuple[Any, str]:
+    def _logged_in(self) -> bool:
+        """Whether there is an account; in a terminal the user is asked for it, before anything is trained."""
+        try:
+            return bool(self._wandb.login())
+        except self._wandb.errors.Error:
+            return False
+
+    def start(self, cell: Cell, handle: str) -> tuple[Any, str]:
         """A run beside those of the other cells."""
         handle = handle or f"{cell.id}-{base.timestamp()}"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -42,6 +50,7 @@ class Wandb(base.Tracker):
             name=base.title(cell),
             id=handle,
             resume="allow",
+            mode=self._mode,
             reinit="create_new",
             config=base.facts(cell),
             dir=self.folder,
