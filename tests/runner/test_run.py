@@ -137,7 +137,8 @@ def test_started_is_the_start(drive, lab):
 
     class Sleepy(Method):
         def loss(self, batch, student, teacher, modules):
-            calls.append(time.time())
+            if len(batch.target) == lab.suite.recipe.batch_size:  # not the trial before training
+                calls.append(time.time())
             time.sleep(0.2)
             return {"ce": cross_entropy(student.logits, batch.target)}
 
