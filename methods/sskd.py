@@ -58,7 +58,13 @@ def weighted_kl(student: Tensor, teacher: Tensor, temperature: float, rows: Tens
 
 
 def similarities(turned: Tensor, plain: Tensor) -> Tensor:
-    """Cosine of each of ``turned`` [3B, D] with each of ``plain`` [B, D] -> [3B, B]."""
+    """Cosine of each of ``turned`` [3B, D] with each of ``plain`` [B, D] -> [3B, B].
+
+    >>> similarities(torch.tensor([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]]), torch.tensor([[2.0, 0.0]]))
+    tensor([[1.0000],
+            [0.0000],
+            [0.7071]])
+    """
     return unit(turned) @ unit(plain).T
 
 

@@ -282,7 +282,7 @@ training = together(
     ),
     click.option(
         "--clip",
-        metavar="NORM",
+        metavar="L2",
         type=click.FloatRange(0),
         help="Largest norm of the gradient; 0: no limit.",
         show_default=SUITE_DEFAULT,

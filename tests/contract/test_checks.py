@@ -41,7 +41,7 @@ def test_only_phases_sees_what_a_change_of_phase_forgets(tmp_path, scratch_regis
 
 @pytest.mark.parametrize("name", ["ab", "ft", "fsp"])
 def test_phases_sees_momentum_of_only_some_parameters(scratch_registry, monkeypatch, name):
-    monkeypatch.setattr("kdbench.train.step.momentum_from_zero", lambda optimizer: None)
+    monkeypatch.setattr("kdbench.train.optimizers.momentum_from_zero", lambda optimizer: None)
     (subject,) = contract.subjects(name)
     reason = contract.run(contract.CHECKS["phases"], subject)
     assert reason is not None

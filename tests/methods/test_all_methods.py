@@ -14,6 +14,7 @@ from tests.support.cli_process import kdbench
 from tests.support.tiny import SUITE, make
 
 registry.load()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,6 @@ def full(tmp_path_factory) -> pd.DataFrame:
     return pd.read_csv(place / "results" / "mine.csv").set_index(["method", "student"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("student", ["digits_student", "vit", "twin"])
 @pytest.mark.parametrize("name", registry.names())
 def test_it_trains_the_whole_schedule(full, name, student):

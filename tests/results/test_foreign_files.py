@@ -349,4 +349,4 @@ def test_report_reads_a_file_whatever_its_name(tmp_path):
     store.append(tmp_path / "RESULTS.curves.CSV", [line], store.CURVE_COLUMNS)
     assert merge("s", tmp_path / "RESULTS.CSV").curves["value"].tolist() == [1.5]
     done = kdbench("report", "--print", "--results", "RESULTS.CSV", cwd=tmp_path)
-    assert (done.code, done.err) == (0, "wrote reports/s\n")
+    assert (done.code, done.err) == (0, "wrote reports/s/index.html and the files beside it\n")

@@ -17,7 +17,7 @@ NOT_OURS = set(  # names of methods, as printed, that kdbench does not have
     """afd angular-kd angular-kd(crd) angular-kd(kd) angular-kd(kd+crd) bss byot cktf cktf+kd clkd dafl deit dfad
     dist+ dist++ distpro dkd++ dkd+angular-kd dkd+ctkd dkd+tekap fcfd feature-kd hkd hsakd hsakd* irg kd+dot
     kd-or-mlkd+lskd kd-zero kdsvd l2 la logits lr lwm mlkd+angular-kd mlkd+tekap norm+crd norm+kd norm-plain
-    one pad-l2 pat rc reviewkd++ sobolev sskd tekap(crd) tekap(kd) tekap(kd+crd) tiny-transformers vitkd
+    one pad-l2 pat rc reviewkd++ sobolev tekap(crd) tekap(kd) tekap(kd+crd) tiny-transformers vitkd
     vitkd+nkd wcord wkd-f wkd-l+wkd-f wttm+crd wttm+itrd wttm+vitkd zskt""".split()
 )
 OF_SUITES = {"mobilenetv1", "resnet10"}  # names that only suites have

@@ -41,7 +41,12 @@ def mine(scratch_registry):
 
 
 def test_every_option_of_the_command_is_a_parameter():
-    command = {option.name for option in main.commands["run"].params} - {"dry_run", "help"}
+    command = {option.name for option in main.commands["run"].params} - {
+        "dry_run",
+        "time_steps",
+        "price",
+        "help",
+    }
     parameters = inspect.signature(run).parameters
     assert command <= set(parameters)
     assert set(parameters) - command == {"progress"}

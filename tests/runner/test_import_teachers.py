@@ -20,7 +20,7 @@ from kdbench.suites import load
 from kdbench.teachers.fitting import parts
 from kdbench.teachers.weights import open_teacher
 from kdbench.utils.state_dicts import load_weights, save_weights
-from tests.support.cli_process import kdbench
+from tests.support.cli_process import kdbench, line_of
 from tests.support.pictures import write_images
 
 
@@ -306,7 +306,7 @@ def test_the_command_tells_accuracy_expectation_and_failures(lab, tmp_path, stat
     assert first.startswith(f"teacher teacher ({lab.teacher.id}) reaches ")
     assert first.endswith("% top-1 on test (expected 99.50)")
     assert warning.startswith("WARNING: the suite expects 99.50 % of teacher")
-    assert done.err.startswith("kdbench: bad.pth is not a plain weights file")
+    assert line_of(done.err, "kdbench:").startswith("kdbench: bad.pth is not a plain weights file")
     listed = kdbench("teachers", "list", *where, cwd=lab.folder)
     assert [line.split()[:3] for line in listed.out.splitlines()[1:2]] == [["*", "teacher", lab.teacher.id]]
     plan = kdbench("run", *where, "--dry-run", cwd=lab.folder)

@@ -115,22 +115,27 @@ class Dying:
         return list(running)
 
 
+def _results(lab, executor, say, **selection):
+    """The results of the missing cells of a selection, trained by ``executor``."""
+    workspace = lab.open(**selection)
+    inputs, paths = find_inputs(workspace, print), workspace.paths
+    missing = find_missing(store.read(paths.rows), inputs.cells())
+    with Locks(paths.locks, functools.partial(untried, missing, Attempts(paths.rows))) as held:
+        cohorts = form_cohorts(missing.cells, {})
+        done = train(cohorts, inputs.job, held, executor, paths.work, say, Stop())
+        results = [result for each in done for result in each.results]
+    assert locks.running(paths.locks) == {}
+    return results
+
+
 def test_a_cohort_that_kills_every_process_is_recorded(lab):
     """Each of the two cohorts is tried four times; other cohorts are not held up."""
-    workspace = lab.open(seeds=[0, 1], methods=["ce"])
-    inputs = find_inputs(workspace, print)
-    cells, heard, executor = inputs.cells(), Heard(), Dying()
-    missing = find_missing(store.read(workspace.paths.rows), cells)
-    attempts = Attempts(workspace.paths.rows)
-    with Locks(workspace.paths.locks, functools.partial(untried, missing, attempts)) as held:
-        cohorts, work = form_cohorts(cells, {}), workspace.paths.work
-        done = train(cohorts, inputs.job, held, executor, work, heard.say, Stop())
-        results = [result for each in done for result in each.results]
-    assert sorted(result.cell.seed for result in results) == [cell.seed for cell in cells] == [0, 1]
+    heard, executor = Heard(), Dying()
+    results = _results(lab, executor, heard.say, seeds=[0, 1], methods=["ce"])
+    assert sorted(result.cell.seed for result in results) == [0, 1]
     assert [result.row["error"] for result in results] == ["its process died 4 times, at last: killed"] * 2
     assert len(executor.tried) == 8
     assert sum("died; they continue" in text for text in heard.said) == 6
-    assert locks.running(workspace.paths.locks) == {}
 
 
 class Taken(Dying):
@@ -147,12 +152,9 @@ class Taken(Dying):
 
 
 def test_a_machine_that_is_taken_away_is_no_death(lab):
-    workspace = lab.open(seeds=[0], methods=["ce"])
-    inputs = find_inputs(workspace, print)
     heard, executor = Heard(), Taken()
-    missing = find_missing(store.read(workspace.paths.rows), inputs.cells())
-    (done,) = train(missing, inputs, executor, Attempts(workspace.paths.rows), heard.say, Stop())
-    assert done.result.row["status"] == "ok"
+    (result,) = _results(lab, executor, heard.say, seeds=[0], methods=["ce"])
+    assert result.row["status"] == "ok"
     assert len(executor.tried) == 7
     assert heard.said == ["the machine that trained 1 cells is taken away; they go on elsewhere"] * 6
 

@@ -110,7 +110,7 @@ FAULTS = {
     "item": ("banned", ".item(", [before("ce = ce if ce.item() > 0 else ce")]),
     "cuda": ("banned", ".cuda(", [before("ce = ce if True else ce.cuda()")]),
     "print": ("banned", "print(", [before("print(ce)")]),
-    "a Python if on a value": ("no_sync", "line 44", [before("ce = ce if ce > 0 else 2 * ce")]),
+    "a Python if on a value": ("no_sync", "line 45", [before("ce = ce if ce > 0 else 2 * ce")]),
     "boolean indexing": (
         "no_sync",
         "value of a tensor",
@@ -250,7 +250,7 @@ FAULTS = {
     "a space that ends at infinity": (
         "space",
         "temperature=4.0",
-        [before("ce = ce * (4 - self.temperature) ** -1.0")],
+        [before("ce = ce / (4 - self.temperature)")],
     ),
     "too many samples asked": ("minima", "min_batch", [tag("min_batch: ClassVar = 2")]),
     "too many classes asked": ("minima", "min_classes", [tag("min_classes: ClassVar = 3")]),
