@@ -120,7 +120,7 @@ def test_a_journal_paper_is_an_article():
 # --- the core names no method ---
 
 KDBENCH = Path(kdbench.__file__).parent
-WORDS = {"at", "ab"}  # English, and a file's mode
+WORDS = {"at", "ab", "norm"}  # English, and a file's mode
 ROLES = {"ce", "kd"}  # the plain student, and the baseline of differences
 ELSEWHERE = {
     "bench/command.py": {"dkd", "ctkd", "bickd"},  # the default methods of `kdbench bench`
