@@ -47,7 +47,9 @@ class Mine(Method):
 @register
 class Bad(Method):
     def loss(self, batch, student, teacher, modules):
-        raise ValueError("on purpose")
+        if batch.epoch > 1 and not batch.last:  # not in the step that is tried before all
+            raise ValueError("on purpose")
+        return {"ce": student.logits.square().mean()}
 """
 
 
