@@ -135,12 +135,13 @@ def _spawn(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
 @pytest.mark.parametrize(
     "environment",
     [
-        pytest.param({"PYTHONIOENCODING": "latin-1"}, marks=pytest.mark.slow),
-        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
+        {"PYTHONIOENCODING": "latin-1"},
+        {"PYTHONIOENCODING": "ascii"},
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
     ids=["latin-1", "ascii", "C"],
 )
+@pytest.mark.slow
 def test_a_terminal_that_lacks_letters_gets_a_question_mark(tmp_path, environment):
     """The leaderboard has a Greek delta; it is printed after hours of training. Files stay whole."""
     place = make(tmp_path / "pläce")

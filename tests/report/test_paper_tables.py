@@ -220,6 +220,7 @@ def test_report_print_stands_in_80_columns_and_needs_no_torch(tmp_path):
     assert (tmp_path / "out" / "cifar100" / "paper_same.tex").is_file()
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_take_seconds(tmp_path):
     pairs = sorted(FOLLOWS.pairs)
     methods = sorted(set(shipped()) - {"ce"})

@@ -146,6 +146,7 @@ finally:
     assert (tmp_path / "out" / "s" / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_take_seconds(tmp_path):
     """45 methods, 15 pairs, 15 seeds: everything but the figures."""
     methods = {"kd": 0.0} | {f"m{i}": 0.01 * i for i in range(44)}

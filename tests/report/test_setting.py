@@ -125,6 +125,7 @@ def test_an_edited_suite_is_another_table(suite, tmp_path, edit):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
+@pytest.mark.slow
 def test_unlike_identities_are_never_subtracted(suite, data):
     check_unlike(suite, data)
 

@@ -77,6 +77,7 @@ def test_two_processes_share_the_work_and_give_the_same_numbers(options, lab):
     assert alone.rows[["executor", "jobs"]].drop_duplicates().values.tolist() == [["serial", 1]]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_costs_its_cohort_nothing(options):
     killed = []
 

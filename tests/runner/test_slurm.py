@@ -42,6 +42,7 @@ def notes(options):
     return read_notes(options["results"] / ".work" / "slurm")
 
 
+@pytest.mark.slow
 def test_jobs_give_the_numbers_of_one_process(options, lab):
     heard = Heard()
     jobs = run(**options, executor="slurm", slurm="cluster=local", progress=heard)

@@ -214,7 +214,7 @@ def test_the_test_images_are_never_read(place, monkeypatch):
 def test_killed_in_the_middle_it_gives_the_same_trials(place, tmp_path, wait_for):
     command = [*TUNE, "--methods", "kd,dkd", "--trials", "6", "--batch", "2", "--epochs", "20", "--jobs", "2"]
     process = spawn(*command, cwd=place)
-    wait_for(lambda: (place / "results" / "tiny.tuning.csv").exists())
+    wait_for(lambda: (place / "results" / "tiny.tuning.csv").exists(), "a trial", 120)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert kdbench(*command, cwd=place).code == 0

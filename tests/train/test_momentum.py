@@ -120,6 +120,7 @@ def test_a_checkpoint_of_lazy_buffers_resumes(phased, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ab", "ft"])
+@pytest.mark.slow
 def test_ablate_and_set_cross_the_phases(tmp_path, name):
     """Every variant of the real command line, 8 epochs of 30 reference epochs each: no weight of 0 ends a cell."""
     place = make(tmp_path / "place")

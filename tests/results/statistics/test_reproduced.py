@@ -96,6 +96,7 @@ def test_a_best_epoch_is_compared_with_a_best_epoch():
     assert verdict(value=70.3, rule="best") == ""  # no best epoch of ours: none
 
 
+@pytest.mark.slow
 def test_an_unknown_rule_is_bracketed_by_both_epochs():
     many = {"n": 10, "runs": 10.0, "rule": "unknown"}
     assert verdict(value=70.1, last=70.0, best=70.2, **many) == "agrees"
