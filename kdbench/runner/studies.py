@@ -68,19 +68,28 @@ class Study:
         """The study's own rows."""
         return trials[trials["study"] == self.id]
 
-    def next_trials(self, trials: pd.DataFrame, budget: Budget) -> dict[int, Setting]:
-        """Number -> setting of what is left of the first round that is not finished; the first trial is the default.
+    def left(self, trials: pd.DataFrame, budget: Budget) -> list[int]:
+        """The numbers of what is left of the first round that is not finished.
 
-        They follow from the trials before that round alone. A method that skips its pair has no further trials.
+        A method that skips its pair has no further trials.
         """
         rows = self.rows_of(trials)
         done = set(rows["trial"])
         first = next(n for n in itertools.count() if n not in done) // budget.batch * budget.batch
-        before = rows[rows["trial"] < first]
-        numbers = [n for n in range(first, budget.end(first, before)) if n not in done]
-        if not numbers or (rows["status"] == Status.SKIPPED).any():
+        if (rows["status"] == Status.SKIPPED).any():
+            return []
+        return [n for n in range(first, budget.end(first, rows[rows["trial"] < first])) if n not in done]
+
+    def next_trials(self, trials: pd.DataFrame, budget: Budget) -> dict[int, Setting]:
+        """Number -> setting of the trials that are `left`; the first trial is the default.
+
+        They follow from the trials before their round alone.
+        """
+        numbers = self.left(trials, budget)
+        if not numbers:
             return {}
-        asked = self._round(first, before, budget.batch)
+        first, rows = numbers[0] // budget.batch * budget.batch, self.rows_of(trials)
+        asked = self._round(first, rows[rows["trial"] < first], budget.batch)
         return {number: self._setting(number, asked[number - first]) for number in numbers}
 
     def _round(self, first: int, before: pd.DataFrame, batch: int) -> list[Mapping[str, Any]]:

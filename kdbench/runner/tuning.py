@@ -193,7 +193,7 @@ def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:
         while not stop() and _round(studies, tuning.budget, inputs, file, progress, stop):
             write_atomic(tuned, settings.write(winners(read_trials(file))).encode())
     trials = read_trials(file)
-    left = any(study.next_trials(trials, tuning.budget) for study in studies)
+    left = any(study.left(trials, tuning.budget) for study in studies)
     mine = trials[trials["study"].isin([study.id for study in studies])]
     return Tuned(name, mine, tuned, studies, bool(studies) and not left, stop.signal)
 
@@ -209,21 +209,16 @@ def _studies(tuning: Tuning, inputs: Inputs) -> Iterator[Study]:
             space = tuning.spaces[name]
             default = {key: getattr(usual, key) for key in space}
             default |= {key: getattr(recipe, key) for key in recipe_space}
-            ids = [cell.id for cell in _cells(inputs, [Setting(name, str(pair), {})])]
+            ids = [cell.id for cell in _cells(inputs, Setting(name, str(pair), {}))]
             ranges = {key: values.table for key, values in {**space, **recipe_space}.items()}
             chance = 100 / inputs.workspace.suite.dataset.classes
             yield Study(digest([ids, ranges]), name, pair, space, recipe_space, default, chance)
 
 
-def _cells(inputs: Inputs, trials: Sequence[Setting]) -> list[Cell]:
-    """The runs of some trials."""
-    return _only(inputs, trials).cells()
-
-
-def _only(inputs: Inputs, trials: Sequence[Setting]) -> Inputs:
-    """The inputs of some trials alone."""
-    selection = replace(inputs.workspace.selection, methods=(), settings=tuple(trials))
-    return replace(inputs, workspace=replace(inputs.workspace, selection=selection))
+def _cells(inputs: Inputs, trial: Setting) -> list[Cell]:
+    """The runs of a trial."""
+    selection = replace(inputs.workspace.selection, methods=(), settings=(trial,))
+    return replace(inputs, workspace=replace(inputs.workspace, selection=selection)).cells()
 
 
 def _announce_teachers(inputs: Inputs, say: Say) -> None:
@@ -243,18 +238,18 @@ def _round(
     """Train the next trials of every study and record those that are done; False where none could be."""
     trials = read_trials(file)
     asked = [
-        (study, number, setting)
+        (study, number, setting, _cells(inputs, setting))
         for study in studies
         for number, setting in study.next_trials(trials, budget).items()
     ]
-    here = _only(inputs, [setting for _, _, setting in asked])
-    cells, rows = here.cells(), here.workspace.paths.rows
-    if not cells:
+    if not asked:
         return False
-    driver.train_and_record(find_missing(store.read(rows), cells), here, progress, stop)
+    cells = {cell.id: cell for *_, own in asked for cell in own}  # trials of equal values share their runs
+    rows = inputs.workspace.paths.rows
+    missing = find_missing(store.read(rows), list(cells.values()))
+    driver.train_and_record(missing, inputs, progress, stop)
     attempts, recorded = store.read(rows), False
-    for study, number, setting in asked:
-        own = _cells(inputs, [setting])
+    for study, number, setting, own in asked:
         records = records_of(attempts, own)
         if len(records) == len(own) and not (records["status"] == Status.INTERRUPTED).any():
             row = _row(study, number, setting, own, outcome(records))
