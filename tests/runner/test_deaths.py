@@ -3,12 +3,11 @@
 import importlib.util
 
 import pytest
-import torch
 
 from kdbench.results import store
 from kdbench.runner.run import run
 from kdbench.train.callbacks import Progress
-from tests.support.cli_process import ENVIRONMENT, spawn
+from tests.support.cli_process import spawn
 from tests.support.heard import Heard
 from tests.support.tiny import NUMBERS
 
@@ -41,19 +40,6 @@ EXECUTORS = {
     "processes": {"executor": "processes", "jobs": 2},
     "slurm": {"executor": "slurm", "slurm": "cluster=local"},
 }
-
-
-@pytest.fixture
-def options(lab, monkeypatch, teacher_state):
-    """Of `run`: ce and kd on two seeds."""
-    for name in ("OMP_NUM_THREADS", "PYTHONPATH"):
-        monkeypatch.setenv(name, ENVIRONMENT[name])
-    (lab.folder / "weights").mkdir()
-    torch.save(teacher_state, lab.folder / "weights" / "teacher.pth")
-    return {
-        "suite": lab.suite_file(), "methods": ["ce", "kd"], "data_dir": lab.data, "seeds": [0, 1],
-        "teacher_weights": lab.folder / "weights", "results": lab.folder / "results", "device": "cpu",
-    }  # fmt: skip
 
 
 def numbers(rows):

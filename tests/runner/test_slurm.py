@@ -5,7 +5,6 @@ import os
 import signal
 
 import pytest
-import torch
 
 pytest.importorskip("submitit", reason="needs kdbench[slurm]")
 
@@ -18,24 +17,11 @@ from kdbench.runner.run import run
 from kdbench.runner.status import status
 from kdbench.runner.submitted import read_notes
 from kdbench.train.callbacks import Progress
-from tests.support.cli_process import ENVIRONMENT, spawn
+from tests.support.cli_process import spawn
 from tests.support.heard import Heard
 from tests.support.tiny import NUMBERS
 
 STARTING = 300  # seconds that a process may take to import torch on a busy machine
-
-
-@pytest.fixture
-def options(lab, monkeypatch, teacher_state):
-    """Of `run`: ce and kd on two seeds, each seed a job."""
-    for name in ("OMP_NUM_THREADS", "PYTHONPATH"):
-        monkeypatch.setenv(name, ENVIRONMENT[name])
-    (lab.folder / "weights").mkdir()
-    torch.save(teacher_state, lab.folder / "weights" / "teacher.pth")
-    return {
-        "suite": lab.suite_file(), "methods": ["ce", "kd"], "data_dir": lab.data, "seeds": [0, 1],
-        "teacher_weights": lab.folder / "weights", "results": lab.folder / "results", "device": "cpu",
-    }  # fmt: skip
 
 
 def notes(options):
