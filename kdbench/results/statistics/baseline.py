@@ -71,10 +71,18 @@ def against(
     method, and the baseline, that is still in the pool loses its share in the pooled error; 0: never.
     """
     error = pool(scores, aside, chance)
-    apart = differences(error.values, error.error, scores.columns.get_loc(baseline), suspect)
+    return Against(minus(error, baseline, level, suspect), error)
+
+
+def minus(
+    error: Pool, baseline: str, level: float = 0.95, suspect: tuple[float, float] = SUSPECT
+) -> pd.DataFrame:
+    """The `Against.cells` of a pool's scores. KeyError where the baseline is not in it."""
+    methods = error.methods.index
+    apart = differences(error.values, error.error, methods.get_loc(baseline), suspect)
     columns = {name: getattr(apart, name) for name in ("delta", "se", "df", "n")}
-    cells = pd.DataFrame(columns, scores.columns).assign(error=np.array(KINDS)[apart.kind])
-    return Against(with_limits(cells.drop(index=baseline), level), error)
+    cells = pd.DataFrame(columns, methods).assign(error=np.array(KINDS)[apart.kind])
+    return with_limits(cells.drop(index=baseline), level)
 
 
 def differences(
