@@ -35,6 +35,13 @@ def legend(baseline: str, metric: Metric = TOP1) -> list[str]:
         "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
         "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
         "W-T-L: pairs whose own interval shows the method better, neither, and worse.",
+        *cost_legend(baseline),
+    ]
+
+
+def cost_legend(baseline: str) -> list[str]:
+    """How to read costs and the signs of any table."""
+    return [
         f"Costs are seconds per epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
         "kind of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
         f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
@@ -56,7 +63,7 @@ def notes(board: Board) -> list[str]:
         *_summary(board),
         *_entries(board),
         *_failed(board),
-        *_costs(board),
+        *costs(board),
         *_records(table),
         *sampled,
         *_teachers(table),
@@ -64,7 +71,7 @@ def notes(board: Board) -> list[str]:
     ]
 
 
-def _costs(board: Board) -> list[str]:
+def costs(board: Board) -> list[str]:
     """Methods whose seconds cannot be compared with the baseline's, and why."""
     summary = board.summary
     others = summary.index[summary["delta"].notna()]

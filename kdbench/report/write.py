@@ -14,8 +14,9 @@ from kdbench.report.figures import files, style
 from kdbench.report.leaderboard import board
 from kdbench.report.load import Results, merge, places, rows_of
 from kdbench.report.order import main_first
+from kdbench.report.page import html, index
 from kdbench.report.provenance import provenance
-from kdbench.report.render import html, latex, leaderboard, reproduction
+from kdbench.report.render import latex, leaderboard, reproduction
 from kdbench.report.tables import tables
 from kdbench.results.choice import ALL, Choice
 
@@ -78,6 +79,7 @@ def write_report(
         (folder / "leaderboard.md").write_text(words, "utf-8")
         page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
         (folder / "index.html").write_text(page, "utf-8")
+        index.write(Path(out))
     except OSError as error:
         raise KdbenchError(
             f"cannot write {folder} ({error.strerror or error}); choose another --out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,19 @@ PALE = "#D0D0D0"
 
 
 def frame(table: Table, curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves of all cells -> those over seeds of the labels that `style.main` names."""
+    return over_seeds(table, curves, style.main(table.labels))
+
+
+def over_seeds(table: Table, curves: pd.DataFrame, labels: Collection[str]) -> pd.DataFrame:
     """Curves of all cells -> mean, std (ddof 1) and n over the seeds of finished runs, for every epoch.
 
-    Of the labels that `style.main` names. Where an epoch was trained twice (an interrupted run, taken up again)
-    its last value counts.
+    Where an epoch was trained twice (an interrupted run, taken up again) its last value counts.
     """
     curves = curves[curves["term"].isin(list(TERMS))]
     curves = curves.drop_duplicates(["cell_id", "term", "epoch"], keep="last")
     runs = table.finished[["cell_id", "pair", "label"]].assign(table=table.heading)
-    merged = runs[runs["label"].isin(style.main(table.labels))].merge(curves, on="cell_id")
+    merged = runs[runs["label"].isin(labels)].merge(curves, on="cell_id")
     result = merged.groupby(KEYS, sort=True)["value"].agg(["mean", "std", "count"]).reset_index()
     return result.rename(columns={"count": "n"})
 

@@ -102,9 +102,14 @@ def differences(
     return Differences(np.where(n > 0, delta, np.nan), np.sqrt(2 * variance / some), free, n, kind)
 
 
+def margin(cells: pd.DataFrame, level: float = 0.95) -> pd.Series:
+    """Half the interval of each row's delta, from its se and df; NaN where they are."""
+    return distributions.t.ppf((1 + level) / 2, cells["df"]) * cells["se"]
+
+
 def with_limits(cells: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Rows with delta, se, df -> the same with low, high, p and p_family; the family is all rows that have an se."""
-    half = distributions.t.ppf((1 + level) / 2, cells["df"]) * cells["se"]
+    half = margin(cells, level)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (cells["delta"] / cells["se"]).abs()  # 0 / 0, no spread and no difference: no p
     p = pd.Series(2 * distributions.t.sf(t, cells["df"]), cells.index)

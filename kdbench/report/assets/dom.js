@@ -1,0 +1,36 @@
+// --- making elements ---
+
+const byId = (id) => document.getElementById(id);
+
+/** An element with these attributes (undefined, false: left out; true: without a value) and children. */
+const make = (name, attributes = {}, ...children) => {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== undefined && value !== false) element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.flat());
+  return element;
+};
+
+const options = (select, choices, chosen) => {
+  select.replaceChildren(...choices.map(([value, text]) => make("option", { value }, text)));
+  select.value = String(chosen);
+};
+
+const arrows = (text) => text.replaceAll(" -> ", " → ");
+
+/** A heading that breaks after the arrow and nowhere within a name. */
+const heading = (text) => text.replaceAll("-> ", "→ ").replaceAll(/(?<! )-/g, "\u2011");
+
+const link = (address, text) => (address ? make("a", { href: address }, text) : text);
+
+/** Rows of texts as CSV. */
+const csv = (rows) => rows.map((row) => row.map((text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text)).join(",")).join("\n") + "\n";
+
+/** Whether a text is one of the names, separated by commas, in which * stands for anything; null where there is none. */
+const nameFilter = (names) => {
+  const terms = names.split(",").map((term) => term.trim()).filter(Boolean)
+    .map((term) => term.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*"));
+  const any = new RegExp(`^(${terms.join("|")})$`, "i");
+  return terms.length ? (text) => any.test(text) : null;
+};

@@ -1,0 +1,30 @@
+// --- everything together ---
+
+const draw = () => {
+  fillChoices();
+  drawBoard();
+  drawCompare();
+  drawCharts();
+};
+
+for (const element of document.querySelectorAll(".app")) element.hidden = false;
+byId("plain").hidden = true;
+for (const image of document.querySelectorAll("figure img")) {
+  image.addEventListener("error", () => {
+    image.closest(".picture").hidden = true;
+    image.closest("figure").querySelector(".absent").hidden = false;
+  });
+}
+readAddress();
+draw();
+listenToChoices(draw);
+listenToDialog();
+listenToActions(draw);
+if (state.entry) showEntry();
+window.addEventListener("hashchange", () => {
+  if (!readAddress()) return remember({}); // a place of the page: the choices stay in the address
+  if (!state.entry && dialog.open) dialog.close();
+  draw();
+  return state.entry && showEntry();
+});
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
