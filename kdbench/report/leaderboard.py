@@ -193,9 +193,10 @@ def _collapsed(table: Table) -> dict[str, list[str]]:
 
 
 def _runs(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """[seed x label] of each pair, methods without a run left out."""
+    """[seed x label] of each pair that has a value, methods without one left out."""
     return [
-        (str(pair), runs.droplevel("pair").dropna(axis=1, how="all")) for pair, runs in scores.groupby("pair")
+        (str(pair), runs.droplevel("pair").dropna(axis=1, how="all"))
+        for pair, runs in scores.dropna(how="all").groupby("pair")
     ]
 
 

@@ -15,7 +15,7 @@ const plot = (id, traces, layout, label) => {
   const whole = {
     font: { family: "system-ui, sans-serif", size: 12, color: styleOf("--text") },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
-    margin: { l: 10, r: 10, t: 10, b: 40 }, dragmode: narrow() ? false : "zoom",
+    margin: { l: 10, r: 10, t: narrow() ? 10 : 36, b: 40 }, dragmode: narrow() ? false : "zoom",
     legend: { orientation: narrow() ? "h" : "v", y: narrow() ? -0.25 : 1 },
     ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
@@ -71,7 +71,7 @@ const drawCost = (choice) => {
     hovertemplate: "%{text}: %{x} ×, %{y}<extra></extra>", showlegend: false,
   }] : [], {
     height: 380, xaxis: { title: { text: `${cost.title.replace("cost, ", "")} × ${table.baseline}` } }, yaxis: { title: { text: of.title } },
-    margin: { l: 10, r: 30, t: 25, b: 40 },
+    margin: { l: 10, r: 30, t: 36, b: 40 },
   }, `Cost and ${of.title} of each method. The numbers are in the table above.`);
 };
 

@@ -24,15 +24,11 @@ const namesOf = (places) => {
 };
 
 const listenToChoices = (draw) => {
-  const form = byId("choices");
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", ({ target }) => {
-    if (target.name === "scope") {
-      remember({ pairs: namesOf(chosen().table.scopes[target.value]?.pairs || chosen().pairs) });
-    } else {
-      const fresh = target.name === "table" ? { pairs: [], sort: "", entry: "", a: "", b: "", curve: "" } : {};
-      remember({ ...fresh, ...(target.name === "metric" ? { sort: "" } : {}), [target.name]: target.value });
-    }
+  listen(byId("choices"), ({ name, value }) => {
+    if (name === "scope") remember({ pairs: namesOf((chosen().table.scopes[value] || chosen()).pairs) });
+    else if (name === "table") remember({ pairs: [], sort: "", a: "", b: "", curve: "", table: value });
+    else if (name === "metric") remember({ sort: "", metric: value });
+    else remember({ [name]: value });
     draw();
   });
   byId("pairs").addEventListener("change", ({ target }) => {
@@ -42,10 +38,6 @@ const listenToChoices = (draw) => {
     byId("pairs").querySelector(`[value="${target.value}"]`).focus(); // the fields are new
   });
   for (const id of ["two", "cost-choices", "curve-choices"]) {
-    byId(id).addEventListener("submit", (event) => event.preventDefault());
-    byId(id).addEventListener("input", ({ target }) => {
-      remember({ [target.name]: target.value });
-      draw();
-    });
+    listen(byId(id), ({ name, value }) => { remember({ [name]: value }); draw(); });
   }
 };

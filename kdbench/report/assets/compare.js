@@ -27,8 +27,8 @@ const drawCompare = () => {
   const several = table.pairs.length > 1;
   const line = (metric, where, cells, difference) => [
     { node: metric.title, value: metric.title }, ...(several ? [{ node: where, value: where }] : []),
+    { node: same ? "–" : difference || "–", value: same || !difference ? "" : parseFloat(difference) },
     ...[one, other].map((place) => entry(cells[place] || MISSING)),
-    { node: same ? "–" : difference || "–", value: parseFloat(difference) },
   ];
   const rows = [
     ...(several ? table.metrics.map((metric) => line(metric, `all ${table.pairs.length} pairs`, overPairs(metric), compared(metric.over, first, second))) : []),
@@ -37,8 +37,8 @@ const drawCompare = () => {
   ];
   const columns = [
     { heading: "metric", lower: true, kind: "name" }, ...(several ? [{ heading: "pair", lower: true, kind: "name" }] : []),
+    { heading: `${minus} [95%] (${several ? "seeds or pairs" : "seeds"})`, about: "The paired difference with its own 95% interval." },
     { heading: table.labels[one] }, { heading: table.labels[other] },
-    { heading: `${minus} [95%] (seeds or pairs)`, about: "The paired difference with its own 95% interval." },
   ];
   const { table: element, box } = grid("Two methods", columns, rows);
   byId("compared").replaceChildren(box);
@@ -61,7 +61,7 @@ const drawCompareChart = ({ table, metric, pairs }, first, second, minus) => {
     ...texts.map((text, i) => [arrows(table.pairs[pairs[i]]), text]),
     ...(pairs.length > 1 ? [[`all ${table.pairs.length} pairs`, compared(metric.over, first, second)]] : []),
   ].filter(([, text]) => text).map(([name, text]) => ({ name, at: numbers(text) }));
-  drawForest("compare-chart", lines.map(({ name, at }) => ({ name, bar: at.length > 3 ? at.slice(0, 3) : [at[0], null, null], colour: "#0072B2" })),
+  drawForest("compare-chart", lines.length < 2 ? [] : lines.map(({ name, at }) => ({ name, bar: at.length > 3 ? at.slice(0, 3) : [at[0], null, null], colour: "#0072B2" })),
     `${metric.title}: ${minus}, ${metric.unit}`);
 };
 

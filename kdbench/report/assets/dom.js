@@ -34,3 +34,11 @@ const nameFilter = (names) => {
   const any = new RegExp(`^(${terms.join("|")})$`, "i");
   return terms.length ? (text) => any.test(text) : null;
 };
+
+/** Calls ``chosen`` with the field of a form that was changed: while one types, else when it is done. */
+const listen = (form, chosen) => {
+  const typed = (field) => field.type === "search";
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("input", ({ target }) => { if (typed(target)) chosen(target); });
+  form.addEventListener("change", ({ target }) => { if (!typed(target)) chosen(target); });
+};

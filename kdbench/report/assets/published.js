@@ -75,8 +75,7 @@ const draw = () => {
   byId("said").textContent = `${api.rows({ search: "applied" }).count().toLocaleString("en")} of ${rowCount.toLocaleString("en")} numbers.`;
 };
 
-form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("input", () => {
+listen(form, () => {
   const address = new URLSearchParams(chosen()).toString();
   history.replaceState(null, "", address ? `#${address}` : location.pathname + location.search);
   draw();

@@ -10,10 +10,12 @@ const draw = () => {
 for (const element of document.querySelectorAll(".app")) element.hidden = false;
 byId("plain").hidden = true;
 for (const image of document.querySelectorAll("figure img")) {
-  image.addEventListener("error", () => {
+  const absent = () => {
     image.closest(".picture").hidden = true;
     image.closest("figure").querySelector(".absent").hidden = false;
-  });
+  };
+  if (image.complete && !image.naturalWidth) absent();
+  image.addEventListener("error", absent);
 }
 readAddress();
 draw();

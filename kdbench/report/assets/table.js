@@ -27,7 +27,7 @@ const grid = (label, columns, rows, foot = []) => {
 /** Makes a grid sortable. order: [[column, direction]]; sorted: called with the place of a column and its direction. */
 const sortable = (table, columns, order, sorted) => {
   const api = new DataTable(table, {
-    paging: false, info: false, autoWidth: false, order,
+    paging: false, info: false, autoWidth: false, order, language: { emptyTable: "Nothing here has that name or kind." },
     layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     columns: columns.map(({ lower, kind }) => ({
       type: kind || "gaps", orderSequence: lower ? ["asc", "desc"] : ["desc", "asc"],

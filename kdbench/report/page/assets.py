@@ -16,7 +16,10 @@ import jinja2
 from markupsafe import Markup
 
 FOLDER = "_assets"
-CHARTS, TABLES = "plotly-basic-4.1.1.min.js", "datatables-3.1.5.min.js"
+LIBRARIES = {
+    "DataTable": "datatables-3.1.5.min.js",
+    "Plotly": "plotly-basic-4.1.1.min.js",
+}  # what it defines -> file
 
 
 def write(out: Path) -> None:
@@ -29,9 +32,9 @@ def write(out: Path) -> None:
             target.write_bytes(source.read_bytes())
 
 
-def addresses(above: str, *names: str) -> list[str]:
-    """Where a page finds libraries; ``above``: the way to the folder of all reports."""
-    return [f"{above}{FOLDER}/{name}" for name in names]
+def uses(*names: str) -> dict[str, Any]:
+    """What a template needs to load these of LIBRARIES: what they define, and their files below all reports."""
+    return {"globals": names, "libraries": [f"{FOLDER}/{LIBRARIES[name]}" for name in names]}
 
 
 def text(name: str) -> str:

@@ -76,7 +76,7 @@ def page(
         footer=footer,
         data=assets.data(data),
         css=assets.markup("page.css"),
-        libraries=assets.addresses(ABOVE, assets.TABLES, assets.CHARTS),
+        **assets.uses("DataTable", "Plotly"),
         js=assets.markup(*(f"{name}.js" for name in SCRIPTS)),
     )
 

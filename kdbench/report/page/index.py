@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from kdbench.report.markdown import interval
 from kdbench.report.page import assets, published
 
 FILE = "index.html"
@@ -37,15 +38,7 @@ def _line(file: Path) -> dict[str, Any]:
         "dataset": f"{first['dataset']}, {first['split']} split, {first['epochs']} epochs",
         "methods": methods,
         "pairs": first["pairs_total"],
-        "tables": len(table.groupby(["dataset", "split", "recipe_id"])),
         "best": first["label"],
-        "delta": _delta(first),
+        "delta": interval(first["delta"], first["low"], first["high"]),
         "baseline": first["baseline"],
     }
-
-
-def _delta(row: pd.Series) -> str:
-    if pd.isna(row["delta"]):
-        return "–"
-    limits = "" if pd.isna(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
-    return f"{row['delta']:+.2f}{limits}"

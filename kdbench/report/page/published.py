@@ -12,8 +12,8 @@ from kdbench.results import published
 
 FILE = "published.html"
 SHOWN = {  # column -> heading
-    "method": "method", "variant": "variant", "teacher": "teacher", "student": "student", "dataset": "data set",
-    "metric": "metric", "value": "value", "std": "std", "runs": "runs", "rule": "rule", "protocol": "protocol",
+    "method": "method", "value": "value", "teacher": "teacher", "student": "student", "dataset": "data set",
+    "metric": "metric", "std": "std", "runs": "runs", "rule": "rule", "variant": "variant", "protocol": "protocol",
     "origin": "origin", "key": "source", "note": "note",
 }  # fmt: skip
 PLACES = {  # a text in a source -> its address
@@ -33,7 +33,7 @@ def page() -> str:
         sources=f"{rows['key'].nunique()}",
         data=assets.data(_data(rows)),
         css=assets.markup("page.css"),
-        libraries=assets.addresses("", assets.TABLES),
+        **assets.uses("DataTable"),
         js=assets.markup("dom.js", "table.js", "published.js"),
     )
 
@@ -51,7 +51,9 @@ def _data(rows: pd.DataFrame) -> dict[str, Any]:
 def _written(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "" if pd.isna(value) else f"{value:g}"
+    if pd.isna(value):
+        return ""
+    return f"{value:.2f}" if value != int(value) and value == round(value, 2) else f"{value:g}"
 
 
 def address(source: str) -> list[str]:
