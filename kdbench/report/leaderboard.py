@@ -165,11 +165,11 @@ def _compared(
 ) -> _Compared:
     yardsticks, pools, marks, differences = {}, {}, {}, {}
     collapsed = {} if metric is TOP1 else _collapsed(table)
-    chance = table.chance if metric is TOP1 else None
+    chance, swept = table.chance if metric is TOP1 else None, table.swept
     for pair, runs in _runs(scores):
         diverged = list(level(entries, "pair", pair).query("diverged > 0").index)
         failed = [*diverged, *collapsed.get(pair, [])]
-        yardsticks[pair] = best(runs, [*failed, *table.swept], chance)
+        yardsticks[pair] = best(runs, [*failed, *swept], chance)
         pools[pair] = pool(runs, failed, chance)
         states = yardsticks[pair].states
         states = states.mask(states.index.isin(collapsed.get(pair, [])), COLLAPSED)
@@ -280,21 +280,23 @@ def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: A
             ["alike_low", "alike_high", "alike_p"], axis=1
         )
         result = result.join(spread)
-    base = level(entries, "label", baseline)
-    result["record"] = pd.Series(
-        {label: _record(level(entries, "label", label), base) for label in result.index}, dtype=object
-    )
+    result["record"] = _records(entries, baseline).reindex(result.index)
     return result.join(_costs(entries, baseline), how="outer").reindex(columns=columns)
 
 
-def _record(own: pd.DataFrame, base: pd.DataFrame) -> tuple[int, int, int] | None:
-    """Wins, ties and losses by each pair's interval; a diverged entry loses; None where no pair has an interval."""
-    lost, won = own["diverged"] > 0, base["diverged"] > 0
+def _records(entries: pd.DataFrame, baseline: str) -> pd.Series:
+    """label -> (wins, ties, losses) by each pair's interval; None where no pair has one.
+
+    A diverged entry loses, and wins where only the baseline's diverged.
+    """
+    lost = (entries["diverged"] > 0).unstack("label")
+    won = pd.DataFrame(dict.fromkeys(lost, lost[baseline]))
     low, high = (
-        own[key].mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0) for key in ("low", "high")
+        entries[key].unstack("label").mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0)
+        for key in ("low", "high")
     )
-    counts = record(low, high)
-    return counts[:3] if sum(counts[:3]) else None
+    counts = {label: record(low[label], high[label])[:3] for label in low}
+    return pd.Series({label: each if sum(each) else None for label, each in counts.items()}, dtype=object)
 
 
 def _cost_ratios(table: Table, baseline: str) -> dict[str, pd.DataFrame]:
