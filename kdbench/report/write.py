@@ -36,7 +36,8 @@ def write_report(
     results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex
     (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained
     more than once, what `figures` draws (differences are against the method ``baseline``) and what
-    `render.reproduction` writes. formats: of the pictures, some of png, svg and pdf; the pages show the first two.
+    `render.reproduction` writes; and above it, for all suites, what `page.index` writes. formats: of the pictures, some
+    of png, svg and pdf; the pages show the first two.
     Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a format is
     unknown or ``out`` cannot be written. only: the rows to report, which the report then says; None: all.
     """

@@ -84,6 +84,17 @@ def said(driver):
     return driver.find_element("id", "said").text
 
 
+def wait(driver, until):
+    """Waits for what is drawn a moment later."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(driver, 10).until(until)
+
+
+def says(element_id, text):
+    return lambda driver: text in driver.find_element("id", element_id).text
+
+
 def press(driver, *keys):
     from selenium.webdriver.common.action_chains import ActionChains
 
@@ -151,7 +162,7 @@ def test_every_number_follows_a_pair_that_is_chosen(opened):
     assert "mean of 5" not in headings(driver)
     after = dict(zip(column(driver, "method"), column(driver, "Δ vs kd"), strict=True))
     assert after["bickd"] != before["bickd"]
-    assert "vgg13 → vgg8" in driver.find_element("id", "bars-heading").text
+    wait(driver, says("bars-heading", "vgg13 → vgg8"))
     assert "pairs are shown" not in said(driver)
 
 
@@ -162,7 +173,7 @@ def test_what_does_not_follow_a_choice_says_so(opened):
     assert set(asides) == {"of all 6 pairs"}
     assert sum("->" in heading for heading in headings(driver)) == 2
     assert "do not follow this choice" in said(driver)
-    assert "does not follow the choice of pairs" in driver.find_element("id", "bars-heading").text
+    wait(driver, says("bars-heading", "does not follow the choice of pairs"))
 
 
 def test_a_metric_brings_its_numbers_notes_and_best_first(opened):
@@ -272,15 +283,14 @@ def test_papers_are_linked(opened):
 
 def test_charts_draw_the_methods_that_are_chosen(opened):
     driver = opened("#methods=bickd,kd,method*")
+    wait(driver, lambda d: d.find_elements("css selector", "#curves .legendtext"))
     names = driver.find_elements("css selector", "#curves .legendtext")
     assert {name.text for name in names} == set(column(driver, "method"))
     assert len(driver.find_elements("css selector", "#bars .scatterlayer .point")) == 4
     drawn = "return [...document.querySelectorAll('#curves .scatterlayer path.js-line')].length"
     before = driver.execute_script(drawn)
     driver.find_element("css selector", "#curves .legendtoggle").click()
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(driver, 5).until(lambda d: d.execute_script(drawn) < before)
+    wait(driver, lambda d: d.execute_script(drawn) < before)
 
 
 def test_everything_that_can_be_clicked_is_reached_by_tab(opened):
@@ -299,9 +309,7 @@ def test_a_picture_that_is_not_there_is_named(opened):
     driver = opened()
     absent = driver.find_elements("css selector", "figure .absent")
     driver.execute_script("arguments[0].closest('figure').scrollIntoView()", absent[1])
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(driver, 5).until(lambda _: absent[1].is_displayed())
+    wait(driver, lambda _: absent[1].is_displayed())
     assert absent[1].text == "gone.png is not in the folder of this page; kdbench report writes it there."
     assert not absent[0].is_displayed()
 
@@ -315,6 +323,7 @@ def test_on_a_phone_top1_and_charts_are_in_sight(opened, browser):
         right = driver.execute_script("return arguments[0].getBoundingClientRect().right", cell)
         assert column(driver, "mean of 5")[0] == cell.text
         assert right < 390
+        wait(driver, lambda d: d.find_elements("css selector", "#curves .legendtext"))
         shown = driver.find_elements("css selector", ".chart:not([hidden]), figure img")
         sizes = [
             driver.execute_script("return arguments[0].getBoundingClientRect().right", one) for one in shown

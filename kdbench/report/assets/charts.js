@@ -16,12 +16,16 @@ const plot = (id, traces, layout, label) => {
     font: { family: "system-ui, sans-serif", size: 12, color: styleOf("--text") },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
     margin: { l: 10, r: 10, t: narrow() ? 10 : 36, b: 40 }, dragmode: narrow() ? false : "zoom",
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: styleOf("--soft"), activecolor: styleOf("--accent") },
     legend: { orientation: narrow() ? "h" : "v", y: narrow() ? -0.25 : 1 },
     ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
   element.setAttribute("role", "img");
   element.setAttribute("aria-label", label);
-  Plotly.react(element, traces, whole, { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", toImageButtonOptions: { format: "svg", filename: id } });
+  Plotly.react(element, traces, whole, {
+    responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover",
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], toImageButtonOptions: { format: "svg", filename: id },
+  });
 };
 
 /** Black lines have the colour of the text: in a dark room black would not be seen. */

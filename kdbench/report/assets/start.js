@@ -1,10 +1,14 @@
 // --- everything together ---
 
+const PAUSE = 120; // milliseconds without a change before charts are drawn: they take longer than a key
+let later = null;
+
 const draw = () => {
   fillChoices();
   drawBoard();
   drawCompare();
-  drawCharts();
+  clearTimeout(later);
+  later = setTimeout(drawCharts, PAUSE);
 };
 
 for (const element of document.querySelectorAll(".app")) element.hidden = false;

@@ -39,23 +39,24 @@ def _of_pair(pool: Pool, pair: str, board: Board) -> pd.DataFrame:
     """delta, se, df and n of every two labels; index (both = i * labels + j, pair)."""
     place = {label: i for i, label in enumerate(board.labels)}
     places = np.array([place[label] for label in pool.methods.index])
-    columns = pool.methods.index.get_indexer([board.baseline])
-    cells = pd.concat([_minus(pool, base, places, columns[0], len(place)) for base in range(len(places))])
+    baseline = pool.methods.index.get_indexer([board.baseline])[0]
+    parts = [_minus(pool, base, places, baseline, len(place)) for base in range(len(places))]
+    columns = dict(zip(("both", "delta", "se", "df", "n"), np.concatenate(parts, axis=1), strict=True))
+    cells = pd.DataFrame(columns).astype({"both": int})
     return cells[cells["n"] > 0].assign(pair=pair).set_index(["both", "pair"])
 
 
-def _minus(pool: Pool, base: int, places: np.ndarray, baseline: int, count: int) -> pd.DataFrame:
-    """The differences to the label in column ``base``: to the baseline of all, to another one of those before it.
+def _minus(pool: Pool, base: int, places: np.ndarray, baseline: int, count: int) -> np.ndarray:
+    """[both, delta, se, df, n] of differences to column ``base``: of all to the baseline, to another of those before it.
 
     Which errors a difference takes depends a little on its base: so this is the table's own difference to the baseline.
     """
     apart, own = differences(pool.values, pool.error, base), places[base]
-    rows = pd.DataFrame({name: getattr(apart, name) for name in ("delta", "se", "df", "n")})
-    first = places < own
-    rows["delta"] = rows["delta"].where(first, -rows["delta"])
-    rows["both"] = np.where(first, places * count + own, own * count + places)
-    columns = np.arange(len(places))
-    return rows[columns != base if base == baseline else first & (columns != baseline)]
+    first, columns = places < own, np.arange(len(places))
+    both = np.where(first, places * count + own, own * count + places)
+    delta = np.where(first, apart.delta, -apart.delta)
+    rows = np.stack([both, delta, apart.se, apart.df, apart.n])
+    return rows[:, columns != base if base == baseline else first & (columns != baseline)]
 
 
 def _triangle(cells: pd.DataFrame, board: Board) -> Triangle:
