@@ -47,7 +47,7 @@ def _of_pair(pool: Pool, pair: str, board: Board) -> pd.DataFrame:
 
 
 def _minus(pool: Pool, base: int, places: np.ndarray, baseline: int, count: int) -> np.ndarray:
-    """[both, delta, se, df, n] of differences to column ``base``: of all to the baseline, to another of those before it.
+    """[both, delta, se, df, n] of differences to column ``base``: of all to the baseline, to others of those before.
 
     Which errors a difference takes depends a little on its base: so this is the table's own difference to the baseline.
     """
