@@ -136,7 +136,12 @@ plugins = path(
     show_default="./plugins, where it has methods",
     callback=own_plugins,
 )
-pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", show_default=SUITE_DEFAULT)
+pairs = names(
+    "--pairs",
+    "TEACHER:STUDENT[,...]",
+    "Pairs to train; 'A->B' where a name has a colon.",
+    show_default=SUITE_DEFAULT,
+)
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
 )

@@ -111,6 +111,7 @@ def _pairs(spec: Suite) -> list[Sequence[Any]]:
 
 def _models(spec: Suite) -> list[Sequence[Any]]:
     from kdbench import models
+    from kdbench.models import naming
 
     rows: list[Sequence[Any]] = [("model", "parameters", "MACs", "expected", "built as")]
     for name in dict.fromkeys(model for pair in spec.pairs for model in (pair.teacher, pair.student)):
@@ -121,7 +122,10 @@ def _models(spec: Suite) -> list[Sequence[Any]]:
         teacher = spec.teachers.get(name)
         expected = f"{teacher.top1:.2f}" if teacher else "–"
         words = [] if built_as == ModelSpec(name) else [built_as.arch, _settings(built_as.args)]
+        words += [naming.which(built_as.arch)]
         if teacher and teacher.pretrained:
             words.append(f"weights {teacher.pretrained}")
-        rows.append((name, f"{models.count_parameters(model):,}", macs, expected, " ".join(words)))
+        rows.append(
+            (name, f"{models.count_parameters(model):,}", macs, expected, " ".join(filter(None, words)))
+        )
     return rows

@@ -86,6 +86,15 @@ def names_weights(name: str) -> bool:
     return has_source(name) or "." in full_name(name)
 
 
+def which(name: str) -> str:
+    """Return in words which of two networks a name means, where kdbench and timm both have one; '' elsewhere."""
+    if name in ENTRIES and timm.is_model(name):
+        return f"kdbench's network for small images ({CIFAR}{name}); timm's is {TIMM}{name}"
+    if name.startswith((TIMM, OLD_TIMM)) and full_name(name) in ENTRIES:
+        return f"timm's network; kdbench's for small images is {CIFAR}{full_name(name)}"
+    return ""
+
+
 def exists(name: str) -> bool:
     """Return whether the name is one of a network; what a hub or a folder holds is not looked at."""
     if name.startswith(CIFAR):

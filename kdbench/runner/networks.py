@@ -14,7 +14,7 @@ from kdbench.errors import KdbenchError, unknown
 from kdbench.models import pretrained
 from kdbench.models.cifar.base import ENTRIES
 from kdbench.models.flops import check_size
-from kdbench.models.naming import CIFAR, TIMM, full_name, names_weights
+from kdbench.models.naming import TIMM, full_name, names_weights, which
 from kdbench.plan.selection import Selection, teacher_recipe
 from kdbench.suites import DataSpec, ModelSpec, Suite
 from kdbench.suites.schema import Weights
@@ -84,14 +84,11 @@ def _check_tag(name: str, suite: Suite) -> None:
 def _lines(name: str, named: str, spec: ModelSpec, data: DataSpec) -> Iterator[str]:
     """Which network a name means, where that may be in doubt, and what its weights are."""
     subject = name if name == named else f"{name} ({named})"
-    bare = full_name(spec.arch)
     if spec.weights:
-        whose = f"kdbench's {spec.arch}" if spec.arch in ENTRIES else f"timm's {bare}"
+        whose = f"kdbench's {spec.arch}" if spec.arch in ENTRIES else f"timm's {full_name(spec.arch)}"
         yield f"{subject} is {whose} with pretrained weights: {_facts(spec.weights, data)}"
-    elif named in ENTRIES and timm.is_model(named):
-        yield f"{subject} is kdbench's network for small images ({CIFAR}{named}); timm's is {TIMM}{named}"
-    elif bare in ENTRIES:
-        yield f"{subject} is timm's network; kdbench's for small images is {CIFAR}{bare}"
+    elif words := which(named):
+        yield f"{subject} is {words}"
 
 
 def _facts(weights: Weights, data: DataSpec) -> str:

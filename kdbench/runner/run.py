@@ -78,7 +78,7 @@ def run(
         suite: a name, a .toml file, or a `kdbench.Suite`.
         methods: names, globs or ``all`` (a list, or a text with commas); classes of methods; objects of them, with
             their own hyperparameters.
-        pairs: ``teacher:student``.
+        pairs: ``teacher:student``, or ``teacher->student`` where a name holds a colon.
         seeds: an int, ints, or a text like ``0-2``.
         sets: ``method.parameter=value[,value]``; several values make several cells.
         params: a file of settings as `kdbench tune` writes it; they train beside the suite's.

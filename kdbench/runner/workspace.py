@@ -29,7 +29,7 @@ class Workspace:
     selection: its data set measured, and the pretrained weights of its networks here. split: the images. data_id: hash
     of the whole data set, however much of it is used. devices: as torch names them; the first one is the driver's own.
     test_in_train: images that are evaluated and are in the training images too; None: not counted (see
-    `data.streaming.count_duplicates`).
+    `data.streaming.count_duplicates`). class_names: in the order of their labels.
     """
 
     selection: Selection
@@ -38,6 +38,7 @@ class Workspace:
     data_id: str
     devices: tuple[str, ...]
     test_in_train: int | None
+    class_names: tuple[str, ...]
 
     @property
     def device(self) -> str:
@@ -76,7 +77,7 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     for line in _data_lines(dataset, split, duplicates, measured.stream):
         say(line)
     selection = open_networks(selection, Paths(options.results, selection.suite.name).work, say)
-    return Workspace(selection, options, split, dataset.whole, devices, duplicates)
+    return Workspace(selection, options, split, dataset.whole, devices, duplicates, dataset.class_names)
 
 
 def _check_recipes(selection: Selection, graphs: bool, devices: Sequence[str]) -> None:
