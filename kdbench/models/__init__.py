@@ -24,16 +24,6 @@ from kdbench.models.wrapper import Network
 
 __all__ = ["ENTRIES", "Network", "bare", "count_parameters", "create", "exists", "full_name", "macs", "names"]
 
-# Arguments that would download other weights or return something other than a classifier.
-FORBIDDEN = (
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
-    "cache_dir",
-    "features_only",
-)
-
 
 def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     """Build a network with ``num_classes`` outputs.
@@ -43,10 +33,7 @@ def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     the number of classes differs; every other weight is drawn from torch's global generator. Raises KdbenchError for an
     unknown name, weights that cannot be had, and arguments that do not fit.
     """
-    if forbidden := [key for key in FORBIDDEN if key in kwargs]:
-        raise KdbenchError(
-            f"model {name!r} takes no {forbidden[0]!r}; weights are part of a name, such as 'resnet18.a1_in1k'"
-        )
+    pretrained.check_args(name, kwargs)
     known = meaning(name)
     if known.weights:
         return pretrained.build(pretrained.read(name), num_classes, name, **kwargs)

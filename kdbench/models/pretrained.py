@@ -27,6 +27,17 @@ BUILDING = (TypeError, ValueError, KeyError, AttributeError, AssertionError, Run
 DONE = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load", "label_offset")
 
 
+# Arguments that would download other weights or return something other than a classifier.
+FORBIDDEN = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "features_only",
+)
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """Weights in memory.
@@ -46,6 +57,14 @@ def folder(work: Path) -> Path:
     return work / "pretrained"
 
 
+def check_args(name: str, args: Mapping[str, Any]) -> None:
+    """Raise KdbenchError for an argument that no network takes."""
+    if forbidden := [key for key in FORBIDDEN if key in args]:
+        raise KdbenchError(
+            f"model {name!r} takes no {forbidden[0]!r}; weights are part of a name, such as 'resnet18.a1_in1k'"
+        )
+
+
 def read(name: str) -> Pretrained:
     """Have timm load the weights that ``name`` names. Raises KdbenchError where they cannot be had."""
     known = meaning(name)
@@ -60,6 +79,7 @@ def build(weights: Pretrained, classes: int, name: str, **args: Any) -> nn.Modul
 
     Raises KdbenchError where ``args`` change the network so that the weights do not fit or are not all.
     """
+    check_args(name, args)
     state = dict(weights.state)
     facts = {**weights.facts, "state_dict": state}
     try:

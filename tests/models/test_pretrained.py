@@ -103,6 +103,11 @@ def test_args_that_need_more_weights_are_refused(vit):
     assert "\n" not in str(caught.value)
 
 
+def test_arguments_that_load_other_weights_are_refused(vit):
+    with pytest.raises(KdbenchError, match="takes no 'pretrained'; weights are part of a name"):
+        models.create(vit[0], 3, pretrained=True)
+
+
 def test_a_folder_that_lacks_tensors_is_refused(vit, tmp_path):
     file = tmp_path / "vit" / "model.safetensors"
     state = load_weights(file)
