@@ -18,7 +18,6 @@ from torch import Tensor
 from kdbench import registry
 from kdbench.data.batches import Fed
 from kdbench.data.dataset import Split
-from kdbench.data.loading import load_split
 from kdbench.data.mixup import mix
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
@@ -31,7 +30,7 @@ from kdbench.train import checkpoint
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
 from kdbench.train.cuda_graphs import RecordedStep
-from kdbench.train.job import Job, Result
+from kdbench.train.job import Job, Result, load_images
 from kdbench.train.result import result_of
 from kdbench.train.schedule import evaluates, learning_rate, moment
 from kdbench.train.teacher_outputs import SharedTeacher, open_cache
@@ -64,12 +63,7 @@ class Cohort:
         self.device = torch.device(job.device)
         self.first = job.cells[0]
         self.recipe = self.first.recipe  # in what all cells share: epochs, batch size, precision, mixup
-        split = load_split(self.first.dataset, self.first.split, job.data_dir)
-        if split.id != self.first.split_id:
-            raise KdbenchError(
-                f"the images of {self.first.dataset.name} here ({split.id}) are not those that the run was planned "
-                f"with ({self.first.split_id}); copy the same files to where KDBENCH_DATA or --data-dir looks"
-            )
+        split = load_images(job)
         self.train = open_feed(split.train, self.device)
         self.evaluation = open_feed(split.evaluation, self.device)
         self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
