@@ -219,6 +219,12 @@ class Cohort:
         trainee.best = max(trainee.best, top1)
         trainee.curves.append((trainee.epoch, "top1", top1))
         self.students_eval[trainee.cell.id] = logits
+        floor = self.job.floors.get(trainee.cell.id, {}).get(trainee.epoch, 0.0)
+        if trainee.best < floor and trainee.epoch < self.recipe.epochs:
+            trainee.outcome = (
+                Status.PRUNED,
+                f"{trainee.best:.2f} % at best until epoch {trainee.epoch}, where earlier trials have {floor:.2f} %",
+            )
 
     # --- errors and checkpoints ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kdbench.teachers.weights import Teacher
 class Job:
     """The cells of one cohort and the places of its inputs. ``teacher`` is None when no cell needs one.
 
+    floors: cell id -> epoch -> top-1 in percent; a cell whose best is below it after that epoch is stopped.
     fills_cache: nothing is trained; what ``teacher_cache`` lacks for the one cell is computed.
     """
 
@@ -32,6 +34,7 @@ class Job:
     teacher_cache: Path | None = None  # for cells that say so
     graphs: bool = False  # record steps as CUDA graphs
     methods: bytes = b""  # those of a notebook or script (see `registry.packed`)
+    floors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     fills_cache: bool = False
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import signal
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +17,7 @@ from kdbench.results import store
 from kdbench.results.schema import COLUMNS, TRIAL_COLUMNS
 from kdbench.results.trials import at_edge, best, read_trials, values_of
 from kdbench.runner import tuning, workspace
+from kdbench.runner.pruning import floors
 from kdbench.runner.studies import Budget, winners
 from kdbench.runner.tuning import tune
 from tests.support.cli_process import kdbench, refused, spawn
@@ -208,6 +210,56 @@ def test_the_test_images_are_never_read(place, monkeypatch):
     tuned = tune(str(place / "tiny.toml"), "kd", trials=2, epochs=1, **usual)
     assert tuned.complete
     assert set(store.read(place / "results" / "tiny.trials.csv")["split"]) == {"holdout"}
+
+
+@pytest.mark.slow
+def test_runs_below_the_median_of_earlier_trials_stop(place):
+    """Two rounds of 8: those of the first all train to the end; a kill within the second changes nothing."""
+    usual = {"data_dir": place / "data", "teacher_weights": place / "teachers", "results": place / "results"}
+    arguments = {"trials": 16, "epochs": 16, "batch": 8, "prune": True, **usual}
+    pruned = tune(str(place / "tiny.toml"), "kd", **arguments)
+    first, second = pruned.rows.iloc[:8], pruned.rows.iloc[8:]
+    assert set(first["status"]) == {"ok"}
+    assert set(second["status"]) == {"ok", "pruned"}
+    curves = pd.read_csv(place / "results" / "tiny.trials.curves.csv")
+    top1 = curves[curves["term"] == "top1"].pivot_table(index="epoch", columns="cell_id", values="value")
+    medians = top1[first["cells"]].median(axis=1)
+    for row in second.to_dict("records"):
+        own = top1[row["cells"]].dropna()
+        below = own.cummax() < medians[own.index]
+        assert not below[below.index < min(own.index[-1], 16)].any()
+        assert (row["status"] == "pruned") == (below.iloc[-1] and own.index[-1] < 16)
+    for file in (place / "results" / "tiny.tuning.csv", place / "results" / "tiny.trials.csv"):
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[: 1 + 11]))
+    again = tune(str(place / "tiny.toml"), "kd", **arguments)
+    pd.testing.assert_frame_equal(again.rows[TRIAL], pruned.rows[TRIAL])
+
+
+def test_the_median_rule_is_that_of_optuna():
+    """A loop over Optuna's MedianPruner as the oracle: whether a seventh run stops after each epoch."""
+    import optuna
+
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        values = random.integers(10, 40, (7, 5)).astype(float)
+        study = optuna.create_study(direction="maximize")
+        for run in values[:6]:
+            known = dict(enumerate(run, 1))
+            study.add_trial(optuna.trial.create_trial(value=run[-1], intermediate_values=known))
+        curves = pd.DataFrame(
+            {"cell_id": f"run{number}", "term": "top1", "epoch": epoch, "value": value}
+            for number, run in enumerate(values[:6])
+            for epoch, value in enumerate(run, 1)
+        )
+        floor = floors(curves, [f"run{number}" for number in range(6)])
+        pruner, reported = optuna.pruners.MedianPruner(), {}
+        for epoch, value in enumerate(values[6], 1):
+            reported[epoch] = value
+            trial = optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING, intermediate_values=dict(reported)
+            )
+            assert (max(values[6][:epoch]) < floor[epoch]) == pruner.prune(study, trial)
+    assert floors(curves, ["run0", "run1", "run2", "run3"]) == {}
 
 
 @pytest.mark.slow
