@@ -296,6 +296,11 @@ training = together(
     ),
     data_dir,
     teacher_weights,
+    click.option(
+        "--teacher-split",
+        is_flag=True,
+        help="Use teachers that are trained here on the split's training images alone.",
+    ),
     results,
     devices,
     precision,

@@ -52,11 +52,13 @@ def locate_teacher(workspace: Workspace, name: str) -> Teacher | None:
     """The teacher, where it is there; None where it must be trained or fetched.
 
     In order of precedence, highest first: --teacher-weights, the last one imported, timm's weights where the suite
-    names them, else the one trained here.
+    names them, else the one trained here. With --teacher-split always the last.
     """
     suite, work, weights = workspace.suite, workspace.paths.work, workspace.options.teacher_weights
     dataset, model = suite.dataset, suite.model(name)
-    if weights:
+    if workspace.options.teacher_split:
+        path = trained_path(workspace, name)
+    elif weights:
         path = find_file(name, weights)
     else:
         own = pretrained_path(workspace, name) or trained_path(workspace, name)
@@ -68,8 +70,8 @@ def locate_teacher(workspace: Workspace, name: str) -> Teacher | None:
 
 
 def remark(workspace: Workspace, name: str) -> str:
-    """What `teachers.catalog.data_remark` says of a teacher, where the user did not give its weights."""
-    if workspace.options.teacher_weights:
+    """What `teachers.catalog.data_remark` says of a teacher, where the user did not say which it is."""
+    if workspace.options.teacher_weights or workspace.options.teacher_split:
         return ""
     suite = workspace.suite
     return catalog.data_remark(

@@ -237,8 +237,7 @@ def _announce_teachers(inputs: Inputs, say: Say) -> None:
         if teacher.path != trained_path(inputs.workspace, name):
             say(
                 f"WARNING: {teacher.path} was not trained here and may have seen the holdout images in its training; "
-                "accuracies on them are then too high for all methods alike. `kdbench teachers train --split holdout` "
-                "trains one without them"
+                "accuracies on them are then too high for all methods alike; --teacher-split trains one without them"
             )
 
 

@@ -281,6 +281,22 @@ def test_killed_in_the_middle_it_gives_the_same_trials(place, tmp_path, wait_for
     assert tuned[0] == tuned[1]
 
 
+def test_teacher_split_trains_one_without_the_holdout(place):
+    """An import may have seen the images: it is not used, and the one that is used is listed beside it."""
+    suite = ["--suite", "tiny.toml", "--data-dir", "data"]
+    weights = str(place / "teachers" / "large.pth")
+    assert kdbench("teachers", "import", weights, "--name", "large", *suite, cwd=place).code == 0
+    common = [*suite, "--methods", "kd", "--trials", "1", "--epochs", "1"]
+    done = kdbench("tune", *common, "--teacher-split", cwd=place)
+    assert done.code == 0, done.err
+    assert "may have seen the holdout images" not in done.err
+    (row,) = store.read(place / "results" / "tiny.trials.csv").to_dict("records")
+    listed = kdbench("teachers", "list", *suite, "--split", "holdout", cwd=place).out.splitlines()
+    (mine,) = [line for line in listed if row["teacher_id"] in line]
+    (imported,) = [line for line in listed if line.startswith("*") and "large" in line]
+    assert mine != imported
+
+
 def test_tune_then_run_then_report(place):
     done = kdbench(*TUNE, "--methods", "kd", "--trials", "2", "--epochs", "1", cwd=place)
     assert done.code == 0, done.err
@@ -301,6 +317,7 @@ def test_tune_then_run_then_report(place):
     ("arguments", "said"),
     [
         (["--trials", "3", "--hours", "1"], "not both"),
+        (["--teacher-split"], "leave out teacher_weights"),
         (["--methods", "ce"], "nothing to search: ce declares no `space`"),
         (["--space", "none.toml"], "cannot read none.toml"),
         (["--set", "kd.temperature=3"], "has no option --set"),
