@@ -92,8 +92,7 @@ def _train_absent(
         if stop():
             return
         cells = [cell for cell in cells if cell.id not in tried]
-        with locks.held(workspace.paths.locks, [cell.id for cell in cells], wait=True):
-            pass
+        locks.wait_for(workspace.paths.locks, [cell.id for cell in cells], stop)
 
 
 def _untrained(workspace: Workspace, cells: Sequence[Cell]) -> list[Cell]:

@@ -38,6 +38,7 @@ from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Recipe, Suite, replace_recipe
 from kdbench.train.callbacks import Progress
+from kdbench.utils import locks
 from kdbench.utils.files import write_atomic
 from kdbench.utils.hashing import canonical, digest
 from kdbench.utils.search_space import Space, log_range
@@ -244,7 +245,10 @@ def _announce_teachers(inputs: Inputs, say: Say) -> None:
 def _round(
     studies: Sequence[Study], tuning: Tuning, inputs: Inputs, file: Path, progress: Progress, stop: Stop
 ) -> bool:
-    """Train the next trials of every study and record those that are done; False where none could be."""
+    """Train the next trials of every study and record those that are done; False where there are none.
+
+    What other processes train of them is waited for: the next round follows from all of this one.
+    """
     trials = read_trials(file)
     asked = [
         (study, number, setting, _cells(inputs, setting))
@@ -258,15 +262,15 @@ def _round(
     if tuning.prune:
         inputs = replace(inputs, floors=dict(_floors(asked, tuning.budget.batch, trials, inputs)))
     driver.train_and_record(missing, inputs, progress, stop)
-    attempts, recorded = _attempts(inputs, tuning.prune), False
+    locks.wait_for(inputs.workspace.paths.locks, cells, stop)
+    attempts = _attempts(inputs, tuning.prune)
     for study, number, setting, own in asked:
         records = records_of(attempts, own)
         if len(records) == len(own) and not (records["status"] == Status.INTERRUPTED).any():
             row = _row(study, number, setting, own, outcome(records))
             store.append(file, [row], TRIAL_COLUMNS)
             progress.say(_line(row, study))
-            recorded = True
-    return recorded
+    return True
 
 
 def _attempts(inputs: Inputs, pruned: bool) -> pd.DataFrame:

@@ -281,6 +281,36 @@ def test_killed_in_the_middle_it_gives_the_same_trials(place, tmp_path, wait_for
     assert tuned[0] == tuned[1]
 
 
+@pytest.mark.slow
+def test_two_commands_at_once_share_the_trials(place, tmp_path):
+    """None is lost and none doubled; they are those of one command alone."""
+    command = [
+        *TUNE,
+        "--methods",
+        "kd,dkd",
+        "--trials",
+        "6",
+        "--batch",
+        "2",
+        "--epochs",
+        "20",
+        "--seeds",
+        "0-1",
+    ]
+    processes = [spawn(*command, cwd=place) for _ in range(2)]
+    for process in processes:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        assert ", large -> small, seed " in said  # it trained some of them
+    whole = make(tmp_path / "whole")
+    assert kdbench(*command, cwd=whole).code == 0
+    trials = [read_trials(folder / "results" / "tiny.tuning.csv") for folder in (place, whole)]
+    pd.testing.assert_frame_equal(
+        *(each[TRIAL].sort_values(["method", "trial"], ignore_index=True) for each in trials)
+    )
+    assert store.read(place / "results" / "tiny.trials.csv")["cell_id"].is_unique
+
+
 def test_teacher_split_trains_one_without_the_holdout(place):
     """An import may have seen the images: it is not used, and the one that is used is listed beside it."""
     suite = ["--suite", "tiny.toml", "--data-dir", "data"]
