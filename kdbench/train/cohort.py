@@ -116,7 +116,7 @@ class Cohort:
     def _trainee(self, cell: Cell) -> Trainee | None:
         size = self.first.dataset.size
         try:
-            net = build_net(cell, self.device)
+            net = build_net(cell, self.device, self.job.work)
             context = Context(
                 num_classes=self.first.dataset.classes,
                 train_size=len(self.train),
