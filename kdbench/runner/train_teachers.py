@@ -22,6 +22,7 @@ from kdbench.runner.teachers import (
 )
 from kdbench.runner.training import Locks, train
 from kdbench.runner.workspace import Say, Workspace, open_workspace
+from kdbench.suites.schema import SGD
 from kdbench.teachers import catalog
 from kdbench.teachers.weights import Teacher
 from kdbench.train import checkpoint
@@ -106,7 +107,8 @@ def _train_free(
     paths, options, tried = workspace.paths, workspace.options, set()
 
     def job(cells: Sequence[Cell]) -> Job:
-        return Job(tuple(cells), None, options.data_dir, paths.work, workspace.device)
+        graphs = options.graphs if all(cell.recipe.optimizer == SGD for cell in cells) else ""
+        return Job(tuple(cells), None, options.data_dir, paths.work, workspace.device, graphs=graphs)
 
     with (
         open_executor(options, workspace.devices, len(cells), paths, progress, stop) as executor,

@@ -32,7 +32,7 @@ class Job:
     device: str
     plugins: Path | None = None
     teacher_cache: Path | None = None  # for cells that say so
-    graphs: bool = False  # record steps as CUDA graphs
+    graphs: str = ""  # record steps as CUDA graphs: "branches" or "sequential"
     methods: bytes = b""  # those of a notebook or script (see `registry.packed`)
     floors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     fills_cache: bool = False
