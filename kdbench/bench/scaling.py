@@ -64,7 +64,7 @@ def points() -> list[Point]:
     return by_cells + by_batch + [Point(pair) for pair in SIZES]
 
 
-def work_of(suite: Suite, point: Point, device: str, precision: str | None, graphs: bool = False) -> Work:
+def work_of(suite: Suite, point: Point, device: str, precision: str | None, graphs: str = "") -> Work:
     """The work to time at a point: kd at temperatures 1, 2, ..."""
     teacher, _, student = point.pair.partition(":")
     pair, sets = Pair(teacher, student), {"kd": {"temperature": [float(t + 1) for t in range(point.cells)]}}
@@ -130,7 +130,7 @@ def table(
     precision: str | None,
     which: Sequence[Point],
     say: Callable[[str], None],
-    graphs: bool = False,
+    graphs: str = "",
 ) -> pd.DataFrame:
     """A row per point, with the peak of this device."""
     kind = torch.device(device).type

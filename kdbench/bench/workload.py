@@ -34,7 +34,7 @@ class Work:
     sets: Overrides = field(default_factory=dict)
     plugins: Path | None = None
     cached: bool = False  # the teacher's logits are known before the first step
-    graphs: bool = False  # steps recorded as CUDA graphs
+    graphs: str = ""  # steps recorded as CUDA graphs, one of `graph_kinds.GRAPHS`
     jobs: int = 1  # processes that train such a cohort at the same time
 
 

@@ -10,6 +10,7 @@ import click
 
 from kdbench.errors import KdbenchError
 from kdbench.runner.options import EXECUTORS
+from kdbench.utils.graph_kinds import BRANCHES, GRAPHS
 
 Decorator = Callable[[Any], Any]
 SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves the suite's
@@ -161,7 +162,16 @@ precision = click.option(
     help="Precision of training.",
     show_default=SUITE_DEFAULT,
 )
-graphs = click.option("--graphs", is_flag=True, help="Record each step as a CUDA graph (CUDA only).")
+graphs = click.option(
+    "--graphs",
+    metavar="[KIND]",
+    type=click.Choice(GRAPHS),
+    is_flag=False,
+    flag_value=BRANCHES,
+    callback=lambda context, parameter, value: value or "",
+    help="Record a cohort's step as one CUDA graph; sequential: one per method (CUDA only).",
+    show_default="steps are not recorded",
+)
 
 
 class _Jobs(click.ParamType):
@@ -301,6 +311,11 @@ training = together(
     ),
     data_dir,
     teacher_weights,
+    click.option(
+        "--teacher-split",
+        is_flag=True,
+        help="Use teachers that are trained here on the split's training images alone.",
+    ),
     results,
     devices,
     precision,

@@ -49,7 +49,8 @@ class Study:
     """The search for one method on one pair.
 
     id: hash of all that its trials share. space: of the method's parameters; recipe_space: of the recipe's fields.
-    default: the suite's values of both. chance: the accuracy, in percent, that a run counts with that diverged.
+    default: the suite's values of both. chance: the accuracy, in percent, that a trial counts with that diverged or
+    was stopped: it says where not to search.
     """
 
     id: str
@@ -109,7 +110,7 @@ class Study:
             known = values_of(row)
             if row["status"] == Status.OK:
                 yield known, row["top1"]
-            elif row["status"] == Status.DIVERGED:
+            elif row["status"] in (Status.DIVERGED, Status.PRUNED):
                 yield known, self.chance
 
     def _setting(self, number: int, both: Mapping[str, Any]) -> Setting:

@@ -72,11 +72,13 @@ def locate_teacher(workspace: Workspace, name: str) -> Teacher | None:
     """The teacher, where it is there; None where it must be trained or fetched.
 
     In order of precedence, highest first: --teacher-weights, the last one imported, the pretrained weights that the
-    suite names where they know the classes, else the one trained here.
+    suite names where they know the classes, else the one trained here. With --teacher-split always the last.
     """
     suite, work, weights = workspace.suite, workspace.paths.work, workspace.options.teacher_weights
     dataset, model = suite.dataset, suite.model(name)
-    if weights:
+    if workspace.options.teacher_split:
+        path = trained_path(workspace, name)
+    elif weights:
         path = find_file(name, weights)
     else:
         path = catalog.assigned_file(work, dataset.name, name, model, workspace.data_id) or _own(
@@ -95,8 +97,8 @@ def _own(workspace: Workspace, name: str) -> Path:
 
 
 def remark(workspace: Workspace, name: str) -> str:
-    """What `teachers.catalog.data_remark` says of a teacher, where the user did not give its weights."""
-    if workspace.options.teacher_weights:
+    """What `teachers.catalog.data_remark` says of a teacher, where the user did not say which it is."""
+    if workspace.options.teacher_weights or workspace.options.teacher_split:
         return ""
     suite = workspace.suite
     return catalog.data_remark(

@@ -80,7 +80,7 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     return Workspace(selection, options, split, dataset.whole, devices, duplicates, dataset.class_names)
 
 
-def _check_recipes(selection: Selection, graphs: bool, devices: Sequence[str]) -> None:
+def _check_recipes(selection: Selection, graphs: str, devices: Sequence[str]) -> None:
     suite = selection.suite
     recipes = [replace_recipe(suite.recipe, pair.recipe, str(pair)) for pair in selection.pairs]
     for recipe in (suite.recipe, *recipes):
