@@ -26,6 +26,7 @@ class Job:
     teacher_cache: Path | None = None  # for cells that say so
     graphs: str = ""  # record steps as CUDA graphs: "branches" or "sequential"
     methods: bytes = b""  # those of a notebook or script (see `registry.packed`)
+    save_every: float = 60.0  # seconds between two checkpoints; one is saved at the end and at a stop
 
 
 @dataclass
