@@ -82,7 +82,8 @@ class Cohort:
         self.students_eval: dict[str, Tensor] = {}
         self.failures: dict[str, str] = {}  # of cells that could not even be built
         self.seconds_before: dict[str, dict[str, float]] = {}  # shared seconds before a resume
-        self.save_failed = False
+        self.saver = checkpoint.Saver(job.work, job.save_every, self._save_failed)
+        self.warned_of_saving = False
         self.trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
         self.stepping = self._stepping(recorder)
 
@@ -130,7 +131,11 @@ class Cohort:
             if trainee.outcome is None:
                 state = checkpoint.resumable(self.job.work, cell)
                 if state:
-                    trainee.load(state)
+                    if not trainee.load(state):
+                        self.progress.warn(
+                            f"{cell}: continues on {self.device.type} from a checkpoint of another kind of device; its "
+                            "numbers are those of neither alone"
+                        )
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
                     trainee.prepare(TeacherPass(cell, self.train, self.teacher, trainee.needs, self.device))
@@ -146,7 +151,10 @@ class Cohort:
     def run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         """Train to the end or to ``stop``."""
         with computing(self.device, self.recipe.precision):
-            return self._run(stop)
+            try:
+                return self._run(stop)
+            finally:
+                self.saver.finish()
 
     def _run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         live = self._live()
@@ -162,6 +170,8 @@ class Cohort:
             if not stopped:
                 self._end_epoch(epoch)
                 stopped = stop() and epoch + 1 < self.recipe.epochs
+                if stopped:
+                    self._save(self._live())
             if stopped or not self._live():
                 break
         self.progress.end()
@@ -236,7 +246,8 @@ class Cohort:
             if last or evaluates(trainee.cell.recipe, epoch):
                 with self._closing([trainee], "evaluation"):
                     self._measure(trainee)
-        self._save(self._live())
+        if last or self.saver.is_due:
+            self._save(self._live())
         self.progress.epoch(epoch + 1, {t.cell.id: t.latest() for t in self._live()})
 
     def _measure(self, trainee: Trainee) -> None:
@@ -273,19 +284,20 @@ class Cohort:
             write_atomic(log, traceback.format_exc().encode())
         return f"{cell.method} failed in {what}: {type(error).__name__}: {error} (traceback in {log})"
 
-    def _save(self, trainees: list[Trainee]) -> None:
-        """Save the checkpoints of ``trainees``; where the disk is full, warn once and go on training."""
-        try:
-            for trainee in trainees:
-                state = {**trainee.state(), "shared_seconds": self._shared_seconds(trainee)}
-                checkpoint.save(self.job.work, trainee.cell, state)
-        except OSError as error:
-            if not self.save_failed:
-                self.progress.warn(
-                    f"cannot save a checkpoint in {self.job.work} ({error.strerror}); training goes on, but a crash "
-                    "would lose it: free some space"
-                )
-            self.save_failed = True
+    def _save(self, trainees: Sequence[Trainee]) -> None:
+        """Have the checkpoints of ``trainees`` written."""
+        self.saver.save(
+            [(t.cell, {**t.state(), "shared_seconds": self._shared_seconds(t)}) for t in trainees]
+        )
+
+    def _save_failed(self, error: OSError) -> None:
+        """Where the disk is full, warn once and go on training."""
+        if not self.warned_of_saving:
+            self.progress.warn(
+                f"cannot save a checkpoint in {self.job.work} ({error.strerror}); training goes on, but a crash "
+                "would lose it: free some space"
+            )
+        self.warned_of_saving = True
 
     def _result(self, cell: Cell) -> Result:
         trainee = next((t for t in self.trainees if t.cell is cell), None)

@@ -18,12 +18,17 @@ from kdbench.train.cell_trainer import Trainee
 from kdbench.train.cohort_step import CohortStep, EagerSteps, open_ones
 from kdbench.train.cuda_graphs import Buffers, Recorder, Recording
 from kdbench.train.teacher_outputs import ByView
+from kdbench.utils.graph_kinds import BRANCHES, SEQUENTIAL
 from kdbench.utils.timer import Stopwatch
 
 TIMED = (
     20  # recorded steps of an epoch that run cell by cell, each on its own clock, before all cells run as one
 )
-SETTLED = Recording.EAGER + TIMED + 1  # steps of an epoch after which nothing is recorded any more
+
+
+def settled(graphs: str) -> int:
+    """After how many steps of an epoch all is recorded, for one of `graph_kinds.GRAPHS`; without graphs 0."""
+    return {"": 0, SEQUENTIAL: Recording.EAGER + 1, BRANCHES: Recording.EAGER + TIMED + 1}[graphs]
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _train(
         )
     courier = _Courier(task, mailbox, work)
     courier.fetch()
-    job = _on_node(replace(task.job, device=device, work=work), contents)
+    job = _on_node(replace(task.job, device=device, work=work, save_every=0.0), contents)  # the courier waits
     try:
         done = train_job(job, _Progress(courier), stop)
     finally:
