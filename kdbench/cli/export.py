@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from kdbench.cli import options
+from kdbench.cli import completion, options
 from kdbench.cli.verbs import verb
 
 
 @verb("export", short_help="Write the weights of a trained student to a file.")
-@click.argument("cell")
+@click.argument("cell", shell_complete=completion.one(completion.cells))
 @click.argument("file", type=click.Path(path_type=Path))
 @options.results
 def export_command(cell: str, file: Path, results: Path) -> None:
