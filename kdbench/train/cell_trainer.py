@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from kdbench.method import (
     overrides,
 )
 from kdbench.metrics import predictions
+from kdbench.models import pretrained
 from kdbench.models.flops import probing
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
@@ -37,16 +38,25 @@ from kdbench.utils.needs import union
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
 from kdbench.utils.status import Status
-from kdbench.utils.timer import Stopwatch
+from kdbench.utils.timer import StepWatch, Stopwatch
 
 
-def build_net(cell: Cell, device: torch.device) -> Network:
-    """The student with its initial weights: the same for every method, a function of data, seed and student only."""
-    model_spec, data = cell.student_model, cell.dataset
+def build_net(cell: Cell, device: torch.device, work: Path) -> Network:
+    """The student with its initial weights: the same for every method, a function of data, seed and student only.
+
+    work: has the pretrained weights that the student starts from.
+    """
+    spec, data = cell.student_model, cell.dataset
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
-        model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return to_device(Network(model, data.mean, data.std), device)
+        if spec.weights:
+            model = pretrained.load(spec, data.classes, pretrained.folder(work))
+        else:
+            model = models.create(spec.arch, data.classes, **spec.args)
+    net = Network(model, *spec.normalisation(data))
+    if cell.recipe.trains == "head":
+        net.freeze_features()
+    return to_device(net, device)
 
 
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
@@ -73,7 +83,7 @@ class Trainee:
         self.curves: list[tuple[int, str, float]] = []
         self.best = float("-inf")
         self.eval_s = 0.0
-        self.watch = Stopwatch(device)
+        self.watch = StepWatch(device)
         self.streams = Streams(stream("cell", cell.split_id, cell.seed, cell.student), device)
         self.net = net
         if reason := skip_reason(self.method, context):
@@ -91,8 +101,10 @@ class Trainee:
     def prepare(self, teacher_batches: Any) -> None:
         """Call the method's ``prepare``, where it has one."""
         if overrides(self.method, "prepare"):
-            with self.streams.active(), torch.no_grad(), self.watch.running():
+            watch = Stopwatch(self.device)
+            with self.streams.active(), torch.no_grad(), watch.running():
                 self.method.prepare(self.context, teacher_batches, self.modules)
+            self.watch.add(watch.seconds)
 
     def step(
         self,
@@ -103,19 +115,21 @@ class Trainee:
         mixed: Mixed | None = None,
     ) -> None:
         """Train one step on one batch at the learning rate ``lr``. ``mixed``: what its images were blended with."""
-        with self.stepping(batch, lr):
+        with self.watch.running():
+            self.begin_step(lr)
             self.compute(batch, images, teacher, mixed)
+            self.finish_step(len(batch.target))
 
-    @contextlib.contextmanager
-    def stepping(self, batch: Batch, lr: float) -> Iterator[None]:
-        """What surrounds the computation of a step, however it is done."""
+    def begin_step(self, lr: float) -> None:
+        """What comes before the computation of a step, however it is done."""
         self.take_step.set_rate(lr)
-        with self.watch.running(), self.streams.active():
-            yield
-            if self.average is not None:
-                self.averaged += 1
-                self.average.update(self.trained, self.averaged)
-        self.seen += len(batch.target)
+
+    def finish_step(self, images: int) -> None:
+        """What comes after it."""
+        if self.average is not None:
+            self.averaged += 1
+            self.average.update(self.trained, self.averaged)
+        self.seen += images
 
     def compute(
         self,
@@ -125,6 +139,16 @@ class Trainee:
         mixed: Mixed | None = None,
     ) -> None:
         """The part of a step that runs on the device: it changes no number of the host, so it can be recorded."""
+        with self.streams.active():
+            self._compute(batch, images, teacher, mixed)
+
+    def _compute(
+        self,
+        batch: Batch,
+        images: Mapping[str, Tensor],
+        teacher: Mapping[str, Outputs],
+        mixed: Mixed | None,
+    ) -> None:
         student = self.needs.of("student")
         with autocast(self.cell.recipe.precision, self.device):
             outputs = {view: self.net(images[view], student) for view in student.views}
@@ -152,13 +176,16 @@ class Trainee:
 
     def end_epoch(self) -> None:
         """Add the epoch's means to the curves; a loss that is not finite closes the cell."""
+        self.watch.settle()
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        means = {name: value.item() / max(self.seen, 1) for name, value in self.sums.items()}
+        means = {name: value.item() / self.seen for name, value in self.sums.items() if self.seen}
         if "hits" in means:
             means["train_top1"] = 100.0 * means.pop("hits")
         for name, value in means.items():
             self.curves.append((self.epoch, name, value))
-        self.sums, self.seen = {}, 0
+        for total in self.sums.values():  # a recorded step goes on adding to the same tensors
+            total.zero_()
+        self.seen = 0
         loss = means.get("loss", float("nan"))
         if not torch.isfinite(torch.tensor(loss)):
             self.outcome = (Status.DIVERGED, self._divergence(loss))
@@ -215,6 +242,7 @@ class Trainee:
             "curves": self.curves,
             "best": self.best,
             "seconds": [self.watch.seconds, self.eval_s],
+            "timed_steps": self.watch.timed,
             "net": self.net.state_dict(),
             "modules": self.modules.state_dict(),
             "optimizer": self.take_step.state_dict(),
@@ -223,17 +251,18 @@ class Trainee:
             "averaged": self.averaged,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+    def load(self, state: Mapping[str, Any]) -> bool:
+        """Restore what `state` returned; False where that was on another kind of device: random streams start anew."""
         self.epoch, self.step_in_epoch, self.seen = state["epoch"], state["step"], state["seen"]
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         self.curves = [tuple(row) for row in state["curves"]]
         self.best = state["best"]
-        self.watch.seconds, self.eval_s = state["seconds"]
+        seconds, self.eval_s = state["seconds"]
+        self.watch.load(seconds, state.get("timed_steps", 0))
         self.net.load_state_dict(state["net"])
         self.modules.load_state_dict(state["modules"])
         self.take_step.load_state_dict(state["optimizer"])
-        self.streams.load(state["streams"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
             self.averaged = state["averaged"]
+        return self.streams.load(state["streams"])

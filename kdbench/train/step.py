@@ -152,8 +152,11 @@ class Step:
         return self._optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned, but for the learning rates: each step has its own."""
+        rates = [group["lr"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(dict(state))
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # where steps were recorded it was a tensor
         if isinstance(self._optimizer, torch.optim.SGD):
             momentum_from_zero(
                 self._optimizer
