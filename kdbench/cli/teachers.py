@@ -49,10 +49,9 @@ def teachers_train(**chosen: Any) -> None:
 
 @teachers_group.command("cache", short_help="Compute teacher logits ahead, for later runs.")
 @options.teaching
-@options.device
-@options.names(
-    "--pairs", "TEACHER:STUDENT[,...]", "Only the teachers of these pairs.", show_default="all pairs"
-)
+@options.devices
+@options.side_by_side
+@options.several_pairs("Only the teachers of these pairs.", "all pairs")
 @options.precision
 @options.path("--teacher-cache", "DIR", "Folder to fill.", required=True)
 def teachers_cache(**chosen: Any) -> None:

@@ -5,7 +5,7 @@ B samples in a batch, N in the set, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,10 +20,11 @@ from kdbench.utils.rng import generator
 
 @dataclass(frozen=True, eq=False)
 class Fed:
-    """One batch of a training epoch.
+    """One batch of a training epoch, or the part of it whose n images were asked for.
 
-    rows: [B] int64 on the CPU, the samples' rows in the set.  index: the same on the device.  target: [B] int64.
-    images: view -> float32 [B, 3, H, W] in 0..1, channels_last.  draws: view -> the choices behind these images.
+    index: [B] int64 on the device, the samples' rows in the set.  target: [B] int64.  rows: [n] int64 on the CPU, the
+    rows of the images.  images: view -> float32 [n, 3, H, W] in 0..1, channels_last.  draws: view -> the choices
+    behind these images.
     """
 
     rows: Tensor
@@ -31,6 +32,14 @@ class Fed:
     target: Tensor
     images: Mapping[str, Tensor]
     draws: Mapping[str, Draws]
+
+
+Part = Callable[[int], slice]  # of a batch of so many samples: the consecutive ones whose images are made
+
+
+def whole(count: int) -> slice:
+    """All samples of a batch: a `Part`."""
+    return slice(0, count)
 
 
 class Feed(Protocol):
@@ -41,9 +50,17 @@ class Feed(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(
-        self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
+        self,
+        views: Mapping[str, View],
+        where: Sequence[Any],
+        batch_size: int,
+        first_step: int = 0,
+        part: Part = whole,
     ) -> Iterator[Fed]:
-        """The batches of the epoch ``where`` (split id, seed, epoch) from step ``first_step`` on."""
+        """The batches of the epoch ``where`` (split id, seed, epoch) from step ``first_step`` on.
+
+        part: of each batch, the samples whose images are made.
+        """
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Index [B], target [B] and unaugmented images (as `Fed`'s) of the whole set in its order."""
@@ -78,14 +95,21 @@ class Resident:
         return len(self.targets)
 
     def epoch(
-        self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
+        self,
+        views: Mapping[str, View],
+        where: Sequence[Any],
+        batch_size: int,
+        first_step: int = 0,
+        part: Part = whole,
     ) -> Iterator[Fed]:
         """Yield the batches of an epoch, as `Feed.epoch` says."""
         height, width = self.images.shape[1:3]
         order, draws = choices(views, where, len(self), (height, width))
-        for rows in order.split(batch_size)[first_step:]:
-            index = rows.to(self.targets.device, non_blocking=True)
-            pixels, drawn = self.images[index], rows_of(draws, rows)
+        for batch in order.split(batch_size)[first_step:]:
+            index = batch.to(self.targets.device, non_blocking=True)
+            own = part(len(batch))
+            rows = batch[own]
+            pixels, drawn = self.images[index[own]], rows_of(draws, rows)
             images = {name: render(view, pixels, drawn[name]) for name, view in views.items()}
             yield Fed(rows, index, self.targets[index], images, drawn)
 

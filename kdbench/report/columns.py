@@ -16,8 +16,9 @@ from kdbench.results.statistics.blocks import COLLAPSED, NOISY
 NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
 STATES = {COLLAPSED: " ↓", NOISY: " ~"}  # a run far below the others; a far larger spread than the others
 SURVIVES = "§"  # a difference that is shown, all comparisons with the baseline counted
+APART = "‡"  # the baseline was timed in another cohort
 ALPHA = 0.05
-COST_WORDS = {  # of `leaderboard.COSTS`: the start of its heading, and what it says
+COST_WORDS = {  # of `costs.COSTS`: the start of its heading, and what it says
     "step_cost": ("step", "Seconds of the method's own steps per epoch, in multiples of the baseline's"),
     "alone_cost": (
         "alone",
@@ -76,25 +77,21 @@ def summary(board: Board) -> list[Column]:
     return [column for column in _summary(board) if column.heading not in _unknown_costs(board)]
 
 
-def cost_pairs(board: Board, cost: str) -> list[Column]:
-    """A column for each pair: one of `leaderboard.COSTS`, in multiples of the baseline's."""
-    about = f"{COST_WORDS[cost][1]} on this pair."
-    return [
-        Column(
-            pair,
-            [_number(value, ".2f") for value in level(board.entries, "pair", pair).loc[board.labels, cost]],
-            pair,
-            True,
-            about,
-        )
-        for pair in board.table.pairs
-    ]
+def cost_pairs(board: Board, name: str) -> list[Column]:
+    """A column for each pair: one of `costs.COSTS`, in multiples of the baseline's."""
+    about = f"{COST_WORDS[name][1]} on this pair."
+    result = []
+    for pair in board.table.pairs:
+        entries = level(board.entries, "pair", pair).loc[board.labels]
+        texts = [_cost(*each) for each in zip(entries[name], entries["cost_apart"], strict=True)]
+        result.append(Column(pair, texts, pair, True, about))
+    return result
 
 
 def cost(board: Board, name: str) -> Column:
-    """The column of one of `leaderboard.COSTS` over all pairs of the board."""
+    """The column of one of `costs.COSTS` over all pairs of the board."""
     heading, about = COST_WORDS[name]
-    texts = [_number(value, ".2f") for value in board.summary[name]]
+    texts = [_cost(*each) for each in zip(board.summary[name], board.summary["cost_apart"], strict=True)]
     return Column(f"{heading} x {board.baseline}", texts, lower=True, about=f"{about}: mean over pairs.")
 
 
@@ -133,17 +130,7 @@ def _summary(board: Board) -> list[Column]:
             about=f"{board.metric.title} minus that of {base} on the same seeds, with its 95% interval.",
         ),
         *_alike(board, rows),
-        Column(
-            "W-T-L",
-            [_record(row["record"]) for row in rows],
-            about=f"Pairs on which the method is better than, not separable from and worse than {base}.",
-        ),
-        Column(
-            "rank",
-            [_number(row["rank"], ".1f") for row in rows],
-            lower=True,
-            about="Mean over pairs of the method's place by the mean of its seeds; 1 is the best.",
-        ),
+        *_over_pairs(board, rows),
         Column(
             "coverage",
             [Text(f"{row['covered']:.0f}/{total}", row["covered"]) for row in rows],
@@ -160,6 +147,30 @@ def _means(board: Board, rows: list[dict]) -> list[Column]:
     texts = [_number(row["mean"], board.metric.form) for row in rows]
     about = f"{board.metric.title}: mean over the pairs that all ranked methods share."
     return [Column(f"mean of {len(board.common)}", texts, lower=not board.metric.higher, about=about)]
+
+
+def _over_pairs(board: Board, rows: list[dict]) -> list[Column]:
+    """What says more than the one difference only where there are several pairs."""
+    if not board.over_pairs():
+        return []
+    return [
+        Column(
+            "W-T-L",
+            [_record(row["record"]) for row in rows],
+            about=f"Pairs on which the method is better, not separable and worse than {board.baseline}.",
+        ),
+        Column(
+            "rank",
+            [_number(row["rank"], ".1f") for row in rows],
+            lower=True,
+            about="Mean over pairs of the method's place by the mean of its seeds; 1 is the best.",
+        ),
+    ]
+
+
+def _cost(value: float, apart: bool) -> Text:
+    text = _number(value, ".2f")
+    return text._replace(after=APART) if apart and text.text != NONE else text
 
 
 def _record(record) -> Text:

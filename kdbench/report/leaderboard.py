@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kdbench.report import costs
+from kdbench.report.costs import APART, COSTS
 from kdbench.report.metrics import TOP1, Metric
 from kdbench.report.tables import Table
 from kdbench.results.statistics import summary as stats
@@ -24,8 +26,6 @@ from kdbench.results.statistics.pairs import Alike, pairs_alike, these_pairs
 from kdbench.results.statistics.power import detects
 from kdbench.utils.status import Status
 
-# multiples of the baseline's seconds: those of which column
-COSTS = {"step_cost": "epoch_s", "alone_cost": "alone_s"}
 DIFFERENCE = ["delta", "se", "df", "low", "high", "p", "p_family"]
 # with the limits, which a change of sign exchanges
 SIGNED = ("mean", "delta", ("low", "high"), ("alike_low", "alike_high"))
@@ -51,11 +51,13 @@ class Board:
 
     entries: index (label, pair); mean, std, n of the metric; diverged = seeds that diverged; skipped = the reason or
     ''; bold; state of the method in the pair's pool (see `statistics.blocks`); DIFFERENCE to the baseline over shared
-    seeds, delta_n of them, error = which error its interval has; step_cost and alone_cost (see COSTS).
+    seeds, delta_n of them, error = which error its interval has; step_cost and alone_cost (see `costs.COSTS`),
+    cost_apart = the baseline was timed in another cohort.
     summary: index label, best first; covered = pairs with a result; rank and mean over ``common``; DIFFERENCE over the
     pairs that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one
     pair or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for
-    one pair; record = (wins, ties, losses) or None; step_cost and alone_cost over pairs. NaN: no value.
+    one pair; record = (wins, ties, losses) or None; step_cost and alone_cost over pairs, cost_apart = it is so on some
+    pair. NaN: no value.
     common: the largest complete block of pairs, behind the ranks. baseline: its name; has_baseline: whether a
     finished run of it, with the suite's own settings, is there.
     best: pair -> who is bold and why. pools: pair -> the error behind its differences, in which higher is better.
@@ -100,9 +102,10 @@ def board(table: Table, baseline: str, metric: Metric = TOP1) -> Board:
     entries = entries.join(found.marks).join(found.differences)
     fill = {"bold": False, "state": "", "delta_n": 0, "error": ""}
     entries = entries.fillna(fill).astype({"bold": bool, "delta_n": int})
-    ratios = _cost_ratios(table, baseline) if base else {}
-    for name in COSTS:
+    ratios = costs.ratios(table, baseline) if base else {}
+    for name in (*COSTS, APART):
         entries[name] = ratios[name].unstack().reindex(index) if ratios else np.nan
+    entries[APART] = entries[APART].eq(True)
     block = complete_block(_completed(entries).unstack("label"))
     summary = pd.DataFrame(index=pd.Index(table.labels, name="label"))
     summary["covered"] = _completed(entries).groupby("label").sum()
@@ -110,6 +113,7 @@ def board(table: Table, baseline: str, metric: Metric = TOP1) -> Board:
     summary["mean"] = _means(entries, block.pairs, block.methods)
     alike = _alike(table, entries, base)
     summary = summary.join(_against(table, entries, base, alike))
+    summary[APART] = summary[APART].eq(True)
     summary = summary.sort_values(
         ["rank", "delta", "label"], ascending=[True, False, True], na_position="last"
     )
@@ -264,7 +268,7 @@ def _alike(table: Table, entries: pd.DataFrame, baseline: str | None) -> Alike |
 
 def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: Alike | None) -> pd.DataFrame:
     """The summary's columns that compare with the baseline."""
-    columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS]
+    columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS, APART]
     if baseline is None:
         return pd.DataFrame(columns=columns)
     compared = entries.drop(index=baseline, level="label")
@@ -281,7 +285,7 @@ def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: A
         )
         result = result.join(spread)
     result["record"] = _records(entries, baseline).reindex(result.index)
-    return result.join(_costs(entries, baseline), how="outer").reindex(columns=columns)
+    return result.join(costs.over_pairs(entries, baseline), how="outer").reindex(columns=columns)
 
 
 def _records(entries: pd.DataFrame, baseline: str) -> pd.Series:
@@ -297,24 +301,6 @@ def _records(entries: pd.DataFrame, baseline: str) -> pd.Series:
     )
     counts = {label: record(low[label], high[label])[:3] for label in low}
     return pd.Series({label: each if sum(each) else None for label, each in counts.items()}, dtype=object)
-
-
-def _cost_ratios(table: Table, baseline: str) -> dict[str, pd.DataFrame]:
-    """Of each of COSTS, the multiple of the baseline's seconds [pair x label]."""
-    machine = table.wide("machine")
-    return {name: stats.cost_ratio(table.wide(seconds), machine, baseline) for name, seconds in COSTS.items()}
-
-
-def _costs(entries: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """label -> COSTS: the geometric mean of the ratio to the baseline's seconds over the pairs that both have."""
-    here = (entries["n"] > 0).unstack("label")
-    shared = here.mul(here[baseline], axis=0)
-    means = {}
-    for name in COSTS:
-        logs = np.log(entries[name]).unstack("label")
-        known = (logs.notna() | ~shared).all()  # a pair that both have and no machine compares: no cost
-        means[name] = np.exp(logs.where(shared).mean()).where(known)
-    return pd.DataFrame(means)
 
 
 def _power(best_of: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:

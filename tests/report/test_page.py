@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from kdbench.report import columns
-from kdbench.report.figures import files, style
+from kdbench.report.figures import files
+from kdbench.report.figures.sheet import FORMATS
 from kdbench.report.leaderboard import board
 from kdbench.report.metrics import METRICS
 from kdbench.report.page import compare, curves, index, published, runs
@@ -143,9 +144,9 @@ def test_a_phone_and_a_dark_room_are_thought_of(page):
 
 
 def test_figures_of_an_earlier_report_go_and_other_files_stay(tmp_path):
-    figure, _ = style.canvas(6, [2.0], [])
     for name in ("curves", "sweep-gone-k", "forest-holdout-0.5ep"):
-        style.save(figure, pd.DataFrame({"x": [1]}), tmp_path / name, style.FORMATS)
+        for kind in (*FORMATS, "csv"):
+            (tmp_path / f"{name}.{kind}").write_text("")
     (tmp_path / "sweep-gone-k.md").write_text("of rows that are no more")
     for name in ("mine.svg", "leaderboard.csv", "forestry.png"):
         (tmp_path / name).write_text("")
@@ -297,7 +298,7 @@ def test_curves_of_methods_are_means_over_seeds(tmp_path):
         for epoch in (1, 2)
     )  # fmt: skip
     drawn = curves.of_methods(found, frame)
-    assert drawn["lines"] == [[0, 0, "top1", [1, 2], [1.5, 3.0], [0.7071, 1.414]]]
+    assert drawn["lines"] == [[0, 0, "top1", "", [1, 2], [1.5, 3.0], [0.7071, 1.414]]]
     assert (drawn["named"], drawn["seconds"]) == ([0], [[1.0]])
 
 

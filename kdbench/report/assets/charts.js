@@ -2,7 +2,7 @@
 
 const FEW_BANDS = 9; // lines with a band of std; more would hide each other
 const MANY_NAMES = 24; // points with their names beside them
-const DASHES = ["solid", "dash", "dot", "dashdot"];
+const DASHES = ["solid", "dash", "dot", "dashdot"]; // as in the figures
 
 const styleOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const narrow = () => window.innerWidth < 640;
@@ -51,7 +51,7 @@ const drawBars = (choice) => {
   const about = scope < 0 ? `all ${table.pairs.length} pairs; does not follow the choice of pairs` : arrows(table.scopes[scope].title);
   byId("bars-heading").textContent = metric.unit ? `Difference to ${table.baseline} in ${metric.title} (${about})`
     : `A cost has no difference to ${table.baseline}: choose another metric`;
-  drawForest("bars", labels.map((label) => ({ name: table.labels[label], bar: over.bars[label] || [], colour: table.colours[label] }))
+  drawForest("bars", labels.map((label) => ({ name: table.labels[label], bar: over.bars[label] || [], colour: table.looks[label][0] }))
     .filter(({ name }) => name !== table.baseline), `${metric.title} − ${table.baseline}'s, ${metric.unit}, 95% interval`);
 };
 
@@ -71,7 +71,7 @@ const drawCost = (choice) => {
     type: "scatter", mode: points.length > MANY_NAMES ? "markers" : "markers+text",
     x: points.map(({ x }) => x), y: points.map(({ y }) => y), text: points.map(({ label }) => table.labels[label]),
     textposition: "top center", textfont: { size: 11 }, cliponaxis: false,
-    marker: { size: 9, color: points.map(({ label }) => ink(table.colours[label])) },
+    marker: { size: 9, color: points.map(({ label }) => ink(table.looks[label][0])) },
     hovertemplate: "%{text}: %{x} ×, %{y}<extra></extra>", showlegend: false,
   }] : [], {
     height: 380, xaxis: { title: { text: `${cost.title.replace("cost, ", "")} × ${table.baseline}` } }, yaxis: { title: { text: of.title } },
@@ -98,10 +98,8 @@ const drawCurves = (choice) => {
   form.y.value = state.y;
   const lines = table.curves.lines.filter((line) => line[0] === pair && line[2] === term && labels.includes(line[1]));
   const all = labels.length < table.labels.length; // chosen by name: shown
-  const used = {};
-  const traces = lines.flatMap(([, label, , epochs, means, stds]) => {
-    const colour = ink(table.colours[label]);
-    const dash = DASHES[(used[colour] = (used[colour] ?? -1) + 1) % DASHES.length];
+  const traces = lines.flatMap(([, label, , diverged, epochs, means, stds]) => {
+    const [colour, dash] = [ink(table.looks[label][0]), DASHES[table.looks[label][1]]];
     const unit = state.x === "time" ? table.curves.seconds[label][pair] / 60 : 1;
     const x = epochs.map((epoch) => epoch * unit);
     const look = { type: "scatter", mode: "lines", legendgroup: label, x, visible: all || table.curves.named.includes(label) ? true : "legendonly" };
@@ -110,8 +108,8 @@ const drawCurves = (choice) => {
       { ...look, y: edge(-1), line: { width: 0 }, showlegend: false, hoverinfo: "skip" },
       { ...look, y: edge(1), line: { width: 0 }, fill: "tonexty", fillcolor: translucent(colour), showlegend: false, hoverinfo: "skip" },
     ];
-    return [...band, { ...look, mode: epochs.length < 15 ? "lines+markers" : "lines", y: means, name: table.labels[label],
-      line: { color: colour, dash, width: 2 }, hovertemplate: "%{fullData.name}: %{y} at %{x:.4~g}<extra></extra>" }];
+    return [...band, { ...look, mode: epochs.length < 15 ? "lines+markers" : "lines", y: means, name: table.labels[label] + (diverged && ` ✗ seed ${diverged}`),
+      line: { color: colour, dash, width: diverged ? 1 : 2 }, hovertemplate: "%{fullData.name}: %{y} at %{x:.4~g}<extra></extra>" }];
   });
   byId("curves-heading").textContent = `Curves: ${TERMS[term]} on ${arrows(table.pairs[pair])}, mean ± std over seeds`;
   return plot("curves", traces, {

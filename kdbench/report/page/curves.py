@@ -29,15 +29,17 @@ def of_runs(curves: pd.DataFrame, runs: set[str]) -> dict[str, dict[str, list[li
 def of_methods(board: Board, curves: pd.DataFrame) -> dict[str, Any]:
     """Mean and std over seeds by epoch.
 
-    ``lines``: of each line its pair, label (places in the board), term, epochs, means, stds (NaN as None).
+    ``lines``: of each line its pair, label (places in the board), term, the seed of a run that diverged or '', epochs,
+    means, stds (NaN as None).
     ``named``: places of the labels that are drawn at first. ``seconds``: [label][pair] of the own steps per epoch.
     """
     labels, pairs = board.labels, board.table.pairs
     data = over_seeds(board.table, curves, labels)
+    keys = ["pair", "label", "term", "diverged"]
     lines = [
-        [pairs.index(pair), labels.index(label), term, line["epoch"].astype(int).tolist(),
+        [pairs.index(pair), labels.index(label), term, diverged, line["epoch"].astype(int).tolist(),
          _short(line["mean"]), _short(line["std"])]
-        for (pair, label, term), line in _thinned(data, ["pair", "label", "term"]).groupby(["pair", "label", "term"])
+        for (pair, label, term, diverged), line in _thinned(data, keys).groupby(keys)
     ]  # fmt: skip
     shown = named(data, board.baseline) if len(data) else []
     return {

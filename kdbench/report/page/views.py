@@ -13,8 +13,9 @@ import pandas as pd
 
 from kdbench.report import columns, notes
 from kdbench.report.columns import Column, Text
-from kdbench.report.figures import style
-from kdbench.report.leaderboard import COSTS, Board, board
+from kdbench.report.costs import COSTS
+from kdbench.report.figures import looks
+from kdbench.report.leaderboard import Board, board
 from kdbench.report.metrics import TOP1, measured
 from kdbench.report.page import compare, curves, runs
 from kdbench.report.page.scopes import restricted, scopes
@@ -41,7 +42,7 @@ def view(whole: Board, epochs: pd.DataFrame) -> dict[str, Any]:
         "labels": whole.labels,
         "names": [latex.escape(label) for label in whole.labels],
         "methods": [label.split()[0] for label in whole.labels],
-        "colours": [style.colour(label) for label in whole.labels],
+        "looks": [_look(label) for label in whole.labels],
         "teachers": _teachers(whole),
         "scopes": [
             {"title": scope.title, "pairs": [whole.table.pairs.index(pair) for pair in scope.pairs]}
@@ -51,6 +52,12 @@ def view(whole: Board, epochs: pd.DataFrame) -> dict[str, Any]:
         "curves": curves.of_methods(whole, epochs),
         "entries": runs.entries(whole),
     }
+
+
+def _look(label: str) -> tuple[str, int]:
+    """Colour and place of the dash, as in the figures."""
+    look = looks.look(label)
+    return look.color, looks.DASHES.index(look.linestyle)
 
 
 def _boards(whole: Board, pairs: Sequence[str]) -> dict[str, Board]:
