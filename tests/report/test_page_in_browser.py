@@ -80,6 +80,11 @@ def sorter(driver, start):
     return driver.find_element("css selector", f"#board th[aria-label^='{start}'] .dt-column-order")
 
 
+def sorted_so(driver, direction):
+    """Waits until some heading says so: the table is sorted a moment after the key."""
+    wait(driver, lambda d: d.find_elements("css selector", f"#board [aria-sort={direction}]"))
+
+
 def said(driver):
     return driver.find_element("id", "said").text
 
@@ -123,8 +128,10 @@ def test_keys_sort_with_diverged_low_and_missing_last(opened):
     focus(driver, sorter(driver, "resnet56 -> resnet20"))
     assert driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
     press(driver, Keys.ENTER)
+    sorted_so(driver, "descending")
     falling = column(driver, "resnet56 -> resnet20")
     press(driver, Keys.ENTER)
+    sorted_so(driver, "ascending")
     rising = column(driver, "resnet56 -> resnet20")
     assert sorted(falling) == sorted(rising) == sorted(before)
     numbers = [float(text.split()[0]) for text in falling if text[0].isdigit()]
@@ -191,6 +198,7 @@ def test_a_metric_brings_its_numbers_notes_and_best_first(opened):
     )
     focus(driver, sorter(driver, "resnet56"))
     press(driver, Keys.ENTER)
+    sorted_so(driver, "ascending")
     assert column(driver, "method")[:2] == ["kd", "dkd"]
 
 
@@ -211,6 +219,7 @@ def test_a_link_brings_everything_back(opened):
     choose(driver, "scope", "vgg13 → vgg8")
     type_methods(driver, "kd, bickd, method*")
     sorter(driver, "Δ vs kd").click()
+    sorted_so(driver, "descending")
     choose(driver, "a", "bickd")
     address = driver.execute_script("return location.hash")
     seen = (headings(driver), column(driver, "method"), column(driver, "metric", "#compared"))

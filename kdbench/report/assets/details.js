@@ -13,7 +13,7 @@ const facts = (lines) => make("dl", {}, lines.flatMap(([name, said]) => [make("d
 
 const showEntry = () => {
   const { table } = chosen();
-  const [label, pair] = state.entry.split("|");
+  const [label, pair] = halves(state.entry);
   const key = `${table.labels.indexOf(label)}-${table.pairs.indexOf(pair)}`;
   const known = table.entries[key];
   if (!known) return;

@@ -42,3 +42,6 @@ const listen = (form, chosen) => {
   form.addEventListener("input", ({ target }) => { if (typed(target)) chosen(target); });
   form.addEventListener("change", ({ target }) => { if (!typed(target)) chosen(target); });
 };
+
+/** 'a|b|c' as ['a|b', 'c']: the last part has no such line. */
+const halves = (text) => { const at = text.lastIndexOf("|"); return [text.slice(0, Math.max(at, 0)), text.slice(at + 1)]; };

@@ -65,7 +65,7 @@ const listenToActions = (draw) => {
     if (name === "all") { state = { ...START, table: state.table }; remember({}); draw(); }
     if (name === "two") {
       const choice = chosen();
-      remember({ methods: theTwo(choice).map((place) => choice.table.labels[place]).join(", "), family: "" });
+      remember({ methods: theTwo(choice).map((place) => choice.table.labels[place].replaceAll(",", "*")).join(", "), family: "" });
       draw();
     }
   });

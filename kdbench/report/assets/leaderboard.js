@@ -53,7 +53,7 @@ const drawBoard = () => {
   const foot = teachers ? ["teacher", ...columns.map(({ pair }) => table.teachers[pair] || ""), "", ""] : [];
   const { table: element, box } = grid(`${table.heading}: ${metric.title}`, headings, rows, foot);
   byId("board").replaceChildren(box);
-  const [name, direction] = state.sort.split("|");
+  const [name, direction] = halves(state.sort);
   const place = headings.findIndex((column) => column.heading === name);
   boardTable = sortable(element, headings, place < 0 ? [] : [[place, direction === "asc" ? "asc" : "desc"]], (column, way) => {
     if (column !== undefined) remember({ sort: `${headings[column].heading}|${way}` });
