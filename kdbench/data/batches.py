@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from kdbench.data.augment import Draws, draw, plain, render
+from kdbench.data.augment import Draws, draw, plain, render_bytes
 from kdbench.data.dataset import ImageSet
 from kdbench.suites.schema import View, drawn_as
 from kdbench.utils.rng import generator
@@ -63,16 +63,24 @@ def choices(
     return torch.randperm(count, generator=generator("order", *where)), draws
 
 
-def rows_of(draws: Mapping[str, Draws], rows: Tensor) -> dict[str, Draws]:
+def rows_of(draws: Mapping[str, Draws], rows: Tensor | slice) -> dict[str, Draws]:
     """The draws of the samples ``rows``."""
     return {name: {key: values[rows] for key, values in draw.items()} for name, draw in draws.items()}
 
 
-class Resident:
-    """A feed whose images are all on the device."""
+AHEAD = 1 << 25  # bytes of each view that are rendered at once on a GPU; rendering takes some ten times that
 
-    def __init__(self, samples: ImageSet, device: torch.device) -> None:
+
+class Resident:
+    """A feed whose images are all on the device.
+
+    ahead: bytes of each view that are rendered at once; at least a batch. Default: many batches on a GPU, where a call
+    is a launch whatever it computes; one on a CPU, where it stays in the caches.
+    """
+
+    def __init__(self, samples: ImageSet, device: torch.device, ahead: int | None = None) -> None:
         self.images, self.targets = samples.images.to(device), samples.targets.to(device)
+        self._ahead = (AHEAD if device.type == "cuda" else 0) if ahead is None else ahead
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -83,11 +91,12 @@ class Resident:
         """Yield the batches of an epoch, as `Feed.epoch` says."""
         height, width = self.images.shape[1:3]
         order, draws = choices(views, where, len(self), (height, width))
-        for rows in order.split(batch_size)[first_step:]:
-            index = rows.to(self.targets.device, non_blocking=True)
-            pixels, drawn = self.images[index], rows_of(draws, rows)
-            images = {name: render(view, pixels, drawn[name]) for name, view in views.items()}
-            yield Fed(rows, index, self.targets[index], images, drawn)
+        batches = max(1, self._ahead // (batch_size * height * width * 3))
+        for block in order[first_step * batch_size :].split(batches * batch_size):
+            index = block.to(self.targets.device, non_blocking=True)
+            pixels, drawn = self.images[index], rows_of(draws, block)
+            shown = {name: render_bytes(view, pixels, drawn[name]) for name, view in views.items()}
+            yield from _batches(block, index, self.targets[index], shown, drawn, batch_size)
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the whole set in its order, as `Feed.plain` says."""
@@ -95,3 +104,18 @@ class Resident:
         parts = (each.split(batch_size) for each in (index, self.targets, self.images))
         for rows, target, images in zip(*parts, strict=True):
             yield rows, target, plain(images)
+
+
+def _batches(
+    rows: Tensor,
+    index: Tensor,
+    target: Tensor,
+    shown: Mapping[str, Tensor],
+    drawn: Mapping[str, Draws],
+    batch_size: int,
+) -> Iterator[Fed]:
+    """The batches of a block of samples whose views are rendered: uint8 [N, H, W, 3]."""
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        images = {name: plain(pixels[part]) for name, pixels in shown.items()}
+        yield Fed(rows[part], index[part], target[part], images, rows_of(drawn, part))
