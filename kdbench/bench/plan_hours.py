@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from kdbench import models
 from kdbench.bench.estimate import PIXELS, STEPS, step_and_evaluation, training_hours
 from kdbench.bench.workload import DATA, TEST
 from kdbench.contract import toy_suite
@@ -171,6 +172,7 @@ def _made_up(cohort: Sequence[Cell], workspace: Workspace, folder: Path) -> tupl
             split="test",
             split_id=split.id,
             recipe=replace(cell.recipe, epochs=1, batch_size=part),
+            student_model=models.bare(cell.student_model),
             teacher_id=teacher.id if teacher and cell.teacher else None,
             teacher_cache=None,
         )

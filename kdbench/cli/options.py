@@ -137,7 +137,12 @@ plugins = path(
     show_default="./plugins, where it has methods",
     callback=own_plugins,
 )
-pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", show_default=SUITE_DEFAULT)
+pairs = names(
+    "--pairs",
+    "TEACHER:STUDENT[,...]",
+    "Pairs to train; 'A->B' where a name has a colon.",
+    show_default=SUITE_DEFAULT,
+)
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
 )
@@ -306,6 +311,11 @@ training = together(
     ),
     data_dir,
     teacher_weights,
+    click.option(
+        "--teacher-split",
+        is_flag=True,
+        help="Use teachers that are trained here on the split's training images alone.",
+    ),
     results,
     devices,
     precision,

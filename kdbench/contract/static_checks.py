@@ -111,6 +111,10 @@ def check_tags(subject: Subject) -> None:
         require(
             type(getattr(method, tag)) is bool, f"{tag} must be True or False, got {getattr(method, tag)!r}"
         )
+    require(
+        method.separable in (None, True, False),
+        f"separable must be True, False or None, got {method.separable!r}",
+    )
     for tag in ("version", "min_batch", "min_classes"):
         value = getattr(method, tag)
         require(type(value) is int and value >= 1, f"{tag} must be a whole number from 1, got {value!r}")

@@ -14,6 +14,7 @@ from kdbench.results.statistics.blocks import COLLAPSED, NOISY
 NONE, DIVERGED, SKIPPED = "–", "✗", "n/a"
 STATES = {COLLAPSED: " ↓", NOISY: " ~"}  # a run far below the others; a far larger spread than the others
 SURVIVES = "§"  # a difference that is shown, all comparisons with the baseline counted
+APART = "‡"  # the baseline was timed in another cohort
 ALPHA = 0.05
 
 
@@ -80,12 +81,26 @@ def _summary(board: Board) -> list[Column]:
     return [
         Column(f"Δ vs {base} [95%]", [_delta(board, row) for row in rows]),
         *_alike(board, rows),
+        *_over_pairs(board, rows),
+        Column("coverage", [Text(f"{row['covered']:.0f}/{total}", row["covered"]) for row in rows]),
+        Column(f"step x {base}", [_cost(row, "step_cost") for row in rows]),
+        Column(f"alone x {base}", [_cost(row, "alone_cost") for row in rows]),
+    ]
+
+
+def _over_pairs(board: Board, rows: list[dict]) -> list[Column]:
+    """What says more than the one difference only where there are several pairs."""
+    if not board.over_pairs():
+        return []
+    return [
         Column("W-T-L", [_record(row["record"]) for row in rows]),
         Column("rank", [_number(row["rank"], ".1f") for row in rows]),
-        Column("coverage", [Text(f"{row['covered']:.0f}/{total}", row["covered"]) for row in rows]),
-        Column(f"step x {base}", [_number(row["step_cost"], ".2f") for row in rows]),
-        Column(f"alone x {base}", [_number(row["alone_cost"], ".2f") for row in rows]),
     ]
+
+
+def _cost(row: Mapping, key: str) -> Text:
+    cost = _number(row[key], ".2f")
+    return cost._replace(after=APART) if row["cost_apart"] and cost.text != NONE else cost
 
 
 def _record(record) -> Text:

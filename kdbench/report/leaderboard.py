@@ -25,6 +25,7 @@ from kdbench.utils.status import Status
 
 # multiples of the baseline's seconds: those of which column
 COSTS = {"step_cost": "epoch_s", "alone_cost": "alone_s"}
+APART = "cost_apart"
 DIFFERENCE = ["delta", "se", "df", "low", "high", "p", "p_family"]
 
 
@@ -52,7 +53,8 @@ class Board:
     summary: index label, best first; covered = pairs with a result; rank over ``common``; DIFFERENCE over the pairs
     that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one pair
     or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for one
-    pair; record = (wins, ties, losses) or None; step_cost and alone_cost (see COSTS). NaN: no value.
+    pair; record = (wins, ties, losses) or None; step_cost and alone_cost (see COSTS), cost_apart = the baseline was
+    timed in another cohort. NaN: no value.
     common: the largest complete block of pairs, behind the ranks. baseline: its name; has_baseline: whether a
     finished run of it, with the suite's own settings, is there.
     best: pair -> who is bold and why. alike: the method x pair analysis, None for one pair. failed: label -> what
@@ -92,6 +94,7 @@ def board(table: Table, baseline: str) -> Board:
     summary["rank"] = _ranks(entries, block.pairs, block.methods)
     alike = _alike(table, entries, base)
     summary = summary.join(_against(table, entries, base, alike))
+    summary[APART] = summary[APART].eq(True)
     summary = summary.sort_values(
         ["rank", "delta", "label"], ascending=[True, False, True], na_position="last"
     )
@@ -195,7 +198,7 @@ def _alike(table: Table, entries: pd.DataFrame, baseline: str | None) -> Alike |
 
 def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: Alike | None) -> pd.DataFrame:
     """The summary's columns that compare with the baseline."""
-    columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS]
+    columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS, APART]
     if baseline is None:
         return pd.DataFrame(columns=columns)
     compared = entries.drop(index=baseline, level="label")
@@ -229,15 +232,19 @@ def _record(own: pd.DataFrame, base: pd.DataFrame) -> tuple[int, int, int] | Non
 
 
 def _costs(table: Table, entries: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """label -> COSTS: the geometric mean of the ratio to the baseline's seconds over the pairs that both have."""
-    machine, ratios = table.wide("machine"), {}
+    """label -> COSTS: the geometric mean of the ratio to the baseline's seconds over the pairs that both have.
+
+    cost_apart: on some pair no run was timed in one cohort with the baseline's.
+    """
+    machine, cohort, ratios = table.wide("machine"), table.wide("beside"), {}
     here = (entries["n"] > 0).unstack("label")
     shared = here.mul(here[baseline], axis=0)
     for name, seconds in COSTS.items():
-        ratio = stats.cost_ratio(table.wide(seconds), machine, baseline)
-        logs = np.log(ratio).reindex(index=shared.index, columns=shared.columns)
+        costs = stats.cost_ratio(table.wide(seconds), machine, cohort, baseline)
+        logs = np.log(costs.ratio).reindex(index=shared.index, columns=shared.columns)
         known = (logs.notna() | ~shared).all()  # a pair that both have and no machine compares: no cost
         ratios[name] = np.exp(logs.where(shared).mean()).where(known)
+        ratios[APART] = costs.apart.any()
     return pd.DataFrame(ratios)
 
 

@@ -34,7 +34,8 @@ def legend(baseline: str) -> list[str]:
         "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
         "W-T-L: pairs whose own interval is above, around and below 0.",
         f"Costs are seconds per epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
-        "kind of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
+        "kind of cohort (alone, or taking turns with others), in one cohort where there is one: median over seeds, "
+        "geometric mean over pairs. "
         f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
         f"batches, which a cohort shares, are not in it. Alone x {baseline}: the whole cost of training one method: "
         "its own steps, the teacher's outputs that it reads (none for plain training) and the batches.",
@@ -74,6 +75,12 @@ def _costs(board: Board) -> list[str]:
         lines.append(
             f"No cost (–) of {', '.join(unlike)}: on some pair no seed was run on the device, thread count and kind of "
             f"cohort (alone or with others) that {board.baseline}'s was."
+        )
+    apart = [label for label in others if label not in unlike and summary["cost_apart"][label]]
+    if apart:
+        lines.append(
+            f"‡: {', '.join(apart)} and {board.baseline} were not timed in one cohort: the machine may have been "
+            "under another load."
         )
     blank = [label for label in others if pd.isna(summary["alone_cost"][label]) and label not in unlike]
     if blank and len(blank) < len(others):

@@ -26,6 +26,7 @@ class RunOptions:
     """The options of a command that do not change what is trained. Folders may be given as texts.
 
     results: folder of rows and checkpoints. data_dir: None: KDBENCH_DATA. teacher_weights: folder of <teacher>.pth.
+    teacher_split: teachers are those that are trained here on the split's training images, whatever else is at hand.
     teacher_cache: folder that keeps teachers' logits. device: auto, cpu, cuda:0, several by commas, or all.
     graphs: record CUDA graphs, as `graphs_of` takes it. workers: processes that decode streamed images. executor: one
     of `EXECUTORS`, None: as jobs and device ask. jobs: cohorts that train side by side, each in a process; auto: as
@@ -41,6 +42,7 @@ class RunOptions:
     data_dir: Path | None = None
     plugins: Path | None = None
     teacher_weights: Path | None = None
+    teacher_split: bool = False
     teacher_cache: Path | None = None
     device: str = "auto"
     graphs: str = ""
@@ -70,8 +72,11 @@ class RunOptions:
         if self.max_hours is not None:
             _number("max_hours", self.max_hours, low=0)
         object.__setattr__(self, "graphs", graphs_of(self.graphs))
-        if not isinstance(self.force, bool):
-            raise KdbenchError(f"force must be True or False, got {self.force!r}")
+        for name in ("force", "teacher_split"):
+            if not isinstance(getattr(self, name), bool):
+                raise KdbenchError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.teacher_split and self.teacher_weights:
+            raise KdbenchError("teacher_split trains the teachers here; leave out teacher_weights")
         self._check_ray()
         self._check_executor()
 

@@ -56,6 +56,7 @@ def run(
     data_dir: str | Path | None = None,
     plugins: str | Path | None = None,
     teacher_weights: str | Path | None = None,
+    teacher_split: bool = False,
     teacher_cache: str | Path | None = None,
     device: str = "auto",
     graphs: bool | str = False,
@@ -78,7 +79,7 @@ def run(
         suite: a name, a .toml file, or a `kdbench.Suite`.
         methods: names, globs or ``all`` (a list, or a text with commas); classes of methods; objects of them, with
             their own hyperparameters.
-        pairs: ``teacher:student``.
+        pairs: ``teacher:student``, or ``teacher->student`` where a name holds a colon.
         seeds: an int, ints, or a text like ``0-2``.
         sets: ``method.parameter=value[,value]``; several values make several cells.
         params: a file of settings as `kdbench tune` writes it; they train beside the suite's.
@@ -94,6 +95,7 @@ def run(
         data_dir: folder of the images; None: KDBENCH_DATA.
         plugins: a folder of method files, or one file.
         teacher_weights: folder of <teacher>.pth or .safetensors.
+        teacher_split: train teachers here on the split's training images, whatever other weights are at hand.
         teacher_cache: folder that keeps teachers' logits for later runs.
         device: auto, cpu or cuda:0; several by commas, or all: a cohort trains on each.
         graphs: record the step of a cohort as one CUDA graph; ``sequential``: the step of each cell as one.

@@ -62,7 +62,7 @@ def obtain_teachers(
 
 def _located(workspace: Workspace, name: str, say: Say, train: bool) -> Teacher | None:
     """The teacher, fetched where that is how it is obtained; None: it must be trained."""
-    path = pretrained_path(workspace, name)
+    path = None if workspace.options.teacher_split else pretrained_path(workspace, name)
     teacher = locate_teacher(workspace, name)
     if teacher is None and path is not None and not train:
         fetch(workspace, name, path, say)
@@ -72,7 +72,7 @@ def _located(workspace: Workspace, name: str, say: Say, train: bool) -> Teacher 
 
 def _prefer_trained(workspace: Workspace, name: str) -> None:
     """Where timm has weights too, the ones that the user chose to train go before them."""
-    if pretrained_path(workspace, name) is not None:
+    if pretrained_path(workspace, name) is not None and not workspace.options.teacher_split:
         data, model = workspace.suite.dataset, workspace.suite.model(name)
         trained = trained_path(workspace, name)
         catalog.assign(workspace.paths.work, data.name, name, model, trained, workspace.data_id)
@@ -93,8 +93,7 @@ def _train_absent(
         if stop():
             return
         cells = [cell for cell in cells if cell.id not in tried]
-        with locks.held(workspace.paths.locks, [cell.id for cell in cells], wait=True):
-            pass
+        locks.wait_for(workspace.paths.locks, [cell.id for cell in cells], stop)
 
 
 def _untrained(workspace: Workspace, cells: Sequence[Cell]) -> list[Cell]:

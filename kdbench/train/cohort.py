@@ -18,7 +18,6 @@ from torch import Tensor
 from kdbench import registry
 from kdbench.data.batches import Fed
 from kdbench.data.dataset import Split
-from kdbench.data.loading import load_split
 from kdbench.data.mixup import Mixed, mix
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
@@ -32,7 +31,7 @@ from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
 from kdbench.train.cohort_step import CohortStep, EagerSteps, Inputs, open_ones
 from kdbench.train.cuda_graphs import GraphRecorder, Recorder
-from kdbench.train.job import Job, Result
+from kdbench.train.job import Job, Result, load_images
 from kdbench.train.recorded_steps import RecordedSteps
 from kdbench.train.result import result_of
 from kdbench.train.schedule import evaluates, learning_rate, moment
@@ -73,12 +72,7 @@ class Cohort:
         reset_peak(self.device)
         self.first = job.cells[0]
         self.recipe = self.first.recipe  # in what all cells share: epochs, batch size, precision, mixup
-        split = load_split(self.first.dataset, self.first.split, job.data_dir)
-        if split.id != self.first.split_id:
-            raise KdbenchError(
-                f"the images of {self.first.dataset.name} here ({split.id}) are not those that the run was planned "
-                f"with ({self.first.split_id}); copy the same files to where KDBENCH_DATA or --data-dir looks"
-            )
+        split = load_images(job)
         self.train = open_feed(split.train, self.device)
         self.evaluation = open_feed(split.evaluation, self.device)
         self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
@@ -123,7 +117,7 @@ class Cohort:
     def _trainee(self, cell: Cell) -> Trainee | None:
         size = self.first.dataset.size
         try:
-            net = build_net(cell, self.device)
+            net = build_net(cell, self.device, self.job.work)
             context = Context(
                 num_classes=self.first.dataset.classes,
                 train_size=len(self.train),
@@ -263,6 +257,12 @@ class Cohort:
         trainee.best = max(trainee.best, top1)
         trainee.curves.append((trainee.epoch, "top1", top1))
         self.students_eval[trainee.cell.id] = logits
+        floor = self.job.floors.get(trainee.cell.id, {}).get(trainee.epoch, 0.0)
+        if trainee.best < floor and trainee.epoch < self.recipe.epochs:
+            trainee.outcome = (
+                Status.PRUNED,
+                f"{trainee.best:.2f} % at best until epoch {trainee.epoch}, where earlier trials have {floor:.2f} %",
+            )
 
     # --- errors and checkpoints ---
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from kdbench.report import columns, reproducibility
-from kdbench.report.figures import files, style
+from kdbench.report.figures import files
+from kdbench.report.figures.sheet import FORMATS, SCREEN, Canvas
 from kdbench.report.leaderboard import board
 from kdbench.report.load import merge
 from kdbench.report.provenance import provenance
@@ -22,7 +23,7 @@ from tests.support.scenarios import COLUMN, boards, hex12, run, runs, wild
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
-SHOWN = files.pictures({"forest": files.Caption("Differences")}, ["png"])
+SHOWN = [files.Picture("forest", "Differences", 0, ("png",))]
 
 
 def write_page(results, rows, curves=(), shown=SHOWN):
@@ -32,8 +33,8 @@ def write_page(results, rows, curves=(), shown=SHOWN):
     merged = merge("s", results)
     found = [board(table, "kd") for table in tables(merged.records)]
     runs_ = reproducibility.frame(merged.attempts, merged.records)
-    figure, _ = style.canvas(20, [2.0], ["a footer"])  # wider than the page
-    style.save(figure, pd.DataFrame({"x": [1]}), results / "forest")
+    figure, _ = Canvas(SCREEN, 20, "title", ["a footer"]).draw([2.0])  # wider than the page
+    SCREEN.save(figure, results / "forest")
     footer = provenance("s", [b.table for b in found])
     text = html.page("s", found, footer, merged.attempts, merged.curves, runs_, shown)
     (results / "index.html").write_text(text)
@@ -116,9 +117,9 @@ def test_same_rows_same_bytes(page, tmp_path):
 
 
 def test_figures_of_an_earlier_report_go_and_other_files_stay(tmp_path):
-    figure, _ = style.canvas(6, [2.0], [])
     for name in ("curves", "sweep-gone-k", "forest-holdout-0.5ep"):
-        style.save(figure, pd.DataFrame({"x": [1]}), tmp_path / name, style.FORMATS)
+        for kind in (*FORMATS, "csv"):
+            (tmp_path / f"{name}.{kind}").write_text("")
     (tmp_path / "sweep-gone-k.md").write_text("of rows that are no more")
     for name in ("mine.svg", "leaderboard.csv", "forestry.png"):
         (tmp_path / name).write_text("")
@@ -177,7 +178,7 @@ def test_curves_are_thinned_to_measured_points_and_both_ends(tmp_path):
 @pytest.fixture
 def absent(tmp_path):
     """A page whose one picture is not in its folder."""
-    return write_page(tmp_path, runs("kd", 70.0), shown=files.pictures({"gone": files.Caption("x")}, ["png"]))
+    return write_page(tmp_path, runs("kd", 70.0), shown=[files.Picture("gone", "x", 0, ("png",))])
 
 
 DRIVER = shutil.which("chromedriver")

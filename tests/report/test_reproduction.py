@@ -3,11 +3,9 @@
 import math
 
 import pytest
-from matplotlib import rc_context
 
 from kdbench import suites
 from kdbench.report import reproduction
-from kdbench.report.figures import style
 from kdbench.report.render import paper_tables
 from kdbench.report.render import reproduction as beside
 from kdbench.report.reproduction import FOLLOWERS, literature
@@ -158,8 +156,7 @@ def test_a_remark_on_a_published_number_is_printed(tmp_path):
     found = read(tmp_path, rows)
     folder = tmp_path / "out"
     folder.mkdir()
-    with rc_context(style.RC):
-        beside.write(folder, "cifar100", found, [], curves(rows))
+    beside.write(folder, "cifar100", reproduction.frame("cifar100", found, curves(rows)), [])
     text = (folder / "reproduction.md").read_text("utf-8")
     assert "- 71.19 [CTKD] rule probably best: the code keeps the best test accuracy" in text
     assert "| 71.19 [CTKD] | probably best |" in text

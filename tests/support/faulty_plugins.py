@@ -79,6 +79,7 @@ CHANCE = "(1 + 0.1 * torch.randn(pair[0].shape, generator=batch.generator)).mean
 DRAWN = "torch.randn(teacher.logits.shape, generator=batch.generator, device=batch.target.device)"
 NOISY = f"student.logits, teacher.logits + 0.1 * {DRAWN}"
 NOISE = ("(student.logits, teacher.logits)]", f"({NOISY})]")
+FORGETS = ("    def update(", "    def unused(")
 
 # what is done wrong: (the check that must fail, a part of its reason, replacements in GOOD)
 FAULTS = {
@@ -222,6 +223,18 @@ FAULTS = {
     ),
     "a sum": ("coupled", "batch mates", [ce_as("pair[0].square().sum()")]),
     "declared coupled": ("coupled", "mean over its halves", [tag("coupled: ClassVar = True")]),
+    "draws for the whole batch": ("separable", "declare separable = False", [NOISE, FORGETS]),
+    "declared inseparable": ("separable", "mean over parts", [tag("separable = False"), FORGETS]),
+    "remembers and is declared separable": ("separable", "never separable", [tag("separable = True")]),
+    "declared separable": (
+        "separable",
+        "cannot be computed apart",
+        [
+            ce_as("pair[0].std(dim=0).mean()"),
+            tag("coupled: ClassVar = True\n    separable = True"),
+            FORGETS,
+        ],
+    ),
     "an undeclared need": ("needs", "'stages'", [before("ce = ce + student.stages[0].mean()")]),
     "an undeclared view": ("needs", "'strong'", [before("ce = ce + student['strong'].logits.mean()")]),
     "an undeclared index": ("needs", "'index'", [before("ce = ce + 0 * batch.index.sum()")]),

@@ -78,7 +78,7 @@ def table(
             r"\begin{table}[htbp]",
             r"\centering\footnotesize",
             rf"\caption{{{escape(caption)}{number}}}",
-            rf"\label{{{_label(label)}{f'-{i + 1}' if i else ''}}}",
+            rf"\label{{{anchor(label)}{f'-{i + 1}' if i else ''}}}",
             r"\smallskip",
             SHRINK,
             rf"\begin{{tabular}}{{@{{}}l{'r' * (len(places) - 1)}@{{}}}}",
@@ -156,5 +156,6 @@ def _row(entries: Sequence[str]) -> str:
     return " & ".join(entries) + r" \\"
 
 
-def _label(text: str) -> str:
+def anchor(text: str) -> str:
+    """A text as the key of \\label: letters, digits and ``:.-`` alone."""
     return re.sub(r"[^A-Za-z0-9:.-]", "-", text)

@@ -15,6 +15,7 @@ import torch
 from kdbench.plan.cells import Cell
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
+from kdbench.train.fill_cache import fill_cache
 from kdbench.train.job import Job, Result
 from kdbench.utils import environment
 
@@ -74,10 +75,11 @@ _collect = functools.cache(
 
 
 def train_job(job: Job, progress: Progress, stop: Callable[[], bool]) -> Done:
-    """Train one cohort; out of memory, free what it took before that is raised."""
+    """Do one job; out of memory, free what it took before that is raised."""
     source = {**_collect(job.device), "threads": torch.get_num_threads(), "started_utc": now()}
     try:
-        return Done(*train_cohort(job, progress, stop), source)
+        work = fill_cache if job.fills_cache else train_cohort
+        return Done(*work(job, progress, stop), source)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
     gc.collect()  # a cohort refers to itself: until then its memory is no cache that could be emptied
