@@ -6,13 +6,18 @@ from pathlib import Path
 
 import click
 
-from kdbench.cli import options
+from kdbench.cli import completion, options
 from kdbench.cli.verbs import verb
 from kdbench.errors import KdbenchError
 
 
 @verb("export", short_help="Write a trained student to a file, a folder or the hub.")
-@click.argument("words", metavar="CELL | METHOD PAIR SEED  FILE", nargs=-1)
+@click.argument(
+    "words",
+    metavar="CELL | METHOD PAIR SEED  FILE",
+    nargs=-1,
+    shell_complete=completion.one(completion.cells),
+)
 @click.option("--suite", metavar="SUITE", help="Suite of the cell.", show_default="any")
 @click.option(
     "--split", type=click.Choice(["test", "holdout"]), help="Split of the cell.", show_default="any"

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kdbench import suites
-from kdbench.cli import options
+from kdbench.cli import completion, options
 from kdbench.cli.verbs import verb
 from kdbench.suites import DataSpec, ModelSpec, Suite
 from kdbench.suites.schema import View
@@ -18,7 +18,7 @@ from kdbench.utils.text import WIDTH, fold, grid
 
 
 @verb("suites", short_help="List the suites, or show one.")
-@click.argument("name", required=False, shell_complete=options.complete_suite)
+@click.argument("name", required=False, shell_complete=completion.one(completion.suites))
 @click.option("--no-timing", is_flag=True, help="Do not time steps to estimate the hours.")
 @options.data_dir
 def suites_command(name: str | None, no_timing: bool, data_dir: Path | None) -> None:

@@ -163,7 +163,9 @@ def _units(board: Board) -> list[str]:
 
 
 def _ranks(board: Board) -> list[str]:
-    """What the ranks are over, where that is not everything."""
+    """What the ranks are over, where that is not everything; one pair has none."""
+    if not board.over_pairs():
+        return []
     if not board.common:
         return ["No rank: no pair was completed."]
     ranked = board.summary.index[board.summary["rank"].notna()]

@@ -16,7 +16,7 @@ from kdbench.report.leaderboard import board
 from kdbench.report.load import Results, merge, places, rows_of
 from kdbench.report.order import main_first
 from kdbench.report.provenance import provenance
-from kdbench.report.render import html, latex, leaderboard, paper_figures
+from kdbench.report.render import html, latex_leaderboard, leaderboard, paper_figures
 from kdbench.report.render import reproduction as beside_published
 from kdbench.report.tables import tables
 from kdbench.results.choice import ALL, Choice
@@ -35,11 +35,11 @@ def write_report(
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
-    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex
-    (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained
-    more than once, what `figures` draws (differences are against the method ``baseline``) and what
-    `render.reproduction` writes. only: the rows to report, which the report then says; None: all. style: "paper" also
-    writes figures for a paper, and a figures.tex that shows them, into the folder ``paper`` there. formats: of the
+    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex,
+    leaderboard-appendix.tex (spreads, comparisons with the baseline and other tables), index.html, reproducibility.csv
+    where cells were trained more than once, what `figures` draws (differences are against the method ``baseline``) and
+    what `render.reproduction` writes. only: the rows to report, which the report then says; None: all. style: "paper"
+    also writes figures for a paper, and a figures.tex that shows them, into the folder ``paper`` there. formats: of the
     style's figures, some of png, svg and pdf (the pages show the first two); None: the style's own.
     Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a style or a
     format is unknown or ``out`` cannot be written.
@@ -72,8 +72,10 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "leaderboard.csv").write_text(leaderboard.csv(suite, boards, footer), "utf-8")
-        (folder / "leaderboard.tex").write_text(latex.leaderboard(suite, boards, footer), "utf-8")
-        _write_or_remove(folder / "leaderboard-appendix.tex", latex.appendix(suite, boards, footer))
+        (folder / "leaderboard.tex").write_text(latex_leaderboard.leaderboard(suite, boards, footer), "utf-8")
+        (folder / "leaderboard-appendix.tex").write_text(
+            latex_leaderboard.appendix(suite, boards, footer), "utf-8"
+        )
         reproducibility.save(runs, folder / "reproducibility.csv")
         beside = reproduction.frame(suite, ordered, merged.curves)
         trials = tuning.trials_of(places(results), suite)
@@ -111,14 +113,6 @@ def _write_paper(
     files.clear(folder)
     drawn = figures.write(drawings, sheet, footer, folder)
     (folder / "figures.tex").write_text(paper_figures.tex(suite, drawn, sheet), "utf-8")
-
-
-def _write_or_remove(file: Path, text: str) -> None:
-    """The file, or none where there is no text: an earlier report's would stay."""
-    if text:
-        file.write_text(text, "utf-8")
-    else:
-        file.unlink(missing_ok=True)
 
 
 def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELINE) -> str:

@@ -114,7 +114,7 @@ def run(
 
     Raises KdbenchError for bad input.
 
-    >>> outcome = run("digits", ["ce", "kd"], seeds=0, epochs=2)  # doctest: +SKIP
+    >>> outcome = run(pairs="digits_teacher:digits_student", seeds=0, epochs=2)  # doctest: +SKIP
     >>> outcome.rows[["method", "top1"]]  # doctest: +SKIP
     """
     arguments = dict(locals())

@@ -32,6 +32,7 @@ from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.train.optimizers import Optimisation
+from kdbench.train.ranks import Ranks, shared
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Step, build_modules
 from kdbench.utils.needs import union
@@ -71,8 +72,15 @@ def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
 class Trainee:
     """One cell while it trains. ``outcome`` is None while it trains, else (status, reason)."""
 
-    def __init__(self, cell: Cell, context: Context, net: Network, device: torch.device) -> None:
-        self.cell, self.context, self.device = cell, context, device
+    def __init__(
+        self,
+        cell: Cell,
+        context: Context,
+        net: Network,
+        device: torch.device,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.cell, self.context, self.device, self.ranks = cell, context, device, ranks
         self.method = cell.build_method()
         self.passes = passes(self.method.needs, cell.recipe)
         self.needs = union(self.passes)  # the passes' views, in their order
@@ -93,7 +101,8 @@ class Trainee:
             self.modules = build_modules(self.method, context)
         self.modules.to(device)
         recipe = cell.recipe
-        self.take_step = Step(self.method, net, self.modules, Optimisation.of(recipe), recipe.label_smoothing)
+        how = (Optimisation.of(recipe), recipe.label_smoothing, ranks)
+        self.take_step = Step(self.method, net, self.modules, *how)
         self.trained = nn.ModuleList([net, self.modules] if self.method.keeps_modules else [net])
         self.average = ModelEmaV3(self.trained, recipe.ema, use_warmup=True) if recipe.ema else None
         self.averaged = 0  # steps
@@ -149,22 +158,23 @@ class Trainee:
         teacher: Mapping[str, Outputs],
         mixed: Mixed | None,
     ) -> None:
-        student = self.needs.of("student")
-        with autocast(self.cell.recipe.precision, self.device):
+        student, size = self.needs.of("student"), len(batch.target)
+        with autocast(self.cell.recipe.precision, self.device), self.ranks.batch_norm(size):
             outputs = {view: self.net(images[view], student) for view in student.views}
+        given = shared(self.ranks, self.method, batch, outputs, teacher)
         shown = [
             (
-                Views(outputs, needs.of("student")),
-                Views(teacher, needs.of("teacher")) if needs.teacher else None,
+                Views(given.student, needs.of("student")),
+                Views(given.teacher, needs.of("teacher")) if needs.teacher else None,
             )
             for needs in self.passes
         ]
-        losses = self.take_step(batch, shown, mixed)
-        size = len(batch.target)
+        with given.batch_norm:
+            losses = self.take_step(given.batch, shown, mixed, given.share)
         self._add("loss", losses.total * size)
         if not overrides(self.method, "predict"):  # else the student's own logits are not its prediction
-            logits = outputs[self.needs.views[0]].logits.detach()
-            self._add("hits", (logits.argmax(dim=1) == batch.target).sum())
+            logits = self.ranks.own_of(outputs[self.needs.views[0]].logits.detach(), size)
+            self._add("hits", (logits.argmax(dim=1) == batch.target[self.ranks.own(size)]).sum())
         for name, value in losses.terms.items():
             self._add(f"loss_{name}", value * size)
 
@@ -174,9 +184,14 @@ class Trainee:
         else:
             self.sums[name] = value
 
+    def add_up_sums(self) -> None:
+        """Have the sums of all ranks, each of which counts its own share of the batches."""
+        self.ranks.add_up(self.sums[name] for name in sorted(self.sums))
+
     def end_epoch(self) -> None:
         """Add the epoch's means to the curves; a loss that is not finite closes the cell."""
         self.watch.settle()
+        self.add_up_sums()
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         means = {name: value.item() / self.seen for name, value in self.sums.items() if self.seen}
         if "hits" in means:
@@ -254,7 +269,7 @@ class Trainee:
     def load(self, state: Mapping[str, Any]) -> bool:
         """Restore what `state` returned; False where that was on another kind of device: random streams start anew."""
         self.epoch, self.step_in_epoch, self.seen = state["epoch"], state["step"], state["seen"]
-        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.sums = {name: self.ranks.first * value.to(self.device) for name, value in state["sums"].items()}
         self.curves = [tuple(row) for row in state["curves"]]
         self.best = state["best"]
         seconds, self.eval_s = state["seconds"]

@@ -30,8 +30,10 @@ from kdbench.train import checkpoint
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
 from kdbench.train.cohort_step import CohortStep, EagerSteps, Inputs, open_ones
+from kdbench.train.collectives import RankLost
 from kdbench.train.cuda_graphs import GraphRecorder, Recorder
 from kdbench.train.job import Job, Result, load_images
+from kdbench.train.ranks import CellsFailed, Ranks
 from kdbench.train.recorded_steps import RecordedSteps
 from kdbench.train.result import result_of
 from kdbench.train.schedule import evaluates, learning_rate, moment
@@ -47,20 +49,31 @@ from kdbench.utils.timer import Stopwatch
 
 
 def train_cohort(
-    job: Job, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
+    job: Job,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
 ) -> tuple[list[Result], bool]:
     """Train the cells of ``job`` side by side from their common checkpoint position.
 
     Returns one result per cell, and whether ``stop`` ended it early: then the state is saved and the results say
-    "interrupted". Raises torch.OutOfMemoryError for the caller to split the cohort.
+    "interrupted". ranks: this process's among those that train the job together; the first one alone has the results.
+    Raises torch.OutOfMemoryError for the caller to split the cohort, and of several ranks `CellsFailed`.
     """
-    return Cohort(job, progress or Progress()).run(stop)
+    return Cohort(job, progress or Progress(), ranks=ranks).run(stop)
 
 
 class Cohort:
     """The live state of one job. ``recorder``: records its steps where the job says so; default: as CUDA graphs."""
 
-    def __init__(self, job: Job, progress: Progress, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        progress: Progress,
+        recorder: Recorder | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.ranks = ranks
         with computing(torch.device(job.device), "fp32"):
             self._open(job, progress, recorder)
 
@@ -84,11 +97,14 @@ class Cohort:
         self.seconds_before: dict[str, dict[str, float]] = {}  # shared seconds before a resume
         self.saver = checkpoint.Saver(job.work, job.save_every, self._save_failed)
         self.warned_of_saving = False
-        self.trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
+        trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
+        for failures in self.ranks.of_all(self.failures):
+            self.failures = {**failures, **self.failures}
+        self.trainees = [t for t in trainees if t.cell.id not in self.failures]
         self.stepping = self._stepping(recorder)
 
     def _stepping(self, recorder: Recorder | None) -> EagerSteps | RecordedSteps:
-        eager = EagerSteps(self.shared, self._closing)
+        eager = EagerSteps(self.shared, self._closing if self.ranks.world == 1 else self._leaving)
         if not self.job.graphs:
             return eager
         for trainee in self._live():
@@ -102,6 +118,8 @@ class Cohort:
         if teacher is None:
             return None, None
         net = to_device(teacher.net(self.first.dataset), self.device)
+        if not self.ranks.first:
+            return net, None
         return net, teacher_logits(teacher, net, split, self.job.work, self.device)
 
     def _shared(self) -> SharedTeacher | None:
@@ -127,7 +145,7 @@ class Cohort:
                 student=net.facts(size),
                 teacher=self.teacher.facts(size) if self.teacher is not None and cell.teacher else None,
             )
-            trainee = Trainee(cell, context, net, self.device)
+            trainee = Trainee(cell, context, net, self.device, self.ranks)
             if trainee.outcome is None:
                 state = checkpoint.resumable(self.job.work, cell)
                 if state:
@@ -169,12 +187,14 @@ class Cohort:
             stopped = self._epoch(epoch, start[1] if epoch == start[0] else 0, stop)
             if not stopped:
                 self._end_epoch(epoch)
-                stopped = stop() and epoch + 1 < self.recipe.epochs
+                (stopped,) = self.ranks.any_of([stop() and epoch + 1 < self.recipe.epochs])
                 if stopped:
                     self._save(self._live())
             if stopped or not self._live():
                 break
         self.progress.end()
+        if not self.ranks.first:
+            return [], stopped
         for trainee in self._live():  # one whose process died between its last checkpoint and its row
             if trainee.epoch == self.recipe.epochs and trainee.cell.id not in self.students_eval:
                 with self._closing([trainee], "evaluation"):
@@ -190,13 +210,14 @@ class Cohort:
             name: self.first.view(name) for name in union(trainee.needs for trainee in self._live()).views
         }
         where = (self.first.split_id, self.first.seed, epoch)
-        batches = self.data_watch.timed(self.train.epoch(views, where, self.recipe.batch_size, first_step))
+        feed = self.train.epoch(views, where, self.recipe.batch_size, first_step, self.ranks.part)
+        batches = self.ranks.in_step(self.data_watch.timed(feed), stop)
         try:
-            for step, fed in enumerate(batches, start=first_step):
+            for step, (fed, stopping) in enumerate(batches, start=first_step):
                 live = self._live()
                 if not live:
                     break
-                if stop():
+                if stopping:
                     self._save(live)
                     return True
                 if trainees := [t for t in live if len(fed.index) >= t.min_batch]:
@@ -243,11 +264,15 @@ class Cohort:
             self.stepping.settle()
         for trainee in self._live():
             trainee.end_epoch()
-        for trainee in self._live():
-            if last or evaluates(trainee.cell.recipe, epoch):
-                with self._closing([trainee], "evaluation"):
-                    self._measure(trainee)
-        if last or self.saver.is_due:
+        measured = [t for t in self._live() if last or evaluates(t.cell.recipe, epoch)]
+        for trainee in measured if self.ranks.first else ():
+            with self._closing([trainee], "evaluation"):
+                self._measure(trainee)
+        outcomes = self.ranks.of_first([trainee.outcome for trainee in measured])
+        for trainee, outcome in zip(measured, outcomes, strict=True):
+            trainee.outcome = outcome
+        (due,) = self.ranks.of_first([last or self.saver.is_due])
+        if due:
             self._save(self._live())
         self.progress.epoch(epoch + 1, {t.cell.id: t.latest() for t in self._live()})
 
@@ -277,6 +302,16 @@ class Cohort:
             for trainee in trainees:
                 trainee.outcome = (Status.ERROR, self._explain(trainee.cell, what, error))
 
+    @contextlib.contextmanager
+    def _leaving(self, trainees: Sequence[Trainee], what: str) -> Iterator[None]:
+        """As `_closing` where other ranks may wait for this one: they all start anew without the cells ``trainees``."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, RankLost):
+            raise
+        except Exception as error:
+            raise CellsFailed({t.cell.id: self._explain(t.cell, what, error) for t in trainees}) from error
+
     def _explain(self, cell: Cell, what: str, error: Exception) -> str:
         if isinstance(error, KdbenchError):
             return f"{cell.method}: {error}"
@@ -287,9 +322,12 @@ class Cohort:
 
     def _save(self, trainees: Sequence[Trainee]) -> None:
         """Have the checkpoints of ``trainees`` written."""
-        self.saver.save(
-            [(t.cell, {**t.state(), "shared_seconds": self._shared_seconds(t)}) for t in trainees]
-        )
+        for trainee in trainees:
+            trainee.add_up_sums()
+        if self.ranks.first:
+            self.saver.save(
+                [(t.cell, {**t.state(), "shared_seconds": self._shared_seconds(t)}) for t in trainees]
+            )
 
     def _save_failed(self, error: OSError) -> None:
         """Where the disk is full, warn once and go on training."""

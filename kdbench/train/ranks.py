@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,7 +23,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kdbench.errors import KdbenchError
 from kdbench.method import Batch, Method, Outputs, is_separable
+from kdbench.train import collectives
 from kdbench.train.batch_norm import BatchNormBy
 from kdbench.train.sync_batch_norm import normalise_together
 
@@ -32,6 +34,14 @@ ByView = Mapping[str, Outputs]
 PATIENCE = datetime.timedelta(
     days=1
 )  # the first rank may evaluate for hours; dead ranks are noticed by their starter
+
+
+class CellsFailed(Exception):
+    """Cells that raised on one rank in a step, while others may wait for it. ``reasons``: by cell id."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__(dict(reasons))
+        self.reasons = dict(reasons)
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Ranks:
             by_dtype.setdefault(tensor.dtype, []).append(tensor)
         for alike in by_dtype.values():
             flat = torch.cat([tensor.reshape(-1) for tensor in alike])
-            dist.all_reduce(flat)
+            collectives.add_up(flat)
             parts = flat.split([tensor.numel() for tensor in alike])
             for tensor, part in zip(alike, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
@@ -89,23 +99,39 @@ class Ranks:
         if self.world == 1:
             return list(flags)
         numbers = torch.tensor(flags, dtype=torch.int32)
-        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        collectives.maximum(numbers)
         return [bool(number) for number in numbers.tolist()]
 
     def of_first(self, value: T) -> T:
         """The first rank's value, which must be picklable."""
-        if self.world == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
-        return values[0]
+        return value if self.world == 1 else collectives.of_first(value)
 
     def of_all(self, value: T) -> list[T]:
         """Each rank's value, which must be picklable."""
-        values: list[Any] = [value] * self.world
-        if self.world > 1:
-            dist.all_gather_object(values, value)
-        return values
+        return [value] if self.world == 1 else collectives.of_all(value)
+
+    def own_of(self, tensor: Tensor, count: int) -> Tensor:
+        """Of outputs [n, ...] of the part that this rank computes, those that are this rank's alone."""
+        return tensor[self.own(count)] if len(tensor) == count else tensor
+
+    def in_step(self, items: Iterable[T], stop: Callable[[], bool]) -> Iterator[tuple[T, bool]]:
+        """Yield the items, and whether ``stop`` holds on any rank.
+
+        Where one rank's items end by KdbenchError, that is raised on all.
+        """
+        iterator = iter(items)
+        while True:
+            item, reason = None, None
+            try:
+                item = next(iterator, None)
+            except KdbenchError as error:
+                reason = error
+            failed, stopping = self.any_of([reason is not None, item is not None and stop()])
+            if failed:
+                raise KdbenchError(next(filter(None, self.of_all(str(reason or "")))))
+            if item is None:
+                return
+            yield item, stopping
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +210,8 @@ class _Gather(torch.autograd.Function):
         sizes = [place.stop - place.start for place in places]
         padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])  # ranks can only exchange equal shapes
         padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in places]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        parts = zip(collectives.each(padded), sizes, strict=True)
+        return torch.cat([part[:size] for part, size in parts])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]

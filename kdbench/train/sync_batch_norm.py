@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from kdbench.train import collectives
 
 
 def normalise_together(
@@ -42,10 +43,8 @@ def _statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean = values.mean(axes)
     squares = (values - _as(mean, values)).square().sum(axes)
     count = mean.new_full((1,), values.numel() // values.shape[1])
-    own = torch.cat([count, mean, squares])
-    each = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(each, own)
-    counts, means, sums = torch.stack(each).split([1, len(mean), len(mean)], dim=1)
+    each = torch.stack(collectives.each(torch.cat([count, mean, squares])))
+    counts, means, sums = each.split([1, len(mean), len(mean)], dim=1)
     total = counts.sum()
     common = (counts * means).sum(dim=0) / total
     return common, (sums + counts * (means - common).square()).sum(dim=0) / total, total
@@ -68,7 +67,7 @@ class _Normalised(torch.autograd.Function):
         axes = _axes(input)
         own = torch.stack([slope.sum(axes), (slope * standard).sum(axes)])
         both = own.clone()
-        dist.all_reduce(both)
+        collectives.add_up(both)
         common, along = both / total
         inner = slope - _as(common, input) - standard * _as(along, input)
         moved = _as(scale * weight, input) * inner

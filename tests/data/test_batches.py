@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdbench.data.augment import render
-from kdbench.data.batches import Resident, choices, rows_of
+from kdbench.data.batches import Resident, choices, rows_of, whole
 from kdbench.data.dataset import ImageSet
 from kdbench.suites.schema import View
 from tests.support.loops import same
@@ -27,10 +27,11 @@ def samples():
     return ImageSet(images, torch.arange(47) % 5)
 
 
-def batches(feed, first_step=0):
+def batches(feed, first_step=0, part=whole):
     fields = ("rows", "index", "target", "images", "draws")
     return [
-        {name: getattr(fed, name) for name in fields} for fed in feed.epoch(VIEWS, WHERE, BATCH, first_step)
+        {name: getattr(fed, name) for name in fields}
+        for fed in feed.epoch(VIEWS, WHERE, BATCH, first_step, part)
     ]
 
 
@@ -48,11 +49,14 @@ def test_a_batch_is_what_is_rendered_of_its_rows(samples):
             assert batch["images"][name].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("first_step", [0, 2, 4])
-@pytest.mark.parametrize("blocks", [1, 2, 3, 100])
-def test_views_that_are_rendered_ahead_are_the_same(samples, blocks, first_step):
+@pytest.mark.parametrize("part", [whole, lambda count: slice(count // 3, count)], ids=["whole", "part"])
+@pytest.mark.parametrize("first_step", [0, 2, 4, 5])
+@pytest.mark.parametrize("blocks", [1, 2, 100])
+def test_views_that_are_rendered_ahead_are_the_same(samples, blocks, first_step, part):
     ahead = Resident(samples, CPU, ahead=blocks * BATCH * SIZE * SIZE * 3)
-    assert same(batches(ahead, first_step), batches(Resident(samples, CPU))[first_step:])
+    made = batches(ahead, first_step, part)
+    assert same(made, batches(Resident(samples, CPU), part=part)[first_step:])
+    assert [len(batch["rows"]) for batch in made] == [len(batch["images"]["weak"]) for batch in made]
 
 
 def test_ahead_a_view_is_rendered_once_for_many_batches(samples, monkeypatch):

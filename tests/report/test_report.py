@@ -13,7 +13,7 @@ from kdbench.errors import KdbenchError
 from kdbench.report import reproducibility
 from kdbench.report.leaderboard import board
 from kdbench.report.load import merge
-from kdbench.report.render import html, latex, leaderboard
+from kdbench.report.render import html, latex_leaderboard, leaderboard
 from kdbench.report.tables import tables
 from kdbench.report.write import write_report
 from kdbench.results import store
@@ -164,7 +164,8 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     leaderboard.text("s", boards, [])
     leaderboard.markdown("s", boards, [], runs)
     leaderboard.csv("s", boards, [])
-    latex.leaderboard("s", boards, [])
+    latex_leaderboard.leaderboard("s", boards, [])
+    latex_leaderboard.appendix("s", boards, [])
     page = html.page("s", boards, [], merged.attempts, merged.curves, runs, [])
     assert page.count("data-entry=") == 45 * 15
     assert len(rows) > 10_000

@@ -158,7 +158,7 @@ def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict[str, dict
             ax.yaxis.set_minor_locator(NullLocator())
         ax.autoscale_view()
     axes[0].set_title(style.title(pair, 28))
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def _diverged(ax: Axes, line: pd.DataFrame, look: Mapping[str, Any]) -> None:

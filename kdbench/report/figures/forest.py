@@ -82,9 +82,11 @@ def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
 def draw(data: pd.DataFrame, sheet: Sheet, baseline: str, reading: Sequence[str] = (READING,)) -> Drawn:
     """One panel per pair, one line per method, as many as fit: the first panel and the best methods are always there.
 
-    A figure of one panel is as wide as a column of the sheet, where its labels leave room.
+    A figure of one panel is as wide as a column of the sheet, where its labels leave room; a paper's has the
+    first panel alone.
     """
-    names, labels = list(data["panel"].unique()), list(data["label"].unique())
+    every, labels = list(data["panel"].unique()), list(data["label"].unique())
+    names = every if sheet.words else every[:1]
     most = LABEL if sheet.words else SHORT
     lines = {label: textwrap.wrap(label, most) for label in labels}
     left = 0.2 + 0.062 * max(len(line) for texts in lines.values() for line in texts)
@@ -103,7 +105,7 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str, reading: Sequence[str]
     down = min(-(-len(names) // across), max(1, int(space / tall)))
     shown = names[: across * down]
     said = left_out(len(labels), data["label"].nunique(), "methods")
-    said += left_out(len(shown), len(names), "panels", "the heat map and ")
+    said += left_out(len(shown), len(every), "panels", "the heat map and ")
     figure, (part,) = canvas.draw([FOOT + tall * down], said)
     box = left, RIGHT, top, FOOT
     grid = style.grid(part, (down, across), box, top, sharex=True, sharey=True)

@@ -59,7 +59,8 @@ def markdown(
 
 def _section(board: Board, mark: str) -> list[str]:
     """Heading, table and notes."""
-    table = columns(board)
+    said = said_below(board)
+    table = [column for column in columns(board) if column.heading not in said]
     rows = zip(
         *([entry.marked("**{}**".format) for entry in column.entries] for column in table), strict=True
     )

@@ -12,7 +12,8 @@ from kdbench.report import reproduction
 from kdbench.report.figures import Drawing
 from kdbench.report.figures import published as scatter
 from kdbench.report.figures.files import Picture, in_markdown
-from kdbench.report.markdown import escape
+from kdbench.report.markdown import escape, pipes
+from kdbench.report.order import count
 from kdbench.report.render import paper_tables
 from kdbench.results import published
 from kdbench.utils.text import fold, wrap
@@ -81,23 +82,12 @@ def markdown(
 ) -> str:
     """The headline, a table for each set of conditions, how to read it, reruns by others and sources."""
     parts = [f"# {suite}: {TITLE}", "\n".join(f"- {line}" for line in reproduction.headline(data))]
-    header = "| pair | method | ours | best - last | published | rule | runs | Δ | verdict |"
     for heading, lines in _compared(data).groupby("table", sort=False):
-        rows = [header, "|---|---|---:|---:|---:|---|---:|---:|---|"]
-        for entry in lines.to_dict("records"):
-            texts = [
-                entry["pair"],
-                entry["label"],
-                paper_tables.ours(entry),
-                _number(entry["inflation"], "+.2f"),
-            ]
-            texts += [f"{entry['printed']} [{entry['keys']}]", entry["rule"], _number(entry["runs"], "g")]
-            texts += [
-                _number(entry["delta"], "+.2f") if entry["verdict"] else paper_tables.NONE,
-                _verdict(entry),
-            ]
-            rows.append("| " + " | ".join(escape(text) for text in texts) + " |")
-        parts += [f"## {heading}", "\n".join(rows)]
+        judged, others = lines[lines["why"] == ""], lines[lines["why"] != ""]
+        parts += [f"## {heading}", *([_table(judged)] if len(judged) else [])]
+        if len(others):
+            summary = f"<summary>{count(len(others), 'line')} not comparable, for orientation only</summary>"
+            parts += [f"<details>{summary}", _table(others), "</details>"]
     notes = [*_notes(data), *_cited(_compared(data), names)]
     if len(_compared(data)):
         parts += ["## How to read it", "\n".join(f"- {escape(line)}" for line in [*LEGEND, *notes])]
@@ -105,6 +95,20 @@ def markdown(
         parts.append("As papers print it: " + ", ".join(f"[{x.title}]({x.name}.md)" for x in layouts) + ".")
     parts += in_markdown(shown) or ["No figure: no published number can be compared with ours."]
     return "\n\n".join([*parts, "---", *footer]) + "\n"
+
+
+def _table(lines: pd.DataFrame) -> str:
+    """Ours beside published; the gain of choosing the best epoch where there is any."""
+    gains = lines["inflation"].abs().max() > 0
+    header = ["pair", "method", "ours", *["best - last"] * gains, "published", "rule", "runs", "Δ", "verdict"]
+    rows = []
+    for entry in lines.to_dict("records"):
+        delta = _number(entry["delta"], "+.2f") if entry["verdict"] else paper_tables.NONE
+        gain = [_number(entry["inflation"], "+.2f")] * gains
+        number = f"{entry['printed']} [{entry['keys']}]"
+        own = [entry["pair"], entry["label"], paper_tables.ours(entry), *gain]
+        rows.append([*own, number, entry["rule"], _number(entry["runs"], "g"), delta, _verdict(entry)])
+    return pipes(header, rows)
 
 
 def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:
