@@ -33,7 +33,8 @@ from kdbench.method import Method, field_types
 from kdbench.utils.hashing import canonical
 from kdbench.utils.papers import FAMILIES, FIDELITIES, Paper
 
-CPU, DEVICES = torch.device("cpu"), (torch.device("cpu"), torch.device("cuda:0"))
+CPU = torch.device("cpu")
+DEVICES = (CPU, torch.device("cuda:0")) if torch.backends.cuda.is_built() else (CPU,)
 BANNED_CALLS = ("cuda", "cpu", "item", "numpy", "tolist", "manual_seed")
 
 

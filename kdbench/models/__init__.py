@@ -36,7 +36,7 @@ def create(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     pretrained.check_args(name, kwargs)
     known = meaning(name)
     if known.weights:
-        return pretrained.build(pretrained.read(name), num_classes, name, **kwargs)
+        return pretrained.build(pretrained.read(name, known), num_classes, name, **kwargs)
     try:
         return timm.create_model(known.arch, pretrained=False, num_classes=num_classes, **kwargs)
     except pretrained.BUILDING as error:

@@ -16,17 +16,16 @@ import timm
 from torch import Tensor, nn
 
 from kdbench.errors import KdbenchError, first_line
-from kdbench.models.naming import FOLDER, meaning, names_weights, reading, short_name
+from kdbench.models.naming import FOLDER, Meaning, meaning, names_weights, reading, short_name
 from kdbench.suites import ModelSpec
 from kdbench.suites.schema import Weights
+from kdbench.utils import hashing
 from kdbench.utils.files import file_stem
 from kdbench.utils.state_dicts import load_weights, save_weights, weights_digest
 
 BUILDING = (TypeError, ValueError, KeyError, AttributeError, AssertionError, RuntimeError)
 # Of what timm knows of weights, where they come from and what is done with them already on reading.
 DONE = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load", "label_offset")
-
-
 # Arguments that would download other weights or return something other than a classifier.
 FORBIDDEN = (
     "pretrained",
@@ -65,9 +64,8 @@ def check_args(name: str, args: Mapping[str, Any]) -> None:
         )
 
 
-def read(name: str) -> Pretrained:
-    """Have timm load the weights that ``name`` names. Raises KdbenchError where they cannot be had."""
-    known = meaning(name)
+def read(name: str, known: Meaning) -> Pretrained:
+    """Have timm load the weights that ``name`` names, as `naming.meaning` found out. Raises KdbenchError."""
     with reading(name):
         model: Any = timm.create_model(known.weights, pretrained=True)
     facts = {key: value for key, value in model.pretrained_cfg.items() if key not in DONE}
@@ -125,29 +123,37 @@ def obtain(spec: ModelSpec, place: Path, say: Callable[[str], object]) -> ModelS
     What is not here yet is downloaded once; a local folder is read again, as it may have changed. Raises KdbenchError
     where the weights cannot be had.
     """
-    stem = file_stem(spec.arch)
-    file = place / f"{stem}.safetensors"
-    if spec.arch.startswith(FOLDER):
-        content = read(spec.arch)
-        file = place / f"{stem}-{weights_digest(content.state)}.safetensors"
-        if not file.is_file():
-            _save(content, file)
-    elif not file.is_file():
-        say(f"fetching the weights {spec.arch}")
-        _save(read(spec.arch), file)
+    file = _local(spec.arch, place) if spec.arch.startswith(FOLDER) else _fetched(spec.arch, place, say)
     arch, args, facts, digest = _header(file)
     weights = Weights(
         source=spec.arch,
         id=digest,
-        file=file.name,
+        file=file.relative_to(place).as_posix(),
         classes=facts["num_classes"],
         size=facts["input_size"][-1],
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
-        interpolation=facts.get("interpolation", ""),
         license=facts.get("license") or "",
     )
     return ModelSpec(short_name(arch), {**args, **spec.args}, weights)
+
+
+def _local(name: str, place: Path) -> Path:
+    """The file of a folder as it is now."""
+    content = read(name, meaning(name))
+    file = place / f"{file_stem(name)}-{hashing.digest(_header_of(content))}.safetensors"
+    if not file.is_file():
+        _save(content, file)
+    return file
+
+
+def _fetched(name: str, place: Path, say: Callable[[str], object]) -> Path:
+    file = place / f"{file_stem(name)}.safetensors"
+    if not file.is_file():
+        known = meaning(name)
+        say(f"fetching the weights {name}")
+        _save(read(name, known), file)
+    return file
 
 
 def load(spec: ModelSpec, classes: int, place: Path) -> nn.Module:
@@ -167,13 +173,17 @@ def load(spec: ModelSpec, classes: int, place: Path) -> nn.Module:
     return build(Pretrained(arch, args, facts, state), classes, weights.source, **spec.args)
 
 
-def _save(weights: Pretrained, file: Path) -> None:
-    header = {
+def _header_of(weights: Pretrained) -> dict[str, Any]:
+    return {
         "arch": weights.arch,
         "args": dict(weights.args),
         "facts": dict(weights.facts),
         "id": weights_digest(weights.state),
     }
+
+
+def _save(weights: Pretrained, file: Path) -> None:
+    header = _header_of(weights)
     try:
         save_weights(file, weights.state, {key: json.dumps(value) for key, value in header.items()})
     except OSError as error:

@@ -20,11 +20,14 @@ from kdbench.suites import DataSpec, ModelSpec, Suite
 from kdbench.suites.schema import Weights
 
 
-def open_networks(selection: Selection, work: Path, say: Callable[[str], object]) -> Selection:
+def open_networks(
+    selection: Selection, work: Path, say: Callable[[str], object], retrain: bool = False
+) -> Selection:
     """Build each network of the pairs once: a misspelt name or a wrong argument fails here, not after an hour.
 
     Returns the selection with a suite whose networks have their pretrained weights in a file below ``work``. ``say``
-    gets which network a name means where that may be in doubt. Raises KdbenchError for what cannot be had or built.
+    gets which network a name means where that may be in doubt, and how teachers come to know the classes. ``retrain``:
+    every teacher is trained here. Raises KdbenchError for what cannot be had or built.
     """
     suite = selection.suite
     names = list(dict.fromkeys(name for pair in selection.pairs for name in (pair.teacher, pair.student)))
@@ -50,7 +53,7 @@ def open_networks(selection: Selection, work: Path, say: Callable[[str], object]
     teachers = set(selection.teachers())
     for name in names:
         if name in teachers:
-            for line in _teaching(name, suite):
+            for line in _teaching(name, suite, retrain):
                 say(line)
     return dataclasses.replace(selection, suite=suite)
 
@@ -93,22 +96,22 @@ def _lines(name: str, named: str, spec: ModelSpec, data: DataSpec) -> Iterator[s
 
 def _facts(weights: Weights, data: DataSpec) -> str:
     head = "" if weights.classes == data.classes else f", a new head for {data.classes}"
-    size = "" if weights.size == data.size else f", shown {data.size} px"
+    size = "" if weights.size == data.size else f", here {data.size} px"
     own = f"images normalised by mean {_numbers(weights.mean)} and std {_numbers(weights.std)}"
     return f"{weights.classes} classes{head}; {weights.size} px{size}; {own}"
 
 
-def _teaching(name: str, suite: Suite) -> Iterator[str]:
+def _teaching(name: str, suite: Suite, retrain: bool) -> Iterator[str]:
     """How a pretrained teacher comes to know the suite's classes."""
     spec, data = suite.model(name), suite.dataset
-    if as_it_is(spec, suite):
+    if as_it_is(spec, suite) and not retrain:
         yield (
             f"the teacher {name} is used as it is: its {data.classes} classes must be those of the data, in the same "
             "order; with a [finetune_recipe] in the suite it is trained on"
         )
     elif spec.weights:
         recipe = teacher_recipe(suite, spec)
-        what = "its new head alone" if recipe.trains == "head" else "all of it"
+        what = "its head alone" if recipe.trains == "head" else "all of it"
         yield (
             f"the teacher {name} is fine-tuned: {what}, {recipe.epochs} epochs, lr {recipe.lr:g}; [finetune_recipe] of "
             "the suite changes that"

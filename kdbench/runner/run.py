@@ -59,7 +59,7 @@ def run(
     teacher_split: bool = False,
     teacher_cache: str | Path | None = None,
     device: str = "auto",
-    graphs: bool | str = False,
+    graphs: bool | str = "",
     workers: int | None = None,
     executor: str | None = None,
     jobs: int | str = 1,
@@ -98,7 +98,7 @@ def run(
         teacher_split: train teachers here on the split's training images, whatever other weights are at hand.
         teacher_cache: folder that keeps teachers' logits for later runs.
         device: auto, cpu or cuda:0; several by commas, or all: a cohort trains on each.
-        graphs: record the step of a cohort as one CUDA graph; ``sequential``: the step of each cell as one.
+        graphs: record the step of a cohort as one CUDA graph (True); ``sequential``: the step of each cell as one.
         workers: processes that decode streamed images.
         executor: serial (in this process), processes, slurm or ray; None: as jobs and device ask.
         jobs: cohorts that train side by side, each in a process; auto: one per GPU, on a CPU one per thread.

@@ -76,7 +76,8 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     duplicates = count_duplicates(dataset, split)
     for line in _data_lines(dataset, split, duplicates, measured.stream):
         say(line)
-    selection = open_networks(selection, Paths(options.results, selection.suite.name).work, say)
+    work = Paths(options.results, selection.suite.name).work
+    selection = open_networks(selection, work, say, options.teacher_split)
     return Workspace(selection, options, split, dataset.whole, devices, duplicates, dataset.class_names)
 
 

@@ -192,8 +192,8 @@ class Weights:
     """Pretrained weights that are here, and what timm knows of them.
 
     source: their name, such as ``resnet18.a1_in1k``. id: hash of the state dict. file: its name in the folder of
-    pretrained weights. classes: of their head. size: pixels per side of the images that they were trained on; mean, std
-    and interpolation: of these images.
+    pretrained weights. classes: of their head. size: pixels per side of the images that they were trained on, mean and
+    std those of these images.
     """
 
     source: str
@@ -203,7 +203,6 @@ class Weights:
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str = ""
     license: str = ""
 
     def identity(self) -> dict[str, Any]:

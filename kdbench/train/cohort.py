@@ -37,7 +37,7 @@ from kdbench.train.ranks import CellsFailed, Ranks
 from kdbench.train.recorded_steps import RecordedSteps
 from kdbench.train.result import result_of
 from kdbench.train.schedule import evaluates, learning_rate, moment
-from kdbench.train.teacher_outputs import SharedTeacher, open_cache
+from kdbench.train.teacher_outputs import SharedTeacher, open_shared_cache
 from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
 from kdbench.utils.graph_kinds import BRANCHES
@@ -129,7 +129,7 @@ class Cohort:
         if cell := next((c for c in self.job.cells if c.teacher_cache), None):
             assert self.job.teacher_cache, "a cell of the teacher cache, and a job without its folder"
             folder = self.job.teacher_cache
-            cache = open_cache(folder, cell, len(self.train), self.device, self.progress.warn)
+            cache = open_shared_cache(folder, cell, len(self.train), self.device, self.progress.warn)
         return SharedTeacher(self.teacher, self.first, self.device, cache)
 
     def _trainee(self, cell: Cell) -> Trainee | None:
@@ -260,7 +260,8 @@ class Cohort:
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
-        self.stepping.settle()
+        with self._closing([t for t in self._live() if t.cell.teacher_cache], "the teacher's cache"):
+            self.stepping.settle()
         for trainee in self._live():
             trainee.end_epoch()
         measured = [t for t in self._live() if last or evaluates(t.cell.recipe, epoch)]

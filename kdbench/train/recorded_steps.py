@@ -99,8 +99,8 @@ class RecordedSteps:
 
     def settle(self) -> None:
         """At the end of an epoch."""
-        self._eager.settle()
         self._one_by_one = 0
+        self._eager.settle()
 
     def _look_up(self, step: CohortStep, trainees: Sequence[Trainee]) -> ByView:
         teacher = self._eager.teacher

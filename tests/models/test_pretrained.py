@@ -167,6 +167,16 @@ def test_a_folder_that_changed_is_read_anew(tmp_path):
     assert differing(pretrained.load(first, 3, place), network("test_resnet", 3, seed=1)) == set()
 
 
+def test_a_changed_configuration_of_equal_weights_is_read_anew(vit, tmp_path):
+    place, name = tmp_path / "place", vit[0]
+    first = pretrained.obtain(ModelSpec(name), place, print)
+    write(tmp_path / "vit", vit[1], mean=(0.4, 0.4, 0.4), input_size=(3, 32, 32))
+    second = pretrained.obtain(ModelSpec(name), place, print)
+    assert (first.weights.mean, second.weights.mean) == (MEAN, (0.4, 0.4, 0.4))
+    assert first.weights.id == second.weights.id
+    assert first.identity() != second.identity()
+
+
 def test_a_file_that_was_changed_is_refused(vit, tmp_path):
     spec = pretrained.obtain(ModelSpec(vit[0]), tmp_path, print)
     wrong = dataclasses.replace(spec, weights=dataclasses.replace(spec.weights, id="0" * 12))
@@ -180,7 +190,9 @@ def test_a_file_that_was_changed_is_refused(vit, tmp_path):
         pretrained.load(spec, 5, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["timm:test_resnet.r160_in1k", "hf-hub:owner/net@main"])
+@pytest.mark.parametrize(
+    "name", ["timm:test_resnet.r160_in1k", "timm/test_resnet.r160_in1k", "hf-hub:owner/net@main"]
+)
 def test_a_hub_is_read_once(tmp_path, monkeypatch, messages, name):
     """The hub is one that serves a folder."""
     served = tmp_path / "served"

@@ -219,6 +219,8 @@ def test_a_cell_by_method_pair_and_seed(lab, results):
             export(which, lab.folder / "p.pt", results)
     with pytest.raises(KdbenchError, match="a seed is a whole number, got 'zero'"):
         export(("ce", "teacher:vit", "zero"), lab.folder / "p.pt", results)
+    with pytest.raises(KdbenchError, match=r"or \(method, pair, seed\), got \('ce', 0\)"):
+        export(("ce", 0), lab.folder / "p.pt", results)
     with pytest.raises(KdbenchError, match=r"no results for suite 'other' in .*; it has tiny"):
         export(("ce", "teacher:vit", 0), lab.folder / "p.pt", results, suite="other")
 
@@ -294,13 +296,14 @@ def test_a_student_is_pushed_as_the_folder_that_timm_reads(lab, results, monkeyp
     hub = Hub()
     monkeypatch.setattr(huggingface_hub, "HfApi", hub)
     row = record(results)
-    words = export(("ce", "teacher:student", 0), None, results, push="me/net", private=True)
-    assert "pushed to https://hub/me/net" in words
-    assert hub.made == [("me/net", True, True)]
+    words = export(("ce", "teacher:student", 0), None, results, push="me/net.v1", private=True)
+    assert "pushed to https://hub/me/net.v1" in words
+    assert hub.made == [("me/net.v1", True, True)]
     assert set(hub.files) == {"config.json", "model.safetensors", "README.md"}
-    assert b"timm.create_model('hf-hub:me/net', pretrained=True)" in hub.files["README.md"]
+    assert b"timm.create_model('hf-hub:me/net.v1', pretrained=True)" in hub.files["README.md"]
     assert (
-        hub.message == f"me/net: student of {row['cell_id']} (ce, seed 0), top-1 {row['top1']:.2f} % on test"
+        hub.message
+        == f"me/net.v1: student of {row['cell_id']} (ce, seed 0), top-1 {row['top1']:.2f} % on test"
     )
 
 
@@ -347,3 +350,4 @@ def test_the_command_line_takes_an_id_or_three_words(lab, results):
     for words in ([], ["ce"], ["ce", "teacher:student", "0"], ["a", "b", "c", "d", "e"]):
         refused(kdbench("export", *words, cwd=lab.folder), "takes CELL FILE, or METHOD PAIR SEED FILE")
     refused(kdbench("export", row["cell_id"], "--push", "net", cwd=lab.folder), "OWNER/NAME")
+    refused(kdbench("export", row["cell_id"], "p.pt", "--private", cwd=lab.folder), "--private is for")

@@ -46,7 +46,7 @@ def test_every_doubtful_name_is_explained(lab, folders):
     ]
     _, said = opened(lab, f"{folders[1]}->student")
     assert said[0].endswith(
-        "is timm's test_resnet with pretrained weights: 6 classes, a new head for 4; 160 px, shown 8 px; images "
+        "is timm's test_resnet with pretrained weights: 6 classes, a new head for 4; 160 px, here 8 px; images "
         "normalised by mean 0.1 0.2 0.3 and std 0.5 0.6 0.7"
     )
     assert "is fine-tuned: all of it, 1 epochs, lr" in said[1]

@@ -106,6 +106,13 @@ def test_views_have_outputs_of_their_own(short, device):
     assert len(recorder.recorded) == 2 + 2  # two views and two cells
 
 
+def test_methods_of_one_view_train_on_two_where_the_recipe_says_so(short, device):
+    lab = short.using(train_views=("weak", "strong"))
+    cells = lab.cells("kd", "ce")
+    assert cells[0].recipe.train_views
+    assert_equal(eager(lab, cells, device), recorded(lab, cells, device)[0], device)
+
+
 def test_mixup_and_averaged_weights_are_recorded_too(lab, device):
     lab = lab.using(epochs=2, batch_size=12, lr=RATE, mixup=0.2, ema=0.9)
     cells = lab.cells("ce", "kd")

@@ -43,7 +43,7 @@ def export(
     file that exists or cannot be written.
     """
     path = None if file is None else Path(file)
-    _check(path, push)
+    _check(path, push, private)
     row = choose(which, Path(results), suite, split)
     student = _read(row, Path(results))
     facts = trained(row)
@@ -62,8 +62,10 @@ def export(
     return "\n".join(words)
 
 
-def _check(path: Path | None, push: str | None) -> None:
+def _check(path: Path | None, push: str | None, private: bool) -> None:
     """What can be refused before anything is read."""
+    if private and push is None:
+        raise KdbenchError("--private is for a repository of the hub; name it with --push OWNER/NAME")
     if path is None and push is None:
         raise KdbenchError("name the file to write, or a repository of the hub with --push OWNER/NAME")
     if push is not None:

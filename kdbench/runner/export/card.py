@@ -75,19 +75,12 @@ def _measures(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _preprocessing(student: Description) -> str:
-    numbers = (", ".join(f"{value:.4g}" for value in values) for values in (student.mean, student.std))
-    mean, std = numbers
-    return f"{_resizing(student)}, RGB, values in 0..1, mean {mean}, std {std}."
-
-
-def _resizing(student: Description) -> str:
     """How an image becomes an input, in words."""
     rule = student.resize
-    if rule is None:
-        return f"Images of {student.size} x {student.size} pixels"
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (student.mean, student.std))
     return (
         f"Shorter side resized to {rule['shorter_side']} pixels ({rule['interpolation']}), centre crop of "
-        f"{rule['crop']} x {rule['crop']}"
+        f"{rule['crop']} x {rule['crop']}, RGB, values in 0..1, mean {mean}, std {std}."
     )
 
 

@@ -28,8 +28,10 @@ def choose(
     rows = _rows(results, suite)
     if isinstance(which, str):
         row = _by_id(which, rows, results)
-    else:
+    elif isinstance(which, Sequence) and len(which) == 3:
         row = _by_name(*which, rows=rows, split=split, results=results)
+    else:
+        raise KdbenchError(f"a cell is the beginning of its id, or (method, pair, seed), got {which!r}")
     if row["status"] != Status.OK:
         raise KdbenchError(f"the cell {row['cell_id']} has no student: its status is {row['status']}")
     return row

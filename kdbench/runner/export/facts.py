@@ -29,9 +29,9 @@ class Description:
     """A student as plain data, each field as JSON in the header of its file.
 
     size: pixels per side. mean, std: of images in 0..1. whole: whether this network is all that its method deploys.
-    class_names: in the order of the outputs; None where they are not known. resize: the shorter side of an image, then
-    the centre crop, in pixels. weights: source and license of the pretrained weights it started from, teacher_weights:
-    of those that its teacher started from; None where there are none.
+    resize: the shorter side of an image and then its centre crop, in pixels. class_names: in the order of the outputs;
+    None where they are not known. weights: source and license of the pretrained weights that it started from, and
+    teacher_weights of those that its teacher started from; None where there are none.
     """
 
     arch: str
@@ -40,9 +40,9 @@ class Description:
     size: int
     mean: Sequence[float]
     std: Sequence[float]
+    resize: Mapping[str, Any]
     whole: bool = True
     class_names: Sequence[str] | None = None
-    resize: Mapping[str, Any] | None = None
     weights: Mapping[str, str] | None = None
     teacher_weights: Mapping[str, str] | None = None
 
@@ -70,9 +70,13 @@ def _describe(model: ModelSpec, data: DataSpec, whole: bool = True) -> Descripti
         mean=list(mean),
         std=list(std),
         whole=whole,
-        resize={"shorter_side": data.eval_resize or data.size, "crop": data.size, "interpolation": "bicubic"},
+        resize=_resizing(data.eval_resize or data.size, data.size),
         weights=_origin(model),
     )
+
+
+def _resizing(shorter_side: int, crop: int) -> dict[str, Any]:
+    return {"shorter_side": shorter_side, "crop": crop, "interpolation": "bicubic"}
 
 
 def _origin(model: ModelSpec) -> dict[str, str] | None:
@@ -90,7 +94,8 @@ def read_description(file: Path, row: Mapping[str, Any]) -> Description:
     with safetensors.safe_open(file, "pt") as opened:
         header = opened.metadata()
     if header:
-        return Description(**{key: json.loads(value) for key, value in header.items()})
+        known = {key: json.loads(value) for key, value in header.items()}
+        return Description(**{"resize": _resizing(known["size"], known["size"]), **known})
     suite = suites.load(str(row["suite"]))
     return _describe(suite.model(str(row["student"])), suite.dataset)
 

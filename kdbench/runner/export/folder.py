@@ -25,11 +25,6 @@ def _config(export: Export) -> dict[str, Any]:
     """The configuration as `timm.models.save_for_hf` writes it, and what kdbench knows beside it."""
     student, model = export.description, export.model
     known: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
-    resize = student.resize or {
-        "shorter_side": student.size,
-        "crop": student.size,
-        "interpolation": "bicubic",
-    }
     config = {
         "architecture": models.full_name(student.arch),
         "num_classes": student.num_classes,
@@ -39,8 +34,8 @@ def _config(export: Export) -> dict[str, Any]:
             "num_classes": student.num_classes,
             "input_size": [3, student.size, student.size],
             "fixed_input_size": bool(known.get("fixed_input_size")),
-            "interpolation": resize["interpolation"],
-            "crop_pct": resize["crop"] / resize["shorter_side"],
+            "interpolation": student.resize["interpolation"],
+            "crop_pct": student.resize["crop"] / student.resize["shorter_side"],
             "crop_mode": "center",
             "mean": list(student.mean),
             "std": list(student.std),

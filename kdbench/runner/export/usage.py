@@ -6,22 +6,23 @@ from pathlib import Path
 
 from kdbench import models
 from kdbench.models.cifar.base import ENTRIES
+from kdbench.models.naming import has_source
 from kdbench.runner.export.facts import Description
 
 OWN = "import kdbench.models  # registers the network with timm; .onnx, .torchscript and .pt2 run without kdbench"
 
 
 def usage(student: Description, file: str) -> str:
-    """Code that gives ``logits`` of ``images``; ``file``: as it is to be named in it."""
-    graph = _GRAPHS.get(Path(file).suffix)
+    """Code that gives ``logits`` of ``images``; ``file``: as it is named in it, a path or what timm loads."""
+    graph = None if has_source(file) else _GRAPHS.get(Path(file).suffix)
     if graph:
-        shape = f"images [B, 3, {student.size}, {student.size}] in 0..1, normalised by the graph"
+        shape = f"images [B, 3, {student.size}, {student.size}] in 0..1, float32, normalised by the graph"
         return f"{graph.format(file=repr(file))}  # {shape}"
     return "\n".join(_with_timm(student, file))
 
 
 def _with_timm(student: Description, file: str) -> list[str]:
-    suffix = Path(file).suffix
+    suffix = "" if has_source(file) else Path(file).suffix
     args = "".join(f", {key}={value!r}" for key, value in student.args.items())
     lines = ["import timm, torch"]
     if student.arch in ENTRIES:
@@ -49,7 +50,7 @@ _GRAPHS = {
     ".onnx": """import onnxruntime
 
 session = onnxruntime.InferenceSession({file})
-(logits,) = session.run(None, {{"images": images}})""",
+(logits,) = session.run(None, {{"images": images.numpy()}})""",
     ".torchscript": """import torch
 
 model = torch.jit.load({file})
