@@ -14,6 +14,7 @@ from kdbench.data.streaming import count_duplicates
 from kdbench.errors import unknown
 from kdbench.plan.selection import Selection
 from kdbench.results import store
+from kdbench.runner.check_ranks import check_ranks
 from kdbench.runner.options import RunOptions
 from kdbench.runner.paths import Paths
 from kdbench.suites import Suite, replace_recipe
@@ -76,6 +77,7 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     for line in _data_lines(dataset, split, duplicates, measured.stream):
         say(line)
     _check_models(selection)
+    check_ranks(selection, options, devices)
     return Workspace(selection, options, split, dataset.whole, devices, duplicates)
 
 

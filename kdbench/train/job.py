@@ -22,6 +22,7 @@ class Job:
     """The cells of one cohort and the places of its inputs. ``teacher`` is None when no cell needs one.
 
     floors: cell id -> epoch -> top-1 in percent; a cell whose best is below it after that epoch is stopped.
+    ranks: processes that train the cohort together, or auto: one per GPU where it trains.
     fills_cache: nothing is trained; what ``teacher_cache`` lacks for the one cell is computed.
     """
 
@@ -36,6 +37,7 @@ class Job:
     methods: bytes = b""  # those of a notebook or script (see `registry.packed`)
     floors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     fills_cache: bool = False
+    ranks: int | str = 1
 
 
 @dataclass
