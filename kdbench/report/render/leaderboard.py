@@ -27,6 +27,8 @@ ENTRY = [
     "p_family",
     "error",
     "state",
+    "step_cost",
+    "alone_cost",
 ]  # what the CSV gives of an entry
 SHOWN = ("forest", "cost", "curves")  # figures of the main table that leaderboard.md shows
 Texts = Sequence[str]  # a heading and one text per method
