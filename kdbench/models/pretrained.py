@@ -134,6 +134,7 @@ def obtain(spec: ModelSpec, place: Path, say: Callable[[str], object]) -> ModelS
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
         license=facts.get("license") or "",
+        class_names=tuple(facts.get("label_names") or ()),
     )
     return ModelSpec(short_name(arch), {**args, **spec.args}, weights)
 

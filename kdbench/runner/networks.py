@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import timm
@@ -21,13 +21,18 @@ from kdbench.suites.schema import Weights
 
 
 def open_networks(
-    selection: Selection, work: Path, say: Callable[[str], object], retrain: bool = False
+    selection: Selection,
+    class_names: Sequence[str],
+    work: Path,
+    say: Callable[[str], object],
+    retrain: bool = False,
 ) -> Selection:
     """Build each network of the pairs once: a misspelt name or a wrong argument fails here, not after an hour.
 
     Returns the selection with a suite whose networks have their pretrained weights in a file below ``work``. ``say``
-    gets which network a name means where that may be in doubt, and how teachers come to know the classes. ``retrain``:
-    every teacher is trained here. Raises KdbenchError for what cannot be had or built.
+    gets which network a name means where that may be in doubt, and how teachers come to know the classes, which are
+    called ``class_names``. ``retrain``: every teacher is trained here. Raises KdbenchError for what cannot be had or
+    built.
     """
     suite = selection.suite
     names = list(dict.fromkeys(name for pair in selection.pairs for name in (pair.teacher, pair.student)))
@@ -53,7 +58,7 @@ def open_networks(
     teachers = set(selection.teachers())
     for name in names:
         if name in teachers:
-            for line in _teaching(name, suite, retrain):
+            for line in _teaching(name, suite, class_names, retrain):
                 say(line)
     return dataclasses.replace(selection, suite=suite)
 
@@ -101,7 +106,7 @@ def _facts(weights: Weights, data: DataSpec) -> str:
     return f"{weights.classes} classes{head}; {weights.size} px{size}; {own}"
 
 
-def _teaching(name: str, suite: Suite, retrain: bool) -> Iterator[str]:
+def _teaching(name: str, suite: Suite, class_names: Sequence[str], retrain: bool) -> Iterator[str]:
     """How a pretrained teacher comes to know the suite's classes."""
     spec, data = suite.model(name), suite.dataset
     if as_it_is(spec, suite) and not retrain:
@@ -109,6 +114,12 @@ def _teaching(name: str, suite: Suite, retrain: bool) -> Iterator[str]:
             f"the teacher {name} is used as it is: its {data.classes} classes must be those of the data, in the same "
             "order; with a [finetune_recipe] in the suite it is trained on"
         )
+        known = spec.weights.class_names if spec.weights else ()
+        if known and known != tuple(class_names):
+            yield (
+                f"WARNING: the classes of {name} are called {', '.join(known[:3])} ..., those of the data "
+                f"{', '.join(class_names[:3])} ...: are they the same, in the same order?"
+            )
     elif spec.weights:
         recipe = teacher_recipe(suite, spec)
         what = "its head alone" if recipe.trains == "head" else "all of it"

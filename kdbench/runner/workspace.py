@@ -78,7 +78,7 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     for line in _data_lines(dataset, split, duplicates, measured.stream):
         say(line)
     work = Paths(options.results, selection.suite.name).work
-    selection = open_networks(selection, work, say, options.teacher_split)
+    selection = open_networks(selection, dataset.class_names, work, say, options.teacher_split)
     check_ranks(selection, options, devices)
     return Workspace(selection, options, split, dataset.whole, devices, duplicates, dataset.class_names)
 

@@ -193,7 +193,7 @@ class Weights:
 
     source: their name, such as ``resnet18.a1_in1k``. id: hash of the state dict. file: its name in the folder of
     pretrained weights. classes: of their head. size: pixels per side of the images that they were trained on, mean and
-    std those of these images.
+    std those of these images. class_names: of the head; empty where they are not known.
     """
 
     source: str
@@ -204,6 +204,7 @@ class Weights:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     license: str = ""
+    class_names: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What can change a number."""

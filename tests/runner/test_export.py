@@ -237,6 +237,15 @@ def test_several_cells_of_one_name_are_listed_with_their_ids(lab, results):
     assert export(("ce", "teacher:vit", 0), lab.folder / "p.pt", results, split="test")
 
 
+def test_a_cell_that_two_suites_have_is_one_cell(lab, results):
+    row = record(results)
+    store.append(results / "twin.csv", [run(suite="twin", cell_id=row["cell_id"], status="interrupted")])
+    for number, which in enumerate((row["cell_id"], ("ce", "teacher:student", 0))):
+        assert f"top-1 {row['top1']:.2f} %" in export(which, lab.folder / f"{number}.pt", results)
+    with pytest.raises(KdbenchError, match="has no student: its status is interrupted"):
+        export(row["cell_id"], lab.folder / "p.pt", results, suite="twin")
+
+
 # --- folders, cards, the hub ---
 
 

@@ -1,6 +1,7 @@
 """Pretrained networks as teachers and students, through training and rows."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from kdbench.train.cell_trainer import build_net
 from kdbench.train.cohort import train_cohort
 from kdbench.utils.state_dicts import load_weights
 from tests.support.heard import Heard, never
-from tests.support.local_networks import MEAN, STD, network, write
+from tests.support.local_networks import MEAN, STD, edit, network, write
 
 SMALL = {"widths": [4, 4, 8, 8]}
 
@@ -61,6 +62,14 @@ def test_a_teacher_of_these_classes_is_used_as_it_is(lab, folders):
     bare = network("test_resnet", 4, seed=4).eval()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     assert torch.allclose(net(images).logits, bare((images - mean) / std), atol=1e-5)
+
+
+@pytest.mark.parametrize(("names", "warned"), [(["0", "1", "2", "3"], False), (["1", "0", "2", "3"], True)])
+def test_classes_of_other_names_are_a_warning(lab, folders, names, warned):
+    edit(Path(folders[0].removeprefix("local-dir:")), label_names=names)
+    _, said = opened(lab, f"{folders[0]}->student")
+    line = f"the classes of {folders[0]} are called 1, 0, 2 ..., those of the data 0, 1, 2 ..."
+    assert (line in said[-1]) == warned
 
 
 def test_the_normalisation_is_part_of_a_teachers_identity(lab, folders, tmp_path):

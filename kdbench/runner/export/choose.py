@@ -38,6 +38,7 @@ def choose(
 
 
 def _rows(results: Path, suite: str | None) -> pd.DataFrame:
+    """One row per cell, also where several suites have it; a finished one, where there is any."""
     names = store.suites(results)
     if suite is not None and suite not in names:
         raise KdbenchError(
@@ -47,7 +48,9 @@ def _rows(results: Path, suite: str | None) -> pd.DataFrame:
         store.records(store.load(store.file_of(results, name))) for name in ([suite] if suite else names)
     ]
     filled = [table for table in tables if len(table)]
-    return pd.concat(filled) if filled else pd.DataFrame(columns=store.COLUMNS)
+    rows = pd.concat(filled) if filled else pd.DataFrame(columns=store.COLUMNS)
+    finished = rows["status"] == Status.OK
+    return pd.concat([rows[~finished], rows[finished]]).drop_duplicates("cell_id", keep="last")
 
 
 def _by_id(start: str, rows: pd.DataFrame, results: Path) -> Row:
