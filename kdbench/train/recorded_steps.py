@@ -60,7 +60,7 @@ class RecordedSteps:
     ) -> None:
         self._eager, self._recorder, self._together = eager, recorder, together
         self._watch, self._warn = watch, warn
-        self._waiting: set[str] = set()  # cells that the user knows to wait for the device
+        self._waiting: set[str] = set()  # what the user knows to wait for the device
         self._forget(())
 
     def _forget(self, members: tuple[str, ...]) -> None:
@@ -151,6 +151,10 @@ class RecordedSteps:
                 self._views[view].prepare()
             with teacher.watch(view).running():
                 outputs[view] = self._views[view]()
+            if self._views[view].waits:
+                self._warn_of_waiting(
+                    "the teacher's forward pass and its students' steps wait for the device"
+                )
         return outputs
 
     def _take_alone(self, trainee: Trainee) -> None:
@@ -166,11 +170,13 @@ class RecordedSteps:
             trainee.begin_step(self._step.rates[name])
             cell()
             trainee.finish_step(len(self._step.inputs.target))
-        if cell.waits and name not in self._waiting:
-            self._waiting.add(name)
-            self._warn(
-                f"{trainee.cell}: its steps wait for the device, so that they are not recorded as a graph"
-            )
+        if cell.waits:
+            self._warn_of_waiting(f"{trainee.cell}: its steps wait for the device")
+
+    def _warn_of_waiting(self, what: str) -> None:
+        if what not in self._waiting:
+            self._waiting.add(what)
+            self._warn(f"{what}, so that they are not recorded as a graph")
 
     def _compute(self, trainee: Trainee) -> None:
         """The computation of a step of ``trainee``, from the buffers and the teacher's outputs alone."""

@@ -157,6 +157,26 @@ def test_what_waits_stays_eager_and_says_so(short, device):
     assert set(recorder.branches) == {2}
 
 
+def test_students_of_a_teacher_that_waits_stay_eager_too(short, monkeypatch):
+    """Its outputs have no fixed place."""
+    cells, recorder, listener = short.cells("kd", "dkd"), Overwriting(), Listener()
+    job = dataclasses.replace(short.job(cells), graphs="branches", work=short.folder / "recorded")
+    cohort = Cohort(job, listener, recorder)
+    compute = cohort.shared.compute
+
+    def slow(images, needs):
+        recorder.wait(images)
+        return compute(images, needs)
+
+    monkeypatch.setattr(cohort.shared, "compute", slow)
+    assert_equal(eager(short, cells), by_name(cohort.run(lambda: False)[0]))
+    assert not recorder.recorded
+    assert listener.warnings == [
+        "the teacher's forward pass and its students' steps wait for the device, so that they are not recorded as a "
+        "graph"
+    ]
+
+
 def test_only_what_reads_the_epoch_is_recorded_again(short, device):
     """kd: its cell, the teacher and the cohort once; dkd: its cell and the cohort in each of two epochs."""
     counts = {}
