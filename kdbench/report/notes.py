@@ -21,8 +21,8 @@ ERRORS = {  # whose intervals do not have the pooled error, and why
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 
 
-def legend(baseline: str) -> list[str]:
-    """How to read any of the tables."""
+def legend(baseline: str, several_pairs: bool = True) -> list[str]:
+    """How to read the tables; several_pairs: whether one of them has more than one pair."""
     return [
         "Entries: mean ± std (ddof 1) of top-1 in percent and (number of seeds). Bold (* in text): not shown to be "
         "worse than the best of its pair (multiple comparisons with the best, Hsu, with seeds as blocks and one error "
@@ -30,9 +30,15 @@ def legend(baseline: str) -> list[str]:
         f"Δ: method - {baseline} on the same seeds, in points, with its 95% interval from that pooled error; over "
         "several pairs it is the mean of exactly these pairs (error from seeds). §: still shown when all comparisons "
         f"with {baseline} are counted (Dunnett, family error .05).",
-        "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
-        "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
-        "W-T-L: pairs whose own interval is above, around and below 0.",
+        *(
+            [
+                "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
+                "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
+                "W-T-L: pairs whose own interval is above, around and below 0."
+            ]
+            if several_pairs
+            else []
+        ),
         f"Costs are seconds per epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
         "kind of cohort (alone, or taking turns with others), in one cohort where there is one: median over seeds, "
         "geometric mean over pairs. "
@@ -41,6 +47,16 @@ def legend(baseline: str) -> list[str]:
         "its own steps, the teacher's outputs that it reads (none for plain training) and the batches.",
         "–: no value; ✗: diverged; ↓: a run collapsed; ~: far noisier than the others; n/a: the method does not apply "
         "(see the notes). docs/statistics.md explains the rules and their error rates.",
+    ]
+
+
+def short_legend(baseline: str) -> list[str]:
+    """What the marks of a table mean, for the end of a run."""
+    return [
+        "Mean ± std (seeds) of top-1 in percent; *: not shown to be worse than the best. "
+        f"Δ: paired by seed with {baseline}, in points, with its 95% interval; §: shown with all comparisons counted. "
+        f"Costs: seconds per epoch in multiples of {baseline}'s. `kdbench report` writes figures and a page that "
+        "explains every column."
     ]
 
 

@@ -99,7 +99,7 @@ def markdown(
 
 def _table(lines: pd.DataFrame) -> str:
     """Ours beside published; the gain of choosing the best epoch where there is any."""
-    gains = lines["inflation"].abs().max() > 0
+    gains = bool(lines["inflation"].abs().max() > 0)
     header = ["pair", "method", "ours", *["best - last"] * gains, "published", "rule", "runs", "Δ", "verdict"]
     rows = []
     for entry in lines.to_dict("records"):
