@@ -18,6 +18,11 @@ ERRORS = {  # whose intervals do not have the pooled error, and why
     "shrunk": "Variances differ between methods (Bartlett), so each interval has its own, averaged with the pooled one",
     "own": "Interval by the method's own paired t, for it or the baseline looks noisier than the others",
 }
+PAIRS_LIKE_THESE = (
+    "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
+    "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
+    "W-T-L: pairs whose own interval is above, around and below 0."
+)
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 
 
@@ -30,15 +35,7 @@ def legend(baseline: str, several_pairs: bool = True) -> list[str]:
         f"Δ: method - {baseline} on the same seeds, in points, with its 95% interval from that pooled error; over "
         "several pairs it is the mean of exactly these pairs (error from seeds). §: still shown when all comparisons "
         f"with {baseline} are counted (Dunnett, family error .05).",
-        *(
-            [
-                "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
-                "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
-                "W-T-L: pairs whose own interval is above, around and below 0."
-            ]
-            if several_pairs
-            else []
-        ),
+        *([PAIRS_LIKE_THESE] if several_pairs else []),
         f"Costs are seconds per epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
         "kind of cohort (alone, or taking turns with others), in one cohort where there is one: median over seeds, "
         "geometric mean over pairs. "
