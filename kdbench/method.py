@@ -202,13 +202,18 @@ class Method:
     version: ClassVar[int] = 1  # bump when the same hyperparameters give different numbers
     needs: ClassVar[Needs] = Needs()
 
-    # Each method says these four itself, and none of them counts for its code's hash.
+    # What a method says of itself without an annotation does not count for its code's hash: these five. The first
+    # three each method says.
     paper: ClassVar[Paper | None] = None  # None: it is in no paper
     family: ClassVar[Family | None] = None
     fidelity: ClassVar[Fidelity | None] = None
     # field -> where `kdbench tune` searches. All loss weights but that of the labels (only ratios of weights count
     # beside the learning rate), temperatures, and what else is known to matter.
     space: ClassVar[Space] = {}
+    # Whether the loss of a batch is the mean over parts of it, weighted by their sizes, where BatchNorm in the modules
+    # sees the whole batch; several processes then compute a part each. None: where it is not `coupled`. True: it is
+    # coupled through BatchNorm alone. False: it draws random numbers. What has an `update` is never separable.
+    separable: ClassVar[bool | None] = None
 
     # Honest tags; `kdbench check` tests each in both directions.
     coupled: ClassVar[bool] = False  # a sample's loss depends on its batch mates
@@ -309,6 +314,12 @@ class Method:
 def overrides(method: Method, member: str) -> bool:
     """Whether the method defines ``member`` itself."""
     return getattr(type(method), member) is not getattr(Method, member)
+
+
+def is_separable(method: Method) -> bool:
+    """Whether parts of a batch can be computed apart, as the tag ``separable`` says."""
+    declared = not method.coupled if method.separable is None else method.separable
+    return declared and not overrides(method, "update")
 
 
 def field_types(cls: type[Method]) -> dict[str, Any]:

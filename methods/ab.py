@@ -55,6 +55,7 @@ class AB(PlusKD):
         "ab_weight": log_range(0.0003, 0.03),
         "margin": log_range(0.25, 4.0),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(preact=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the connectors, in the first stage

@@ -54,6 +54,7 @@ class DHKD(Method):
         "temperature": log_range(0.5, 8.0),
         "alpha": log_range(0.1, 10),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the second head

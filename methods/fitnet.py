@@ -51,6 +51,7 @@ class FitNet(PlusKD):
     space = {
         "hint_weight": log_range(10, 1000),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the regressor

@@ -74,6 +74,7 @@ class FT(PlusKD):
         "ft_weight": log_range(20, 2000),
         "paraphrase_weight": log_range(0.02, 2),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the translator

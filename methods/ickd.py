@@ -70,6 +70,7 @@ class ICKD(PlusKD):
         "kd_weight": log_range(0.1, 10),
         "ickd_weight": log_range(0.25, 25),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(features=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the embedding

@@ -71,6 +71,7 @@ class KDPP(PlusKD):
         "kd_weight": log_range(0.1, 10),
         "nd_weight": log_range(0.2, 20),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the projector

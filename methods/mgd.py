@@ -78,6 +78,7 @@ class MGD(PlusKD):
         "mgd_weight": log_range(7e-06, 0.0007),
         "mask_ratio": linear_range(0.05, 0.75),
     }
+    separable = False  # the mask is drawn for the whole batch
 
     needs: ClassVar[Needs] = Needs(features=True)
     weights: ClassVar = {"ce_weight": "ce", "mgd_weight": "mgd"}

@@ -92,6 +92,7 @@ class NORM(PlusKD):
         "norm_weight": log_range(0.1, 10),
         "logit_scale": log_range(0.5, 10.0),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(features=True, classifier=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the module

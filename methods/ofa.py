@@ -139,6 +139,7 @@ class OFA(PlusKD):
         "temperature": log_range(0.5, 8.0),
         "eps": linear_range(1.0, 2.0),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(stages=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the projectors of pyramids

@@ -78,6 +78,7 @@ class OFD(PlusKD):
     space = {
         "ofd_weight": log_range(0.0001, 0.01),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(preact=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the connectors

@@ -101,6 +101,7 @@ class ReviewKD(PlusKD):
     space = {
         "review_weight": log_range(0.1, 10),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(stages=True, preact="teacher", embedding=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the fusion

@@ -56,6 +56,7 @@ class SimKD(PlusKD):
     space = {
         "feature_weight": log_range(0.1, 10),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(features=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the projector

@@ -35,6 +35,7 @@ class SRRL(PlusKD):
         "feature_weight": log_range(0.1, 10),
         "regression_weight": log_range(0.1, 10),
     }
+    separable = True
 
     needs: ClassVar[Needs] = Needs(features=True, embedding=True, classifier=True)
     coupled: ClassVar[bool] = True  # BatchNorm in the connector

@@ -57,6 +57,7 @@ class TeKAP(Method):
         "kd_weight": log_range(0.09, 9),
         "noise_weight": log_range(0.08, 8),
     }
+    separable = False  # the noise is drawn for the whole batch
 
     alias_of: ClassVar[str] = "kd"  # the noise is small beside the logits
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": ("kd", "noisy"), "noise_weight": "noisy"}

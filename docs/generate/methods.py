@@ -139,7 +139,8 @@ def _options(cls: type[Method]) -> list[str]:
 def _tags(cls: type[Method]) -> list[str]:
     """The tags that are not at their defaults."""
     statements = {
-        "a sample's loss depends on the others of its batch": cls.coupled,
+        "a sample's loss depends on the others of its batch": cls.coupled and not cls.separable,
+        "a sample's loss depends on the others of its batch through BatchNorm": cls.coupled and cls.separable,
         "the order of the batch counts": cls.order_dependent,
         "its modules stay in the deployed student": cls.keeps_modules,
         f"batches of at least {cls.min_batch} samples": cls.min_batch > 1,

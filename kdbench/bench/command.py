@@ -65,7 +65,7 @@ def measure_scale(
     device: str = "auto",
     precision: str | None = None,
     which: Sequence[scaling.Point] | None = None,
-    graphs: bool = False,
+    graphs: str = "",
 ) -> str:
     """Write scale curves (scale-<cpu, cuda, cuda-graphs>.csv, .png) and start-up times (startup.csv) to ``out``.
 

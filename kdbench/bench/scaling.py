@@ -25,6 +25,7 @@ from kdbench import models
 from kdbench.bench.timing import Blocks, mean_shares, now
 from kdbench.bench.workload import Work, made_up, work
 from kdbench.suites import Pair, Suite
+from kdbench.train.recorded_steps import settled
 from kdbench.utils import fresh_process
 from kdbench.utils.environment import collect
 from kdbench.utils.memory import peak_mb
@@ -64,7 +65,7 @@ def points() -> list[Point]:
     return by_cells + by_batch + [Point(pair) for pair in SIZES]
 
 
-def work_of(suite: Suite, point: Point, device: str, precision: str | None, graphs: bool = False) -> Work:
+def work_of(suite: Suite, point: Point, device: str, precision: str | None, graphs: str = "") -> Work:
     """The work to time at a point: kd at temperatures 1, 2, ..."""
     teacher, _, student = point.pair.partition(":")
     pair, sets = Pair(teacher, student), {"kd": {"temperature": [float(t + 1) for t in range(point.cells)]}}
@@ -75,8 +76,9 @@ def measure(work: Work, cells: int, steps: int) -> dict[str, Any]:
     """The row of one point, without the peak of the device; call it in a fresh process."""
     device = torch.device(work.device)
     idle = peak_mb(device)  # after all imports
-    with made_up(work, WARMUP + ROUNDS * steps) as job:
-        blocks = Blocks(job, WARMUP, steps).run()
+    warmup = max(WARMUP, settled(work.graphs))
+    with made_up(work, warmup + ROUNDS * steps) as job:
+        blocks = Blocks(job, warmup, steps).run()
     batch = work.suite.recipe.batch_size
     ms = [1000 * block.total / steps for block in blocks]
     middle, flop = float(np.median(ms)), flop_per_step(work, cells)
@@ -130,7 +132,7 @@ def table(
     precision: str | None,
     which: Sequence[Point],
     say: Callable[[str], None],
-    graphs: bool = False,
+    graphs: str = "",
 ) -> pd.DataFrame:
     """A row per point, with the peak of this device."""
     kind = torch.device(device).type

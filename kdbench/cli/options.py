@@ -11,6 +11,7 @@ import click
 from kdbench.cli import completion
 from kdbench.errors import KdbenchError
 from kdbench.runner.options import EXECUTORS
+from kdbench.utils.graph_kinds import BRANCHES, GRAPHS
 
 Decorator = Callable[[Any], Any]
 SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves the suite's
@@ -147,7 +148,7 @@ def several_pairs(help: str, show_default: str = SUITE_DEFAULT) -> Decorator:
     return names("--pairs", "TEACHER:STUDENT[,...]", help, show_default=show_default, shell_complete=complete)
 
 
-pairs = several_pairs("Pairs to train.")
+pairs = several_pairs("Pairs to train; 'A->B' where a name has a colon.")
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
 )
@@ -167,7 +168,16 @@ precision = click.option(
     help="Precision of training.",
     show_default=SUITE_DEFAULT,
 )
-graphs = click.option("--graphs", is_flag=True, help="Record each step as a CUDA graph (CUDA only).")
+graphs = click.option(
+    "--graphs",
+    metavar="[KIND]",
+    type=click.Choice(GRAPHS),
+    is_flag=False,
+    flag_value=BRANCHES,
+    callback=lambda context, parameter, value: value or "",
+    help="Record a cohort's step as one CUDA graph; sequential: one per method (CUDA only).",
+    show_default="steps are not recorded",
+)
 
 
 class _Jobs(click.ParamType):
@@ -311,6 +321,11 @@ training = together(
     ),
     data_dir,
     teacher_weights,
+    click.option(
+        "--teacher-split",
+        is_flag=True,
+        help="Use teachers that are trained here on the split's training images alone.",
+    ),
     results,
     devices,
     precision,

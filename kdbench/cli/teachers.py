@@ -49,7 +49,8 @@ def teachers_train(**chosen: Any) -> None:
 
 @teachers_group.command("cache", short_help="Compute teacher logits ahead, for later runs.")
 @options.teaching
-@options.device
+@options.devices
+@options.side_by_side
 @options.several_pairs("Only the teachers of these pairs.", "all pairs")
 @options.precision
 @options.path("--teacher-cache", "DIR", "Folder to fill.", required=True)

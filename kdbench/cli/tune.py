@@ -33,6 +33,11 @@ from kdbench.cli.verbs import verb
 )
 @options.path("--space", "FILE", "TOML file with ranges over those of the methods.", show_default="none")
 @click.option("--tune-recipe", is_flag=True, help="Search learning rate and weight decay too.")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Stop runs that are below the median of earlier trials after the same epoch.",
+)
 def tune_command(dry_run: bool, **chosen: Any) -> None:
     """Search the parameters of each method on the holdout split.
 

@@ -51,6 +51,7 @@ GROUPS: dict[str, tuple[Check, ...]] = {
         tag_checks.check_sample_order,
         tag_checks.check_class_order,
         tag_checks.check_coupled,
+        tag_checks.check_separable,
         usage_checks.check_needs,
         usage_checks.check_weights,
         usage_checks.check_space,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from kdbench.contract.core import Subject, require
 from kdbench.contract.loss_checks import difference, gradients
@@ -15,7 +17,8 @@ from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.models import Side
 from kdbench.contract.synthetic.modules import fresh, states
 from kdbench.contract.synthetic.problem import MIDDLE, PHASES, Problem
-from kdbench.method import Method
+from kdbench.method import Method, is_separable, overrides
+from kdbench.train.batch_norm import BatchNormBy, Normalise
 
 SAME, OTHER = 1e-7, 1e-5  # relative differences in fp64: below SAME is equal, above OTHER is not
 DRAWS, ERRORS = (
@@ -218,6 +221,65 @@ def _interaction(problem: Problem, modules: nn.Module, epoch: float) -> float:
         for a, b, c, d in ((halves[0], halves[1], *others), (halves[0], others[1], others[0], halves[1]))
     ]
     return difference(*sums)[0]
+
+
+def check_separable(subject: Subject) -> None:
+    """The loss is the mean over parts that share BatchNorm's statistics, or separable = False is declared."""
+    method = subject.method
+    if overrides(method, "update"):
+        require(
+            method.separable is None, "separable is declared, but what has an `update` is never separable"
+        )
+        return
+    problem = problems.make(method, 2 * max(4, method.min_batch) + 1, dtype=torch.float64)
+    strict(
+        "separable = False",
+        not is_separable(method),
+        max(_parting(problem, modules, epoch) for modules in states(problem) for epoch in PHASES),
+        "the loss is the mean over parts of the batch and draws nothing",
+        "parts of a batch cannot be computed apart",
+    )
+
+
+def _parting(problem: Problem, modules: nn.Module, epoch: float) -> float:
+    """Measure how far the loss is from the weighted mean over two parts; infinite where random numbers are drawn."""
+    statistics = _Statistics()
+    before = torch.get_rng_state()
+    with BatchNormBy(statistics.note):
+        whole = problem.run(copy.deepcopy(modules), epoch)
+    if whole.drew or not torch.equal(before, torch.get_rng_state()):
+        return math.inf
+    count = len(problem.target)
+    mean = {name: torch.zeros_like(value) for name, value in whole.terms.items()}
+    for rows in torch.arange(count).tensor_split(2):
+        with BatchNormBy(statistics.replay()):
+            part = problem.rows(rows).run(copy.deepcopy(modules), epoch)
+        mean = {name: value + len(rows) / count * part.terms[name] for name, value in mean.items()}
+    return difference(whole.terms, mean)[0]
+
+
+class _Statistics:
+    """The mean and the variance of the input of each BatchNorm in one run of a loss, in order."""
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[Tensor, Tensor]] = []
+
+    def note(self, input: Tensor, *rest: Any) -> Tensor:
+        """Normalise ``input`` by its own statistics."""
+        axes = [axis for axis in range(input.ndim) if axis != 1]
+        constant = input.detach()  # values are compared, not gradients
+        self._noted.append((constant.mean(axes), constant.var(axes, correction=0)))
+        return _normalised(input, *self._noted[-1], *rest)
+
+    def replay(self) -> Normalise:
+        """Return what normalises by the statistics that were noted, from the first on."""
+        noted = iter(self._noted)
+        return lambda input, *rest: _normalised(input, *next(noted), *rest)
+
+
+def _normalised(input: Tensor, mean: Tensor, variance: Tensor, *rest: Any) -> Tensor:
+    _, _, weight, bias, _, eps = rest
+    return batch_norm(input, mean, variance, weight, bias, eps=eps)
 
 
 def check_minima(subject: Subject) -> None:

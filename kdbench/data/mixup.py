@@ -34,7 +34,7 @@ def mix(fed: Fed, alpha: float, where: Sequence[Any]) -> tuple[Fed, Mixed]:
     random = np.random.default_rng(stream("mixup", *where))
     drawn = random.beta(alpha, alpha)
     share = max(drawn, 1.0 - drawn)
-    other = torch.as_tensor(random.permutation(len(fed.target)), device=fed.target.device)
+    other = torch.from_numpy(random.permutation(len(fed.target))).to(fed.target.device, non_blocking=True)
     images = {name: _blend(pixels, pixels[other], share) for name, pixels in fed.images.items()}
     return replace(fed, images=images), Mixed(
         fed.target[other], torch.full((), share, device=fed.target.device)

@@ -27,7 +27,7 @@ from timm.data import create_loader
 from torch import Tensor
 
 from kdbench.data.augment import Draws, augment, part_of
-from kdbench.data.batches import Fed, Feed, Resident, choices, rows_of
+from kdbench.data.batches import Fed, Feed, Part, Resident, choices, rows_of, whole
 from kdbench.data.dataset import Dataset, ImageSet, Split, duplicates, first, repeated
 from kdbench.data.folders import Files, nfc, reached
 from kdbench.data.images import read_image
@@ -179,14 +179,33 @@ class Streamed:
         return len(self.targets)
 
     def epoch(
-        self, views: Mapping[str, View], where: Sequence[Any], batch_size: int, first_step: int = 0
+        self,
+        views: Mapping[str, View],
+        where: Sequence[Any],
+        batch_size: int,
+        first_step: int = 0,
+        part: Part = whole,
     ) -> Iterator[Fed]:
         """Yield the batches of an epoch, as `Feed.epoch` says; images are decoded by worker processes."""
         order, draws = choices(views, where, len(self), (self.samples.size,) * 2)
-        rest = order[first_step * batch_size :]
-        batches = self._batches(Pictures(self.samples, rest, views, draws), batch_size)
-        for rows, (index, images) in zip(order.split(batch_size)[first_step:], batches, strict=True):
+        batches = order.split(batch_size)[first_step:]
+        parts = [batch[part(len(batch))] for batch in batches]
+        decoded = self._decoded(parts, views, draws)
+        for batch, rows, images in zip(batches, parts, decoded, strict=True):
+            index = batch.to(self.targets.device, non_blocking=True)
             yield Fed(rows, index, self.targets[index], images, rows_of(draws, rows))
+
+    def _decoded(
+        self, parts: Sequence[Tensor], views: Mapping[str, View], draws: Mapping[str, Draws]
+    ) -> Iterator[dict[str, Tensor]]:
+        """The images of the rows ``parts`` by view. All have the size of the first but the last, which may have any."""
+        alike = [rows for rows in parts if len(rows) <= len(parts[0])]
+        for rows in filter(
+            None, (alike, parts[len(alike) :])
+        ):  # a last batch that is not shared may be larger
+            pictures = Pictures(self.samples, torch.cat(list(rows)), views, draws)
+            for _, images in self._batches(pictures, len(rows[0])):
+                yield images
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the whole set in its order, as `Feed.plain` says."""

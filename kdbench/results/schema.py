@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kdbench.utils.status import Status
 
-SCHEMA = 4  # version of ROWS; `store.UPGRADES` reads the earlier ones
+SCHEMA = 5  # version of ROWS; `store.UPGRADES` reads the earlier ones
 
 GROUPS = {
     "identity": "What was trained: the same code gives the same numbers for the same identity.",
@@ -115,13 +115,30 @@ ROWS = (
     _count("epochs_done", "outcome", "Epochs trained.", needed=True),
     Column("final_loss", "outcome", "number", "Mean training loss of the last epoch."),
     _count("tested", "outcome", "Images behind the accuracy."),
-    _amount("train_s", "cost", "Time of the student's own training steps.", "seconds"),
+    _amount(
+        "train_s",
+        "cost",
+        "Time of the student's own training steps; untimed ones count as the median of the timed.",
+        "seconds",
+    ),
+    _count("timed_steps", "cost", "Training steps that were timed one by one; of an eager run all of them."),
     _amount("teacher_s", "cost", "Time of the teacher's forward passes, which the cohort shares.", "seconds"),
     _amount("data_s", "cost", "Time to load and augment the images, which the cohort shares.", "seconds"),
+    _amount(
+        "cohort_s",
+        "cost",
+        "Time of the cohort's training steps as they ran, teacher included, images not.",
+        "seconds",
+    ),
     _amount("eval_s", "cost", "Time of the evaluations.", "seconds"),
     _count("cohort_size", "cost", "Cells that were trained together, this one included."),
     _amount("img_per_s", "cost", "Training images per second of `train_s`.", "images per second"),
-    _amount("peak_mem_mb", "cost", "Peak memory: of the GPU, or of the process on a CPU.", "MiB"),
+    _amount(
+        "peak_mem_mb",
+        "cost",
+        "Peak memory: reserved on the GPU, or of the process on a CPU.",
+        "MiB",
+    ),
     _count("student_params", "cost", "Parameters of the deployed student."),
     _count("extra_params", "cost", "Parameters that the method adds for training only."),
     _count("macs", "cost", "Multiply-accumulate operations of the student per image."),

@@ -38,6 +38,7 @@ UPGRADES: dict[int, Upgrade] = {  # schema n -> how its rows become those of sch
     1: lambda rows: rows.assign(schema=2, split_id="", precision=""),  # schema 1 did not say
     2: lambda rows: rows.assign(schema=3, setting="", facts=""),
     3: lambda rows: rows.assign(schema=4, executor="", jobs=float("nan")),
+    4: lambda rows: rows.assign(schema=5, timed_steps=float("nan"), cohort_s=float("nan")),
 }
 
 

@@ -1,58 +1,49 @@
-"""Fill a teacher cache ahead: every outcome of every finite view of a selection's training images."""
+"""Fill the teacher cache of a selection ahead: a job per teacher, by the executor of the options."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import dataclasses
 
-import torch
-from torch import Tensor
-
-from kdbench.data.augment import Draws, render
 from kdbench.data.dataset import ImageSet
 from kdbench.errors import KdbenchError
-from kdbench.method import Needs
-from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
+from kdbench.runner.executors import open_executor
 from kdbench.runner.inputs import Inputs, find_inputs
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.options import RunOptions
 from kdbench.runner.stop import Stop
+from kdbench.runner.training import Locks, train
 from kdbench.runner.workspace import open_workspace
-from kdbench.teachers.logit_cache import CachedLogits, draws_of_outcome
 from kdbench.train.callbacks import Progress
-from kdbench.train.teacher_outputs import open_cache
-from kdbench.utils.precision import autocast, tensor_cores
+from kdbench.utils.status import Status
 
 
 def fill_cache(selection: Selection, options: RunOptions, progress: Progress) -> int:
     """Compute what the cache of each teacher of a selection lacks; what is there is not computed again.
 
-    Returns the exit code: 0, or 128 + signal when interrupted. Raises KdbenchError where a teacher is not there, the
-    images stream from disk, or no view of the suite is finite.
+    Returns the exit code: 0, 3 where a teacher's failed (``progress`` says why), or 128 + signal when interrupted.
+    Raises KdbenchError where a teacher is not there, the images stream from disk, no view of the suite is finite, or
+    the executor is Slurm's.
     """
+    if options.executor == "slurm":
+        raise KdbenchError(
+            "the executor slurm only trains; submit `kdbench teachers cache` itself as a job, by sbatch --wrap"
+        )
     stop = Stop()
     suite = selection.suite.name
     with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         inputs = find_inputs(open_workspace(selection, options, progress.say), progress.say)
-        for line in _fill(inputs, progress, stop):
-            progress.say(line)
-    return stop.exit_code
+        failed = _fill(inputs, _cells(inputs), progress, stop)
+    return stop.exit_code or 3 * failed
 
 
-def _fill(inputs: Inputs, progress: Progress, stop: Callable[[], bool]) -> Iterator[str]:
-    """A line per table when it is full."""
+def _cells(inputs: Inputs) -> list[Cell]:
+    """One that reads the cache per teacher."""
     workspace = inputs.workspace
-    folder, train, device = (
-        workspace.options.teacher_cache,
-        workspace.split.train,
-        torch.device(workspace.device),
-    )
-    if folder is None:
+    if workspace.options.teacher_cache is None:
         raise KdbenchError("teacher_cache must name the folder to fill")
-    if not isinstance(train, ImageSet):
+    if not isinstance(workspace.split.train, ImageSet):
         raise KdbenchError(
             f"the images of {workspace.suite.dataset.name} stream from disk: they have no teacher cache"
         )
@@ -63,51 +54,33 @@ def _fill(inputs: Inputs, progress: Progress, stop: Callable[[], bool]) -> Itera
         raise KdbenchError(
             f"no view of {workspace.suite.name} is a crop and flip alone: nothing can be cached"
         )
-    for name, cell in cells.items():
-        assert name is not None
-        net = to_device(inputs.teachers[name].net(cell.dataset), device)
-        cache = open_cache(folder, cell, len(train), device, progress.warn)
-        for view, table in cache.tables.items():
-            filler = _Filler(cell, net, train.images, cache, view)
-            if not filler.fill(progress, stop):
-                return
-            yield f"{name} ({cell.teacher_id}), view {view}: {table.known_share():.1%} of {table.path}"
+    return list(cells.values())
 
 
-@dataclass(frozen=True)
-class _Filler:
-    """One table: the outcomes of one view. ``images``: uint8 [N, H, W, 3] of the training images."""
-
-    cell: Cell
-    net: Network
-    images: Tensor
-    cache: CachedLogits
-    view: str
-
-    def fill(self, progress: Progress, stop: Callable[[], bool]) -> bool:
-        """Compute what the table lacks; False when that was stopped."""
-        chunks = torch.arange(len(self.images)).split(self.cell.recipe.batch_size)
-        outcomes = self.cache.tables[self.view].outcomes
-        progress.plan([], f"logits of {self.cell.teacher}, view {self.view}")
-        progress.begin([self.cell], outcomes, len(chunks), 0)
-        for number in range(outcomes):
-            for rows in chunks:
-                if stop():
-                    progress.end()
-                    return False
-                draws = draws_of_outcome(self.cell.views[self.view], number, len(rows))
-                compute = functools.partial(self._logits, rows, draws)
-                self.cache.logits(self.view, rows, draws, compute)
-                progress.step(len(rows))
-            progress.epoch(number + 1, {})
-        progress.end()
-        return True
-
-    @torch.no_grad()
-    def _logits(self, rows: Tensor, draws: Draws, places: Tensor) -> Tensor:
-        """[P, C] of the images ``rows[places]`` as these draws show them."""
-        precision, device = self.cell.recipe.precision, self.net.mean.device
-        pixels = self.images[rows[places]].to(device)
-        images = render(self.cell.views[self.view], pixels, {k: value[places] for k, value in draws.items()})
-        with autocast(precision, device), tensor_cores(precision):
-            return self.net(images, Needs()).logits
+def _fill(inputs: Inputs, cells: list[Cell], progress: Progress, stop: Stop) -> bool:
+    """Whether a teacher's could not be filled. A teacher's that another process fills is left to it."""
+    paths, failed = inputs.workspace.paths, False
+    jobs = [[cell] for cell in cells]
+    progress.plan(jobs, f"logits of {', '.join(str(cell.teacher) for cell in cells)}")
+    with (
+        open_executor(
+            inputs.workspace.options, inputs.workspace.devices, len(cells), paths, progress, stop
+        ) as executor,
+        Locks(paths.locks / "teacher-cache", lambda cells: cells) as held,
+    ):
+        for done in train(
+            jobs,
+            lambda cells: dataclasses.replace(inputs.job(cells), fills_cache=True),
+            held,
+            executor,
+            paths.work,
+            progress.say,
+            stop,
+        ):
+            for result in done.results:
+                if result.row["status"] not in (Status.OK, Status.INTERRUPTED):
+                    failed = True
+                    progress.warn(
+                        f"the logits of {result.cell.teacher} are not complete: {result.row['error']}"
+                    )
+    return failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdbench import registry
 from kdbench.errors import KdbenchError
@@ -19,11 +19,15 @@ from kdbench.train.job import Job
 
 @dataclass(frozen=True)
 class Inputs:
-    """A workspace and its teachers. ``teacher_top1``: percent on the split; of those alone that were measured."""
+    """A workspace and its teachers. ``teacher_top1``: percent on the split; of those alone that were measured.
+
+    floors: cell id -> epoch -> the top-1 in percent that it must have reached to go on.
+    """
 
     workspace: Workspace
     teachers: Mapping[str, Teacher]
     teacher_top1: Mapping[str, float]
+    floors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -54,6 +58,7 @@ class Inputs:
             options.teacher_cache,
             options.graphs,
             registry.packed({cell.method for cell in cells}) if options.elsewhere else b"",
+            {cell.id: self.floors[cell.id] for cell in cells if cell.id in self.floors},
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from kdbench.errors import KdbenchError, unknown
 from kdbench.runner.trackers import KINDS
+from kdbench.utils.graph_kinds import graphs_of
 
 EXECUTORS = ("serial", "processes", "slurm", "ray")
 PACKAGES = {"slurm": "submitit", "ray": "ray"}  # that an executor needs, by pip install 'kdbench[EXECUTOR]'
@@ -25,10 +26,12 @@ class RunOptions:
     """The options of a command that do not change what is trained. Folders may be given as texts.
 
     results: folder of rows and checkpoints. data_dir: None: KDBENCH_DATA. teacher_weights: folder of <teacher>.pth.
+    teacher_split: teachers are those that are trained here on the split's training images, whatever else is at hand.
     teacher_cache: folder that keeps teachers' logits. device: auto, cpu, cuda:0, several by commas, or all.
-    graphs: record CUDA graphs. workers: processes that decode streamed images. executor: one of `EXECUTORS`, None: as
-    jobs and device ask. jobs: cohorts that train side by side, each in a process; auto: as many as suit the devices.
-    slurm: what each job of Slurm gets, as key=value,key=value. address: of a Ray cluster: auto, local or HOST:PORT.
+    graphs: record CUDA graphs, as `graphs_of` takes it. workers: processes that decode streamed images. executor: one
+    of `EXECUTORS`, None: as jobs and device ask. jobs: cohorts that train side by side, each in a process; auto: as
+    many as suit the devices. slurm: what each job of Slurm gets, as key=value,key=value. address: of a Ray cluster:
+    auto, local or HOST:PORT.
     gpus_per_job, cpus_per_job, memory_per_job: what each job of Ray gets; a GPU's share, a number and GiB.
     max_hours: stop after this time and save the state. force: train finished cells again.
     track: some of `trackers.KINDS`, by commas.
@@ -39,9 +42,10 @@ class RunOptions:
     data_dir: Path | None = None
     plugins: Path | None = None
     teacher_weights: Path | None = None
+    teacher_split: bool = False
     teacher_cache: Path | None = None
     device: str = "auto"
-    graphs: bool = False
+    graphs: str = ""
     workers: int | None = None
     executor: str | None = None
     jobs: int | str = 1
@@ -67,9 +71,12 @@ class RunOptions:
             _number("workers", self.workers, low=0, whole=True)
         if self.max_hours is not None:
             _number("max_hours", self.max_hours, low=0)
-        for name in ("graphs", "force"):
+        object.__setattr__(self, "graphs", graphs_of(self.graphs))
+        for name in ("force", "teacher_split"):
             if not isinstance(getattr(self, name), bool):
                 raise KdbenchError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.teacher_split and self.teacher_weights:
+            raise KdbenchError("teacher_split trains the teachers here; leave out teacher_weights")
         self._check_ray()
         self._check_executor()
 

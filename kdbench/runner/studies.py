@@ -18,6 +18,7 @@ from kdbench.plan.settings import Setting
 from kdbench.results.trials import best, latest, values_of
 from kdbench.runner.search import suggest
 from kdbench.suites import Pair
+from kdbench.suites.pairs import pair_name
 from kdbench.utils.hashing import digest
 from kdbench.utils.search_space import Choice, Range, Space, of_table
 from kdbench.utils.status import Status
@@ -48,7 +49,8 @@ class Study:
     """The search for one method on one pair.
 
     id: hash of all that its trials share. space: of the method's parameters; recipe_space: of the recipe's fields.
-    default: the suite's values of both. chance: the accuracy, in percent, that a run counts with that diverged.
+    default: the suite's values of both. chance: the accuracy, in percent, that a trial counts with that diverged or
+    was stopped: it says where not to search.
     """
 
     id: str
@@ -108,7 +110,7 @@ class Study:
             known = values_of(row)
             if row["status"] == Status.OK:
                 yield known, row["top1"]
-            elif row["status"] == Status.DIVERGED:
+            elif row["status"] in (Status.DIVERGED, Status.PRUNED):
                 yield known, self.chance
 
     def _setting(self, number: int, both: Mapping[str, Any]) -> Setting:
@@ -133,7 +135,7 @@ def winners(trials: pd.DataFrame) -> list[Setting]:
     found = []
     for _, rows in latest(trials).groupby(["teacher", "student", "method"]):
         if row := best(rows):
-            pair, label = f"{row['teacher']}:{row['student']}", f"tuned ({len(rows)} trials)"
+            pair, label = pair_name(row["teacher"], row["student"]), f"tuned ({len(rows)} trials)"
             params, recipe = json.loads(row["params"]), json.loads(row["recipe"])
             found.append(Setting(row["method"], pair, params, recipe, label))
     return found

@@ -22,6 +22,7 @@ from kdbench.runner.teachers import (
 )
 from kdbench.runner.training import Locks, train
 from kdbench.runner.workspace import Say, Workspace, open_workspace
+from kdbench.suites.schema import SGD
 from kdbench.teachers import catalog
 from kdbench.teachers.weights import Teacher
 from kdbench.train import checkpoint
@@ -61,7 +62,7 @@ def obtain_teachers(
 
 def _located(workspace: Workspace, name: str, say: Say, train: bool) -> Teacher | None:
     """The teacher, fetched where that is how it is obtained; None: it must be trained."""
-    path = pretrained_path(workspace, name)
+    path = None if workspace.options.teacher_split else pretrained_path(workspace, name)
     teacher = locate_teacher(workspace, name)
     if teacher is None and path is not None and not train:
         fetch(workspace, name, path, say)
@@ -71,7 +72,7 @@ def _located(workspace: Workspace, name: str, say: Say, train: bool) -> Teacher 
 
 def _prefer_trained(workspace: Workspace, name: str) -> None:
     """Where timm has weights too, the ones that the user chose to train go before them."""
-    if pretrained_path(workspace, name) is not None:
+    if pretrained_path(workspace, name) is not None and not workspace.options.teacher_split:
         data, model = workspace.suite.dataset, workspace.suite.model(name)
         trained = trained_path(workspace, name)
         catalog.assign(workspace.paths.work, data.name, name, model, trained, workspace.data_id)
@@ -92,8 +93,7 @@ def _train_absent(
         if stop():
             return
         cells = [cell for cell in cells if cell.id not in tried]
-        with locks.held(workspace.paths.locks, [cell.id for cell in cells], wait=True):
-            pass
+        locks.wait_for(workspace.paths.locks, [cell.id for cell in cells], stop)
 
 
 def _untrained(workspace: Workspace, cells: Sequence[Cell]) -> list[Cell]:
@@ -107,7 +107,8 @@ def _train_free(
     paths, options, tried = workspace.paths, workspace.options, set()
 
     def job(cells: Sequence[Cell]) -> Job:
-        return Job(tuple(cells), None, options.data_dir, paths.work, workspace.device)
+        graphs = options.graphs if all(cell.recipe.optimizer == SGD for cell in cells) else ""
+        return Job(tuple(cells), None, options.data_dir, paths.work, workspace.device, graphs=graphs)
 
     with (
         open_executor(options, workspace.devices, len(cells), paths, progress, stop) as executor,

@@ -7,7 +7,7 @@ finished ones alone (`studies`), so a search that was stopped goes on where it w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import find_missing, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.progress import shown
+from kdbench.runner.pruning import floors
 from kdbench.runner.stop import Stop
 from kdbench.runner.studies import BATCH, Budget, Study, outcome, search_spaces, winners
 from kdbench.runner.teachers import trained_path
@@ -37,6 +38,7 @@ from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Recipe, Suite, replace_recipe
 from kdbench.train.callbacks import Progress
+from kdbench.utils import locks
 from kdbench.utils.files import write_atomic
 from kdbench.utils.hashing import canonical, digest
 from kdbench.utils.search_space import Space, log_range
@@ -49,14 +51,21 @@ TENFOLD = (
 )  # fields of the recipe that --tune-recipe searches from a tenth to ten times the suite's
 
 
+Asked = tuple[Study, int, Setting, list[Cell]]  # a trial: its study, its number, its values, its runs
+
+
 @dataclass(frozen=True)
 class Tuning:
-    """What to search: a selection on the holdout split, the spaces of its methods, the budget; the recipe or not."""
+    """What to search: a selection on the holdout split, the spaces of its methods, the budget; the recipe or not.
+
+    prune: stop runs whose accuracy is below the median of earlier trials after the same epoch.
+    """
 
     selection: Selection
     spaces: Mapping[str, Space]
     budget: Budget
     recipe: bool = False
+    prune: bool = False
 
     def recipe_space(self, recipe: Recipe) -> Space:
         """The ranges of the recipe's fields; none where it is not searched, none of a field that is 0."""
@@ -122,6 +131,7 @@ def resolve(
     batch: int = BATCH,
     space: str | Path | None = None,
     tune_recipe: bool = False,
+    prune: bool = False,
     **arguments: Any,
 ) -> tuple[Tuning, RunOptions]:
     """What to search and how, from the arguments of `tune`; nothing is opened. Raises KdbenchError for bad input."""
@@ -143,7 +153,7 @@ def resolve(
             "or search the recipe by --tune-recipe"
         )
     budget = Budget(trials or Budget.trials, hours or 0.0, batch)
-    return Tuning(replace(selection, methods=searched), spaces, budget, tune_recipe), options
+    return Tuning(replace(selection, methods=searched), spaces, budget, tune_recipe, prune), options
 
 
 def plan_text(tuning: Tuning) -> str:
@@ -171,7 +181,7 @@ def tune(
 
     trials: of each method and pair (24); hours: in their place, hours of the students' own training. batch: trials
     side by side. space: a TOML file with ranges over those of the methods. tune_recipe: search learning rate and weight
-    decay too. arguments: others of `run`, less sets and split.
+    decay too. prune: stop runs below the median of earlier trials. arguments: others of `run`, less sets and split.
     Raises KdbenchError for bad input.
     """
     return execute(*resolve(suite, methods, **arguments), progress or shown())
@@ -190,7 +200,7 @@ def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:
         inputs = complete_inputs(located, progress, stop)
         studies = list(_studies(tuning, inputs)) if inputs.complete else []
         _announce_teachers(inputs, progress.say)
-        while not stop() and _round(studies, tuning.budget, inputs, file, progress, stop):
+        while not stop() and _round(studies, tuning, inputs, file, progress, stop):
             write_atomic(tuned, settings.write(winners(read_trials(file))).encode())
     trials = read_trials(file)
     left = any(study.left(trials, tuning.budget) for study in studies)
@@ -212,7 +222,8 @@ def _studies(tuning: Tuning, inputs: Inputs) -> Iterator[Study]:
             ids = [cell.id for cell in _cells(inputs, Setting(name, str(pair), {}))]
             ranges = {key: values.table for key, values in {**space, **recipe_space}.items()}
             chance = 100 / inputs.workspace.suite.dataset.classes
-            yield Study(digest([ids, ranges]), name, pair, space, recipe_space, default, chance)
+            shared = [ids, ranges, *["prune"] * tuning.prune]
+            yield Study(digest(shared), name, pair, space, recipe_space, default, chance)
 
 
 def _cells(inputs: Inputs, trial: Setting) -> list[Cell]:
@@ -227,36 +238,58 @@ def _announce_teachers(inputs: Inputs, say: Say) -> None:
         if teacher.path != trained_path(inputs.workspace, name):
             say(
                 f"WARNING: {teacher.path} was not trained here and may have seen the holdout images in its training; "
-                "accuracies on them are then too high for all methods alike. `kdbench teachers train --split holdout` "
-                "trains one without them"
+                "accuracies on them are then too high for all methods alike; --teacher-split trains one without them"
             )
 
 
 def _round(
-    studies: Sequence[Study], budget: Budget, inputs: Inputs, file: Path, progress: Progress, stop: Stop
+    studies: Sequence[Study], tuning: Tuning, inputs: Inputs, file: Path, progress: Progress, stop: Stop
 ) -> bool:
-    """Train the next trials of every study and record those that are done; False where none could be."""
+    """Train the next trials of every study and record those that are done; False where there are none.
+
+    What other processes train of them is waited for: the next round follows from all of this one.
+    """
     trials = read_trials(file)
     asked = [
         (study, number, setting, _cells(inputs, setting))
         for study in studies
-        for number, setting in study.next_trials(trials, budget).items()
+        for number, setting in study.next_trials(trials, tuning.budget).items()
     ]
     if not asked:
         return False
     cells = {cell.id: cell for *_, own in asked for cell in own}  # trials of equal values share their runs
-    rows = inputs.workspace.paths.rows
-    missing = find_missing(store.read(rows), list(cells.values()))
+    missing = find_missing(_attempts(inputs, tuning.prune), list(cells.values()))
+    if tuning.prune:
+        inputs = replace(inputs, floors=dict(_floors(asked, tuning.budget.batch, trials, inputs)))
     driver.train_and_record(missing, inputs, progress, stop)
-    attempts, recorded = store.read(rows), False
+    locks.wait_for(inputs.workspace.paths.locks, cells, stop)
+    attempts = _attempts(inputs, tuning.prune)
     for study, number, setting, own in asked:
         records = records_of(attempts, own)
         if len(records) == len(own) and not (records["status"] == Status.INTERRUPTED).any():
             row = _row(study, number, setting, own, outcome(records))
             store.append(file, [row], TRIAL_COLUMNS)
             progress.say(_line(row, study))
-            recorded = True
-    return recorded
+    return True
+
+
+def _attempts(inputs: Inputs, pruned: bool) -> pd.DataFrame:
+    """The rows of the trials' runs; those that were stopped early are no runs of a study that stops none."""
+    rows = store.read(inputs.workspace.paths.rows)
+    return rows if pruned else rows[rows["status"] != Status.PRUNED]
+
+
+def _floors(
+    asked: Iterable[Asked], batch: int, trials: pd.DataFrame, inputs: Inputs
+) -> Iterator[tuple[str, dict[int, float]]]:
+    """Cell id -> what it must reach: by the finished trials of its study in earlier rounds, with the cell's seed."""
+    curves = store.read(inputs.workspace.paths.curves, store.CURVE_COLUMNS)
+    for study, number, _, own in asked:
+        rows = study.rows_of(trials)
+        before = rows[(rows["trial"] < number // batch * batch) & (rows["status"] == Status.OK)]
+        cells = [text.split() for text in before["cells"]]
+        for place, cell in enumerate(own):
+            yield cell.id, floors(curves, [ids[place] for ids in cells])
 
 
 def _row(

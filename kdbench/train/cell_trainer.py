@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,27 +26,38 @@ from kdbench.method import (
     overrides,
 )
 from kdbench.metrics import predictions
+from kdbench.models import pretrained
 from kdbench.models.flops import probing
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
 from kdbench.suites import Recipe
 from kdbench.train.optimizers import Optimisation
+from kdbench.train.ranks import Ranks, shared
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Step, build_modules
 from kdbench.utils.needs import union
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
 from kdbench.utils.status import Status
-from kdbench.utils.timer import Stopwatch
+from kdbench.utils.timer import StepWatch, Stopwatch
 
 
-def build_net(cell: Cell, device: torch.device) -> Network:
-    """The student with its initial weights: the same for every method, a function of data, seed and student only."""
-    model_spec, data = cell.student_model, cell.dataset
+def build_net(cell: Cell, device: torch.device, work: Path) -> Network:
+    """The student with its initial weights: the same for every method, a function of data, seed and student only.
+
+    work: has the pretrained weights that the student starts from.
+    """
+    spec, data = cell.student_model, cell.dataset
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
-        model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return to_device(Network(model, data.mean, data.std), device)
+        if spec.weights:
+            model = pretrained.load(spec, data.classes, pretrained.folder(work))
+        else:
+            model = models.create(spec.arch, data.classes, **spec.args)
+    net = Network(model, *spec.normalisation(data))
+    if cell.recipe.trains == "head":
+        net.freeze_features()
+    return to_device(net, device)
 
 
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
@@ -61,8 +72,15 @@ def passes(needs: Needs, recipe: Recipe) -> list[Needs]:
 class Trainee:
     """One cell while it trains. ``outcome`` is None while it trains, else (status, reason)."""
 
-    def __init__(self, cell: Cell, context: Context, net: Network, device: torch.device) -> None:
-        self.cell, self.context, self.device = cell, context, device
+    def __init__(
+        self,
+        cell: Cell,
+        context: Context,
+        net: Network,
+        device: torch.device,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.cell, self.context, self.device, self.ranks = cell, context, device, ranks
         self.method = cell.build_method()
         self.passes = passes(self.method.needs, cell.recipe)
         self.needs = union(self.passes)  # the passes' views, in their order
@@ -73,7 +91,7 @@ class Trainee:
         self.curves: list[tuple[int, str, float]] = []
         self.best = float("-inf")
         self.eval_s = 0.0
-        self.watch = Stopwatch(device)
+        self.watch = StepWatch(device)
         self.streams = Streams(stream("cell", cell.split_id, cell.seed, cell.student), device)
         self.net = net
         if reason := skip_reason(self.method, context):
@@ -83,7 +101,8 @@ class Trainee:
             self.modules = build_modules(self.method, context)
         self.modules.to(device)
         recipe = cell.recipe
-        self.take_step = Step(self.method, net, self.modules, Optimisation.of(recipe), recipe.label_smoothing)
+        how = (Optimisation.of(recipe), recipe.label_smoothing, ranks)
+        self.take_step = Step(self.method, net, self.modules, *how)
         self.trained = nn.ModuleList([net, self.modules] if self.method.keeps_modules else [net])
         self.average = ModelEmaV3(self.trained, recipe.ema, use_warmup=True) if recipe.ema else None
         self.averaged = 0  # steps
@@ -91,8 +110,10 @@ class Trainee:
     def prepare(self, teacher_batches: Any) -> None:
         """Call the method's ``prepare``, where it has one."""
         if overrides(self.method, "prepare"):
-            with self.streams.active(), torch.no_grad(), self.watch.running():
+            watch = Stopwatch(self.device)
+            with self.streams.active(), torch.no_grad(), watch.running():
                 self.method.prepare(self.context, teacher_batches, self.modules)
+            self.watch.add(watch.seconds)
 
     def step(
         self,
@@ -103,19 +124,21 @@ class Trainee:
         mixed: Mixed | None = None,
     ) -> None:
         """Train one step on one batch at the learning rate ``lr``. ``mixed``: what its images were blended with."""
-        with self.stepping(batch, lr):
+        with self.watch.running():
+            self.begin_step(lr)
             self.compute(batch, images, teacher, mixed)
+            self.finish_step(len(batch.target))
 
-    @contextlib.contextmanager
-    def stepping(self, batch: Batch, lr: float) -> Iterator[None]:
-        """What surrounds the computation of a step, however it is done."""
+    def begin_step(self, lr: float) -> None:
+        """What comes before the computation of a step, however it is done."""
         self.take_step.set_rate(lr)
-        with self.watch.running(), self.streams.active():
-            yield
-            if self.average is not None:
-                self.averaged += 1
-                self.average.update(self.trained, self.averaged)
-        self.seen += len(batch.target)
+
+    def finish_step(self, images: int) -> None:
+        """What comes after it."""
+        if self.average is not None:
+            self.averaged += 1
+            self.average.update(self.trained, self.averaged)
+        self.seen += images
 
     def compute(
         self,
@@ -125,22 +148,33 @@ class Trainee:
         mixed: Mixed | None = None,
     ) -> None:
         """The part of a step that runs on the device: it changes no number of the host, so it can be recorded."""
-        student = self.needs.of("student")
-        with autocast(self.cell.recipe.precision, self.device):
+        with self.streams.active():
+            self._compute(batch, images, teacher, mixed)
+
+    def _compute(
+        self,
+        batch: Batch,
+        images: Mapping[str, Tensor],
+        teacher: Mapping[str, Outputs],
+        mixed: Mixed | None,
+    ) -> None:
+        student, size = self.needs.of("student"), len(batch.target)
+        with autocast(self.cell.recipe.precision, self.device), self.ranks.batch_norm(size):
             outputs = {view: self.net(images[view], student) for view in student.views}
+        given = shared(self.ranks, self.method, batch, outputs, teacher)
         shown = [
             (
-                Views(outputs, needs.of("student")),
-                Views(teacher, needs.of("teacher")) if needs.teacher else None,
+                Views(given.student, needs.of("student")),
+                Views(given.teacher, needs.of("teacher")) if needs.teacher else None,
             )
             for needs in self.passes
         ]
-        losses = self.take_step(batch, shown, mixed)
-        size = len(batch.target)
+        with given.batch_norm:
+            losses = self.take_step(given.batch, shown, mixed, given.share)
         self._add("loss", losses.total * size)
         if not overrides(self.method, "predict"):  # else the student's own logits are not its prediction
-            logits = outputs[self.needs.views[0]].logits.detach()
-            self._add("hits", (logits.argmax(dim=1) == batch.target).sum())
+            logits = self.ranks.own_of(outputs[self.needs.views[0]].logits.detach(), size)
+            self._add("hits", (logits.argmax(dim=1) == batch.target[self.ranks.own(size)]).sum())
         for name, value in losses.terms.items():
             self._add(f"loss_{name}", value * size)
 
@@ -150,15 +184,23 @@ class Trainee:
         else:
             self.sums[name] = value
 
+    def add_up_sums(self) -> None:
+        """Have the sums of all ranks, each of which counts its own share of the batches."""
+        self.ranks.add_up(self.sums[name] for name in sorted(self.sums))
+
     def end_epoch(self) -> None:
         """Add the epoch's means to the curves; a loss that is not finite closes the cell."""
+        self.watch.settle()
+        self.add_up_sums()
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        means = {name: value.item() / max(self.seen, 1) for name, value in self.sums.items()}
+        means = {name: value.item() / self.seen for name, value in self.sums.items() if self.seen}
         if "hits" in means:
             means["train_top1"] = 100.0 * means.pop("hits")
         for name, value in means.items():
             self.curves.append((self.epoch, name, value))
-        self.sums, self.seen = {}, 0
+        for total in self.sums.values():  # a recorded step goes on adding to the same tensors
+            total.zero_()
+        self.seen = 0
         loss = means.get("loss", float("nan"))
         if not torch.isfinite(torch.tensor(loss)):
             self.outcome = (Status.DIVERGED, self._divergence(loss))
@@ -215,6 +257,7 @@ class Trainee:
             "curves": self.curves,
             "best": self.best,
             "seconds": [self.watch.seconds, self.eval_s],
+            "timed_steps": self.watch.timed,
             "net": self.net.state_dict(),
             "modules": self.modules.state_dict(),
             "optimizer": self.take_step.state_dict(),
@@ -223,17 +266,18 @@ class Trainee:
             "averaged": self.averaged,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+    def load(self, state: Mapping[str, Any]) -> bool:
+        """Restore what `state` returned; False where that was on another kind of device: random streams start anew."""
         self.epoch, self.step_in_epoch, self.seen = state["epoch"], state["step"], state["seen"]
-        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.sums = {name: self.ranks.first * value.to(self.device) for name, value in state["sums"].items()}
         self.curves = [tuple(row) for row in state["curves"]]
         self.best = state["best"]
-        self.watch.seconds, self.eval_s = state["seconds"]
+        seconds, self.eval_s = state["seconds"]
+        self.watch.load(seconds, state.get("timed_steps", 0))
         self.net.load_state_dict(state["net"])
         self.modules.load_state_dict(state["modules"])
         self.take_step.load_state_dict(state["optimizer"])
-        self.streams.load(state["streams"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
             self.averaged = state["averaged"]
+        return self.streams.load(state["streams"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,10 @@ from torch import Tensor
 from kdbench import registry
 from kdbench.data.batches import Fed
 from kdbench.data.dataset import Split
-from kdbench.data.loading import load_split
-from kdbench.data.mixup import mix
+from kdbench.data.mixup import Mixed, mix
 from kdbench.data.streaming import open_feed
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context
+from kdbench.method import Context
 from kdbench.metrics import top_k
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
@@ -30,64 +29,97 @@ from kdbench.teachers.accuracy import teacher_logits
 from kdbench.train import checkpoint
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
-from kdbench.train.cuda_graphs import RecordedStep
-from kdbench.train.job import Job, Result
+from kdbench.train.cohort_step import CohortStep, EagerSteps, Inputs, open_ones
+from kdbench.train.collectives import RankLost
+from kdbench.train.cuda_graphs import GraphRecorder, Recorder
+from kdbench.train.job import Job, Result, load_images
+from kdbench.train.ranks import CellsFailed, Ranks
+from kdbench.train.recorded_steps import RecordedSteps
 from kdbench.train.result import result_of
 from kdbench.train.schedule import evaluates, learning_rate, moment
-from kdbench.train.teacher_outputs import SharedTeacher, open_cache
+from kdbench.train.teacher_outputs import SharedTeacher, open_shared_cache
 from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
+from kdbench.utils.graph_kinds import BRANCHES
+from kdbench.utils.memory import reset_peak
 from kdbench.utils.needs import union
-from kdbench.utils.precision import tensor_cores
+from kdbench.utils.precision import computing
 from kdbench.utils.status import Status
 from kdbench.utils.timer import Stopwatch
 
 
 def train_cohort(
-    job: Job, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
+    job: Job,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
 ) -> tuple[list[Result], bool]:
     """Train the cells of ``job`` side by side from their common checkpoint position.
 
     Returns one result per cell, and whether ``stop`` ended it early: then the state is saved and the results say
-    "interrupted". Raises torch.OutOfMemoryError for the caller to split the cohort.
+    "interrupted". ranks: this process's among those that train the job together; the first one alone has the results.
+    Raises torch.OutOfMemoryError for the caller to split the cohort, and of several ranks `CellsFailed`.
     """
-    return Cohort(job, progress or Progress()).run(stop)
+    return Cohort(job, progress or Progress(), ranks=ranks).run(stop)
 
 
 class Cohort:
-    """The live state of one job."""
+    """The live state of one job. ``recorder``: records its steps where the job says so; default: as CUDA graphs."""
 
-    def __init__(self, job: Job, progress: Progress) -> None:
+    def __init__(
+        self,
+        job: Job,
+        progress: Progress,
+        recorder: Recorder | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.ranks = ranks
+        with computing(torch.device(job.device), "fp32"):
+            self._open(job, progress, recorder)
+
+    def _open(self, job: Job, progress: Progress, recorder: Recorder | None) -> None:
         registry.load(job.plugins)
         registry.unpack(job.methods)
         self.job, self.progress = job, progress
         self.device = torch.device(job.device)
+        reset_peak(self.device)
         self.first = job.cells[0]
         self.recipe = self.first.recipe  # in what all cells share: epochs, batch size, precision, mixup
-        split = load_split(self.first.dataset, self.first.split, job.data_dir)
-        if split.id != self.first.split_id:
-            raise KdbenchError(
-                f"the images of {self.first.dataset.name} here ({split.id}) are not those that the run was planned "
-                f"with ({self.first.split_id}); copy the same files to where KDBENCH_DATA or --data-dir looks"
-            )
+        split = load_images(job)
         self.train = open_feed(split.train, self.device)
         self.evaluation = open_feed(split.evaluation, self.device)
         self.steps = math.ceil(len(self.train) / self.recipe.batch_size)
         self.teacher, self.teacher_eval = self._teacher(split)
         self.shared = self._shared()
-        self.data_watch = Stopwatch(self.device)
+        self.data_watch, self.step_watch = Stopwatch(self.device), Stopwatch(self.device)
         self.students_eval: dict[str, Tensor] = {}
         self.failures: dict[str, str] = {}  # of cells that could not even be built
         self.seconds_before: dict[str, dict[str, float]] = {}  # shared seconds before a resume
-        self.save_failed = False
-        self.trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
-        self.step_of = {t.cell.id: RecordedStep(t).step if job.graphs else t.step for t in self._live()}
+        self.saver = checkpoint.Saver(job.work, job.save_every, self._save_failed)
+        self.warned_of_saving = False
+        trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
+        for failures in self.ranks.of_all(self.failures):
+            self.failures = {**failures, **self.failures}
+        self.trainees = [t for t in trainees if t.cell.id not in self.failures]
+        self.stepping = self._stepping(recorder)
+
+    def _stepping(self, recorder: Recorder | None) -> EagerSteps | RecordedSteps:
+        eager = EagerSteps(self.shared, self._closing if self.ranks.world == 1 else self._leaving)
+        if not self.job.graphs:
+            return eager
+        for trainee in self._live():
+            trainee.take_step.move_rate(self.device)
+        recorder = recorder or GraphRecorder(self.device)
+        together = self.job.graphs == BRANCHES
+        return RecordedSteps(eager, recorder, together, self.step_watch, self.progress.warn)
 
     def _teacher(self, split: Split) -> tuple[Network | None, Tensor | None]:
         teacher = self.job.teacher
         if teacher is None:
             return None, None
         net = to_device(teacher.net(self.first.dataset), self.device)
+        if not self.ranks.first:
+            return net, None
         return net, teacher_logits(teacher, net, split, self.job.work, self.device)
 
     def _shared(self) -> SharedTeacher | None:
@@ -97,13 +129,13 @@ class Cohort:
         if cell := next((c for c in self.job.cells if c.teacher_cache), None):
             assert self.job.teacher_cache, "a cell of the teacher cache, and a job without its folder"
             folder = self.job.teacher_cache
-            cache = open_cache(folder, cell, len(self.train), self.device, self.progress.warn)
-        return SharedTeacher(self.teacher, self.first, self.device, cache, self.job.graphs)
+            cache = open_shared_cache(folder, cell, len(self.train), self.device, self.progress.warn)
+        return SharedTeacher(self.teacher, self.first, self.device, cache)
 
     def _trainee(self, cell: Cell) -> Trainee | None:
         size = self.first.dataset.size
         try:
-            net = build_net(cell, self.device)
+            net = build_net(cell, self.device, self.job.work)
             context = Context(
                 num_classes=self.first.dataset.classes,
                 train_size=len(self.train),
@@ -113,11 +145,15 @@ class Cohort:
                 student=net.facts(size),
                 teacher=self.teacher.facts(size) if self.teacher is not None and cell.teacher else None,
             )
-            trainee = Trainee(cell, context, net, self.device)
+            trainee = Trainee(cell, context, net, self.device, self.ranks)
             if trainee.outcome is None:
                 state = checkpoint.resumable(self.job.work, cell)
                 if state:
-                    trainee.load(state)
+                    if not trainee.load(state):
+                        self.progress.warn(
+                            f"{cell}: continues on {self.device.type} from a checkpoint of another kind of device; its "
+                            "numbers are those of neither alone"
+                        )
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
                     trainee.prepare(TeacherPass(cell, self.train, self.teacher, trainee.needs, self.device))
@@ -132,8 +168,11 @@ class Cohort:
 
     def run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         """Train to the end or to ``stop``."""
-        with tensor_cores(self.recipe.precision):
-            return self._run(stop)
+        with computing(self.device, self.recipe.precision):
+            try:
+                return self._run(stop)
+            finally:
+                self.saver.finish()
 
     def _run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         live = self._live()
@@ -148,18 +187,22 @@ class Cohort:
             stopped = self._epoch(epoch, start[1] if epoch == start[0] else 0, stop)
             if not stopped:
                 self._end_epoch(epoch)
-                stopped = stop() and epoch + 1 < self.recipe.epochs
+                (stopped,) = self.ranks.any_of([stop() and epoch + 1 < self.recipe.epochs])
+                if stopped:
+                    self._save(self._live())
             if stopped or not self._live():
                 break
         self.progress.end()
+        if not self.ranks.first:
+            return [], stopped
         for trainee in self._live():  # one whose process died between its last checkpoint and its row
             if trainee.epoch == self.recipe.epochs and trainee.cell.id not in self.students_eval:
-                with self._closing(trainee, "evaluation"):
+                with self._closing([trainee], "evaluation"):
                     self.students_eval[trainee.cell.id] = trainee.evaluate(self.evaluation)
         return [self._result(cell) for cell in self.job.cells], stopped
 
     def _live(self) -> list[Trainee]:
-        return [t for t in self.trainees if t.outcome is None]
+        return open_ones(self.trainees)
 
     def _epoch(self, epoch: int, first_step: int, stop: Callable[[], bool]) -> bool:
         """Train on an epoch from step ``first_step`` on; True when ``stop`` ended it early and the state is saved."""
@@ -167,13 +210,14 @@ class Cohort:
             name: self.first.view(name) for name in union(trainee.needs for trainee in self._live()).views
         }
         where = (self.first.split_id, self.first.seed, epoch)
-        batches = self.data_watch.timed(self.train.epoch(views, where, self.recipe.batch_size, first_step))
+        feed = self.train.epoch(views, where, self.recipe.batch_size, first_step, self.ranks.part)
+        batches = self.ranks.in_step(self.data_watch.timed(feed), stop)
         try:
-            for step, fed in enumerate(batches, start=first_step):
+            for step, (fed, stopping) in enumerate(batches, start=first_step):
                 live = self._live()
                 if not live:
                     break
-                if stop():
+                if stopping:
                     self._save(live)
                     return True
                 if trainees := [t for t in live if len(fed.index) >= t.min_batch]:
@@ -190,33 +234,46 @@ class Cohort:
         mixed = None
         if self.recipe.mixup:
             fed, mixed = mix(fed, self.recipe.mixup, (self.first.split_id, self.first.seed, epoch, step))
-        teacher_of = self.shared.outputs(fed, trainees) if self.shared else lambda trainee: {}
-        recipe = self.recipe
-        reference, progress = moment(epoch, step, self.steps, recipe.epochs, recipe.reference_epochs)
+        with self.step_watch.running():
+            self.stepping.take(self._cohort_step(epoch, step, fed, mixed, trainees), trainees)
+
+    def _cohort_step(
+        self, epoch: int, step: int, fed: Fed, mixed: Mixed | None, trainees: Sequence[Trainee]
+    ) -> CohortStep:
+        recipe, steps = self.recipe, self.steps
+        reference, progress = moment(epoch, step, steps, recipe.epochs, recipe.reference_epochs)
         tail = len(self.train) % recipe.batch_size
-        for trainee in trainees:
-            drops_tail = 0 < tail < trainee.min_batch
-            batch = Batch(
+        return CohortStep(
+            inputs=Inputs(
                 target=fed.target,
-                epoch=reference,
-                last=step == self.steps - 1 - drops_tail,
+                index=fed.index,
                 progress=torch.full((), progress, device=self.device),
-                generator=trainee.streams.generator,
-                sample_index=fed.index if trainee.needs.index else None,
-            )
-            rate = learning_rate(trainee.cell.recipe, epoch, step, self.steps)
-            with self._closing(trainee, "a training step"):
-                self.step_of[trainee.cell.id](batch, fed.images, teacher_of(trainee), rate, mixed)
+                images=fed.images,
+                mixed=mixed,
+            ),
+            rows=fed.rows,
+            draws=fed.draws,
+            epoch=reference,
+            last={t.cell.id: step == steps - 1 - (0 < tail < t.min_batch) for t in trainees},
+            rates={t.cell.id: learning_rate(t.cell.recipe, epoch, step, steps) for t in trainees},
+        )
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
+        with self._closing([t for t in self._live() if t.cell.teacher_cache], "the teacher's cache"):
+            self.stepping.settle()
         for trainee in self._live():
             trainee.end_epoch()
-        for trainee in self._live():
-            if last or evaluates(trainee.cell.recipe, epoch):
-                with self._closing(trainee, "evaluation"):
-                    self._measure(trainee)
-        self._save(self._live())
+        measured = [t for t in self._live() if last or evaluates(t.cell.recipe, epoch)]
+        for trainee in measured if self.ranks.first else ():
+            with self._closing([trainee], "evaluation"):
+                self._measure(trainee)
+        outcomes = self.ranks.of_first([trainee.outcome for trainee in measured])
+        for trainee, outcome in zip(measured, outcomes, strict=True):
+            trainee.outcome = outcome
+        (due,) = self.ranks.of_first([last or self.saver.is_due])
+        if due:
+            self._save(self._live())
         self.progress.epoch(epoch + 1, {t.cell.id: t.latest() for t in self._live()})
 
     def _measure(self, trainee: Trainee) -> None:
@@ -225,18 +282,35 @@ class Cohort:
         trainee.best = max(trainee.best, top1)
         trainee.curves.append((trainee.epoch, "top1", top1))
         self.students_eval[trainee.cell.id] = logits
+        floor = self.job.floors.get(trainee.cell.id, {}).get(trainee.epoch, 0.0)
+        if trainee.best < floor and trainee.epoch < self.recipe.epochs:
+            trainee.outcome = (
+                Status.PRUNED,
+                f"{trainee.best:.2f} % at best until epoch {trainee.epoch}, where earlier trials have {floor:.2f} %",
+            )
 
     # --- errors and checkpoints ---
 
     @contextlib.contextmanager
-    def _closing(self, trainee: Trainee, what: str) -> Iterator[None]:
-        """Close a cell that raises, with the reason; the others go on."""
+    def _closing(self, trainees: Sequence[Trainee], what: str) -> Iterator[None]:
+        """Close the cells ``trainees`` where the block raises, with the reason; the others go on."""
         try:
             yield
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            trainee.outcome = (Status.ERROR, self._explain(trainee.cell, what, error))
+            for trainee in trainees:
+                trainee.outcome = (Status.ERROR, self._explain(trainee.cell, what, error))
+
+    @contextlib.contextmanager
+    def _leaving(self, trainees: Sequence[Trainee], what: str) -> Iterator[None]:
+        """As `_closing` where other ranks may wait for this one: they all start anew without the cells ``trainees``."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, RankLost):
+            raise
+        except Exception as error:
+            raise CellsFailed({t.cell.id: self._explain(t.cell, what, error) for t in trainees}) from error
 
     def _explain(self, cell: Cell, what: str, error: Exception) -> str:
         if isinstance(error, KdbenchError):
@@ -246,19 +320,23 @@ class Cohort:
             write_atomic(log, traceback.format_exc().encode())
         return f"{cell.method} failed in {what}: {type(error).__name__}: {error} (traceback in {log})"
 
-    def _save(self, trainees: list[Trainee]) -> None:
-        """Save the checkpoints of ``trainees``; where the disk is full, warn once and go on training."""
-        try:
-            for trainee in trainees:
-                state = {**trainee.state(), "shared_seconds": self._shared_seconds(trainee)}
-                checkpoint.save(self.job.work, trainee.cell, state)
-        except OSError as error:
-            if not self.save_failed:
-                self.progress.warn(
-                    f"cannot save a checkpoint in {self.job.work} ({error.strerror}); training goes on, but a crash "
-                    "would lose it: free some space"
-                )
-            self.save_failed = True
+    def _save(self, trainees: Sequence[Trainee]) -> None:
+        """Have the checkpoints of ``trainees`` written."""
+        for trainee in trainees:
+            trainee.add_up_sums()
+        if self.ranks.first:
+            self.saver.save(
+                [(t.cell, {**t.state(), "shared_seconds": self._shared_seconds(t)}) for t in trainees]
+            )
+
+    def _save_failed(self, error: OSError) -> None:
+        """Where the disk is full, warn once and go on training."""
+        if not self.warned_of_saving:
+            self.progress.warn(
+                f"cannot save a checkpoint in {self.job.work} ({error.strerror}); training goes on, but a crash "
+                "would lose it: free some space"
+            )
+        self.warned_of_saving = True
 
     def _result(self, cell: Cell) -> Result:
         trainee = next((t for t in self.trainees if t.cell is cell), None)
@@ -271,8 +349,8 @@ class Cohort:
         return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)
 
     def _shared_seconds(self, trainee: Trainee) -> dict[str, float]:
-        """data_s, and teacher_s of the views that the cell reads: what it would need for them if it trained alone."""
-        seconds = {"data_s": self.data_watch.seconds}
+        """The cohort's cohort_s and data_s, and teacher_s of the views that the cell reads."""
+        seconds = {"cohort_s": self.step_watch.seconds, "data_s": self.data_watch.seconds}
         if self.shared and trainee.needs.teacher:
             seconds["teacher_s"] = self.shared.seconds(trainee.needs.views)
         before = self.seconds_before.get(trainee.cell.id, {})

@@ -1,129 +1,187 @@
-"""A CUDA device's fast path: steps recorded as CUDA graphs and replayed on each batch.
+"""Record functions as CUDA graphs, which launch as one, so that a small network no longer waits for Python.
 
-A recorded step launches as one, so a small network no longer waits for Python. It computes what the eager step does
-from the same random streams, up to the rounding of a learning rate that is an fp32 tensor on the device. Used
-with `kdbench run --graphs` only. A recorded step knows one `batch.epoch`, so each epoch is recorded again; the first
-steps of an epoch, its last one and smaller batches run eagerly.
+A graph reads and writes fixed memory: what it returns is the same tensors every time, overwritten by each replay.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from kdbench.data.mixup import Mixed
-from kdbench.method import Batch, Outputs
-from kdbench.train.cell_trainer import Trainee
+from kdbench.errors import KdbenchError, first_line
 
-EAGER = 2  # runs before a recording: they make the sums and the libraries' workspaces
-
-# Takes what is to be recorded and the generators that it draws from; returns what replays it.
-Recorder = Callable[[Callable[[], None], tuple[torch.Generator, ...]], Callable[[], None]]
+T = TypeVar("T")
+WAITED = "called a synchronizing CUDA operation"  # torch's warning
 
 
-def cuda_graph(function: Callable[[], None], generators: tuple[torch.Generator, ...]) -> Callable[[], None]:
-    """Record ``function``, without running it, as a CUDA graph."""
-    graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
+class Recorder(Protocol):
+    """Records functions without arguments that compute on tensors of the device."""
+
+    def record(
+        self, function: Callable[[], T], generators: Sequence[torch.Generator] = ()
+    ) -> Callable[[], T]:
+        """Record ``function``, which draws from ``generators``; return what replays it.
+
+        A replay returns what the function returned when it was recorded, with new values. Raises KdbenchError where it
+        cannot be recorded.
+        """
+
+    def run_watched(self, function: Callable[[], T]) -> tuple[T, bool]:
+        """Run ``function``; return its result, and whether it waited for the device: then it cannot be recorded."""
+
+    def side_by_side(self, functions: Sequence[Callable[[], object]]) -> None:
+        """Run ``functions``, none of which reads what another one writes, at the same time."""
 
 
-class Recorded:
-    """``function(*inputs)`` on fixed buffers. A call copies its inputs into them and replays."""
+class GraphRecorder:
+    """Records CUDA graphs of one cohort on ``device``. They share their memory: one replays at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
+        self._latest: torch.cuda.CUDAGraph | None = None  # memory without any graph could not be shared again
+
+    def record(
+        self, function: Callable[[], T], generators: Sequence[torch.Generator] = ()
+    ) -> Callable[[], T]:
+        """Record ``function``, without running it, as a CUDA graph, as `Recorder.record` says."""
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
+        try:
+            result = self._capture(graph, function)
+        except Exception as error:
+            cause = _first(error)
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            raise KdbenchError(
+                f"cannot be recorded as a CUDA graph ({first_line(cause)}); train it without --graphs"
+            ) from error
+        self._latest = graph
+
+        def replay() -> T:
+            graph.replay()
+            return result
+
+        return replay
+
+    def _capture(self, graph: torch.cuda.CUDAGraph, function: Callable[[], T]) -> T:
+        # thread_local: the thread of a loader that pins memory meanwhile is none of the recording's business
+        capturing = torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        )
+        stream = torch.cuda.current_stream(self._device)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "The CUDA Graph is empty")
+                with capturing:
+                    return function()
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that fails leaves its own stream the current one
+
+    def run_watched(self, function: Callable[[], T]) -> tuple[T, bool]:
+        """Run ``function`` and watch for waits, as `Recorder.run_watched` says."""
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                result = function()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+        return result, any(WAITED in str(warning.message) for warning in heard)
+
+    def side_by_side(self, functions: Sequence[Callable[[], object]]) -> None:
+        """Run each of ``functions`` on a stream of its own: in a recording, as a branch of the graph."""
+        main = torch.cuda.current_stream(self._device)
+        streams = [torch.cuda.Stream(self._device) for _ in functions]
+        for stream, function in zip(streams, functions, strict=True):
+            stream.wait_stream(main)
+            with torch.cuda.stream(stream):
+                function()
+        for stream in streams:
+            main.wait_stream(stream)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first: the end of a capture that failed raises an error of its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+class Recording:
+    """A function that runs eagerly at first, then from its recording; one that waits for the device stays eager.
+
+    The runs before the recording make what it finds: libraries' workspaces, buffers of momenta, sums.
+    """
+
+    EAGER = 2  # runs before a recording; the last of them is watched
 
     def __init__(
-        self,
-        function: Callable[..., Any],
-        inputs: tuple,
-        record: Recorder,
-        generators: tuple[torch.Generator, ...] = (),
+        self, function: Callable[[], Any], recorder: Recorder, generators: Sequence[torch.Generator] = ()
     ) -> None:
-        self.inputs = _cloned(inputs)
+        self._function, self._recorder, self._generators = function, recorder, generators
+        self._runs = 0
+        self._replay: Callable[[], Any] | None = None
+        self.waits = False
 
-        def run() -> None:
-            self.result = function(*self.inputs)
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a call replays."""
+        return self._replay is not None
 
-        self.replay = record(run, generators)
+    def prepare(self) -> None:
+        """Record the function where it is time to."""
+        if self._replay is None and not self.waits and self._runs >= self.EAGER:
+            self._replay = self._recorder.record(self._function, self._generators)
 
-    def __call__(self, *inputs: Any) -> Any:
-        """Return the result, whose tensors the next call overwrites."""
-        for buffer, value in zip(_tensors(self.inputs), _tensors(inputs), strict=True):
-            buffer.copy_(value)
-        self.replay()
-        return self.result
+    def __call__(self) -> Any:
+        """Run the function, or replay it."""
+        if self._replay is not None:
+            return self._replay()
+        self._runs += 1
+        if self._runs != self.EAGER:
+            return self._function()
+        result, self.waits = self._recorder.run_watched(self._function)
+        return result
 
-
-class RecordedStep:
-    """`Trainee.step`, recorded once per epoch."""
-
-    def __init__(self, trainee: Trainee, record: Recorder = cuda_graph) -> None:
-        self.trainee, self.record = trainee, record
-        self.recorded: Recorded | None = None
-        self.eager, self.epoch = 0, -1
-        trainee.take_step.move_rate(trainee.device)
-
-    def step(
-        self,
-        batch: Batch,
-        images: Mapping[str, Tensor],
-        teacher: Mapping[str, Outputs],
-        lr: float,
-        mixed: Mixed | None = None,
-    ) -> None:
-        """Train one step on one batch at the learning rate ``lr``, as `Trainee.step` does."""
-        trainee, inputs = self.trainee, (batch, images, teacher, mixed)
-        if trainee.epoch != self.epoch:
-            self.epoch, self.eager, self.recorded = trainee.epoch, 0, None
-        if self.eager < EAGER or batch.last or len(batch.target) < trainee.context.batch_size:
-            self.eager += 1
-            trainee.step(batch, images, teacher, lr, mixed)
-            return
-        with trainee.stepping(batch, lr):
-            if self.recorded is None:
-                generators = (trainee.streams.generator,)
-                self.recorded = Recorded(trainee.compute, inputs, self.record, generators)
-            self.recorded(*inputs)
+    def restart(self) -> None:
+        """Forget the recording: the function is another one from here on. It runs eagerly once, watched."""
+        self._replay, self._runs, self.waits = None, min(self._runs, self.EAGER - 1), False
 
 
-class RecordedForward:
-    """A frozen network's forward, recorded once for each shape and each set of needs."""
+class Buffers:
+    """A nest of dataclasses, mappings and tuples whose tensors are copies that stay where they are."""
 
-    def __init__(self, forward: Callable[[Tensor, Any], Outputs], record: Recorder = cuda_graph) -> None:
-        self.forward, self.record = forward, record
-        self.runs: dict[Any, int] = {}
-        self.recorded: dict[Any, Recorded] = {}
+    def __init__(self, values: Any) -> None:
+        self.values = _cloned(values)
 
-    def __call__(self, images: Tensor, needs: Any) -> Outputs:
-        """Run the forward pass; from the third call with the same shape and needs on, from its recording."""
-        key = (tuple(images.shape), needs)
-        self.runs[key] = self.runs.get(key, 0) + 1
-        if self.runs[key] <= EAGER:
-            return self.forward(images, needs)
-        if key not in self.recorded:
-            self.recorded[key] = Recorded(lambda x: self.forward(x, needs), (images,), self.record)
-        return self.recorded[key](images)
+    def fill(self, values: Any) -> None:
+        """Copy the tensors of ``values``, a nest of the same form."""
+        for buffer, value in zip(tensors(self.values), tensors(values), strict=True):
+            buffer.copy_(value, non_blocking=True)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
     """The tensors in a nest of dataclasses, mappings and tuples, in a fixed order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for key in sorted(value):
-            yield from _tensors(value[key])
+            yield from tensors(value[key])
     elif isinstance(value, tuple):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors(item)
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            yield from _tensors(getattr(value, field.name))
+            yield from tensors(getattr(value, field.name))
 
 
 def _cloned(value: Any) -> Any:

@@ -97,7 +97,7 @@ def _scaled(slope: Tensor | None, factor: Tensor) -> Tensor | None:
     return None if slope is None else slope * factor
 
 
-def check(recipe: Recipe, graphs: bool = False) -> None:
+def check(recipe: Recipe, graphs: str = "") -> None:
     """Raise KdbenchError for an optimiser that is not there or does not take its arguments.
 
     graphs: steps are to be recorded as CUDA graphs.

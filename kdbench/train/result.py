@@ -72,6 +72,7 @@ def _cost(trainee: Trainee) -> dict[str, Any]:
     keeps = trainee.method.keeps_modules
     return {
         "train_s": seconds,
+        "timed_steps": trainee.watch.timed,
         "eval_s": trainee.eval_s,
         "img_per_s": images / seconds if seconds else None,
         "peak_mem_mb": peak_mb(trainee.device),

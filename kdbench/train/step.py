@@ -34,6 +34,7 @@ from kdbench.method import (
 )
 from kdbench.train.alignment import aligned
 from kdbench.train.optimizers import Optimisation, momentum_from_zero
+from kdbench.train.ranks import Ranks
 from kdbench.train.term_momentum import GroupGradient, TermMomentum
 
 # the student's outputs and the teacher's, None where the method has no teacher
@@ -79,8 +80,9 @@ class Step:
         modules: nn.Module,
         optimisation: Optimisation,
         label_smoothing: float = 0.0,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     ) -> None:
-        self.method, self.modules = method, modules
+        self.method, self.modules, self._ranks = method, modules, ranks
         self._optimisation, self._label_smoothing = optimisation, label_smoothing
         self._parameters = [*student.parameters(), *modules.parameters()]
         one_momentum = momentum_range(method) == (0.0, 0.0)
@@ -94,21 +96,29 @@ class Step:
             else optimisation.by_term(self._parameters)
         )
 
-    def __call__(self, batch: Batch, shown: Sequence[Shown], mixed: Mixed | None = None) -> Losses:
+    def __call__(
+        self,
+        batch: Batch,
+        shown: Sequence[Shown],
+        mixed: Mixed | None = None,
+        share: Tensor | None = None,
+    ) -> Losses:
         """One step: a call of the loss for each item of ``shown``, and one update of all parameters.
 
         mixed: of a batch that was blended with other images; the loss is then called with both labels.
+        share: what the loss counts for where several ranks add up their gradients; it is then returned so.
         Everything runs on the device and changes no number of the host, so a step can be recorded and replayed.
         Raises KdbenchError when the loss returns something else than named scalars.
         """
-        calls = [self._call(part, share, views) for views in shown for part, share in _parts(batch, mixed)]
+        calls = [self._call(part, by, views) for views in shown for part, by in _parts(batch, mixed, share)]
         if isinstance(self._optimizer, TermMomentum):
             losses = summed(calls)
             groups = term_gradients(self.method, losses, self._optimizer.parameters)
+            self._ranks.add_up(slope for group in groups for slope in group.slopes if slope is not None)
             call_update(self.method, calls, self.modules)
             self._optimizer.step(self._optimisation.clip_groups(groups))
         else:
-            losses = backward(calls) if self.method.leading_term is None else self._aligned_backward(calls)
+            losses = self._backward(calls) if self.method.leading_term is None else self._aligned(calls)
             call_update(self.method, calls, self.modules)
             self._optimisation.clip_gradients(self._parameters)
             self._optimizer.step()
@@ -120,7 +130,12 @@ class Step:
         call = smoothed(self.method, call, self._label_smoothing) if self._label_smoothing else call
         return replace(call, share=share)
 
-    def _aligned_backward(self, calls: Sequence[Call]) -> Losses:
+    def _backward(self, calls: Sequence[Call]) -> Losses:
+        losses = backward(calls)
+        self._ranks.add_up(p.grad for p in self._parameters if p.grad is not None)
+        return losses
+
+    def _aligned(self, calls: Sequence[Call]) -> Losses:
         """As `backward`, with the gradients of the other terms aligned to that of the leading one."""
         losses, first = summed(calls), self.method.leading_term
         if first not in losses.terms:
@@ -129,7 +144,9 @@ class Step:
             )
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         groups = [[first], *([name] for name in losses.terms if name != first)]
-        leading, *rest = gradients(losses, groups, parameters)
+        slopes = gradients(losses, groups, parameters)
+        self._ranks.add_up(slope for group in slopes for slope in group if slope is not None)
+        leading, *rest = slopes
         for parameter, slope in zip(parameters, aligned(leading, rest), strict=True):
             parameter.grad = slope
         return losses
@@ -152,8 +169,11 @@ class Step:
         return self._optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned, but for the learning rates: each step has its own."""
+        rates = [group["lr"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(dict(state))
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # where steps were recorded it was a tensor
         if isinstance(self._optimizer, torch.optim.SGD):
             momentum_from_zero(
                 self._optimizer
@@ -189,10 +209,10 @@ def call_loss(
     return call
 
 
-def _parts(batch: Batch, mixed: Mixed | None) -> list[tuple[Batch, Tensor | None]]:
-    """A batch with each of its labels, and what each counts for."""
+def _parts(batch: Batch, mixed: Mixed | None, share: Tensor | None) -> list[tuple[Batch, Tensor | None]]:
+    """A batch with each of its labels, and what each counts for; ``share``: of a batch that is not mixed."""
     if mixed is None:
-        return [(batch, None)]
+        return [(batch, share)]
     return [(batch, mixed.share), (replace(batch, target=mixed.target), 1 - mixed.share)]
 
 

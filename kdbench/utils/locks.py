@@ -11,10 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from kdbench.errors import KdbenchError
+
+POLL = 0.5  # seconds between two looks at a lock
 
 
 def _acquire(path: Path, wait: bool) -> int | None:
@@ -73,6 +75,16 @@ def held(folder: Path, names: Iterable[str], wait: bool = False) -> Iterator[lis
             with contextlib.suppress(OSError):
                 (folder / f"{name}.lock").unlink(missing_ok=True)
             os.close(file)
+
+
+def wait_for(folder: Path, names: Iterable[str], stop: Callable[[], bool]) -> None:
+    """Return when no other process holds a lock of ``names`` any more, or when ``stop`` says so."""
+    for name in names:
+        while not stop():
+            with held(folder, [name]) as free:
+                if free:
+                    break
+            time.sleep(POLL)
 
 
 PROBE = """

@@ -14,7 +14,7 @@ from kdbench.utils.needs import Needs
 from kdbench.utils.papers import Family, Fidelity, Paper
 
 FACTS = {"paper", "family", "fidelity"}
-RECORDS = FACTS | {"space"}  # attributes of a method that change no number of a run
+RECORDS = FACTS | {"space", "separable"}  # attributes of a method that change no number of a run
 _CALLS = {"Paper": Paper, "Needs": Needs}
 
 

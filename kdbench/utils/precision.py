@@ -1,4 +1,4 @@
-"""Precision of networks: fp32, bf16 (autocast), or tf32 (fp32 with TF32 matrix products on a CUDA device)."""
+"""How a device computes: in fp32, bf16 (autocast) or tf32 (fp32 with TF32 matrix products), and by which algorithms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from kdbench.errors import KdbenchError
 
 
-def check(precision: str, graphs: bool, device: str) -> None:
+def check(precision: str, graphs: str, device: str) -> None:
     """Raise KdbenchError if the device does not support the precision or CUDA graphs."""
     if device.startswith("cuda"):
         return
@@ -35,3 +35,21 @@ def tensor_cores(precision: str) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def computing(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute on ``device`` in ``precision``: the settings of torch that a training needs, restored at the end.
+
+    The device is the current one, so that streams, events and graphs are its own. cuDNN takes deterministic algorithms
+    and chooses none by trial, so that what a cell computes does not depend on what is trained beside it.
+    """
+    current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        with current, tensor_cores(precision):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

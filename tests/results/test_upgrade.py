@@ -12,10 +12,12 @@ from tests.support.cli_process import kdbench, refused
 from tests.support.scenarios import run, runs
 
 ROWS = runs("kd", 70.25, 71.0, started_utc="2026-01-05T10:00:00+00:00", git_dirty=True, default=True)
+TIMES = ["timed_steps", "cohort_s"]
 LATER = {
-    3: ["executor", "jobs"],
-    2: ["executor", "jobs", "setting", "facts"],
-    1: ["executor", "jobs", "setting", "facts", "split_id", "precision"],
+    4: TIMES,
+    3: [*TIMES, "executor", "jobs"],
+    2: [*TIMES, "executor", "jobs", "setting", "facts"],
+    1: [*TIMES, "executor", "jobs", "setting", "facts", "split_id", "precision"],
 }  # schema -> columns it lacks
 
 
@@ -36,7 +38,7 @@ def test_upgrade_makes_a_file_that_rows_are_added_to(tmp_path, change):
     file.write_bytes(content)
     for action in (lambda: store.read(file), lambda: store.append(file, [run()])):
         with pytest.raises(
-            KdbenchError, match=r"schema 2, .* schema 4; type `kdbench results upgrade .*s\.csv`"
+            KdbenchError, match=r"schema 2, .* schema 5; type `kdbench results upgrade .*s\.csv`"
         ):
             action()
     assert file.read_bytes() == content
@@ -53,14 +55,14 @@ def test_upgrade_keeps_every_backup_and_every_text(tmp_path):
         [{key: row[key] for key in store.NEEDED} for row in ROWS], store.NEEDED
     )
     file = tmp_path / "s.csv"
-    for number, name in enumerate(("s.csv.schema4", "s.csv.schema4.2", "s.csv.schema4.3")):
+    for number, name in enumerate(("s.csv.schema5", "s.csv.schema5.2", "s.csv.schema5.3")):
         file.write_bytes(reordered + b"\n" * number)
-        assert store.upgrade_note(file).startswith("its columns differ, this kdbench writes schema 4")
+        assert store.upgrade_note(file).startswith("its columns differ, this kdbench writes schema 5")
         assert f"the old file is {tmp_path / name}" in upgrade(file)
         assert (tmp_path / name).read_bytes() == reordered + b"\n" * number
     assert store.read(file)["top1"].tolist() == [70.25, 71.0]
     assert file.read_bytes().count(b",70.25,") == 1
-    assert "has schema 4 already" in upgrade(file)
+    assert "has schema 5 already" in upgrade(file)
 
 
 def test_files_of_today_and_absent_ones_need_no_upgrade(tmp_path):
@@ -78,14 +80,14 @@ def test_the_command_in_the_note_can_be_pasted(tmp_path):
     assert f"`kdbench results upgrade '{file}'`" in store.upgrade_note(file)
 
 
-@pytest.mark.parametrize("schema", [1, 2, 3])
+@pytest.mark.parametrize("schema", [1, 2, 3, 4])
 def test_status_shows_an_older_file_and_names_the_command(tmp_path, schema):
     older(tmp_path / "results", schema, "old.csv")
     store.append(tmp_path / "results" / "today.csv", ROWS)
     done = kdbench("status", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     said = " ".join(done.out.split())
-    assert f"old: 2 ok before `kdbench run`: it has schema {schema}, this kdbench writes schema 4" in said
+    assert f"old: 2 ok before `kdbench run`: it has schema {schema}, this kdbench writes schema 5" in said
     assert "type `kdbench results upgrade results/old.csv`" in said
     assert said.endswith("today: 2 ok")
 

@@ -7,6 +7,7 @@ import json
 import math
 import signal
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +17,7 @@ from kdbench.results import store
 from kdbench.results.schema import COLUMNS, TRIAL_COLUMNS
 from kdbench.results.trials import at_edge, best, read_trials, values_of
 from kdbench.runner import tuning, workspace
+from kdbench.runner.pruning import floors
 from kdbench.runner.studies import Budget, winners
 from kdbench.runner.tuning import tune
 from tests.support.cli_process import kdbench, refused, spawn
@@ -211,6 +213,56 @@ def test_the_test_images_are_never_read(place, monkeypatch):
 
 
 @pytest.mark.slow
+def test_runs_below_the_median_of_earlier_trials_stop(place):
+    """Two rounds of 8: those of the first all train to the end; a kill within the second changes nothing."""
+    usual = {"data_dir": place / "data", "teacher_weights": place / "teachers", "results": place / "results"}
+    arguments = {"trials": 16, "epochs": 16, "batch": 8, "prune": True, **usual}
+    pruned = tune(str(place / "tiny.toml"), "kd", **arguments)
+    first, second = pruned.rows.iloc[:8], pruned.rows.iloc[8:]
+    assert set(first["status"]) == {"ok"}
+    assert set(second["status"]) == {"ok", "pruned"}
+    curves = pd.read_csv(place / "results" / "tiny.trials.curves.csv")
+    top1 = curves[curves["term"] == "top1"].pivot_table(index="epoch", columns="cell_id", values="value")
+    medians = top1[first["cells"]].median(axis=1)
+    for row in second.to_dict("records"):
+        own = top1[row["cells"]].dropna()
+        below = own.cummax() < medians[own.index]
+        assert not below[below.index < min(own.index[-1], 16)].any()
+        assert (row["status"] == "pruned") == (below.iloc[-1] and own.index[-1] < 16)
+    for file in (place / "results" / "tiny.tuning.csv", place / "results" / "tiny.trials.csv"):
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[: 1 + 11]))
+    again = tune(str(place / "tiny.toml"), "kd", **arguments)
+    pd.testing.assert_frame_equal(again.rows[TRIAL], pruned.rows[TRIAL])
+
+
+def test_the_median_rule_is_that_of_optuna():
+    """A loop over Optuna's MedianPruner as the oracle: whether a seventh run stops after each epoch."""
+    import optuna
+
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        values = random.integers(10, 40, (7, 5)).astype(float)
+        study = optuna.create_study(direction="maximize")
+        for run in values[:6]:
+            known = dict(enumerate(run, 1))
+            study.add_trial(optuna.trial.create_trial(value=run[-1], intermediate_values=known))
+        curves = pd.DataFrame(
+            {"cell_id": f"run{number}", "term": "top1", "epoch": epoch, "value": value}
+            for number, run in enumerate(values[:6])
+            for epoch, value in enumerate(run, 1)
+        )
+        floor = floors(curves, [f"run{number}" for number in range(6)])
+        pruner, reported = optuna.pruners.MedianPruner(), {}
+        for epoch, value in enumerate(values[6], 1):
+            reported[epoch] = value
+            trial = optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING, intermediate_values=dict(reported)
+            )
+            assert (max(values[6][:epoch]) < floor[epoch]) == pruner.prune(study, trial)
+    assert floors(curves, ["run0", "run1", "run2", "run3"]) == {}
+
+
+@pytest.mark.slow
 def test_killed_in_the_middle_it_gives_the_same_trials(place, tmp_path, wait_for):
     command = [*TUNE, "--methods", "kd,dkd", "--trials", "6", "--batch", "2", "--epochs", "20", "--jobs", "2"]
     process = spawn(*command, cwd=place)
@@ -227,6 +279,52 @@ def test_killed_in_the_middle_it_gives_the_same_trials(place, tmp_path, wait_for
     assert len(trials[0]) == 12
     tuned = [(folder / "results" / "tiny.tuned.toml").read_text() for folder in (place, whole)]
     assert tuned[0] == tuned[1]
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_share_the_trials(place, tmp_path):
+    """None is lost and none doubled; they are those of one command alone."""
+    command = [
+        *TUNE,
+        "--methods",
+        "kd,dkd",
+        "--trials",
+        "6",
+        "--batch",
+        "2",
+        "--epochs",
+        "20",
+        "--seeds",
+        "0-1",
+    ]
+    processes = [spawn(*command, cwd=place) for _ in range(2)]
+    for process in processes:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        assert ", large -> small, seed " in said  # it trained some of them
+    whole = make(tmp_path / "whole")
+    assert kdbench(*command, cwd=whole).code == 0
+    trials = [read_trials(folder / "results" / "tiny.tuning.csv") for folder in (place, whole)]
+    pd.testing.assert_frame_equal(
+        *(each[TRIAL].sort_values(["method", "trial"], ignore_index=True) for each in trials)
+    )
+    assert store.read(place / "results" / "tiny.trials.csv")["cell_id"].is_unique
+
+
+def test_teacher_split_trains_one_without_the_holdout(place):
+    """An import may have seen the images: it is not used, and the one that is used is listed beside it."""
+    suite = ["--suite", "tiny.toml", "--data-dir", "data"]
+    weights = str(place / "teachers" / "large.pth")
+    assert kdbench("teachers", "import", weights, "--name", "large", *suite, cwd=place).code == 0
+    common = [*suite, "--methods", "kd", "--trials", "1", "--epochs", "1"]
+    done = kdbench("tune", *common, "--teacher-split", cwd=place)
+    assert done.code == 0, done.err
+    assert "may have seen the holdout images" not in done.err
+    (row,) = store.read(place / "results" / "tiny.trials.csv").to_dict("records")
+    listed = kdbench("teachers", "list", *suite, "--split", "holdout", cwd=place).out.splitlines()
+    (mine,) = [line for line in listed if row["teacher_id"] in line]
+    (imported,) = [line for line in listed if line.startswith("*") and "large" in line]
+    assert mine != imported
 
 
 def test_tune_then_run_then_report(place):
@@ -249,6 +347,7 @@ def test_tune_then_run_then_report(place):
     ("arguments", "said"),
     [
         (["--trials", "3", "--hours", "1"], "not both"),
+        (["--teacher-split"], "leave out teacher_weights"),
         (["--methods", "ce"], "nothing to search: ce declares no `space`"),
         (["--space", "none.toml"], "cannot read none.toml"),
         (["--set", "kd.temperature=3"], "has no option --set"),

@@ -76,8 +76,10 @@ def ce_as(term: str) -> tuple[str, str]:
 
 # a random factor, and the teacher of `gap` with noise on every sample and class
 CHANCE = "(1 + 0.1 * torch.randn(pair[0].shape, generator=batch.generator)).mean()"
-NOISY = "student.logits, teacher.logits + 0.1 * torch.randn(teacher.logits.shape, generator=batch.generator)"
+DRAWN = "torch.randn(teacher.logits.shape, generator=batch.generator, device=batch.target.device)"
+NOISY = f"student.logits, teacher.logits + 0.1 * {DRAWN}"
 NOISE = ("(student.logits, teacher.logits)]", f"({NOISY})]")
+FORGETS = ("    def update(", "    def unused(")
 
 # what is done wrong: (the check that must fail, a part of its reason, replacements in GOOD)
 FAULTS = {
@@ -111,6 +113,11 @@ FAULTS = {
     "cuda": ("banned", ".cuda(", [before("ce = ce if True else ce.cuda()")]),
     "print": ("banned", "print(", [before("print(ce)")]),
     "a Python if on a value": ("no_sync", "line 45", [before("ce = ce if ce > 0 else 2 * ce")]),
+    "a tensor of the CPU": (
+        "no_sync",
+        "line 45 mixes tensors of the CPU with those of a GPU",
+        [before("ce = ce + (student.logits * torch.zeros(1, 10)).sum()")],
+    ),
     "boolean indexing": (
         "no_sync",
         "value of a tensor",
@@ -216,6 +223,18 @@ FAULTS = {
     ),
     "a sum": ("coupled", "batch mates", [ce_as("pair[0].square().sum()")]),
     "declared coupled": ("coupled", "mean over its halves", [tag("coupled: ClassVar = True")]),
+    "draws for the whole batch": ("separable", "declare separable = False", [NOISE, FORGETS]),
+    "declared inseparable": ("separable", "mean over parts", [tag("separable = False"), FORGETS]),
+    "remembers and is declared separable": ("separable", "never separable", [tag("separable = True")]),
+    "declared separable": (
+        "separable",
+        "cannot be computed apart",
+        [
+            ce_as("pair[0].std(dim=0).mean()"),
+            tag("coupled: ClassVar = True\n    separable = True"),
+            FORGETS,
+        ],
+    ),
     "an undeclared need": ("needs", "'stages'", [before("ce = ce + student.stages[0].mean()")]),
     "an undeclared view": ("needs", "'strong'", [before("ce = ce + student['strong'].logits.mean()")]),
     "an undeclared index": ("needs", "'index'", [before("ce = ce + 0 * batch.index.sum()")]),

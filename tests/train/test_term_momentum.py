@@ -13,12 +13,13 @@ from kdbench.contract.synthetic.modules import fresh
 from kdbench.errors import KdbenchError
 from kdbench.losses import sort_to_target, swap_top
 from kdbench.method import Batch, Method, Needs, Outputs, Views, momentum_offset
-from kdbench.train.cohort import train_cohort
-from kdbench.train.cuda_graphs import RecordedStep
+from kdbench.train.callbacks import Progress
+from kdbench.train.cohort import Cohort, train_cohort
 from kdbench.train.step import Optimisation, Step, call_loss
 from kdbench.train.term_momentum import GroupGradient, TermMomentum
 from tests.support import golden
 from tests.support.loops import After, same, state_of
+from tests.support.recorders import Overwriting
 
 registry.load()
 GAP = {"momentum_gap": [0.075]}
@@ -272,21 +273,14 @@ def test_stopped_and_resumed_is_uninterrupted(lab, name):
         assert same(resumed.curves, whole.curves), position
 
 
-def test_a_recorded_step_is_an_eager_one(lab, monkeypatch):
+def test_a_recorded_step_is_an_eager_one(lab):
     lab = lab.using(epochs=3, batch_size=12, schedule="onecycle")
     (cell,) = lab.cells("kd", sets={"kd": GAP})
     eager = train_cohort(lab.job([cell]))[0][0]
-    recordings = []
-
-    def record(function, generators):
-        recordings.append(function)
-        return function
-
-    build = RecordedStep.__init__
-    monkeypatch.setattr(RecordedStep, "__init__", lambda self, trainee: build(self, trainee, record))
-    monkeypatch.setattr("kdbench.train.teacher_outputs.RecordedForward", lambda forward: forward)
-    fast = train_cohort(dataclasses.replace(lab.using(work="r").job([cell]), graphs=True))[0][0]
-    assert len(recordings) == 3
+    job = dataclasses.replace(lab.using(work="r").job([cell]), graphs="sequential")
+    recorder = Overwriting()
+    fast = Cohort(job, Progress(), recorder).run(lambda: False)[0][0]
+    assert len(recorder.recorded) == 2  # the teacher and the cell
     for name, value in eager.student.items():
         torch.testing.assert_close(fast.student[name].float(), value.float(), rtol=0, atol=1e-5)
 

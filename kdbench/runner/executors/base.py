@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from kdbench.plan.cells import Cell
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
+from kdbench.train.fill_cache import fill_cache
 from kdbench.train.job import Job, Result
 from kdbench.utils import environment
 
@@ -73,12 +75,14 @@ _collect = functools.cache(
 
 
 def train_job(job: Job, progress: Progress, stop: Callable[[], bool]) -> Done:
-    """Train one cohort; out of memory, free what it took before that is raised."""
+    """Do one job; out of memory, free what it took before that is raised."""
     source = {**_collect(job.device), "threads": torch.get_num_threads(), "started_utc": now()}
     try:
-        return Done(*train_cohort(job, progress, stop), source)
+        work = fill_cache if job.fills_cache else train_cohort
+        return Done(*work(job, progress, stop), source)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
+    gc.collect()  # a cohort refers to itself: until then its memory is no cache that could be emptied
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     raise torch.OutOfMemoryError(reason)
