@@ -198,6 +198,13 @@ parallel = click.option(
     default=1,
     help="Processes that train cohorts in parallel; auto: one per GPU, on a CPU one per thread.",
 )
+ranks = click.option(
+    "--ranks",
+    metavar="N",
+    type=_Jobs(),
+    default=1,
+    help="Processes that train each cohort together, with a GPU each; auto: one per GPU.",
+)
 executor = click.option(
     "--executor",
     metavar="NAME",
@@ -331,6 +338,7 @@ training = together(
     precision,
     plugins,
     side_by_side,
+    ranks,
     click.option("--dry-run", is_flag=True, help="Print the plan and train nothing."),
     click.option(
         "--track",

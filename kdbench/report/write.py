@@ -15,8 +15,9 @@ from kdbench.report.figures.sheet import SCREEN, Sheet, styled
 from kdbench.report.leaderboard import board
 from kdbench.report.load import Results, merge, places, rows_of
 from kdbench.report.order import main_first
+from kdbench.report.page import html, index
 from kdbench.report.provenance import provenance
-from kdbench.report.render import html, latex_leaderboard, leaderboard, paper_figures
+from kdbench.report.render import latex_leaderboard, leaderboard, paper_figures
 from kdbench.report.render import reproduction as beside_published
 from kdbench.report.tables import tables
 from kdbench.results.choice import ALL, Choice
@@ -38,9 +39,10 @@ def write_report(
     results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex,
     leaderboard-appendix.tex (spreads, comparisons with the baseline and other tables), index.html, reproducibility.csv
     where cells were trained more than once, what `figures` draws (differences are against the method ``baseline``) and
-    what `render.reproduction` writes. only: the rows to report, which the report then says; None: all. style: "paper"
-    also writes figures for a paper, and a figures.tex that shows them, into the folder ``paper`` there. formats: of the
-    style's figures, some of png, svg and pdf (the pages show the first two); None: the style's own.
+    what `render.reproduction` writes; above them, for all suites, what `page.index` writes. only: the rows to report,
+    which the report then says; None: all. style: "paper" also writes figures for a paper, and a figures.tex that shows
+    them, into the folder ``paper`` there. formats: of the style's figures, some of png, svg and pdf (the pages show the
+    first two); None: the style's own.
     Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a style or a
     format is unknown or ``out`` cannot be written.
     """
@@ -97,6 +99,7 @@ def write_report(
         (folder / "leaderboard.md").write_text(words, "utf-8")
         page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
         (folder / "index.html").write_text(page, "utf-8")
+        index.write(Path(out))
     except OSError as error:
         raise KdbenchError(
             f"cannot write {folder} ({error.strerror or error}); choose another --out"

@@ -59,6 +59,7 @@ class Inputs:
             options.graphs,
             registry.packed({cell.method for cell in cells}) if options.elsewhere else b"",
             {cell.id: self.floors[cell.id] for cell in cells if cell.id in self.floors},
+            ranks=options.ranks,
         )
 
 

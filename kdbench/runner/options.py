@@ -30,8 +30,9 @@ class RunOptions:
     teacher_cache: folder that keeps teachers' logits. device: auto, cpu, cuda:0, several by commas, or all.
     graphs: record CUDA graphs, as `graphs_of` takes it. workers: processes that decode streamed images. executor: one
     of `EXECUTORS`, None: as jobs and device ask. jobs: cohorts that train side by side, each in a process; auto: as
-    many as suit the devices. slurm: what each job of Slurm gets, as key=value,key=value. address: of a Ray cluster:
-    auto, local or HOST:PORT.
+    many as suit the devices. ranks: processes that train each cohort together, with a GPU each; auto: one per GPU
+    where it trains. slurm: what each job of Slurm gets, as key=value,key=value. address: of a Ray cluster: auto, local
+    or HOST:PORT.
     gpus_per_job, cpus_per_job, memory_per_job: what each job of Ray gets; a GPU's share, a number and GiB.
     max_hours: stop after this time and save the state. force: train finished cells again.
     track: some of `trackers.KINDS`, by commas.
@@ -49,6 +50,7 @@ class RunOptions:
     workers: int | None = None
     executor: str | None = None
     jobs: int | str = 1
+    ranks: int | str = 1
     slurm: str = ""
     address: str | None = None
     gpus_per_job: float | None = None
@@ -65,6 +67,8 @@ class RunOptions:
             raise KdbenchError(f"device is a text like auto, cpu or cuda:0, got {self.device!r}")
         if self.jobs != AUTO:
             _number("jobs", self.jobs, low=1, whole=True)
+        if self.ranks != AUTO:
+            _number("ranks", self.ranks, low=1, whole=True)
         if self.executor not in (None, *EXECUTORS):
             raise unknown("executor", str(self.executor), EXECUTORS)
         if self.workers is not None:
@@ -79,7 +83,7 @@ class RunOptions:
             raise KdbenchError("teacher_split trains the teachers here; leave out teacher_weights")
         self._check_ray()
         self._check_executor()
-
+        self._check_ranks()
         for name in self.trackers:
             if name not in KINDS:
                 raise unknown("tracker", name, KINDS)
@@ -106,6 +110,20 @@ class RunOptions:
             raise KdbenchError(
                 f"the executor {self.executor} needs {package}; type `pip install 'kdbench[{self.executor}]'`"
             )
+
+    def _check_ranks(self) -> None:
+        if self.ranks == 1:
+            return
+        if self._parallel:
+            raise KdbenchError(
+                "ranks train one cohort on all GPUs; leave out jobs and further devices, or leave out ranks"
+            )
+        if self.device.startswith("cuda:") and self.device != "cuda:0":
+            raise KdbenchError(
+                f"ranks take the GPUs from the first one on, not {self.device}; choose GPUs by CUDA_VISIBLE_DEVICES"
+            )
+        if self.executor == "ray" and self.ranks == AUTO:
+            raise KdbenchError("a job of Ray gets a GPU per rank: say how many ranks, in place of auto")
 
     def _check_ray(self) -> None:
         if self.address is not None and not (
@@ -153,7 +171,7 @@ class RunOptions:
     @property
     def elsewhere(self) -> bool:
         """Whether cohorts may train in other processes than this one."""
-        return self._parallel or self.executor not in (None, "serial")
+        return self._parallel or self.ranks != 1 or self.executor not in (None, "serial")
 
 
 NAMES = frozenset(option.name for option in fields(RunOptions))

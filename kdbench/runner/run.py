@@ -63,6 +63,7 @@ def run(
     workers: int | None = None,
     executor: str | None = None,
     jobs: int | str = 1,
+    ranks: int | str = 1,
     slurm: str = "",
     address: str | None = None,
     gpus_per_job: float | None = None,
@@ -102,6 +103,8 @@ def run(
         workers: processes that decode streamed images.
         executor: serial (in this process), processes, slurm or ray; None: as jobs and device ask.
         jobs: cohorts that train side by side, each in a process; auto: one per GPU, on a CPU one per thread.
+        ranks: processes that train each cohort together, with a GPU each, and give the same numbers up to rounding;
+            auto: one per GPU where it trains.
         slurm: what each job of Slurm gets, ``key=value,key=value``.
         address: of a Ray cluster: auto (None: auto), ``HOST:PORT``, or local: one of its own on this machine.
         gpus_per_job: what each job of Ray gets, at most 1; None: 1 where the cluster has GPUs.

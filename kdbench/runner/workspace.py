@@ -11,6 +11,7 @@ from kdbench.data.loading import load_data
 from kdbench.data.streaming import count_duplicates
 from kdbench.plan.selection import Selection
 from kdbench.results import store
+from kdbench.runner.check_ranks import check_ranks
 from kdbench.runner.networks import open_networks
 from kdbench.runner.options import RunOptions
 from kdbench.runner.paths import Paths
@@ -78,6 +79,7 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
         say(line)
     work = Paths(options.results, selection.suite.name).work
     selection = open_networks(selection, work, say, options.teacher_split)
+    check_ranks(selection, options, devices)
     return Workspace(selection, options, split, dataset.whole, devices, duplicates, dataset.class_names)
 
 

@@ -22,6 +22,7 @@ class Job:
     """The cells of one cohort and the places of its inputs. ``teacher`` is None when no cell needs one.
 
     floors: cell id -> epoch -> top-1 in percent; a cell whose best is below it after that epoch is stopped.
+    ranks: processes that train the cohort together, or auto: one per GPU where it trains.
     fills_cache: nothing is trained; what ``teacher_cache`` lacks for the one cell is computed.
     """
 
@@ -37,6 +38,7 @@ class Job:
     floors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     fills_cache: bool = False
     save_every: float = 60.0  # seconds between two checkpoints; one is saved at the end and at a stop
+    ranks: int | str = 1
 
 
 @dataclass

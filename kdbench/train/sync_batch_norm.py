@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import batch_norm
 
 from kdbench.train import collectives
 
@@ -30,15 +31,16 @@ def normalise_together(
     if running_mean is not None and running_var is not None:
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_((variance * total / (total - 1)).to(running_var.dtype), momentum)
-    channels = input.shape[1]
-    weight = mean.new_ones(channels) if weight is None else weight
-    bias = mean.new_zeros(channels) if bias is None else bias
-    return _Normalised.apply(input, weight, bias, mean, (variance + eps).rsqrt(), total)
+    kept = torch.promote_types(input.dtype, torch.float32)
+    weight = input.new_ones(len(mean), dtype=kept) if weight is None else weight
+    bias = input.new_zeros(len(mean), dtype=kept) if bias is None else bias
+    return _Normalised.apply(input, weight, bias, mean.to(kept), variance.to(kept), total.to(kept), eps)
 
 
 def _statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [C], biased variance [C] and count N (0-dim) over all processes, in fp32 at least."""
-    values = input.to(_precise(input))
+    """Mean [C], biased variance [C] and count N over all processes, accumulated as torch does: in fp64 on a CPU."""
+    least = torch.float32 if input.is_cuda else torch.float64
+    values = input.to(torch.promote_types(input.dtype, least))
     axes = _axes(values)
     mean = values.mean(axes)
     squares = (values - _as(mean, values)).square().sum(axes)
@@ -53,11 +55,17 @@ def _statistics(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _Normalised(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor, total: Tensor
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        total: Tensor,
+        eps: float,
     ) -> Tensor:
-        ctx.save_for_backward(input, weight, mean, scale, total)
-        standard = (input - _as(mean, input)) * _as(scale, input)
-        return (standard * _as(weight, input) + _as(bias, input)).to(input.dtype)
+        ctx.save_for_backward(input, weight, mean, (variance + eps).rsqrt(), total)
+        return batch_norm(input, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -71,11 +79,8 @@ class _Normalised(torch.autograd.Function):
         common, along = both / total
         inner = slope - _as(common, input) - standard * _as(along, input)
         moved = _as(scale * weight, input) * inner
-        return moved.to(input.dtype), own[1].to(weight.dtype), own[0].to(weight.dtype), None, None, None
-
-
-def _precise(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
+        along, common = own[1].to(weight.dtype), own[0].to(weight.dtype)
+        return moved.to(input.dtype), along, common, None, None, None, None
 
 
 def _axes(tensor: Tensor) -> list[int]:

@@ -98,7 +98,7 @@ def test_every_artefact_has_the_main_table_first_and_an_appendix(tmp_path):
         before, _, after = (
             (folder / name)
             .read_text()
-            .partition(f"{order.APPENDIX}\n" if name[0] == "l" else f"<h2>{order.APPENDIX}</h2>")
+            .partition(f"{order.APPENDIX}\n" if name[0] == "l" else f"<summary>{order.APPENDIX}</summary>")
         )
         assert "240 epochs" in before
         assert "12 epochs" not in before.partition("<script")[0], name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,22 @@ TITLE = 0.4  # inches of the name of a pair
 
 
 def frame(table: Table, curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves of all cells -> those over seeds of the labels that `style.main` names."""
+    return over_seeds(table, curves, style.main(table.labels))
+
+
+def over_seeds(table: Table, curves: pd.DataFrame, labels: Collection[str]) -> pd.DataFrame:
     """Curves of all cells -> mean, std (ddof 1) and n over the seeds of finished runs, for every epoch.
 
-    Of the labels that `style.main` names. Where an epoch was trained twice (an interrupted run, taken up again)
-    its last value counts. Each diverged run is a line of its own: ``diverged`` is its seed, and empty for the others.
+    Where an epoch was trained twice (an interrupted run, taken up again) its last value counts. Each diverged run is a
+    line of its own: ``diverged`` is its seed, and empty for the others.
     """
     curves = curves[curves["term"].isin(list(TERMS)) & np.isfinite(curves["value"].astype(float))]
     curves = curves.drop_duplicates(["cell_id", "term", "epoch"], keep="last")
     runs = table.rows[table.rows["status"].isin([Status.OK, Status.DIVERGED])]
     seeds = runs["seed"].astype(int).astype(str)
     runs = runs.assign(table=table.heading, diverged=seeds.where(runs["status"] == Status.DIVERGED, ""))
-    runs = runs[runs["label"].isin(style.main(table.labels))][
-        ["cell_id", "pair", "label", "table", "diverged"]
-    ]
+    runs = runs[runs["label"].isin(labels)][["cell_id", "pair", "label", "table", "diverged"]]
     merged = runs.merge(curves, on="cell_id")
     result = (
         merged.groupby([*KEYS, "diverged"], sort=True)["value"].agg(["mean", "std", "count"]).reset_index()

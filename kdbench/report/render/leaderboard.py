@@ -27,6 +27,8 @@ ENTRY = [
     "p_family",
     "error",
     "state",
+    "step_cost",
+    "alone_cost",
 ]  # what the CSV gives of an entry
 SHOWN = ("forest", "cost", "curves")  # figures of the main table that leaderboard.md shows
 Texts = Sequence[str]  # a heading and one text per method
@@ -42,7 +44,10 @@ def markdown(
     """
     first, *others = boards
     parts = [f"# {suite}: leaderboard", *_section(first, "##")]
-    parts += ["## How to read it", _bullets(legend(first.baseline, any(b.over_pairs() for b in boards)))]
+    parts += [
+        "## How to read it",
+        _bullets(legend(first.baseline, several_pairs=any(b.over_pairs() for b in boards))),
+    ]
     if len(runs):
         parts += ["## Reproducibility", escape(reproducibility.sentence(runs))]
     if runs["differs"].any():
@@ -85,7 +90,7 @@ def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False
     full, named = (boards, ()) if whole else (boards[:1], boards[1:])
     parts = [f"{suite}: leaderboard", *(part for board in full for part in _plain(board, width))]
     base, several = boards[0].baseline, any(board.over_pairs() for board in full)
-    explained = short_legend(base) if whole else legend(base, several)
+    explained = short_legend(base) if whole else legend(base, several_pairs=several)
     parts.append("\n".join(fold(line, width) for line in explained))
     if named:
         lines = [f"{order.APPENDIX}, in leaderboard.md"]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from kdbench.plan.cells import Cell
+from kdbench.runner.executors.ranks import rank_count, train_on_ranks
 from kdbench.train.callbacks import Progress
 from kdbench.train.cohort import train_cohort
 from kdbench.train.fill_cache import fill_cache
@@ -77,7 +78,11 @@ _collect = functools.cache(
 def train_job(job: Job, progress: Progress, stop: Callable[[], bool]) -> Done:
     """Do one job; out of memory, free what it took before that is raised."""
     source = {**_collect(job.device), "threads": torch.get_num_threads(), "started_utc": now()}
+    count = 1 if job.fills_cache else rank_count(job)
     try:
+        if count > 1:
+            source["device"] = f"{count} x {source['device']}"
+            return Done(*train_on_ranks(job, count, progress, stop), source)
         work = fill_cache if job.fills_cache else train_cohort
         return Done(*work(job, progress, stop), source)
     except torch.OutOfMemoryError as error:

@@ -9,23 +9,21 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
-import multiprocessing.resource_tracker
 import os
 import pickle
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import loky
-import loky.backend.resource_tracker
 import torch
 
 from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Done, train_job
+from kdbench.runner.executors.child_processes import starting
 from kdbench.runner.executors.reports import Display, Message, Reporter
 from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job
@@ -94,7 +92,7 @@ class _Slot:
         self._pipe: Connection | None = None
 
     def submit(self, job: Job) -> Future[Done]:
-        with _starting():
+        with starting():
             if self._pool is None:
                 self._pipe, end = multiprocessing.Pipe()
                 self._pool = loky.ProcessPoolExecutor(
@@ -136,28 +134,6 @@ class _Slot:
         if self._pool is not None:
             self._pool.shutdown(wait=True, kill_workers=hard)
             self._pool = None
-
-
-@contextlib.contextmanager
-def _starting() -> Iterator[None]:
-    """Processes that are started within get no SIGINT and SIGTERM, and import nothing from the current folder.
-
-    In a terminal Ctrl-C goes to all processes, and only the driver may act on it. A random.py beside the user's files
-    must not be Python's `random`. The trackers unblock signals when they start, so they are started first.
-    """
-    path = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    signals = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        multiprocessing.resource_tracker.ensure_running()
-        loky.backend.resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-        del os.environ["PYTHONSAFEPATH"]
-        if path is not None:
-            os.environ["PYTHONSAFEPATH"] = path
 
 
 def _unpickled(answer: Future[bytes]) -> Future[Done]:

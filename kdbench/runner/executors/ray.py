@@ -69,7 +69,7 @@ class Ray:
             resources = resources_of(options, nodes())
             check_fits(resources, nodes())
             self._gpus, self._cpus = resources["GPU"], resources["CPU"]
-            self.jobs = int(1 / self._gpus) if self._gpus else 1
+            self.jobs = max(1, int(1 / self._gpus)) if self._gpus else 1
             actor: Any = ray.remote(Mailbox)
             self._mailbox = actor.options(max_restarts=-1, max_task_retries=-1, **here()).remote(self._work)
             self._task = ray.remote(max_calls=1, max_retries=0)(_entry()).options(

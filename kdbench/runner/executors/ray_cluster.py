@@ -91,13 +91,15 @@ def nodes() -> list[Resources]:
 
 
 def resources_of(options: RunOptions, nodes: Iterable[Resources]) -> dict[str, float]:
-    """What a job gets, by Ray's names: as the options say, else one CPU, and one GPU where the cluster has any."""
+    """What a job gets, by Ray's names: as the options say, else a CPU per rank, and a GPU where the cluster has any."""
     gpus = options.gpus_per_job
     if gpus is None:
         on_gpu = options.device.startswith("cuda") or any(node.get("GPU") for node in nodes)
         gpus = float(options.device != "cpu" and on_gpu)
     memory = round((options.memory_per_job or 0) * GIB)
-    return {"CPU": options.cpus_per_job or 1, "GPU": gpus, "memory": memory}
+    ranks = int(options.ranks)
+    gpus = float(ranks) if gpus and ranks > 1 else gpus
+    return {"CPU": ranks * (options.cpus_per_job or 1), "GPU": gpus, "memory": memory}
 
 
 def check_fits(job: Resources, nodes: Iterable[Resources]) -> None:
