@@ -22,7 +22,7 @@ from kdbench.train.job import Job
 from kdbench.train.recorded_steps import settled
 from kdbench.train.schedule import evaluates
 from kdbench.utils.environment import choose_device, collect
-from kdbench.utils.text import grid
+from kdbench.utils.text import duration, grid
 
 STEPS, PATIENCE = 12, 8.0  # steps a pair, and the seconds after which fewer will do
 PIXELS = 2**20  # of a batch on a CPU: larger ones are timed in part
@@ -116,12 +116,13 @@ def report(name: str, data_dir: Path | None = None, device: str = "auto") -> str
         estimates = costs(suite, device, data_dir=data_dir, say=to_stderr)
     except (KdbenchError, torch.OutOfMemoryError) as error:
         return f"no estimate of hours: {error}"
-    lines: list[Sequence[str]] = [("pair", "ms a step", "hours")]
-    lines += [(str(one.pair), f"{one.step_ms:.0f}", f"{one.hours:.2f}") for one in estimates]
-    lines.append(("all pairs", "", f"{sum(one.hours for one in estimates):.2f}"))
+    lines: list[Sequence[str]] = [("pair", "ms per step", "time")]
+    lines += [(str(one.pair), f"{one.step_ms:.0f}", duration(3600 * one.hours)) for one in estimates]
+    total = duration(3600 * sum(one.hours for one in estimates))
+    lines.append(("all pairs", "", total))
     place = collect(choose_device(device))
     return (
-        f"hours for {len(suite.methods)} methods x {len(suite.seeds)} seeds, the methods side by side; measured on "
+        f"time for {len(suite.methods)} methods x {len(suite.seeds)} seeds, the methods side by side; measured on "
         f"{place['device']} with {place['threads']} threads, images in memory; teachers' own training left out\n"
         f"{grid(lines)}"
     )

@@ -7,6 +7,7 @@ import gc
 import inspect
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,6 +26,8 @@ from kdbench.utils.text import grid
 
 if TYPE_CHECKING:
     from kdbench.method import Method
+
+TITLE = 34  # letters of a paper's title in the list: a line has 80
 
 
 @verbs(
@@ -148,16 +151,25 @@ def methods(plugins: Path | None, reports: Path, family: Family | None = None) -
 
     facts, broken = _facts(plugins)
     costs = cost_table.read(reports)
-    rows: list[Sequence[Any]] = [("name", "year", "family", "fidelity", "extra", "x kd", "needs")]
+    last = ("extra", "x kd", "needs") if costs else ("paper",)
+    rows: list[Sequence[Any]] = [("name", "year", "family", "fidelity", *last)]
     for name, one in facts.items():
         if family not in (None, one.family):
             continue
-        extra, ratio = costs.get(name, (None, float("nan")))
-        measured = ("–" if extra is None else f"{extra:,}", "–" if ratio != ratio else f"{ratio:.2f}")
         origin = (one.paper.year if one.paper else "–", one.family or "–", one.fidelity or "–")
-        rows.append((name, *origin, *measured, needs.describe(one.needs)))
-    hint = "" if costs else "extra parameters and cost x kd: measured by `kdbench bench methods`"
+        title = textwrap.shorten(one.paper.title, TITLE, placeholder=" ...") if one.paper else "–"
+        more = (*_measured(costs.get(name)), needs.describe(one.needs)) if costs else (title,)
+        rows.append((name, *origin, *more))
+    hint = (
+        "" if costs else "measured by `kdbench bench methods`: extra parameters and cost in multiples of kd's"
+    )
     return "\n".join(filter(None, [grid(rows), *broken, hint]))
+
+
+def _measured(cost: tuple[int | None, float] | None) -> tuple[str, str]:
+    """Parameters that a method adds to the student, and its cost in multiples of kd's."""
+    extra, ratio = cost or (None, float("nan"))
+    return "–" if extra is None else f"{extra:,}", "–" if ratio != ratio else f"{ratio:.2f}"
 
 
 def method(name: str, plugins: Path | None) -> str:

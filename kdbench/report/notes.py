@@ -19,11 +19,16 @@ ERRORS = {  # whose intervals do not have the pooled error, and why
     "shrunk": "Variances differ between methods (Bartlett), so each interval has its own, averaged with the pooled one",
     "own": "Interval by the method's own paired t, for it or the baseline looks noisier than the others",
 }
+PAIRS_LIKE_THESE = (
+    "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
+    "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
+    "W-T-L: pairs whose own interval shows the method better, neither, and worse."
+)
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 
 
-def legend(baseline: str, metric: Metric = TOP1) -> list[str]:
-    """How to read any of the tables of a metric."""
+def legend(baseline: str, metric: Metric = TOP1, several_pairs: bool = True) -> list[str]:
+    """How to read the tables of a metric; several_pairs: whether one of them has more than one pair."""
     return [
         f"Entries: mean ± std (ddof 1) of {metric.words} and (number of seeds). Bold (* in text): not shown to be "
         "worse than the best of its pair (multiple comparisons with the best, Hsu, with seeds as blocks and one error "
@@ -32,9 +37,7 @@ def legend(baseline: str, metric: Metric = TOP1) -> list[str]:
         f"Δ: method - {baseline} on the same seeds, in {metric.unit}, with its 95% interval from that pooled error; "
         "over several pairs it is the mean of exactly these pairs (error from seeds). §: still shown when all "
         f"comparisons with {baseline} are counted (Dunnett, family error .05).",
-        "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
-        "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
-        "W-T-L: pairs whose own interval shows the method better, neither, and worse.",
+        *([PAIRS_LIKE_THESE] if several_pairs else []),
         *cost_legend(baseline),
     ]
 
@@ -50,6 +53,16 @@ def cost_legend(baseline: str) -> list[str]:
         "its own steps, the teacher's outputs that it reads (none for plain training) and the batches.",
         "–: no value; ✗: diverged; ↓: a run collapsed; ~: far noisier than the others; n/a: the method does not apply "
         "(see the notes). docs/statistics.md explains the rules and their error rates.",
+    ]
+
+
+def short_legend(baseline: str) -> list[str]:
+    """What the marks of a table mean, for the end of a run."""
+    return [
+        "Mean ± std (seeds) of top-1 in percent; *: not shown to be worse than the best. "
+        f"Δ: paired by seed with {baseline}, in points, with its 95% interval; §: shown with all comparisons counted. "
+        f"Costs: seconds per epoch in multiples of {baseline}'s. `kdbench report` writes figures and a page that "
+        "explains every column."
     ]
 
 

@@ -19,7 +19,7 @@ from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.utils.hashing import canonical
 from kdbench.utils.status import Status
-from kdbench.utils.text import run_name
+from kdbench.utils.text import duration, run_name
 
 LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
 
@@ -121,7 +121,7 @@ def announce_missing(
 
 
 def estimate(rows: pd.DataFrame, missing: Sequence[Cell]) -> str:
-    """Hours for ``missing`` from the seconds per epoch of past rows: same method and student, else same student."""
+    """Time for ``missing`` from the seconds per epoch of earlier runs: same method and student, else same student."""
     past = rows[rows["status"] == Status.OK]
     seconds = (past["train_s"] + past["eval_s"]) / past["epochs_done"]
     by_method = seconds.groupby([past["student"], past["method"]]).median().to_dict()
@@ -134,6 +134,6 @@ def estimate(rows: pd.DataFrame, missing: Sequence[Cell]) -> str:
         else:
             known += float(epoch) * cell.recipe.epochs
     if missing and unknown_cells == len(missing):
-        return "no past row tells how long they take"
-    text = f"estimated {known / 3600:.2f} hours of students' own time, by past rows"
-    return text + (f", and {unknown_cells} cells that no past row tells about" if unknown_cells else "")
+        return "no earlier runs to estimate the time from (`kdbench run --dry-run --time-steps` times some steps)"
+    more = f", without {unknown_cells} cells of which there are no earlier runs" if unknown_cells else ""
+    return f"about {duration(known)} of the students' own training, by earlier runs here{more}"

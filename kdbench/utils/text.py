@@ -21,6 +21,15 @@ def grid(rows: Iterable[Sequence[Any]], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it: '20 s', '5 min', '3.2 hours', '12 days', '2.1 years'."""
+    for size, name, most in ((1, "s", 90), (60, "min", 90), (3600, "hours", 48), (86400, "days", 730)):
+        if seconds < size * most:
+            count = seconds / size
+            return f"{count:.1f} {name}" if name == "hours" else f"{count:.0f} {name}"
+    return f"{seconds / (365.25 * 86400):.1f} years"
+
+
 def fold(text: str, width: int | None = WIDTH, indent: int = 2) -> str:
     """A text on lines of at most ``width`` columns, the later ones indented; long words (paths, commands) stay whole.
 

@@ -164,7 +164,7 @@ def offered(words: list[str]) -> list[str]:
         (["suites", "d"], ["digits"]),
         (["run", "--ma"], ["--max-hours"]),
         (["run", "--split", ""], ["test", "holdout"]),
-        (["run", "--suite", "cifar100-"], ["cifar100-quick", "cifar100-timm", "cifar100-twoview"]),
+        (["run", "--suite", "tiny"], ["tiny-imagenet"]),
         (["run", "--suite", "own"], ["own.toml"]),
         (["report", "--suite", "digits,imag"], ["digits,imagenet"]),
         (["run", "--methods", "a"], ["all", "ab", "abkd", "at"]),

@@ -232,6 +232,6 @@ def test_hours_come_from_rows_of_the_method_or_the_student(lab):
         for seconds in (18.0, 20.0, 90.0)
     ]
     rows = pd.DataFrame(past)
-    assert describe.estimate(rows, cells) == "estimated 0.04 hours of students' own time, by past rows"
-    assert describe.estimate(rows[:0], cells) == "no past row tells how long they take"
-    assert describe.estimate(rows[:0], []) == "estimated 0.00 hours of students' own time, by past rows"
+    assert describe.estimate(rows, cells) == "about 3 min of the students' own training, by earlier runs here"
+    assert describe.estimate(rows[:0], cells).startswith("no earlier runs to estimate the time from")
+    assert describe.estimate(rows[:0], []) == "about 0 s of the students' own training, by earlier runs here"

@@ -203,9 +203,9 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     """The matrices of `measure`, of as many methods as fit: each above its difference to the baseline's."""
     reading = (
         "Cosine of the student's mean probability vector of one class (line) with the teacher's of another (column), "
-        f"mean over seeds and common pairs; below, less {baseline}'s: purple is more alike, orange less. Number: mean "
-        f"off the diagonal; the smallest is first, after the teacher with itself and {baseline}. Classes are "
-        "ordered by hierarchical clustering of the teacher's matrix."
+        f"mean over seeds and common pairs; below, the difference to {baseline}'s: purple is more alike, orange less. "
+        f"Number: mean off the diagonal; the smallest is first, after the teacher with itself and {baseline}. Classes "
+        "are ordered by hierarchical clustering of the teacher's matrix."
     )
     cosines = _cosines(data)
     means = {label: float(np.nanmean(c[~np.eye(len(c), dtype=bool)])) for label, c in cosines.items()}
@@ -258,7 +258,7 @@ def _draw(
             below = _matrix(part, place, gaps[label][sorted_], "PuOr", norms[1])
     _scale(part, above, 0.12, "cosine")
     if gaps:
-        _scale(part, below, 0.57, f"less {baseline}'s", extend="both")
+        _scale(part, below, 0.57, f"difference to {baseline}", extend="both")
 
 
 def _matrix(

@@ -214,7 +214,7 @@ def _comparison(suite: str, board: Board, footer: Sequence[str]) -> str:
         column for column in columns(board) if not column.pair and column.heading not in said_below(board)
     ]
     caption = f"Comparison with {board.baseline} on {_conditions(board.table)}."
-    notes = [*words.legend(board.baseline), *words.notes(board), *footer]
+    notes = [*words.legend(board.baseline, several_pairs=board.over_pairs()), *words.notes(board), *footer]
     return latex.table(_headings(shown), _texts(shown), caption, f"tab:{suite}-compared", notes)
 
 

@@ -11,7 +11,7 @@ from kdbench.report.columns import columns, said_below
 from kdbench.report.figures.files import Picture, in_markdown
 from kdbench.report.leaderboard import Board
 from kdbench.report.markdown import escape, pipes
-from kdbench.report.notes import legend, notes
+from kdbench.report.notes import legend, notes, short_legend
 from kdbench.utils.text import fold, wrap
 
 ENTRY = [
@@ -44,7 +44,10 @@ def markdown(
     """
     first, *others = boards
     parts = [f"# {suite}: leaderboard", *_section(first, "##")]
-    parts += ["## How to read it", _bullets(legend(first.baseline))]
+    parts += [
+        "## How to read it",
+        _bullets(legend(first.baseline, several_pairs=any(b.over_pairs() for b in boards))),
+    ]
     if len(runs):
         parts += ["## Reproducibility", escape(reproducibility.sentence(runs))]
     if runs["differs"].any():
@@ -82,11 +85,13 @@ def _bullets(lines: Sequence[str]) -> str:
 def text(suite: str, boards: Sequence[Board], footer: Texts, whole: bool = False, width: int = 80) -> str:
     """Render the leaderboard as text with lines of at most ``width``; wide tables continue below.
 
-    The main table alone, with a line for each of the others; ``whole``: all of them in full.
+    The main table alone, with a line for each of the others; ``whole``: all of them in full, with a short legend.
     """
     full, named = (boards, ()) if whole else (boards[:1], boards[1:])
     parts = [f"{suite}: leaderboard", *(part for board in full for part in _plain(board, width))]
-    parts.append("\n".join(fold(line, width) for line in legend(boards[0].baseline)))
+    base, several = boards[0].baseline, any(board.over_pairs() for board in full)
+    explained = short_legend(base) if whole else legend(base, several_pairs=several)
+    parts.append("\n".join(fold(line, width) for line in explained))
     if named:
         lines = [f"{order.APPENDIX}, in leaderboard.md"]
         lines += [f"  {board.table.heading}: {order.size(board.table)}" for board in named]
