@@ -110,13 +110,13 @@ def test_out_of_memory_on_one_rank_splits_the_cohort(options, lab):
 @pytest.mark.parametrize("afterwards", ["3", "1"])
 def test_interrupted_ranks_go_on_as_another_number(tmp_path, wait_for, afterwards):
     """Ctrl-C in an epoch: the state is saved, and the same command with other ranks ends where one process does."""
-    command = [*RUN, "--device", "cpu", "--epochs", "60"]
+    command = [*RUN, "--device", "cpu", "--epochs", "30"]
     make(tmp_path)
     first = spawn(*command, "--ranks", "2", cwd=tmp_path)
     work = tmp_path / "results" / ".work"
     wait_for(lambda: list(work.glob("*.pt")), "a checkpoint", STARTING)
     first.send_signal(signal.SIGINT)
-    _, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=STARTING)
     assert first.returncode == 130, err
     interrupted = rows(tmp_path)
     assert set(interrupted["status"]) == {"interrupted"}
