@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdbench.report.write import write_report
     from kdbench.results.choice import Choice
     from kdbench.results.load import load_results
+    from kdbench.runner.export import export
     from kdbench.runner.run import run
     from kdbench.runner.tuning import tune
     from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, Suite
@@ -36,6 +37,7 @@ if not (_here / "methods").is_dir() and (_here.parent / "setup.cfg").is_file():
 _LAZY = {
     "run": "kdbench.runner.run",
     "tune": "kdbench.runner.tuning",
+    "export": "kdbench.runner.export",
     "load_results": "kdbench.results.load",
     "write_report": "kdbench.report.write",
     "Choice": "kdbench.results.choice",
@@ -61,6 +63,7 @@ __all__ = [
     "Recipe",
     "Suite",
     "View",
+    "export",
     "load_results",
     "register",
     "run",

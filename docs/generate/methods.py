@@ -113,8 +113,7 @@ def _reference(cls: type[Method]) -> str:
     paper = cls.paper
     if paper is None:
         return "none"
-    address = f"https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else paper.url
-    title = f"[{prose(paper.title)}]({address})" if address else prose(paper.title)
+    title = f"[{prose(paper.title)}]({paper.address})" if paper.address else prose(paper.title)
     return f"{title} ({paper.cited}){'' if paper.verified else '; title and authors not verified'}"
 
 

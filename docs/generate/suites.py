@@ -11,6 +11,7 @@ from docs.generate.markdown import code, prose, table
 from kdbench import suites
 from kdbench.data.catalog import DATASETS, KnownDataset
 from kdbench.suites import schema
+from kdbench.suites.loader import file_fields
 
 # keys that the loader replaces by what they stand for, so that no dataclass has them
 OF_FILES = (
@@ -40,6 +41,8 @@ TABLES: dict[str, tuple[type, dict[str, str]]] = {
             "recipe": "How each student is trained, see below.",
             "pairs": "Teachers and students, see below.",
             "teacher_recipe": "Fields of `recipe` that differ where a teacher is trained.",
+            "finetune_recipe": "Fields that differ from the teachers' recipe where a teacher starts from pretrained "
+            "weights; empty: a tenth of its epochs and of its lr, only where the classes differ.",
             "models": "Names of this file for architectures with arguments, see below.",
             "teachers": "What is known of a teacher, by its name, see below.",
             "params": "Parameters of methods for every pair: `[params.dkd]` with `beta = 2.0`.",
@@ -101,6 +104,7 @@ TABLES: dict[str, tuple[type, dict[str, str]]] = {
             "milestones": "With `step`: epochs, in units of `reference_epochs`.",
             "decay": "With `step`: factor at each milestone.",
             "peak": "With `onecycle`: share of training at which lr is highest.",
+            "trains": "`all`, or `head`: the last layer alone (a linear probe).",
             "train_views": "Views on which a method that reads one view is trained, losses summed; empty: its own "
             "view.",
             "optimizer": "`sgd` (torch's), or a name of timm's factory: `adamw`, `lamb`, `lion` ...",
@@ -125,7 +129,8 @@ TABLES: dict[str, tuple[type, dict[str, str]]] = {
     "`[models.NAME]`": (
         schema.ModelSpec,
         {
-            "arch": "A network of kdbench (`resnet20`) or of timm (`timm/resnet18` where both have the name).",
+            "arch": "A network of kdbench (`resnet20`) or of timm (`timm:resnet18` where both have the name), with "
+            "weights (`resnet18.a1_in1k`), of a hub (`hf-hub:owner/name`) or a folder (`local-dir:PATH`).",
             "args": "Keyword arguments of the network.",
         },
     ),
@@ -154,8 +159,8 @@ def keys() -> str:
 
 
 def _fields(cls: type) -> Iterator[dataclasses.Field]:
-    """Those that a file may set; a suite's name is that of its file."""
-    return (f for f in dataclasses.fields(cls) if f.name != "name" or cls is schema.DataSpec)
+    """Those that a file may set."""
+    return iter(file_fields(cls).values())
 
 
 def _type(cls: type, name: str) -> str:

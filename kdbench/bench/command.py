@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from kdbench import registry, suites
 from kdbench.bench import figures, precision, scaling, table
@@ -17,7 +15,7 @@ from kdbench.bench.estimate import sizes
 from kdbench.bench.workload import measured, work
 from kdbench.errors import KdbenchError
 from kdbench.plan.selection import select_methods, select_pairs
-from kdbench.report.figures import style
+from kdbench.report.figures.sheet import SCREEN, Drawn, save_data
 from kdbench.report.provenance import provenance
 from kdbench.results import store
 from kdbench.runner.progress import to_stderr
@@ -100,11 +98,12 @@ def study_precision(suite: str, results: Path, out: Path) -> str:
 
 
 def _save(draw: Any, arguments: tuple, frame: pd.DataFrame, stem: Path) -> None:
-    with matplotlib.rc_context(style.RC):
-        figure: Figure = draw(*arguments)
+    with SCREEN.drawing():
+        figure: Drawn = draw(*arguments)
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
-            style.save(figure, frame, stem)
+            SCREEN.save(figure, stem)
+            save_data(frame, stem.with_name(f"{stem.name}.csv"))
         except OSError as error:
             raise _unwritable(stem, error) from error
 

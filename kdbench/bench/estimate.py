@@ -19,6 +19,7 @@ from kdbench.plan.selection import select_methods
 from kdbench.runner.progress import to_stderr
 from kdbench.suites import DataSpec, Pair, Suite
 from kdbench.train.job import Job
+from kdbench.train.recorded_steps import settled
 from kdbench.train.schedule import evaluates
 from kdbench.utils.environment import choose_device, collect
 from kdbench.utils.text import grid
@@ -56,12 +57,13 @@ def training_hours(step_ms: float, images: int, batch_size: int, epochs: int, ru
 
 
 def step_and_evaluation(job: Job) -> tuple[float, float]:
-    """Milliseconds per step of a cohort of `STEPS` steps, and seconds of its students' evaluation per image.
+    """Milliseconds per step of a cohort past its recordings, and seconds of its students' evaluation per image.
 
     The first step is left out; fewer are made where they would take longer than PATIENCE. Methods that skip the pair
     take no time.
     """
-    loop, deadline = Blocks(job, 0, 1, may_skip=True), time.monotonic() + PATIENCE
+    loop = Blocks(job, settled(job.graphs), 1, may_skip=True)
+    deadline = time.monotonic() + PATIENCE
     blocks = loop.run(lambda: bool(loop.blocks) and time.monotonic() > deadline)
     started = now(loop.device)
     for trainee in loop.trained():

@@ -6,16 +6,17 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdbench.bench.scaling import BATCH, MAIN, SIDE
 from kdbench.report.figures import style
+from kdbench.report.figures.looks import DASHES, MARKERS, PALETTE
+from kdbench.report.figures.sheet import SCREEN, Canvas, Drawn
 
 MEASURES = {"ms": "ms per step and cell", "peak_mem_mb": "peak memory, MiB"}
 
 
-def draw(table: pd.DataFrame) -> Figure:
+def draw(table: pd.DataFrame) -> Drawn:
     """Draw time and memory (rows) against cells in the cohort, batch size and work per cell (columns)."""
     first = table.iloc[0]
     footer = [
@@ -25,15 +26,14 @@ def draw(table: pd.DataFrame) -> Figure:
     ]
     looks: dict[str, Any] = {
         pair: {
-            "color": style.PALETTE[i % 7],
-            "marker": style.MARKERS[i % 7],
-            "linestyle": style.DASHES[i % 4],
+            "color": PALETTE[i % len(PALETTE)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": DASHES[i % len(DASHES)],
         }
         for i, pair in enumerate(table["pair"].unique())
     }
-    figure, (part,) = style.canvas(10, [5.6], footer)
-    style.heading(part, "What a step costs")
-    axes = style.grid(part, (2, 3), (0.7, 2.0, 0.45, 0.5), 0.35, sharex="col")
+    figure, (part,) = Canvas(SCREEN, 10, "What a step costs", footer).draw([5.4])
+    axes = style.grid(part, (2, 3), (0.7, 2.0, 0.2, 0.5), 0.35, sharex="col")
     usual_batch, usual_cells = table["batch_size"] == BATCH, table["cells"] == SIDE
     columns = {
         f"cells in the cohort (batch {BATCH})": ("cells", table[usual_batch]),

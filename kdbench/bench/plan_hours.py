@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from kdbench import models
 from kdbench.bench.estimate import PIXELS, STEPS, step_and_evaluation, training_hours
 from kdbench.bench.workload import DATA, TEST
 from kdbench.contract import toy_suite
@@ -29,6 +30,7 @@ from kdbench.runner.teachers import pretrained_path, teacher_cell
 from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import DataSpec
 from kdbench.train.job import Job
+from kdbench.train.recorded_steps import settled
 from kdbench.train.schedule import evaluates
 from kdbench.utils.environment import collect
 from kdbench.utils.files import write_atomic
@@ -157,7 +159,7 @@ def _made_up(cohort: Sequence[Cell], workspace: Workspace, folder: Path) -> tupl
     given, whole = first.dataset, first.recipe.batch_size
     part = min(whole, PIXELS // given.size**2) if workspace.device == "cpu" else whole
     data = DataSpec(DATA, given.classes, given.size, given.mean, given.std)
-    train = max(STEPS * part, given.classes)
+    train = max((settled(options.graphs) + STEPS) * part, given.classes)
     toy_suite.write_images(folder / f"{DATA}.npz", given.classes, given.size, train, TEST)
     name = next((cell.teacher for cell in cohort if cell.teacher), None)
     suite = replace(workspace.suite, dataset=data)
@@ -170,6 +172,7 @@ def _made_up(cohort: Sequence[Cell], workspace: Workspace, folder: Path) -> tupl
             split="test",
             split_id=split.id,
             recipe=replace(cell.recipe, epochs=1, batch_size=part),
+            student_model=models.bare(cell.student_model),
             teacher_id=teacher.id if teacher and cell.teacher else None,
             teacher_cache=None,
         )

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import replace_recipe
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import SCREEN, Canvas, Drawn
 from kdbench.report.tables import ARROW, Table, tables
 from kdbench.results import setting
 from kdbench.results.statistics import summary as stats
@@ -137,13 +137,14 @@ def markdown(table: pd.DataFrame, command: Sequence[str], footer: Sequence[str])
     return "\n".join([*lines, "", "```sh", *command, "```", "", *footer, ""])
 
 
-def draw(pairs: pd.DataFrame, table: pd.DataFrame, footer: Sequence[str]) -> Figure:
+def draw(pairs: pd.DataFrame, table: pd.DataFrame, footer: Sequence[str]) -> Drawn:
     """Dots: seeds.  Diamond and bar: mean and 95 % interval.  Grey band: the seeds' own std in fp32, both ways."""
     names = [f"{row.label}, {row.pair}" for row in table.itertuples()]
     reading = "Dots: seeds. Diamond, bar: mean, 95 % t-interval. Grey: ± the std over seeds in fp32."
-    figure, (part,) = style.canvas(7, [0.9 + 0.35 * len(names)], [verdict(table), reading, *footer])
-    style.heading(part, "Top-1 in bf16 against fp32, paired by seed, points")
-    ax = style.grid(part, (1, 1), (0.3 + 0.062 * max(map(len, names)), 0.2, 0.35, 0.3), 0)[0, 0]
+    title = "Top-1 in bf16 against fp32, paired by seed, points"
+    canvas = Canvas(SCREEN, SCREEN.wide, title, [verdict(table), reading, *footer])
+    figure, (part,) = canvas.draw([0.65 + 0.35 * len(names)])
+    ax = style.grid(part, (1, 1), (0.3 + 0.062 * max(map(len, names)), 0.2, 0.1, 0.3), 0)[0, 0]
     for place, row in enumerate(table.to_dict("records")):
         group = pairs[(pairs["pair"] == row["pair"]) & (pairs["label"] == row["label"])]
         color = style.colour(row["label"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -92,7 +93,7 @@ class ReferenceLoop:
             )
         spec, data, recipe = cell.student_model, cell.dataset, cell.recipe
         student = models.create(spec.arch, data.classes, **spec.args)
-        student.load_state_dict(build_net(cell, torch.device("cpu")).model.state_dict())
+        student.load_state_dict(build_net(cell, torch.device("cpu"), Path()).model.state_dict())
         self.student, self.teacher = Normalised(student).to(device), None
         if teacher is not None and cell.teacher:
             self.teacher = Normalised(teacher.net(data).model).to(device).eval()

@@ -25,6 +25,7 @@ from kdbench import models
 from kdbench.bench.timing import Blocks, mean_shares, now
 from kdbench.bench.workload import Work, made_up, work
 from kdbench.suites import Pair, Suite
+from kdbench.train.recorded_steps import settled
 from kdbench.utils import fresh_process
 from kdbench.utils.environment import collect
 from kdbench.utils.memory import peak_mb
@@ -75,8 +76,9 @@ def measure(work: Work, cells: int, steps: int) -> dict[str, Any]:
     """The row of one point, without the peak of the device; call it in a fresh process."""
     device = torch.device(work.device)
     idle = peak_mb(device)  # after all imports
-    with made_up(work, WARMUP + ROUNDS * steps) as job:
-        blocks = Blocks(job, WARMUP, steps).run()
+    warmup = max(WARMUP, settled(work.graphs))
+    with made_up(work, warmup + ROUNDS * steps) as job:
+        blocks = Blocks(job, warmup, steps).run()
     batch = work.suite.recipe.batch_size
     ms = [1000 * block.total / steps for block in blocks]
     middle, flop = float(np.median(ms)), flop_per_step(work, cells)

@@ -16,6 +16,7 @@ from kdbench.bench.estimate import training_hours
 from kdbench.bench.timing import Blocks, Seconds, mean_shares
 from kdbench.bench.workload import Work, made_up
 from kdbench.data.loading import load_split
+from kdbench.train.recorded_steps import settled
 from kdbench.utils import fresh_process
 from kdbench.utils.environment import collect
 from kdbench.utils.memory import peak_mb
@@ -44,9 +45,10 @@ def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[li
 
     Where ``work`` has several jobs, the others' cohorts train while this one's steps are timed, and rest in between.
     """
+    warmup = max(WARMUP, settled(work.graphs))
     with (
         background_load(work, work.jobs - 1) as load,
-        made_up(work, WARMUP + rounds * steps) as job,
+        made_up(work, warmup + rounds * steps) as job,
     ):
         device = torch.device(job.device)
         train = load_split(job.cells[0].dataset, job.cells[0].split, job.data_dir).train
@@ -58,7 +60,7 @@ def measure(work: Work, rounds: int, steps: int) -> tuple[list[Seconds], list[li
             with load.paused():
                 turns.append([run.block(loader, steps if turns else WARMUP) for run in runs])
 
-        ours = Blocks(job, WARMUP, steps, others).run()
+        ours = Blocks(job, warmup, steps, others).run()
     return ours, turns[1:]  # the first turn was the warm-up
 
 
@@ -69,9 +71,10 @@ def ratios(ours: Sequence[Seconds], theirs: Sequence[Sequence[Seconds]], jobs: i
 
 def peak(work: Work, loop: str) -> float:
     """Peak memory in MiB of a few steps of the cohort or of one method's plain loop; call it in a fresh process."""
-    with made_up(work, WARMUP + 1) as job:
+    warmup = max(WARMUP, settled(work.graphs))
+    with made_up(work, warmup + 2) as job:  # the last step is not recorded
         if loop == OURS:
-            Blocks(job, WARMUP, 1).run()
+            Blocks(job, warmup, 1).run()
         else:
             cell = next((cell for cell in job.cells if cell.teacher), job.cells[0])
             train = load_split(cell.dataset, cell.split, job.data_dir).train
@@ -170,7 +173,9 @@ def _reading(row: pd.Series, seeds: int) -> str:
     gpu = isinstance(row["cuda"], str)
     return READING.format(
         rounds=row["rounds"],
-        memory="torch's most on the GPU" if gpu else "the most of a process, torch itself included",
+        memory="the most that torch reserved on the GPU"
+        if gpu
+        else "the most of a process, torch itself included",
         seeds=seeds,
         cells=len(row["methods"].split(",")),
         workers=reference_loop.workers(),

@@ -77,9 +77,10 @@ class Blocks(Progress):
         for cell in job.cells:
             if cell.id in self.cohort.failures:
                 raise KdbenchError(f"cannot be timed: {self.cohort.failures[cell.id]}")
-        if (
-            not job.graphs
-        ):  # inside a recording there is no clock: its losses count as students, its teacher as data
+        self._recorded = bool(
+            job.graphs
+        )  # then there is no clock within: all that a step computes counts as students
+        if not self._recorded:
             if self.cohort.teacher is not None:
                 watched(self.cohort.teacher, "forward", self.teacher)
             for trainee in self.cohort.trainees:
@@ -107,7 +108,8 @@ class Blocks(Progress):
             self.there = self._read()
 
     def _read(self) -> tuple[float, float, float, float]:
-        students = sum(trainee.watch.seconds for trainee in self.cohort.trainees)
+        parts = [trainee.watch for trainee in self.cohort.trainees]
+        students = sum(watch.seconds for watch in ([self.cohort.step_watch] if self._recorded else parts))
         return now(self.device), self.teacher.seconds, students, self.losses.seconds
 
     def trained(self) -> list[Trainee]:

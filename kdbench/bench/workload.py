@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kdbench import registry
+from kdbench import models, registry
 from kdbench.contract import toy_suite
 from kdbench.data.loading import load_data, load_split
 from kdbench.plan.cells import plan_cells, replace_recipe
@@ -55,7 +55,9 @@ def work(
     changes = {key: value for key, value in {**pair.recipe, **replaced}.items() if value is not None}
     recipe = replace_recipe(suite.recipe, changes, "the recipe to time")
     bare = replace(pair, recipe={})
-    timed = Work(replace(suite, recipe=recipe), bare, tuple(methods), device, **options)
+    networks = {name: models.bare(suite.model(name)) for name in (pair.teacher, pair.student)}
+    timed_suite = replace(suite, recipe=recipe, models={**suite.models, **networks})
+    timed = Work(timed_suite, bare, tuple(methods), device, **options)
     check_fast_paths(recipe.precision, timed.graphs, device)
     return timed
 

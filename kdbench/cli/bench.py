@@ -32,7 +32,7 @@ timed_precision = click.option(
 
 @bench_group.command("step", short_help="Compare step time with a conventional KD training loop.")
 @options.suite("cifar100-quick")
-@options.names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to time.", show_default="the suite's first")
+@options.several_pairs("Pairs to time.", "the suite's first")
 @options.methods("ce,kd,dkd,ctkd,bickd")
 @click.option(
     "--steps", metavar="N", type=click.IntRange(1), default=20, help="Timed steps of each of the two loops."
@@ -110,12 +110,7 @@ def bench_methods(name: str | None, out: Path, plugins: Path | None) -> None:
 
 @bench_group.command("epoch", short_help="Train each method for one epoch on CIFAR-100 images.")
 @options.method_name(required=False)
-@options.names(
-    "--pairs",
-    "TEACHER:STUDENT[,...]",
-    "Pairs to train.",
-    show_default="resnet56:resnet20,vgg13:vgg8,resnet56:vit_tiny_d6",
-)
+@options.several_pairs("Pairs to train.", "resnet56:resnet20,vgg13:vgg8,resnet56:vit_tiny_d6")
 @click.option(
     "--images",
     metavar="N",

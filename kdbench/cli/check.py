@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kdbench.cli import options
+from kdbench.cli import completion, options
 from kdbench.cli.verbs import verb
 
 
@@ -16,7 +16,7 @@ from kdbench.cli.verbs import verb
     short_help="Run the contract checks on methods.",
     moved={"--cost": "kdbench bench methods", "--real": "kdbench bench epoch"},
 )
-@click.argument("name", metavar="[NAME|FILE]", required=False)
+@click.argument("name", metavar="[NAME|FILE]", required=False, shell_complete=completion.method_or_file)
 @options.plugins
 def check_command(name: str | None, plugins: Path | None) -> None:
     """Run the contract checks on every method, on method NAME or on those of FILE."""

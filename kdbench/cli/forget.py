@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from kdbench.cli import options
+from kdbench.cli import completion, options
 from kdbench.cli.verbs import verb
 from kdbench.errors import KdbenchError
 
 
 @verb("forget", short_help="Move cells out of the results into an archive.")
-@click.argument("cells", metavar="[CELL]...", nargs=-1)
+@click.argument("cells", metavar="[CELL]...", nargs=-1, shell_complete=completion.one(completion.cells))
 @click.option("--suite", metavar="SUITE", default="", help="Suite of the cells.", show_default="any")
 @options.row_choice
 @options.names(

@@ -201,7 +201,7 @@ def bibtex(name: str | None, plugins: Path | None) -> str:
     if name and name not in facts:
         raise unknown("method", name, list(facts))
     chosen = [facts[name]] if name else facts.values()
-    entries = [one.paper.bibtex(f"{one.name}{one.paper.year}") for one in chosen if one.paper]
+    entries = [one.bibtex for one in chosen if one.bibtex]
     if name and not entries:
         raise KdbenchError(
             f"method {name!r} names no paper; `kdbench methods {name}` says where it comes from"

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from kdbench.cli import completion
 from kdbench.errors import KdbenchError
 from kdbench.runner.options import EXECUTORS
 from kdbench.utils.graph_kinds import BRANCHES, GRAPHS
@@ -54,7 +55,8 @@ def _method_names(context: click.Context, parameter: click.Parameter, value: str
 
 def method_name(name: str = "name", required: bool = True) -> Decorator:
     """An argument that names a method."""
-    return click.argument(name, required=required, callback=_method_name)
+    complete = completion.one(completion.methods)
+    return click.argument(name, required=required, callback=_method_name, shell_complete=complete)
 
 
 def methods(default: str = SUITE_DEFAULT) -> Decorator:
@@ -65,6 +67,7 @@ def methods(default: str = SUITE_DEFAULT) -> Decorator:
         "Methods: names, globs or 'all'.",
         show_default=default,
         callback=_method_names,
+        shell_complete=completion.several(completion.methods_or_all),
     )
 
 
@@ -79,16 +82,15 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-def complete_suite(context: click.Context, parameter: click.Parameter, start: str) -> list[str]:
-    """Names of shipped suites, for the shell."""
-    from kdbench import suites
-
-    return [name for name in suites.names() if name.startswith(start)]
-
-
 def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file.") -> Decorator:
     """The suite to use."""
-    return click.option("--suite", metavar="SUITE", default=default, help=help, shell_complete=complete_suite)
+    return click.option(
+        "--suite",
+        metavar="SUITE",
+        default=default,
+        help=help,
+        shell_complete=completion.one(completion.suites),
+    )
 
 
 def suite_name(text: str) -> str:
@@ -98,7 +100,8 @@ def suite_name(text: str) -> str:
 
 def several_suites(help: str, show_default: str) -> Decorator:
     """Several suites, comma-separated."""
-    return names("--suite", "SUITE[,SUITE]", help, show_default=show_default)
+    complete = completion.several(completion.suites)
+    return names("--suite", "SUITE[,SUITE]", help, show_default=show_default, shell_complete=complete)
 
 
 def _folder(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
@@ -137,7 +140,15 @@ plugins = path(
     show_default="./plugins, where it has methods",
     callback=own_plugins,
 )
-pairs = names("--pairs", "TEACHER:STUDENT[,...]", "Pairs to train.", show_default=SUITE_DEFAULT)
+
+
+def several_pairs(help: str, show_default: str = SUITE_DEFAULT) -> Decorator:
+    """Pairs of a teacher and a student."""
+    complete = completion.several(completion.pairs)
+    return names("--pairs", "TEACHER:STUDENT[,...]", help, show_default=show_default, shell_complete=complete)
+
+
+pairs = several_pairs("Pairs to train; 'A->B' where a name has a colon.")
 data_dir = path(
     "--data-dir", "DIR", "Folder with the data set.", show_default="KDBENCH_DATA, else the download cache"
 )
@@ -262,10 +273,14 @@ def sets(help: str) -> Decorator:
 
 
 row_choice = together(
-    names("--methods", "NAME[,NAME]", "Rows of these methods alone: names or globs.", show_default="all"),
     names(
-        "--pairs", "TEACHER:STUDENT[,...]", "Rows of these pairs alone: names or globs.", show_default="all"
+        "--methods",
+        "NAME[,NAME]",
+        "Rows of these methods alone: names or globs.",
+        show_default="all",
+        shell_complete=completion.several(completion.methods),
     ),
+    several_pairs("Rows of these pairs alone: names or globs.", "all"),
     click.option(
         "--epochs", metavar="N", type=int, help="Rows of this many epochs alone.", show_default="all"
     ),

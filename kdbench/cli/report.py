@@ -34,8 +34,14 @@ DEFAULT = Path("results")  # that it is not there yet is no mistake in the comma
     "formats",
     metavar="FORMAT[,FORMAT]",
     callback=options.comma,
-    default="png",
+    show_default="png; pdf with --style paper",
     help="Formats of the figures: png, svg, pdf.",
+)
+@click.option(
+    "--style",
+    type=click.Choice(["screen", "paper"]),
+    default="screen",
+    help="paper: figures for a paper too, without titles and as wide as a column, in OUT/<suite>/paper/.",
 )
 @click.option("--print", "show", is_flag=True, help="Print the leaderboard too.")
 def report_command(
@@ -43,7 +49,8 @@ def report_command(
     results: tuple[Path, ...],
     out: Path,
     baseline: str,
-    formats: list[str],
+    formats: list[str] | None,
+    style: str,
     show: bool,
     **conditions: Any,
 ) -> None:
@@ -53,7 +60,8 @@ def report_command(
     from kdbench.report.load import suites as suites_with_results
     from kdbench.results.choice import Choice, NothingChosen
 
-    files.checked(formats)
+    if formats is not None:
+        files.checked(formats)
     only = Choice(**{name: value for name, value in conditions.items() if value is not None})
     for place in results:
         if not place.exists() and place != DEFAULT:
@@ -68,13 +76,15 @@ def report_command(
     passed_over: list[KdbenchError] = []  # suites without such rows
     for name in names:
         try:
-            text = write.write_report(name, results, out, baseline, formats, only)
+            text = write.write_report(name, results, out, baseline, formats, only, style)
         except KdbenchError as error:
             passed_over.append(error) if isinstance(error, NothingChosen) else failures.append(error)
             continue
         if show:
             click.echo(text)
         click.echo(f"wrote {out / name / 'index.html'} and the files beside it", err=True)
+        if style == "paper":
+            click.echo(f"figures for a paper: {out / name / 'paper' / 'figures.tex'} shows them", err=True)
     if suite is not None or len(passed_over) == len(names):
         failures += passed_over
     for failure in failures:

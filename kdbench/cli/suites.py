@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kdbench import suites
-from kdbench.cli import options
+from kdbench.cli import completion, options
 from kdbench.cli.verbs import verb
 from kdbench.suites import DataSpec, ModelSpec, Suite
 from kdbench.suites.schema import View
@@ -18,7 +18,7 @@ from kdbench.utils.text import WIDTH, fold, grid
 
 
 @verb("suites", short_help="List the suites, or show one.")
-@click.argument("name", required=False, shell_complete=options.complete_suite)
+@click.argument("name", required=False, shell_complete=completion.one(completion.suites))
 @click.option("--no-timing", is_flag=True, help="Do not time steps to estimate the hours.")
 @options.data_dir
 def suites_command(name: str | None, no_timing: bool, data_dir: Path | None) -> None:
@@ -56,6 +56,11 @@ def suite(name: str, data_dir: Path | None = None) -> str:
                     for view, how in spec.views.items()
                 ),
                 ("teachers", f"trained with {_settings(spec.teacher_recipe) or 'the same recipe'}"),
+                *(
+                    [("pretrained", f"fine-tuned with {tuned}")]
+                    if (tuned := _settings(spec.finetune_recipe))
+                    else []
+                ),
             ],
             WIDTH,
         ),
@@ -106,16 +111,21 @@ def _pairs(spec: Suite) -> list[Sequence[Any]]:
 
 def _models(spec: Suite) -> list[Sequence[Any]]:
     from kdbench import models
+    from kdbench.models import naming
 
     rows: list[Sequence[Any]] = [("model", "parameters", "MACs", "expected", "built as")]
     for name in dict.fromkeys(model for pair in spec.pairs for model in (pair.teacher, pair.student)):
         built_as = spec.model(name)
-        model = models.create(built_as.arch, spec.dataset.classes, **built_as.args)
+        network = models.bare(built_as)
+        model = models.create(network.arch, spec.dataset.classes, **network.args)
         macs = f"{models.macs(model, spec.dataset.size) / 1e6:.1f} M"
         teacher = spec.teachers.get(name)
         expected = f"{teacher.top1:.2f}" if teacher else "–"
         words = [] if built_as == ModelSpec(name) else [built_as.arch, _settings(built_as.args)]
+        words += [naming.which(built_as.arch)]
         if teacher and teacher.pretrained:
             words.append(f"weights {teacher.pretrained}")
-        rows.append((name, f"{models.count_parameters(model):,}", macs, expected, " ".join(words)))
+        rows.append(
+            (name, f"{models.count_parameters(model):,}", macs, expected, " ".join(filter(None, words)))
+        )
     return rows

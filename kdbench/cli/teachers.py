@@ -51,9 +51,7 @@ def teachers_train(**chosen: Any) -> None:
 @options.teaching
 @options.devices
 @options.side_by_side
-@options.names(
-    "--pairs", "TEACHER:STUDENT[,...]", "Only the teachers of these pairs.", show_default="all pairs"
-)
+@options.several_pairs("Only the teachers of these pairs.", "all pairs")
 @options.precision
 @options.path("--teacher-cache", "DIR", "Folder to fill.", required=True)
 def teachers_cache(**chosen: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from kdbench.errors import KdbenchError, unknown
 from kdbench.utils.system import check_system
@@ -80,6 +81,12 @@ class DefaultVerbs(Verbs):
         if not known and not ctx.resilient_parsing:
             args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a verb, or the first argument of the default one."""
+        first = next((p for p in self.commands[self.default].params if isinstance(p, click.Argument)), None)
+        more = first.shell_complete(ctx, incomplete) if first and not incomplete.startswith("-") else []
+        return [*super().shell_complete(ctx, incomplete), *more]
 
 
 class Main(Verbs):

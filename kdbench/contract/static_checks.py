@@ -9,13 +9,16 @@ import inspect
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
 )
 
@@ -24,11 +27,14 @@ from kdbench.contract.core import CheckFailed, Subject, require
 from kdbench.contract.synthetic import problem as problems
 from kdbench.contract.synthetic.models import Side
 from kdbench.contract.synthetic.modules import fresh
+from kdbench.contract.synthetic.problem import Problem
 from kdbench.errors import KdbenchError
 from kdbench.method import Method, field_types
 from kdbench.utils.hashing import canonical
 from kdbench.utils.papers import FAMILIES, FIDELITIES, Paper
 
+CPU = torch.device("cpu")
+DEVICES = (CPU, torch.device("cuda:0")) if torch.backends.cuda.is_built() else (CPU,)
 BANNED_CALLS = ("cuda", "cpu", "item", "numpy", "tolist", "manual_seed")
 
 
@@ -162,37 +168,67 @@ def variants(method: Method) -> list[Method]:
 
 
 def check_no_sync(subject: Subject) -> None:
-    """loss and update run without any value: no sync with the device, no data-dependent shape."""
+    """loss and update run on a GPU without any value: no sync with the device, no data-dependent shape."""
     for method in variants(subject.method):
         problem = problems.make(method, max(4, method.min_batch))
-        modules = fresh(problem)
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        memo: dict[int, Any] = {
-            id(t): mode.from_tensor(t) for t in [*modules.parameters(), *modules.buffers()]
-        }
-        modules = copy.deepcopy(modules, memo)
-        faked = problem.sides(lambda role, side: _fake(side, mode))  # noqa: B023 (called at once)
-        faked = dataclasses.replace(
-            faked, target=mode.from_tensor(problem.target), index=mode.from_tensor(problem.index)
-        )
         try:
-            with mode:
-                run = faked.run(modules, last=True)
-                run.back_propagate()
-                faked.update(run, modules)
+            for device in DEVICES:
+                _run_without_values(problem, Faking(FakeTensorMode(allow_non_fake_inputs=True), device))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise CheckFailed(
                 f"{_place(error, subject)} needs the value of a tensor ({error.func}): use masks and torch.where "
                 "instead of Python ifs, .item() and boolean indexing"
             ) from error
+        except RuntimeError as error:
+            if "on the same device" not in str(error):
+                raise
+            raise CheckFailed(
+                f"{_place(error, subject)} mixes tensors of the CPU with those of a GPU: make new tensors with "
+                "device=, from a tensor that is there (torch.zeros_like, logits.new_zeros ...), or as buffers of the "
+                "modules"
+            ) from error
 
 
-def _fake(side: Side, mode: FakeTensorMode) -> Side:
-    head = copy.deepcopy(side.head, {id(p): mode.from_tensor(p) for p in side.head.parameters()})
-    maps: dict[str, tuple[Tensor, ...]] = {v: tuple(map(mode.from_tensor, m)) for v, m in side.maps.items()}
+def _run_without_values(problem: Problem, faking: Faking) -> None:
+    modules = fresh(problem)
+    memo: dict[int, Any] = {id(t): faking(t) for t in [*modules.parameters(), *modules.buffers()]}
+    modules = copy.deepcopy(modules, memo)
+    faked = problem.sides(lambda role, side: _fake(side, faking))
+    faked = dataclasses.replace(
+        faked,
+        target=faking(problem.target),
+        index=faking(problem.index),
+        watch_batch=lambda batch: dataclasses.replace(batch, progress=faking(batch.progress)),
+    )
+    with faking.mode:
+        run = faked.run(modules, last=True)
+        if faking.device == CPU:  # a backward pass on a GPU needs one
+            run.back_propagate()
+        faked.update(run, modules)
+
+
+@dataclass(frozen=True)
+class Faking:
+    """Makes tensors without values that seem to be on ``device``."""
+
+    mode: FakeTensorMode
+    device: torch.device
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """A leaf like ``tensor``."""
+        if self.device == CPU:
+            return self.mode.from_tensor(tensor)
+        with torch.no_grad():
+            like = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        return FakeTensor(self.mode, like, self.device).requires_grad_(tensor.requires_grad)
+
+
+def _fake(side: Side, faking: Faking) -> Side:
+    head = copy.deepcopy(side.head, {id(p): faking(p) for p in side.head.parameters()})
+    maps: dict[str, tuple[Tensor, ...]] = {v: tuple(map(faking, m)) for v, m in side.maps.items()}
     scores: dict[str, Tensor] | None = None
     if side.scores is not None:
-        scores = {view: mode.from_tensor(score) for view, score in side.scores.items()}
+        scores = {view: faking(score) for view, score in side.scores.items()}
     return Side(maps, scores, head)
 
 

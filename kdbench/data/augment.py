@@ -53,9 +53,14 @@ def render(view: View, images: Tensor, draws: Draws) -> Tensor:
     Memory format channels_last. ``draws`` holds one row per image; it may stay on the CPU whatever the images'
     device (``part``, ``op`` and ``negative`` must: what is read from them on a GPU would wait for it).
     """
+    return plain(render_bytes(view, images, draws))
+
+
+def render_bytes(view: View, images: Tensor, draws: Draws) -> Tensor:
+    """As `render`, before the conversion: uint8 [B, H, W, 3]."""
     if view.scale:
         images = _resized(view, images, draws["part"])
-    return plain(augment(view, images, draws))
+    return augment(view, images, draws)
 
 
 def augment(view: View, images: Tensor, draws: Draws) -> Tensor:

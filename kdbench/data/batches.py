@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from kdbench.data.augment import Draws, draw, plain, render
+from kdbench.data.augment import Draws, draw, plain, render_bytes
 from kdbench.data.dataset import ImageSet
 from kdbench.suites.schema import View, drawn_as
 from kdbench.utils.rng import generator
@@ -80,16 +80,24 @@ def choices(
     return torch.randperm(count, generator=generator("order", *where)), draws
 
 
-def rows_of(draws: Mapping[str, Draws], rows: Tensor) -> dict[str, Draws]:
+def rows_of(draws: Mapping[str, Draws], rows: Tensor | slice) -> dict[str, Draws]:
     """The draws of the samples ``rows``."""
     return {name: {key: values[rows] for key, values in draw.items()} for name, draw in draws.items()}
 
 
-class Resident:
-    """A feed whose images are all on the device."""
+AHEAD = 1 << 25  # bytes of each view that are rendered at once on a GPU; rendering takes some ten times that
 
-    def __init__(self, samples: ImageSet, device: torch.device) -> None:
+
+class Resident:
+    """A feed whose images are all on the device.
+
+    ahead: bytes of each view that are rendered at once; at least a batch. Default: many batches on a GPU, where a call
+    is a launch whatever it computes; one on a CPU, where it stays in the caches.
+    """
+
+    def __init__(self, samples: ImageSet, device: torch.device, ahead: int | None = None) -> None:
         self.images, self.targets = samples.images.to(device), samples.targets.to(device)
+        self._ahead = (AHEAD if device.type == "cuda" else 0) if ahead is None else ahead
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -105,13 +113,19 @@ class Resident:
         """Yield the batches of an epoch, as `Feed.epoch` says."""
         height, width = self.images.shape[1:3]
         order, draws = choices(views, where, len(self), (height, width))
-        for batch in order.split(batch_size)[first_step:]:
-            index = batch.to(self.targets.device, non_blocking=True)
-            own = part(len(batch))
-            rows = batch[own]
-            pixels, drawn = self.images[index[own]], rows_of(draws, rows)
-            images = {name: render(view, pixels, drawn[name]) for name, view in views.items()}
-            yield Fed(rows, index, self.targets[index], images, drawn)
+        ahead = max(1, self._ahead // (batch_size * height * width * 3))
+        left = order.split(batch_size)[first_step:]
+        for batches in (left[number : number + ahead] for number in range(0, len(left), ahead)):
+            parts = [batch[part(len(batch))] for batch in batches]
+            rows = torch.cat(parts)
+            pixels = self.images[rows.to(self.targets.device, non_blocking=True)]
+            drawn, start = rows_of(draws, rows), 0
+            shown = {name: render_bytes(view, pixels, drawn[name]) for name, view in views.items()}
+            for batch, own in zip(batches, parts, strict=True):
+                at = slice(start, start := start + len(own))
+                index = batch.to(self.targets.device, non_blocking=True)
+                images = {name: plain(rendered[at]) for name, rendered in shown.items()}
+                yield Fed(own, index, self.targets[index], images, rows_of(drawn, at))
 
     def plain(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the whole set in its order, as `Feed.plain` says."""

@@ -59,17 +59,26 @@ def _config(model: nn.Module) -> Any:
 
 
 @contextmanager
-def working_at(model: nn.Module, size: int) -> Iterator[None]:
-    """Raise KdbenchError, with the remedy, where the block's forward pass of a timm model fails at ``size`` px."""
+def working_at(model: nn.Module, size: int, name: str = "") -> Iterator[None]:
+    """Raise KdbenchError, with the remedy, where the block's forward pass of a timm model fails at ``size`` px.
+
+    ``name``: what the model is called; by default its architecture.
+    """
     try:
         yield
     except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, IndexError) as error:
-        name, reason = architecture(model), first_line(error).rstrip(".")
+        name, reason = name or architecture(model), first_line(error).rstrip(".")
         remedy = "choose another network or size"
         if _config(model).get("fixed_input_size"):
             sizes = f"img_size = {size}, patch_size = {max(1, size // 8)}"
             remedy = f'define it in the suite: [models.NAME] with arch = "{name}", args = {{ {sizes} }}'
         raise KdbenchError(f"model {name!r} does not work on {size} px images: {reason}; {remedy}") from error
+
+
+def check_size(model: nn.Module, size: int, name: str = "") -> None:
+    """Raise KdbenchError as `working_at` does where the model does not work on ``size`` px images."""
+    with probing(model), working_at(model, size, name):
+        model(random_images(model, 1, size))
 
 
 def macs(model: nn.Module, size: int, run: Callable[[Tensor], Tensor] | None = None) -> int:

@@ -74,6 +74,11 @@ class Network(nn.Module):
             classify=self.classify if needs.classifier else None,
         )
 
+    def freeze_features(self) -> None:
+        """Leave the last layer alone to be trained, and everything before it in evaluation mode."""
+        self.model.eval().requires_grad_(False)
+        self.model.get_classifier().train().requires_grad_(True)  # type: ignore[operator]
+
     def classify(self, embedding: Tensor) -> Tensor:
         """Apply the model's last layer, in fp32 also under autocast: [B, D] -> [B, C]."""
         layer = self.model.get_classifier()  # type: ignore[operator]

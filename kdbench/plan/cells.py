@@ -77,7 +77,7 @@ class Cell:
             "normalise": [self.dataset.mean, self.dataset.std],
             "views": {name: self.view(name).identity() for name in views},
             "recipe": self.recipe.identity(),
-            "student": [self.student, self.student_model.arch, dict(self.student_model.args)],
+            "student": [self.student, *self.student_model.identity()],
         }
 
     @cached_property

@@ -14,7 +14,8 @@ from kdbench import registry
 from kdbench.errors import KdbenchError, unknown
 from kdbench.method import Method
 from kdbench.plan.settings import Setting
-from kdbench.suites import Pair, Suite, replace_recipe
+from kdbench.suites import ModelSpec, Pair, Recipe, Suite, replace_recipe
+from kdbench.suites.pairs import COLON, PREFIXES, split_pair
 from kdbench.utils.field_values import parse
 
 Values = Mapping[str, Sequence[Any]]  # parameter -> values, which multiply
@@ -128,6 +129,19 @@ def change_suite(suite: Suite, per_class: int | None = None, **recipe: Any) -> S
     )
 
 
+def teacher_recipe(suite: Suite, model: ModelSpec) -> Recipe:
+    """The recipe by which a teacher is trained here.
+
+    One that starts from pretrained weights is fine-tuned: by the suite's ``finetune_recipe``, else by a tenth of the
+    epochs and of the learning rate of other teachers.
+    """
+    recipe = replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
+    if model.weights is None:
+        return recipe
+    short = {"epochs": max(1, recipe.epochs // 10), "lr": recipe.lr / 10}
+    return replace_recipe(recipe, suite.finetune_recipe or short, "finetune_recipe")
+
+
 def _without(pair: Pair, changes: Iterable[str]) -> Pair:
     """The pair less those fields of its recipe."""
     rest = {key: value for key, value in pair.recipe.items() if key not in changes}
@@ -188,7 +202,7 @@ def select_methods(patterns: Iterable[str] | None, default: Iterable[str]) -> li
 
 
 def select_pairs(suite: Suite, pairs: str | Pair | Iterable[str | Pair] | None) -> list[Pair]:
-    """``teacher:student`` texts -> pairs; those that the suite does not list get its plain recipe."""
+    """``teacher:student`` or ``teacher->student`` texts -> pairs; unlisted ones get the suite's plain recipe."""
     if pairs is None:
         return list(suite.pairs)
     known = {str(pair): pair for pair in suite.pairs}
@@ -198,16 +212,23 @@ def select_pairs(suite: Suite, pairs: str | Pair | Iterable[str | Pair] | None) 
         pairs = [pairs]
     chosen: dict[str, Pair] = {}
     for item in pairs:
-        teacher, colon, student = str(item).partition(":")
-        if not (isinstance(item, str | Pair) and teacher and colon and student):
-            raise KdbenchError(
-                f"a pair is written teacher:student, got {item!r}; the suite has {', '.join(known)}"
-            )
-        pair = known.get(item, Pair(teacher, student)) if isinstance(item, str) else item
-        chosen.setdefault(str(item), pair)
+        pair = item if isinstance(item, Pair) else _parse_pair(item, known)
+        chosen.setdefault(str(pair), pair)
     if not chosen:
         raise KdbenchError(f"no pair is chosen; the suite has {', '.join(known)}")
     return list(chosen.values())
+
+
+def _parse_pair(text: Any, known: Mapping[str, Pair]) -> Pair:
+    names = split_pair(text) if isinstance(text, str) else None
+    if names is None:
+        has_prefix = any(f"{prefix}{COLON}" in str(text) for prefix in PREFIXES)
+        arrow = ", or in quotes 'teacher->student' where a name holds a colon" if has_prefix else ""
+        raise KdbenchError(
+            f"a pair is written teacher:student{arrow}, got {text!r}; the suite has {', '.join(known)}"
+        )
+    pair = Pair(*names)
+    return known.get(str(pair), pair)
 
 
 def parse_seeds(seeds: Seeds) -> list[int]:

@@ -13,19 +13,22 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kdbench.report import costs
+from kdbench.report.costs import APART, COSTS
+from kdbench.report.metrics import TOP1, Metric
 from kdbench.report.tables import Table
 from kdbench.results.statistics import summary as stats
-from kdbench.results.statistics.baseline import against, record
+from kdbench.results.statistics.baseline import minus, record
 from kdbench.results.statistics.best import Best, best
-from kdbench.results.statistics.blocks import POOLED, collapsed_runs
+from kdbench.results.statistics.blocks import COLLAPSED, POOLED, Pool, collapsed_runs, pool
 from kdbench.results.statistics.incomplete import complete_block, with_failed
 from kdbench.results.statistics.pairs import Alike, pairs_alike, these_pairs
 from kdbench.results.statistics.power import detects
 from kdbench.utils.status import Status
 
-# multiples of the baseline's seconds: those of which column
-COSTS = {"step_cost": "epoch_s", "alone_cost": "alone_s"}
 DIFFERENCE = ["delta", "se", "df", "low", "high", "p", "p_family"]
+# with the limits, which a change of sign exchanges
+SIGNED = ("mean", "delta", ("low", "high"), ("alike_low", "alike_high"))
 
 
 class Power(NamedTuple):
@@ -46,17 +49,20 @@ class Power(NamedTuple):
 class Board:
     """The numbers of one leaderboard.
 
-    entries: index (label, pair); mean, std, n of top-1; diverged = seeds that diverged; skipped = the reason or '';
-    bold; state of the method in the pair's pool (see `statistics.blocks`); DIFFERENCE to the baseline over shared
-    seeds, delta_n of them, error = which error its interval has.
-    summary: index label, best first; covered = pairs with a result; rank over ``common``; DIFFERENCE over the pairs
-    that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one pair
-    or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for one
-    pair; record = (wins, ties, losses) or None; step_cost and alone_cost (see COSTS). NaN: no value.
+    entries: index (label, pair); mean, std, n of the metric; diverged = seeds that diverged; skipped = the reason or
+    ''; bold; state of the method in the pair's pool (see `statistics.blocks`); DIFFERENCE to the baseline over shared
+    seeds, delta_n of them, error = which error its interval has; step_cost and alone_cost (see `costs.COSTS`),
+    cost_apart = the baseline was timed in another cohort.
+    summary: index label, best first; covered = pairs with a result; rank and mean over ``common``; DIFFERENCE over the
+    pairs that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one
+    pair or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for
+    one pair; record = (wins, ties, losses) or None; step_cost and alone_cost over pairs, cost_apart = it is so on some
+    pair. NaN: no value.
     common: the largest complete block of pairs, behind the ranks. baseline: its name; has_baseline: whether a
     finished run of it, with the suite's own settings, is there.
-    best: pair -> who is bold and why. alike: the method x pair analysis, None for one pair. failed: label -> what
-    failed runs change (`statistics.incomplete.with_failed`), of methods that have some.
+    best: pair -> who is bold and why. pools: pair -> the error behind its differences, in which higher is better.
+    alike: the method x pair analysis, None for one pair. failed: label -> what
+    failed runs change (`statistics.incomplete.with_failed`), of methods that have some; empty unless of top-1.
     power: what the table could show.
     """
 
@@ -67,9 +73,11 @@ class Board:
     summary: pd.DataFrame
     common: list[str]
     best: Mapping[str, Best]
+    pools: Mapping[str, Pool]
     alike: Alike | None
     failed: pd.DataFrame
     power: Power
+    metric: Metric
 
     @property
     def labels(self) -> list[str]:
@@ -81,17 +89,31 @@ class Board:
         return len(self.table.pairs) > 1
 
 
-def board(table: Table, baseline: str) -> Board:
-    """All numbers of a table against the method ``baseline`` with the suite's own settings."""
-    scores = table.wide()
-    base = baseline if baseline in scores.columns else None
-    entries, yardsticks = _entries(table, scores, base)
+def board(table: Table, baseline: str, metric: Metric = TOP1) -> Board:
+    """All numbers of a table against the method ``baseline`` with the suite's own settings.
+
+    All rules are those of a metric of which more is better: they see one of which less is better with its sign changed.
+    """
+    scores = table.wide(metric.column) * metric.sign
+    base = baseline if baseline in scores.columns and scores[baseline].notna().any() else None
+    index = pd.MultiIndex.from_product([table.labels, table.pairs], names=["label", "pair"])
+    entries = _counted(table, scores, index)
+    found = _compared(table, scores, entries, base, metric)
+    entries = entries.join(found.marks).join(found.differences)
+    fill = {"bold": False, "state": "", "delta_n": 0, "error": ""}
+    entries = entries.fillna(fill).astype({"bold": bool, "delta_n": int})
+    ratios = costs.ratios(table, baseline) if base else {}
+    for name in (*COSTS, APART):
+        entries[name] = ratios[name].unstack().reindex(index) if ratios else np.nan
+    entries[APART] = entries[APART].eq(True)
     block = complete_block(_completed(entries).unstack("label"))
     summary = pd.DataFrame(index=pd.Index(table.labels, name="label"))
     summary["covered"] = _completed(entries).groupby("label").sum()
     summary["rank"] = _ranks(entries, block.pairs, block.methods)
+    summary["mean"] = _means(entries, block.pairs, block.methods)
     alike = _alike(table, entries, base)
     summary = summary.join(_against(table, entries, base, alike))
+    summary[APART] = summary[APART].eq(True)
     summary = summary.sort_values(
         ["rank", "delta", "label"], ascending=[True, False, True], na_position="last"
     )
@@ -99,43 +121,86 @@ def board(table: Table, baseline: str) -> Board:
         table,
         baseline,
         base is not None,
-        entries,
-        summary,
+        _natural(entries, metric),
+        _natural(summary, metric),
         block.pairs,
-        yardsticks,
+        found.best,
+        found.pools,
         alike,
-        _failed(table, scores, base),
-        _power(yardsticks, alike, len(scores)),
+        _failed(table, scores, base) if metric is TOP1 else pd.DataFrame(),
+        _power(found.best, alike, len(scores)),
+        metric,
     )
 
 
-def _entries(
-    table: Table, scores: pd.DataFrame, baseline: str | None
-) -> tuple[pd.DataFrame, dict[str, Best]]:
-    index = pd.MultiIndex.from_product([table.labels, table.pairs], names=["label", "pair"])
+def _natural(frame: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Numbers in which higher is better -> as the metric is written."""
+    if metric.higher:
+        return frame
+    columns = [(one, one) if isinstance(one, str) else one for one in SIGNED]
+    changed: dict[str, pd.Series] = {}
+    for first, second in columns:
+        if first in frame:
+            changed |= {first: 0.0 - frame[second], second: 0.0 - frame[first]}
+    return frame.assign(**changed)
+
+
+def _counted(table: Table, scores: pd.DataFrame, index: pd.MultiIndex) -> pd.DataFrame:
+    """What the entries' runs reached, and those that have no result."""
     entries = _by_pair(scores).reindex(index)
     entries["n"] = entries["n"].fillna(0).astype(int)
     entries["diverged"] = _of(table, Status.DIVERGED)["seed"].count().reindex(index, fill_value=0)
     reasons = _of(table, Status.SKIPPED)["error"].first().replace("", "no reason recorded")
     entries["skipped"] = reasons.reindex(index).fillna("")
-    yardsticks, marks, differences = {}, {}, {}
+    return entries
+
+
+class _Compared(NamedTuple):
+    """The comparisons within each pair: of methods with the best and with the baseline, and the errors behind them."""
+
+    best: dict[str, Best]
+    pools: dict[str, Pool]
+    marks: pd.DataFrame
+    differences: pd.DataFrame
+
+
+def _compared(
+    table: Table, scores: pd.DataFrame, entries: pd.DataFrame, baseline: str | None, metric: Metric
+) -> _Compared:
+    yardsticks, pools, marks, differences = {}, {}, {}, {}
+    collapsed = {} if metric is TOP1 else _collapsed(table)
+    chance, swept = table.chance if metric is TOP1 else None, table.swept
     for pair, runs in _runs(scores):
-        failed = list(level(entries, "pair", pair).query("diverged > 0").index)
-        yardsticks[pair] = best(runs, [*failed, *table.swept], table.chance)
-        marks[pair] = pd.DataFrame({"bold": yardsticks[pair].bold, "state": yardsticks[pair].states})
+        diverged = list(level(entries, "pair", pair).query("diverged > 0").index)
+        failed = [*diverged, *collapsed.get(pair, [])]
+        yardsticks[pair] = best(runs, [*failed, *swept], chance)
+        pools[pair] = pool(runs, failed, chance)
+        states = yardsticks[pair].states
+        states = states.mask(states.index.isin(collapsed.get(pair, [])), COLLAPSED)
+        marks[pair] = pd.DataFrame({"bold": yardsticks[pair].bold, "state": states})
         if baseline is not None and baseline in runs.columns:
-            shared = against(runs, baseline, failed, table.chance).cells
-            differences[pair] = shared.rename(columns={"n": "delta_n"})
-    entries = entries.join(_stacked(marks, ["bold", "state"]))
-    entries = entries.join(_stacked(differences, [*DIFFERENCE, "delta_n", "error"]))
-    fill = {"bold": False, "state": "", "delta_n": 0, "error": ""}
-    return entries.fillna(fill).astype({"bold": bool, "delta_n": int}), yardsticks
+            differences[pair] = minus(pools[pair], baseline).rename(columns={"n": "delta_n"})
+    return _Compared(
+        yardsticks,
+        pools,
+        _stacked(marks, ["bold", "state"]),
+        _stacked(differences, [*DIFFERENCE, "delta_n", "error"]),
+    )
+
+
+def _collapsed(table: Table) -> dict[str, list[str]]:
+    """pair -> methods with a run that collapsed, which its top-1 tells."""
+    return {
+        pair: list(runs.columns[collapsed_runs(runs, table.chance).any()])
+        for pair, runs in _runs(table.wide())
+    }
 
 
 def _runs(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """[seed x label] of each pair, methods without a run left out."""
+    """[seed x label] of each pair that has a value, methods without one left out."""
     return [
-        (str(pair), runs.droplevel("pair").dropna(axis=1, how="all")) for pair, runs in scores.groupby("pair")
+        (str(pair), runs.droplevel("pair").dropna(axis=1, how="all"))
+        for pair, runs in scores.dropna(how="all").groupby("pair")
     ]
 
 
@@ -175,6 +240,14 @@ def _ranks(entries: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.Se
     return stats.mean_ranks(means.unstack("label").loc[pairs, methods])
 
 
+def _means(entries: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.Series:
+    """Mean over pairs of the entries' means; NaN where seeds diverged."""
+    if not pairs:
+        return pd.Series(dtype=float)
+    means = entries["mean"].where(entries["diverged"] == 0).unstack("label").loc[pairs, methods]
+    return means.mean(skipna=False)
+
+
 def _alike(table: Table, entries: pd.DataFrame, baseline: str | None) -> Alike | None:
     """The analysis over pairs; the unit is the teacher where pairs share one."""
     if baseline is None or len(table.pairs) < 2:
@@ -195,7 +268,7 @@ def _alike(table: Table, entries: pd.DataFrame, baseline: str | None) -> Alike |
 
 def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: Alike | None) -> pd.DataFrame:
     """The summary's columns that compare with the baseline."""
-    columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS]
+    columns = [*DIFFERENCE, "delta_n", "alike_low", "alike_high", "alike_p", "record", *COSTS, APART]
     if baseline is None:
         return pd.DataFrame(columns=columns)
     compared = entries.drop(index=baseline, level="label")
@@ -211,34 +284,23 @@ def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: A
             ["alike_low", "alike_high", "alike_p"], axis=1
         )
         result = result.join(spread)
-    base = level(entries, "label", baseline)
-    result["record"] = pd.Series(
-        {label: _record(level(entries, "label", label), base) for label in result.index}, dtype=object
-    )
-    return result.join(_costs(table, entries, baseline), how="outer").reindex(columns=columns)
+    result["record"] = _records(entries, baseline).reindex(result.index)
+    return result.join(costs.over_pairs(entries, baseline), how="outer").reindex(columns=columns)
 
 
-def _record(own: pd.DataFrame, base: pd.DataFrame) -> tuple[int, int, int] | None:
-    """Wins, ties and losses by each pair's interval; a diverged entry loses; None where no pair has an interval."""
-    lost, won = own["diverged"] > 0, base["diverged"] > 0
+def _records(entries: pd.DataFrame, baseline: str) -> pd.Series:
+    """label -> (wins, ties, losses) by each pair's interval; None where no pair has one.
+
+    A diverged entry loses, and wins where only the baseline's diverged.
+    """
+    lost = (entries["diverged"] > 0).unstack("label")
+    won = pd.DataFrame(dict.fromkeys(lost, lost[baseline]))
     low, high = (
-        own[key].mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0) for key in ("low", "high")
+        entries[key].unstack("label").mask(lost, -np.inf).mask(won, np.inf).mask(lost & won, 0.0)
+        for key in ("low", "high")
     )
-    counts = record(low, high)
-    return counts[:3] if sum(counts[:3]) else None
-
-
-def _costs(table: Table, entries: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """label -> COSTS: the geometric mean of the ratio to the baseline's seconds over the pairs that both have."""
-    machine, ratios = table.wide("machine"), {}
-    here = (entries["n"] > 0).unstack("label")
-    shared = here.mul(here[baseline], axis=0)
-    for name, seconds in COSTS.items():
-        ratio = stats.cost_ratio(table.wide(seconds), machine, baseline)
-        logs = np.log(ratio).reindex(index=shared.index, columns=shared.columns)
-        known = (logs.notna() | ~shared).all()  # a pair that both have and no machine compares: no cost
-        ratios[name] = np.exp(logs.where(shared).mean()).where(known)
-    return pd.DataFrame(ratios)
+    counts = {label: record(low[label], high[label])[:3] for label in low}
+    return pd.Series({label: each if sum(each) else None for label, each in counts.items()}, dtype=object)
 
 
 def _power(best_of: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from kdbench.report import sampling
 from kdbench.report.leaderboard import Board
+from kdbench.report.metrics import TOP1, Metric
 from kdbench.report.tables import ARROW, Table
 from kdbench.results.statistics.power import MOST, needed
 from kdbench.teachers.expected import falls_short
@@ -21,20 +22,29 @@ ERRORS = {  # whose intervals do not have the pooled error, and why
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects
 
 
-def legend(baseline: str) -> list[str]:
-    """How to read any of the tables."""
+def legend(baseline: str, metric: Metric = TOP1) -> list[str]:
+    """How to read any of the tables of a metric."""
     return [
-        "Entries: mean ± std (ddof 1) of top-1 in percent and (number of seeds). Bold (* in text): not shown to be "
+        f"Entries: mean ± std (ddof 1) of {metric.words} and (number of seeds). Bold (* in text): not shown to be "
         "worse than the best of its pair (multiple comparisons with the best, Hsu, with seeds as blocks and one error "
-        "pooled over methods); no bold method is below one that is not.",
-        f"Δ: method - {baseline} on the same seeds, in points, with its 95% interval from that pooled error; over "
-        "several pairs it is the mean of exactly these pairs (error from seeds). §: still shown when all comparisons "
-        f"with {baseline} are counted (Dunnett, family error .05).",
+        "pooled over methods); no bold method is "
+        f"{'below' if metric.higher else 'above'} one that is not.",
+        f"Δ: method - {baseline} on the same seeds, in {metric.unit}, with its 95% interval from that pooled error; "
+        "over several pairs it is the mean of exactly these pairs (error from seeds). §: still shown when all "
+        f"comparisons with {baseline} are counted (Dunnett, family error .05).",
         "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
         "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
-        "W-T-L: pairs whose own interval is above, around and below 0.",
+        "W-T-L: pairs whose own interval shows the method better, neither, and worse.",
+        *cost_legend(baseline),
+    ]
+
+
+def cost_legend(baseline: str) -> list[str]:
+    """How to read costs and the signs of any table."""
+    return [
         f"Costs are seconds per epoch in multiples of {baseline}'s on the same pair, seed, device, thread count and "
-        "kind of cohort (alone, or taking turns with others): median over seeds, geometric mean over pairs. "
+        "kind of cohort (alone, or taking turns with others), in one cohort where there is one: median over seeds, "
+        "geometric mean over pairs. "
         f"Step x {baseline}: the method's own forward, loss, backward and update alone; the teacher's outputs and the "
         f"batches, which a cohort shares, are not in it. Alone x {baseline}: the whole cost of training one method: "
         "its own steps, the teacher's outputs that it reads (none for plain training) and the batches.",
@@ -46,14 +56,15 @@ def legend(baseline: str) -> list[str]:
 def notes(board: Board) -> list[str]:
     """The notes under one table."""
     table = board.table
-    rule = f"Accuracy: top-1 on the {table.split} split, last epoch."
-    sampled = sampling.notes(table.finished)
+    name = "Accuracy: top-1" if board.metric is TOP1 else board.metric.words.capitalize()
+    rule = f"{name} on the {table.split} split, last epoch."
+    sampled = sampling.notes(table.finished) if board.metric.unit == TOP1.unit else []
     return [
         rule,
         *_summary(board),
         *_entries(board),
         *_failed(board),
-        *_costs(board),
+        *costs(board),
         *_records(table),
         *sampled,
         *_teachers(table),
@@ -61,7 +72,7 @@ def notes(board: Board) -> list[str]:
     ]
 
 
-def _costs(board: Board) -> list[str]:
+def costs(board: Board) -> list[str]:
     """Methods whose seconds cannot be compared with the baseline's, and why."""
     summary = board.summary
     others = summary.index[summary["delta"].notna()]
@@ -74,6 +85,12 @@ def _costs(board: Board) -> list[str]:
         lines.append(
             f"No cost (–) of {', '.join(unlike)}: on some pair no seed was run on the device, thread count and kind of "
             f"cohort (alone or with others) that {board.baseline}'s was."
+        )
+    apart = [label for label in others if label not in unlike and summary["cost_apart"][label]]
+    if apart:
+        lines.append(
+            f"‡: {', '.join(apart)} and {board.baseline} were not timed in one cohort: the machine may have been "
+            "under another load."
         )
     blank = [label for label in others if pd.isna(summary["alone_cost"][label]) and label not in unlike]
     if blank and len(blank) < len(others):
@@ -99,13 +116,15 @@ def _swept(table: Table) -> list[str]:
 
 def _bold(board: Board) -> list[str]:
     """How far below the best of each pair is still bold, or why nothing is."""
+    form = board.metric.form
     reach = {pair: best.yardstick for pair, best in board.best.items() if not best.reason}
     lines = []
     if len(reach) == 1:
-        lines.append(f"Bold: within {next(iter(reach.values())):.2f} of the best.")
+        lines.append(f"Bold: within {next(iter(reach.values())):{form}} of the best.")
     elif reach:
-        each = ", ".join(f"{yardstick:.2f} ({pair})" for pair, yardstick in reach.items())
-        lines.append(f"Bold: within the best of the pair less {each}.")
+        each = ", ".join(f"{yardstick:{form}} ({pair})" for pair, yardstick in reach.items())
+        less = "less" if board.metric.higher else "plus"
+        lines.append(f"Bold: within the best of the pair {less} {each}.")
     for reason, pairs in _by_reason(board).items():
         lines.append(f"Nothing is bold on {', '.join(pairs)}: {reason}.")
     return lines
@@ -156,29 +175,30 @@ def _units(board: Board) -> list[str]:
 
 
 def _ranks(board: Board) -> list[str]:
-    """What the ranks are over, where that is not everything."""
+    """What the ranks are over, where that is not everything; one pair has none."""
+    if not board.over_pairs():
+        return []
     if not board.common:
         return ["No rank: no pair was completed."]
     ranked = board.summary.index[board.summary["rank"].notna()]
     if len(board.common) == len(board.table.pairs) and len(ranked) == len(board.summary):
         return []
     return [
-        f"Ranks are over the largest complete block: {len(board.common)} of {len(board.table.pairs)} pairs "
+        f"Ranks and means are over the largest complete block: {len(board.common)} of {len(board.table.pairs)} pairs "
         f"({', '.join(board.common)}) and {len(ranked)} of {len(board.summary)} methods; the others show –."
     ]
 
 
 def _power(board: Board) -> list[str]:
     """The smallest difference that the table would show, and the runs that smaller ones take."""
-    power = board.power
+    power, metric = board.power, board.metric
     if pd.isna(power.detectable):
         return []
-    more = [
-        f"{size:g} points: {n or 'over ' + str(MOST)}" for size, n in needed(power.sd, power.methods).items()
-    ]
+    runs = needed(power.sd, power.methods, metric.sizes)
+    more = [f"{size:g} {metric.unit}: {n or 'over ' + str(MOST)}" for size, n in runs.items()]
     return [
-        f"Detects: a true difference of {power.detectable:.2f} points is found with probability .8 (two-sided .05, one "
-        f"comparison). {power.unit.capitalize()} needed for {'; '.join(more)}."
+        f"Detects: a true difference of {power.detectable:{metric.form}} {metric.unit} is found with probability .8 "
+        f"(two-sided .05, one comparison). {power.unit.capitalize()} needed for {'; '.join(more)}."
     ]
 
 

@@ -112,6 +112,7 @@ def _timed(rows: pd.DataFrame) -> pd.DataFrame:
 
     alone_s is NaN where a row does not hold them, or the teacher's came from a cache. ``machine``: what seconds can be
     compared on: device, threads, jobs on that device, and whether the cell was trained alone or took turns with others.
+    ``beside``: equal for the cells of one cohort; NaN where the row does not say when it was trained.
     """
     epochs = rows["epochs_done"].where(rows["epochs_done"] > 0)
     teacher = rows["teacher_s"].mask(rows["teacher"] == "", 0.0)
@@ -120,7 +121,11 @@ def _timed(rows: pd.DataFrame) -> pd.DataFrame:
     threads = pd.to_numeric(rows["threads"]).map("{:g}".format)
     jobs = pd.to_numeric(rows["jobs"]).fillna(1).map("{:g}".format)
     machine = rows["device"] + "|" + threads + "|" + jobs + "|" + cohort
-    return rows.assign(epoch_s=rows["train_s"] / epochs, alone_s=whole / epochs, machine=machine)
+    started = rows["started_utc"].mask(rows["started_utc"] == "")
+    beside = started + "|" + rows["device"] + rows["cell_id"].where(cohort == "alone", "")
+    return rows.assign(
+        epoch_s=rows["train_s"] / epochs, alone_s=whole / epochs, machine=machine, beside=beside
+    )
 
 
 def _recipe(facts: str) -> str:

@@ -11,9 +11,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from kdbench.report import markdown
-from kdbench.report.figures import slices, style
+from kdbench.report.figures import Drawing, slices
 from kdbench.report.figures import tuning as curves
-from kdbench.report.figures.files import Caption, Picture, pictures
 from kdbench.results.trials import at_edge, best, latest, read_trials, space_of, values_of
 from kdbench.utils.search_space import distribution
 from kdbench.utils.status import Status
@@ -22,36 +21,38 @@ PAIR = ["teacher", "student", "method"]
 LEAST = 8  # trials that an importance is computed from
 
 
-def write(
-    folder: Path,
-    places: Sequence[Path],
-    suite: str,
-    records: pd.DataFrame,
-    footer: Sequence[str],
-    formats: Sequence[str],
-) -> list[Picture]:
-    """Write tuning.md, tuning.* and slices.* into ``folder`` where the suite was tuned; the pictures, for the pages.
-
-    places: folders of results, whose <suite>.tuning.csv are read. records: of the suite's rows. Raises OSError.
-    """
+def trials_of(places: Sequence[Path], suite: str) -> pd.DataFrame:
+    """The trials in <suite>.tuning.csv of these folders of results, each once; empty where the suite was not tuned."""
     files = [place / f"{suite}.tuning.csv" for place in places if place.is_dir()]
-    trials = (
-        latest(pd.concat([read_trials(file) for file in files], ignore_index=True))
-        if files
-        else pd.DataFrame()
-    )
+    if not files:
+        return pd.DataFrame()
+    return latest(pd.concat([read_trials(file) for file in files], ignore_index=True))
+
+
+def drawings(trials: pd.DataFrame) -> list[Drawing]:
+    """The figures of these trials."""
+    if trials.empty:
+        return []
+    said = "What tuning buys: expected best accuracy against trials and hours"
+    each = "Every trial's accuracy against each of its parameters"
+    return [
+        Drawing("tuning", said, curves.frame(trials), curves.draw),
+        Drawing("slices", each, slices.frame(trials), slices.draw),
+    ]
+
+
+def write(
+    folder: Path, suite: str, trials: pd.DataFrame, records: pd.DataFrame, footer: Sequence[str]
+) -> None:
+    """Write tuning.md into ``folder``, or remove an earlier one where there are no trials. Raises OSError.
+
+    records: of the suite's rows.
+    """
     page = folder / "tuning.md"
     if trials.empty:
         page.unlink(missing_ok=True)
-        return []
-    budget, values = curves.frame(trials), slices.frame(trials)
-    style.save(curves.draw(budget, footer), budget, folder / "tuning", formats)
-    captions = {"tuning": Caption("What tuning buys: expected best accuracy against trials and hours.")}
-    if len(values):
-        style.save(slices.draw(values, footer), values, folder / "slices", formats)
-        captions["slices"] = Caption("Every trial's accuracy against each of its parameters.")
-    page.write_text(markdown.page(f"Tuning of {suite}", _parts(trials, records), footer), "utf-8")
-    return pictures(captions, formats)
+    else:
+        page.write_text(markdown.page(f"Tuning of {suite}", _parts(trials, records), footer), "utf-8")
 
 
 def _parts(trials: pd.DataFrame, records: pd.DataFrame) -> Iterator[str]:

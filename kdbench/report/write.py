@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.report import figures, reproducibility, tuning
-from kdbench.report.figures import files, style
+from kdbench.report import figures, reproducibility, reproduction, tuning
+from kdbench.report.figures import Drawing, files
+from kdbench.report.figures.sheet import SCREEN, Sheet, styled
 from kdbench.report.leaderboard import board
 from kdbench.report.load import Results, merge, places, rows_of
 from kdbench.report.order import main_first
+from kdbench.report.page import html, index
 from kdbench.report.provenance import provenance
-from kdbench.report.render import html, latex, leaderboard, reproduction
+from kdbench.report.render import latex_leaderboard, leaderboard, paper_figures
+from kdbench.report.render import reproduction as beside_published
 from kdbench.report.tables import tables
 from kdbench.results.choice import ALL, Choice
 
@@ -27,19 +30,25 @@ def write_report(
     results: Results = "results",
     out: str | Path = "reports",
     baseline: str = BASELINE,
-    formats: Sequence[str] = style.FORMATS[:1],
+    formats: Sequence[str] | None = None,
     only: Choice | None = None,
+    style: str = SCREEN.name,
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
-    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex
-    (leaderboard-appendix.tex where there are several tables), index.html, reproducibility.csv where cells were trained
-    more than once, what `figures` draws (differences are against the method ``baseline``) and what
-    `render.reproduction` writes. formats: of the pictures, some of png, svg and pdf; the pages show the first two.
-    Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a format is
-    unknown or ``out`` cannot be written. only: the rows to report, which the report then says; None: all.
+    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex,
+    leaderboard-appendix.tex (spreads, comparisons with the baseline and other tables), index.html, reproducibility.csv
+    where cells were trained more than once, what `figures` draws (differences are against the method ``baseline``) and
+    what `render.reproduction` writes; above them, for all suites, what `page.index` writes. only: the rows to report,
+    which the report then says; None: all. style: "paper" also writes figures for a paper, and a figures.tex that shows
+    them, into the folder ``paper`` there. formats: of the style's figures, some of png, svg and pdf (the pages show the
+    first two); None: the style's own.
+    Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a style or a
+    format is unknown or ``out`` cannot be written.
     """
-    formats, only = files.checked(formats), only or ALL
+    sheet, only = styled(style), only or ALL
+    if formats is not None:
+        sheet = replace(sheet, formats=files.checked(formats))
     merged = merge(suite, results, only)
     if merged.attempts.empty and len(all_rows := merge(suite, results).attempts):
         raise only.refusal(all_rows)
@@ -65,19 +74,32 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "leaderboard.csv").write_text(leaderboard.csv(suite, boards, footer), "utf-8")
-        (folder / "leaderboard.tex").write_text(latex.leaderboard(suite, boards, footer), "utf-8")
-        _write_or_remove(folder / "leaderboard-appendix.tex", latex.appendix(suite, boards, footer))
+        (folder / "leaderboard.tex").write_text(latex_leaderboard.leaderboard(suite, boards, footer), "utf-8")
+        (folder / "leaderboard-appendix.tex").write_text(
+            latex_leaderboard.appendix(suite, boards, footer), "utf-8"
+        )
         reproducibility.save(runs, folder / "reproducibility.csv")
+        beside = reproduction.frame(suite, ordered, merged.curves)
+        trials = tuning.trials_of(places(results), suite)
+        drawings = [
+            *figures.of_boards(boards, merged.curves, details, baseline, footer),
+            beside_published.drawing(beside),
+            *tuning.drawings(trials),
+        ]
         files.clear(folder)
-        captions = figures.write(boards, merged.curves, details, baseline, footer, folder, formats)
-        with matplotlib.rc_context(style.RC):
-            reproduced, published = reproduction.write(folder, suite, ordered, footer, merged.curves, formats)
-            tuned = tuning.write(folder, places(results), suite, merged.records, footer, formats)
-        shown = [*files.pictures(captions, formats), *published, *tuned]
+        on_screen = sheet if sheet.name == SCREEN.name else SCREEN
+        shown = [picture for picture, _ in figures.write(drawings, on_screen, footer, folder)]
+        figures.write_data(drawings, folder)
+        if sheet is not on_screen:
+            _write_paper(suite, drawings, sheet, footer, folder / sheet.name)
+        published = [picture for picture in shown if picture.name == beside_published.FIGURE]
+        reproduced = beside_published.write(folder, suite, beside, footer, published)
+        tuning.write(folder, suite, trials, merged.records, footer)
         words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
         page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
         (folder / "index.html").write_text(page, "utf-8")
+        index.write(Path(out))
     except OSError as error:
         raise KdbenchError(
             f"cannot write {folder} ({error.strerror or error}); choose another --out"
@@ -86,12 +108,14 @@ def write_report(
     return leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced
 
 
-def _write_or_remove(file: Path, text: str) -> None:
-    """The file, or none where there is no text: an earlier report's would stay."""
-    if text:
-        file.write_text(text, "utf-8")
-    else:
-        file.unlink(missing_ok=True)
+def _write_paper(
+    suite: str, drawings: Sequence[Drawing], sheet: Sheet, footer: Sequence[str], folder: Path
+) -> None:
+    """The figures for a paper, and figures.tex that shows them."""
+    folder.mkdir(exist_ok=True)
+    files.clear(folder)
+    drawn = figures.write(drawings, sheet, footer, folder)
+    (folder / "figures.tex").write_text(paper_figures.tex(suite, drawn, sheet), "utf-8")
 
 
 def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELINE) -> str:

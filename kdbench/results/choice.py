@@ -11,6 +11,7 @@ import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.results import setting
+from kdbench.suites.pairs import ARROW, COLON, pair_name
 from kdbench.utils.status import Status
 
 
@@ -96,8 +97,13 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
 
 def _serves(teacher: str, student: str, patterns: Iterable[str]) -> bool:
     if teacher:
-        return _fits(f"{teacher}:{student}", patterns)
-    return any(fnmatch.fnmatchcase(f":{student}", pattern[pattern.find(":") :]) for pattern in patterns)
+        return any(_fits(f"{teacher}{sign}{student}", patterns) for sign in (COLON, ARROW))
+    return any(fnmatch.fnmatchcase(student, _of_student(pattern)) for pattern in patterns)
+
+
+def _of_student(pattern: str) -> str:
+    """The part of a pair's glob that is its student's; of one without a sign between the two, all of it."""
+    return pattern.split(ARROW if ARROW in pattern else COLON, 1)[-1]
 
 
 def _epochs(rows: pd.DataFrame) -> pd.Series:
@@ -108,11 +114,12 @@ def _epochs(rows: pd.DataFrame) -> pd.Series:
 
 def _range(rows: pd.DataFrame) -> str:
     """What rows there are, in a few words."""
-    pairs = sorted({f"{t}:{s}" for t, s in zip(rows["teacher"].fillna(""), rows["student"], strict=True)})
+    named = zip(rows["teacher"].fillna(""), rows["student"], strict=True)
+    pairs = sorted({pair_name(teacher, student) if teacher else student for teacher, student in named})
     epochs = [f"{n:g}" for n in sorted(_epochs(rows).dropna().unique())]
     values = {
         "methods": sorted(set(rows["method"])),
-        "pairs": [pair.removeprefix(":") for pair in pairs],
+        "pairs": pairs,
         "epochs": epochs,
         "splits": sorted(set(rows["split"])),
         "status": sorted(set(rows["status"])),

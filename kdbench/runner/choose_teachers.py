@@ -10,6 +10,7 @@ from kdbench.runner.teachers import accuracy, locate_teacher, trained_path
 from kdbench.runner.workspace import Workspace
 from kdbench.teachers import catalog
 from kdbench.teachers.weights import Teacher, open_teacher
+from kdbench.utils.files import file_stem
 
 
 def use(workspace: Workspace, name: str, start: str) -> str:
@@ -45,7 +46,9 @@ def remove(workspace: Workspace, name: str, start: str = "") -> str:
     model = workspace.suite.model(name)
     entries = catalog.matching_entries(work, data.name, name, model, workspace.data_id)
     fitting = [
-        e for e in entries if Path(e["file"]).stem.removeprefix(f"{Path(name).name}-").startswith(start)
+        e
+        for e in entries
+        if Path(e["file"]).stem.removeprefix(f"{Path(file_stem(name)).name}-").startswith(start)
     ]
     if not fitting or (start and len(fitting) > 1):
         count = "several imports" if fitting else "no import"

@@ -30,6 +30,7 @@ from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess
 from kdbench.teachers.fitting import Part, Problems, count_keys, describe, parts, smallest_mismatch
 from kdbench.teachers.weights import SUFFIXES, Teacher, open_teacher
+from kdbench.utils.files import file_stem
 from kdbench.utils.state_dicts import save_weights, state_dicts
 
 
@@ -96,7 +97,7 @@ def _bring(workspace: Workspace, file: Path, name: str | None, say: Say, warn: S
     source = open_teacher(name, model, file, data, expected)
     if source.remark:
         warn(source.remark)
-    saved = catalog.folder(work) / f"{name}-{source.id}.safetensors"
+    saved = catalog.folder(work) / f"{file_stem(name)}-{source.id}.safetensors"
     if not saved.is_file():
         try:
             save_weights(saved, source.net(data).model.state_dict())

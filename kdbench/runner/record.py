@@ -14,7 +14,7 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
-from kdbench.runner.export import description
+from kdbench.runner.export.facts import describe
 from kdbench.runner.inputs import Inputs
 from kdbench.runner.paths import Paths
 from kdbench.train import checkpoint
@@ -44,7 +44,7 @@ def record(
     complete: list[tuple[Result, dict[str, Any]]] = []
     try:
         for result in results:
-            _save_files(inputs.workspace.paths, result)
+            _save_files(inputs, result)
             complete.append(
                 (result, {**dict.fromkeys(store.COLUMNS), **source, **_row(inputs, result, attempts)})
             )
@@ -55,16 +55,18 @@ def record(
         progress.record(result.cell, row, result.curves)
 
 
-def _save_files(paths: Paths, result: Result) -> None:
+def _save_files(inputs: Inputs, result: Result) -> None:
     """The details and the student of a finished cell."""
-    cell = result.cell
+    cell, workspace = result.cell, inputs.workspace
+    paths, teacher = workspace.paths, inputs.teachers[result.cell.teacher] if result.cell.teacher else None
     if result.row["status"] != Status.OK:
         return
     try:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **result.details)  # type: ignore[arg-type]
         write_atomic(paths.details / f"{cell.id}.npz", buffer.getvalue())
-        save_weights(paths.students / f"{cell.id}.safetensors", result.student, description(cell))
+        described = describe(cell, workspace.class_names, teacher)
+        save_weights(paths.students / f"{cell.id}.safetensors", result.student, described.header())
     except OSError as error:
         raise KdbenchError(
             f"cannot write {error.filename or paths.details} ({error.strerror}); free or fix it and type the same "

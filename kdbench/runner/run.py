@@ -59,7 +59,7 @@ def run(
     teacher_split: bool = False,
     teacher_cache: str | Path | None = None,
     device: str = "auto",
-    graphs: bool | str = False,
+    graphs: bool | str = "",
     workers: int | None = None,
     executor: str | None = None,
     jobs: int | str = 1,
@@ -80,7 +80,7 @@ def run(
         suite: a name, a .toml file, or a `kdbench.Suite`.
         methods: names, globs or ``all`` (a list, or a text with commas); classes of methods; objects of them, with
             their own hyperparameters.
-        pairs: ``teacher:student``.
+        pairs: ``teacher:student``, or ``teacher->student`` where a name holds a colon.
         seeds: an int, ints, or a text like ``0-2``.
         sets: ``method.parameter=value[,value]``; several values make several cells.
         params: a file of settings as `kdbench tune` writes it; they train beside the suite's.
@@ -99,7 +99,7 @@ def run(
         teacher_split: train teachers here on the split's training images, whatever other weights are at hand.
         teacher_cache: folder that keeps teachers' logits for later runs.
         device: auto, cpu or cuda:0; several by commas, or all: a cohort trains on each.
-        graphs: record the step of a cohort as one CUDA graph; ``sequential``: the step of each cell as one.
+        graphs: record the step of a cohort as one CUDA graph (True); ``sequential``: the step of each cell as one.
         workers: processes that decode streamed images.
         executor: serial (in this process), processes, slurm or ray; None: as jobs and device ask.
         jobs: cohorts that train side by side, each in a process; auto: one per GPU, on a CPU one per thread.
@@ -117,7 +117,7 @@ def run(
 
     Raises KdbenchError for bad input.
 
-    >>> outcome = run("digits", ["ce", "kd"], seeds=0, epochs=2)  # doctest: +SKIP
+    >>> outcome = run(pairs="digits_teacher:digits_student", seeds=0, epochs=2)  # doctest: +SKIP
     >>> outcome.rows[["method", "top1"]]  # doctest: +SKIP
     """
     arguments = dict(locals())

@@ -18,6 +18,7 @@ from kdbench.plan.settings import Setting
 from kdbench.results.trials import best, latest, values_of
 from kdbench.runner.search import suggest
 from kdbench.suites import Pair
+from kdbench.suites.pairs import pair_name
 from kdbench.utils.hashing import digest
 from kdbench.utils.search_space import Choice, Range, Space, of_table
 from kdbench.utils.status import Status
@@ -134,7 +135,7 @@ def winners(trials: pd.DataFrame) -> list[Setting]:
     found = []
     for _, rows in latest(trials).groupby(["teacher", "student", "method"]):
         if row := best(rows):
-            pair, label = f"{row['teacher']}:{row['student']}", f"tuned ({len(rows)} trials)"
+            pair, label = pair_name(row["teacher"], row["student"]), f"tuned ({len(rows)} trials)"
             params, recipe = json.loads(row["params"]), json.loads(row["recipe"])
             found.append(Setting(row["method"], pair, params, recipe, label))
     return found

@@ -10,38 +10,58 @@ import timm
 import torch
 
 from kdbench.errors import KdbenchError, first_line, unknown
+from kdbench.models import pretrained
 from kdbench.plan.cells import Cell, plan_cells
-from kdbench.plan.selection import Selection
+from kdbench.plan.selection import Selection, teacher_recipe
+from kdbench.runner.networks import as_it_is
 from kdbench.runner.workspace import Say, Workspace
-from kdbench.suites import Pair, replace_recipe
+from kdbench.suites import Pair
 from kdbench.teachers import catalog
 from kdbench.teachers.accuracy import accuracy_lines, assess, measure
 from kdbench.teachers.weights import Teacher, find_file, open_teacher
+from kdbench.utils.files import file_stem
+from kdbench.utils.hashing import digest
 from kdbench.utils.state_dicts import save_weights
 
 # --- which file ---
 
 
 def teacher_cell(workspace: Workspace, name: str) -> Cell:
-    """The training run that makes a teacher: plain cross-entropy by the suite's teacher recipe, seed 0."""
+    """The training run that makes a teacher: plain cross-entropy by its recipe, seed 0."""
     suite, split = workspace.suite, workspace.selection.split
-    recipe = replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
-    suite = dataclasses.replace(suite, recipe=recipe)
+    suite = dataclasses.replace(suite, recipe=teacher_recipe(suite, suite.model(name)))
     selection = Selection(suite, ["ce"], [Pair(name, name)], [0], split=split)
     return plan_cells(selection, workspace.split.id, {name: None})[0]
 
 
 def trained_path(workspace: Workspace, name: str) -> Path:
     """Where a teacher's weights are saved that is trained here."""
-    return _folder(workspace) / f"{name}-{teacher_cell(workspace, name).id}.safetensors"
+    return _folder(workspace) / f"{file_stem(name)}-{teacher_cell(workspace, name).id}.safetensors"
 
 
 def pretrained_path(workspace: Workspace, name: str) -> Path | None:
     """Where the weights are saved that timm has for a teacher; None where the suite names none."""
     known = workspace.suite.teachers.get(name)
     return (
-        _folder(workspace) / f"{name}-{known.pretrained}.safetensors" if known and known.pretrained else None
+        _folder(workspace) / f"{file_stem(name)}-{known.pretrained}.safetensors"
+        if known and known.pretrained
+        else None
     )
+
+
+def _built(workspace: Workspace, name: str) -> Path:
+    """The file of a pretrained network as the suite builds it (`as_it_is`); written where it is not there."""
+    model, classes = workspace.suite.model(name), workspace.suite.dataset.classes
+    path = _folder(workspace) / f"{file_stem(name)}-{digest(model.identity())}.safetensors"
+    if not path.is_file():
+        place = pretrained.folder(workspace.paths.work)
+        try:
+            save_weights(path, pretrained.load(model, classes, place).state_dict())
+        except OSError as error:
+            raise KdbenchError(
+                f"cannot write {path} ({error.strerror}); free some space and run again"
+            ) from error
+    return path
 
 
 def _folder(workspace: Workspace) -> Path:
@@ -51,8 +71,8 @@ def _folder(workspace: Workspace) -> Path:
 def locate_teacher(workspace: Workspace, name: str) -> Teacher | None:
     """The teacher, where it is there; None where it must be trained or fetched.
 
-    In order of precedence, highest first: --teacher-weights, the last one imported, timm's weights where the suite
-    names them, else the one trained here. With --teacher-split always the last.
+    In order of precedence, highest first: --teacher-weights, the last one imported, the pretrained weights that the
+    suite names where they know the classes, else the one trained here. With --teacher-split always the last.
     """
     suite, work, weights = workspace.suite, workspace.paths.work, workspace.options.teacher_weights
     dataset, model = suite.dataset, suite.model(name)
@@ -61,12 +81,19 @@ def locate_teacher(workspace: Workspace, name: str) -> Teacher | None:
     elif weights:
         path = find_file(name, weights)
     else:
-        own = pretrained_path(workspace, name) or trained_path(workspace, name)
-        path = catalog.assigned_file(work, dataset.name, name, model, workspace.data_id) or own
+        path = catalog.assigned_file(work, dataset.name, name, model, workspace.data_id) or _own(
+            workspace, name
+        )
     if not path.is_file():
         return None
     expected = suite.teachers[name].top1 if name in suite.teachers else None
     return open_teacher(name, model, path, dataset, expected)
+
+
+def _own(workspace: Workspace, name: str) -> Path:
+    if as_it_is(workspace.suite.model(name), workspace.suite):
+        return _built(workspace, name)
+    return pretrained_path(workspace, name) or trained_path(workspace, name)
 
 
 def remark(workspace: Workspace, name: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell
 from kdbench.runner.workspace import Workspace
+from kdbench.suites.pairs import pair_name
 from kdbench.train.trial import FAILS, Networks, Trial
 from kdbench.utils.hashing import canonical
 
@@ -25,7 +26,7 @@ def try_methods(workspace: Workspace, cells: Sequence[Cell]) -> None:
     for (teacher, student), chosen in _by_pair(cells).items():
         trial = Trial(networks, student, teacher, chosen[0].recipe, targets)
         outcomes = trial.outcomes([cell.build_method() for cell in chosen], finite=False)
-        pair = f"{teacher}:{student}" if teacher else student
+        pair = pair_name(teacher, student) if teacher else student
         failures += [
             f"{cell} cannot train {pair}: {outcome.reason}"
             for cell, outcome in zip(chosen, outcomes, strict=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kdbench import models
 from kdbench.data.dataset import Dataset, Split, split_dataset
 from kdbench.data.loading import load_data
 from kdbench.data.streaming import count_duplicates
-from kdbench.errors import unknown
 from kdbench.plan.selection import Selection
 from kdbench.results import store
 from kdbench.runner.check_ranks import check_ranks
+from kdbench.runner.networks import open_networks
 from kdbench.runner.options import RunOptions
 from kdbench.runner.paths import Paths
 from kdbench.suites import Suite, replace_recipe
@@ -29,9 +27,10 @@ Say = Callable[[str], object]
 class Workspace:
     """What every room of the runner needs of a selection.
 
-    selection: its data set measured. split: the images. data_id: hash of the whole data set, however much of it is
-    used. devices: as torch names them; the first one is the driver's own. test_in_train: images that are evaluated and
-    are in the training images too; None: not counted (see `data.streaming.count_duplicates`).
+    selection: its data set measured, and the pretrained weights of its networks here. split: the images. data_id: hash
+    of the whole data set, however much of it is used. devices: as torch names them; the first one is the driver's own.
+    test_in_train: images that are evaluated and are in the training images too; None: not counted (see
+    `data.streaming.count_duplicates`). class_names: in the order of their labels.
     """
 
     selection: Selection
@@ -40,6 +39,7 @@ class Workspace:
     data_id: str
     devices: tuple[str, ...]
     test_in_train: int | None
+    class_names: tuple[str, ...]
 
     @property
     def device(self) -> str:
@@ -60,7 +60,8 @@ class Workspace:
 def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Workspace:
     """Load the images of a selection and check device, precision and models; ``say`` gets notes on the images.
 
-    Raises KdbenchError for data that cannot be had, a model that cannot be built or a device that is not there.
+    Pretrained weights that are not here yet are downloaded. Raises KdbenchError for data or weights that cannot be had,
+    a model that cannot be built or a device that is not there.
     """
     store.check_folder(options.results)
     data = selection.suite.dataset
@@ -76,9 +77,10 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
     duplicates = count_duplicates(dataset, split)
     for line in _data_lines(dataset, split, duplicates, measured.stream):
         say(line)
-    _check_models(selection)
+    work = Paths(options.results, selection.suite.name).work
+    selection = open_networks(selection, work, say, options.teacher_split)
     check_ranks(selection, options, devices)
-    return Workspace(selection, options, split, dataset.whole, devices, duplicates)
+    return Workspace(selection, options, split, dataset.whole, devices, duplicates, dataset.class_names)
 
 
 def _check_recipes(selection: Selection, graphs: str, devices: Sequence[str]) -> None:
@@ -88,7 +90,9 @@ def _check_recipes(selection: Selection, graphs: str, devices: Sequence[str]) ->
         check_optimizer(recipe, graphs)
         for device in devices:
             check_fast_paths(recipe.precision, graphs, device)
-    check_optimizer(replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe"))
+    teachers = replace_recipe(suite.recipe, suite.teacher_recipe, "teacher_recipe")
+    for recipe in (teachers, replace_recipe(teachers, suite.finetune_recipe, "finetune_recipe")):
+        check_optimizer(recipe)
 
 
 def _data_lines(dataset: Dataset, split: Split, duplicates: int | None, streamed: bool) -> Iterator[str]:
@@ -100,15 +104,3 @@ def _data_lines(dataset: Dataset, split: Split, duplicates: int | None, streamed
             f"WARNING: {duplicates:,} of the {len(split.evaluation):,} images that are measured on are in train too, "
             f"{how}; accuracies on them say nothing of new images"
         )
-
-
-def _check_models(selection: Selection) -> None:
-    """Build each model once: a misspelt name or a wrong argument fails here, not after an hour."""
-    suite = selection.suite
-    own = {name for pair in suite.pairs for name in (pair.teacher, pair.student)} | suite.models.keys()
-    for name in dict.fromkeys(name for pair in selection.pairs for name in (pair.teacher, pair.student)):
-        misspelt = name not in own and difflib.get_close_matches(name, own, cutoff=0.8)
-        if misspelt and not models.exists(name):
-            raise unknown("model", name, own, f" of suite {suite.name}")
-        model = suite.model(name)
-        models.create(model.arch, suite.dataset.classes, **model.args)

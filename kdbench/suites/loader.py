@@ -10,11 +10,12 @@ import math
 import os
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdbench.errors import KdbenchError, unknown
+from kdbench.suites.pairs import pair_name, split_pair
 from kdbench.suites.schema import SGD, DataSpec, Pair, Recipe, Suite, find_view
 
 Params = Mapping[str, Mapping[str, Any]]  # method -> parameter -> value
@@ -24,12 +25,14 @@ MERGED = (
     "views",
     "recipe",
     "teacher_recipe",
+    "finetune_recipe",
     "models",
     "teachers",
     "params",
     "pair_params",
 )  # entry by entry
 OF_DATASET = ("teachers", "pair_params")  # published for one data set: never inherited by another
+LOCAL = "local-dir:"  # a network that a folder holds
 PLACES = ("folder", "npz")  # where the user's own data set is
 
 
@@ -43,6 +46,7 @@ def load(name: str) -> Suite:
     file = find(name)
     table, where = read(file)
     shared = _value(Mapping[str, Params], table.pop("pair_params", {}), f"{where}: pair_params")
+    shared = {_pair_key(pair): params for pair, params in shared.items()}
     suite = _build(Suite, table, where)
     pairs = tuple(_with_shared_params(pair, shared.get(str(pair), {})) for pair in suite.pairs)
     suite = dataclasses.replace(suite, name=file.stem, pairs=pairs)
@@ -67,8 +71,7 @@ def validated(suite: Suite) -> Suite:
 def _table(value: Any) -> Any:
     """A dataclass as the table that a file would hold."""
     if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {k: _table(v) for k, v in fields.items() if not (isinstance(value, Suite) and k == "name")}
+        return {name: _table(getattr(value, name)) for name in file_fields(type(value))}
     if isinstance(value, Mapping):
         return {key: _table(each) for key, each in value.items()}
     return [_table(each) for each in value] if isinstance(value, list | tuple) else value
@@ -78,7 +81,8 @@ def _check_parts(suite: Suite, where: str) -> None:
     """Recipes, views and lists must fit each other."""
     for pair in suite.pairs:
         replace_recipe(suite.recipe, pair.recipe, f"{where}: pair {pair}")
-    replace_recipe(suite.recipe, suite.teacher_recipe, f"{where}: teacher_recipe")
+    teachers = replace_recipe(suite.recipe, suite.teacher_recipe, f"{where}: teacher_recipe")
+    replace_recipe(teachers, suite.finetune_recipe, f"{where}: finetune_recipe")
     for view in suite.recipe.train_views:
         if find_view(suite.views, view) is None:
             raise unknown("view", view, suite.views, f" in {where}: recipe: train_views")
@@ -92,14 +96,20 @@ def _with_shared_params(pair: Pair, shared: Params) -> Pair:
     return dataclasses.replace(pair, params=merged)
 
 
+def _pair_key(text: str) -> str:
+    """The pair as `Pair` is written, however it is spelled here."""
+    names = split_pair(text)
+    return pair_name(*names) if names else text
+
+
 def _check_own_names(suite: Suite, own: Mapping[str, Any], where: str) -> None:
     """Teachers and pairs that the suite's own file names must exist; those of its base may be unused here."""
-    for key, kind, hint, known in (
-        ("teachers", "teacher", ": no pair has it", {pair.teacher for pair in suite.pairs}),
-        ("pair_params", "pair", "", {str(pair) for pair in suite.pairs}),
+    for key, kind, hint, known, spelled in (
+        ("teachers", "teacher", ": no pair has it", {pair.teacher for pair in suite.pairs}, str),
+        ("pair_params", "pair", "", {str(pair) for pair in suite.pairs}, _pair_key),
     ):
         for name in own.get(key, {}):
-            if name not in known:
+            if spelled(name) not in known:
                 raise unknown(kind, name, known, f" in {where}: {key}{hint}")
 
 
@@ -131,6 +141,9 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]
     own = parse(file)
     if isinstance(own.get("dataset"), dict):
         own["dataset"] = _located(own["dataset"], file)
+    for table, key in _networks(own):
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = _located_network(table[key], file)
     name = own.pop("base", None)
     if name is None:
         return own, str(file)
@@ -183,6 +196,28 @@ def _located(table: dict[str, Any], file: Path) -> dict[str, Any]:
     return located
 
 
+def _networks(own: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The places of a file that name a network: a table and its key."""
+    tables, pairs = own.get("models"), own.get("pairs")
+    for table in tables.values() if isinstance(tables, dict) else ():
+        yield table, "arch"
+    for pair in pairs if isinstance(pairs, list) else ():
+        yield pair, "teacher"
+        yield pair, "student"
+
+
+def _located_network(name: str, file: Path) -> str:
+    """A network of a local folder with an absolute path; others as they are."""
+    if not name.startswith(LOCAL):
+        return name
+    return LOCAL + os.path.abspath(file.parent / Path(name.removeprefix(LOCAL)).expanduser())
+
+
+def file_fields(cls: type) -> dict[str, dataclasses.Field]:
+    """The fields of a dataclass that a suite file may set, by name."""
+    return {f.name: f for f in dataclasses.fields(cls) if f.metadata.get("file", True)}
+
+
 def replace_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
     """``recipe`` with some fields changed, each checked by name and type."""
     current = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
@@ -194,7 +229,7 @@ def _build(cls: type, table: Any, where: str) -> Any:
     if not isinstance(table, Mapping):
         raise KdbenchError(f"{where} must be a table, got {table!r}")
     hints = get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name != "name" or cls is DataSpec}
+    fields = file_fields(cls)
     for key in table:
         if key not in fields:
             raise unknown("key", key, fields, f" in {where}")

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kdbench.errors import KdbenchError
+from kdbench.suites.pairs import pair_name
 from kdbench.utils.hashing import digest
 
 SGD = "sgd"
 MAGNITUDES = 31  # RandAugment's strengths are 0..30
+NOT_OF_FILE = {"file": False}  # metadata of a field that no suite file sets
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class Recipe:
     decay: float = field(default=0.1, metadata={"schedule": "step"})
     # onecycle: the share of training at which lr is highest
     peak: float = field(default=0.3, metadata={"schedule": "onecycle"})
+    # all: every parameter; head: the last layer alone, on the features of the others in evaluation mode
+    trains: Literal["all", "head"] = _unused("all")
     # a method that reads one view trains on each of these, its losses summed; () leaves it its own view
     train_views: tuple[str, ...] = _unused(())
     # sgd: torch's, with momentum, nesterov and the decay of all parameters; else a name of timm's factory, with the
@@ -184,11 +188,49 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Pretrained weights that are here, and what timm knows of them.
+
+    source: their name, such as ``resnet18.a1_in1k``. id: hash of the state dict. file: its name in the folder of
+    pretrained weights. classes: of their head. size: pixels per side of the images that they were trained on, mean and
+    std those of these images.
+    """
+
+    source: str
+    id: str
+    file: str
+    classes: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    license: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """What can change a number."""
+        return {"weights": self.id, "normalise": [self.mean, self.std]}
+
+
+@dataclass(frozen=True)
 class ModelSpec:
-    """The architecture of kdbench or timm behind a name of the suite, with its keyword arguments."""
+    """The architecture behind a name of the suite, with its keyword arguments.
+
+    arch: as `kdbench.models.naming` has it. weights: those that ``arch`` named, once they are here; it then names the
+    network alone.
+    """
 
     arch: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    weights: Weights | None = field(default=None, metadata=NOT_OF_FILE)
+
+    def normalisation(self, data: DataSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std by which the network normalises images: those of its weights, else those of the data."""
+        known = self.weights or data
+        return known.mean, known.std
+
+    def identity(self) -> list[Any]:
+        """What can change a number: network and arguments, and the weights it starts from where it has any."""
+        weights = [self.weights.identity()] if self.weights else []
+        return [self.arch, dict(self.args), *weights]
 
 
 @dataclass(frozen=True)
@@ -212,7 +254,7 @@ class Pair:
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.teacher}:{self.student}"
+        return pair_name(self.teacher, self.student)
 
 
 @dataclass(frozen=True)
@@ -229,10 +271,11 @@ class Suite:
     teacher_recipe: Mapping[str, Any] = field(
         default_factory=dict
     )  # over `recipe`, for teachers trained here
+    finetune_recipe: Mapping[str, Any] = field(default_factory=dict)  # over that, for pretrained teachers
     models: Mapping[str, ModelSpec] = field(default_factory=dict)
     teachers: Mapping[str, TeacherSpec] = field(default_factory=dict)
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method parameters for every pair
-    name: str = ""
+    name: str = field(default="", metadata=NOT_OF_FILE)
 
     def model(self, name: str) -> ModelSpec:
         """The suite's own definition of ``name``, else the architecture of that name."""

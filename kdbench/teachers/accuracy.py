@@ -17,6 +17,7 @@ from kdbench.suites import DataSpec
 from kdbench.teachers.class_order import chance_remark, permutation_warnings
 from kdbench.teachers.expected import falls_short
 from kdbench.teachers.weights import Teacher
+from kdbench.utils.files import file_stem
 from kdbench.utils.hashing import digest
 from kdbench.utils.state_dicts import load_weights, save_weights
 
@@ -38,7 +39,7 @@ def teacher_logits(teacher: Teacher, net: Network, split: Split, work: Path, dev
 def logits_path(teacher: Teacher, mean: Tensor, std: Tensor, split_id: str, work: Path) -> Path:
     """The file of a teacher's logits on a split, for a network that normalises images by ``mean`` and ``std``."""
     key = digest([teacher.id, split_id, mean.flatten().tolist(), std.flatten().tolist()])
-    return work / "teachers" / f"{teacher.name}-{key}.logits.safetensors"
+    return work / "teachers" / f"{file_stem(teacher.name)}-{key}.logits.safetensors"
 
 
 def measure(teacher: Teacher, data: DataSpec, split: Split, work: Path, device: torch.device) -> float:

@@ -11,7 +11,7 @@ B = batch, N = images, O = outcomes of the view, C = classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from kdbench.errors import KdbenchError
 from kdbench.suites.schema import View
 from kdbench.utils.hashing import digest
 
+PART = 1 << 24  # bytes that are read at once
 STORAGE = "fp16"  # part of the identity of every cell whose teacher outputs pass through the table
 
 
@@ -90,6 +91,16 @@ class Table:
         for place, record in zip(places, records, strict=True):
             os.pwrite(self._file, record.tobytes(), place * record.nbytes)
 
+    def parts(self) -> Iterator[tuple[slice, Tensor, np.ndarray]]:
+        """Read all that is written: rows of images, their fp16 logits [n, O, C], and which are known: bool [n, O]."""
+        count = max(1, PART // (2 * self.shape[1] * self.shape[2]))
+        for start in range(0, self.shape[0], count):
+            records = np.array(self._records[start : start + count])
+            if records[..., -1].any():
+                known = records[..., -1] == _sums(records[..., :-1])
+                values = np.ascontiguousarray(records[..., :-1])
+                yield slice(start, start + count), torch.from_numpy(values).view(torch.float16), known
+
     def known_share(self) -> float:
         """Return the share of records that are written, 0..1."""
         written = sum(int((chunk[..., -1] != 0).sum()) for chunk in np.array_split(self._records, 64))
@@ -109,10 +120,13 @@ class CachedLogits:
         self.tables, self.views, self._warn = tables, views, warn
         self._full = False
 
+    def settle(self) -> None:
+        """At the end of an epoch: nothing is left to write."""
+
     def logits(self, name: str, rows: Tensor, draws: Draws, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the logits of the images ``rows`` [B] in view ``name``: fp32 [B, C], on the CPU.
 
-        ``compute(places)`` is called for the positions in the batch whose logits are not known yet. Raises
+        ``compute(places)`` [P, C] is called for the positions in the batch whose logits are not known yet. Raises
         KdbenchError for logits that fp16 cannot represent.
         """
         table = self.tables[name]
@@ -121,15 +135,20 @@ class CachedLogits:
         if not known.all():
             places = (~known).nonzero().flatten()
             fresh = compute(places).half().cpu()
-            if not fresh.isfinite().all():
-                raise KdbenchError("the teacher's logits do not fit fp16; train without --teacher-cache")
+            self.store(name, rows[places], numbers[places], fresh)
             logits[places] = fresh
-            self._store(table, rows[places], numbers[places], fresh)
         return logits.float()
 
-    def _store(self, table: Table, rows: Tensor, numbers: Tensor, logits: Tensor) -> None:
+    def store(self, name: str, rows: Tensor, numbers: Tensor, logits: Tensor) -> None:
+        """Add fp16 ``logits`` [B, C] to a view's table, unless the disk is full.
+
+        Raises KdbenchError where they were too large for fp16.
+        """
+        if not logits.isfinite().all():
+            raise KdbenchError("the teacher's logits do not fit fp16; train without --teacher-cache")
         if self._full:
             return
+        table = self.tables[name]
         try:
             table.write(rows, numbers, logits)
         except OSError as error:
@@ -138,6 +157,6 @@ class CachedLogits:
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """Return one checksum in 1..65535 per row of uint16 [B, C], which depends on the position of each value."""
-    weights = 2 * np.arange(values.shape[1], dtype=np.uint64) + 1
-    return ((values.astype(np.uint64) * weights).sum(axis=1) % 65535 + 1).astype(np.uint16)
+    """Return one checksum in 1..65535 per row of uint16 [..., C], which depends on the position of each value."""
+    weights = 2 * np.arange(values.shape[-1], dtype=np.uint64) + 1
+    return ((values.astype(np.uint64) * weights).sum(axis=-1) % 65535 + 1).astype(np.uint16)

@@ -14,6 +14,7 @@ from kdbench.models.cifar.base import ENTRIES
 from kdbench.models.wrapper import Network
 from kdbench.suites import DataSpec, ModelSpec
 from kdbench.teachers.fitting import Part, is_counter, parts, select_part
+from kdbench.utils.files import file_stem
 from kdbench.utils.hashing import digest
 from kdbench.utils.state_dicts import state_dicts, weights_digest
 
@@ -44,7 +45,7 @@ class Teacher:
             raise KdbenchError(
                 f"{self.path} changed while it was in use; run again to train with the new weights"
             )
-        return Network(model, data.mean, data.std).eval().requires_grad_(False)
+        return Network(model, *self.model.normalisation(data)).eval().requires_grad_(False)
 
 
 def open_teacher(name: str, model: ModelSpec, path: Path, data: DataSpec, expected: float | None) -> Teacher:
@@ -55,6 +56,7 @@ def open_teacher(name: str, model: ModelSpec, path: Path, data: DataSpec, expect
 
 def find_file(name: str, folder: Path) -> Path:
     """Return ``<name>.pth``, ``.pt`` or ``.safetensors`` of the user's folder. Raises KdbenchError if none exists."""
+    name = file_stem(name)
     if not folder.is_dir():
         raise KdbenchError(
             f"--teacher-weights {folder} is not a folder; it should hold {name}.pth or {name}.safetensors"
@@ -93,7 +95,12 @@ def _load_model(name: str, spec: ModelSpec, path: Path, data: DataSpec) -> tuple
 
 
 def _identity(model: nn.Module, spec: ModelSpec) -> str:
-    """Hash the weights, and the network unless only one of kdbench's own networks has weights of these shapes."""
+    """Hash the weights, and the network unless only one of kdbench's own networks has weights of these shapes.
+
+    A network that began as a pretrained one keeps the normalisation of its images, which is hashed too.
+    """
     weights = weights_digest({key: v for key, v in model.state_dict().items() if not is_counter(key)})
     arch, own = models.full_name(spec.arch), {full for name, full in ENTRIES.items() if name not in TWINS}
+    if spec.weights:
+        return digest([weights, arch, dict(spec.args), [spec.weights.mean, spec.weights.std]])
     return weights if arch in own and not spec.args else digest([weights, arch, dict(spec.args)])

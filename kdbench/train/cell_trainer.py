@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from kdbench.method import (
     overrides,
 )
 from kdbench.metrics import predictions
+from kdbench.models import pretrained
 from kdbench.models.flops import probing
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
@@ -40,13 +42,22 @@ from kdbench.utils.status import Status
 from kdbench.utils.timer import StepWatch, Stopwatch
 
 
-def build_net(cell: Cell, device: torch.device) -> Network:
-    """The student with its initial weights: the same for every method, a function of data, seed and student only."""
-    model_spec, data = cell.student_model, cell.dataset
+def build_net(cell: Cell, device: torch.device, work: Path) -> Network:
+    """The student with its initial weights: the same for every method, a function of data, seed and student only.
+
+    work: has the pretrained weights that the student starts from.
+    """
+    spec, data = cell.student_model, cell.dataset
     with torch.random.fork_rng([]):
         torch.manual_seed(stream("init", cell.split_id, cell.seed, cell.student))
-        model = models.create(model_spec.arch, data.classes, **model_spec.args)
-    return to_device(Network(model, data.mean, data.std), device)
+        if spec.weights:
+            model = pretrained.load(spec, data.classes, pretrained.folder(work))
+        else:
+            model = models.create(spec.arch, data.classes, **spec.args)
+    net = Network(model, *spec.normalisation(data))
+    if cell.recipe.trains == "head":
+        net.freeze_features()
+    return to_device(net, device)
 
 
 def passes(needs: Needs, recipe: Recipe) -> list[Needs]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from kdbench import registry
 from kdbench.plan.cells import Cell
@@ -14,10 +21,64 @@ from kdbench.utils.state_dicts import load_state, save_state
 checkpoint_path = saved.checkpoint_path
 
 
-def save(work: Path, cell: Cell, state: Mapping[str, Any]) -> None:
-    """Write the state of a cell that trains, and its note. Raises OSError (a full disk ...)."""
-    save_state(checkpoint_path(work, cell.id), state)
-    saved.write_note(work, cell, state["epoch"])
+class Saver:
+    """Writes the training states of a cohort into ``work``, in the background.
+
+    every: seconds between two saves that are not forced. failed: is called, where training goes on, with the error of a
+    write (a full disk ...).
+    """
+
+    def __init__(self, work: Path, every: float, failed: Callable[[OSError], None]) -> None:
+        self._work, self._every, self._failed = work, every, failed
+        self._saved_at = -math.inf
+        self._writing: Future[None] | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last save is long enough ago."""
+        return time.monotonic() - self._saved_at >= self._every
+
+    def save(self, states: Sequence[tuple[Cell, dict[str, Any]]]) -> None:
+        """Copy the states and have them written; a write that is not finished is waited for first."""
+        self.finish()
+        self._saved_at = time.monotonic()
+        copies = [(cell, copied(state)) for cell, state in states]
+        there = None
+        if torch.cuda.is_initialized():  # copies from a GPU are only under way
+            there = torch.cuda.Event()
+            there.record()
+        thread = ThreadPoolExecutor(1)
+        self._writing = thread.submit(self._write, copies, there)
+        thread.shutdown(wait=False)
+
+    def _write(self, states: Sequence[tuple[Cell, dict[str, Any]]], there: torch.cuda.Event | None) -> None:
+        if there is not None:
+            there.synchronize()
+        for cell, state in states:
+            save_state(checkpoint_path(self._work, cell.id), state)
+            saved.write_note(self._work, cell, state["epoch"])
+
+    def finish(self) -> None:
+        """Wait until all is written."""
+        writing, self._writing = self._writing, None
+        try:
+            if writing is not None:
+                writing.result()
+        except OSError as error:
+            self._failed(error)
+
+
+def copied(value: Any) -> Any:
+    """Copy a nest of dicts, lists and tuples with its tensors, on the CPU; from a GPU without waiting for it."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", non_blocking=True, copy=True)
+    if isinstance(value, dict):
+        twin = copy.copy(value)  # a state dict carries an attribute
+        twin.update({key: copied(item) for key, item in value.items()})
+        return twin
+    if isinstance(value, list | tuple):
+        return type(value)(map(copied, value))
+    return value
 
 
 def remove(work: Path, cell_id: str) -> None:

@@ -37,7 +37,7 @@ from kdbench.train.ranks import CellsFailed, Ranks
 from kdbench.train.recorded_steps import RecordedSteps
 from kdbench.train.result import result_of
 from kdbench.train.schedule import evaluates, learning_rate, moment
-from kdbench.train.teacher_outputs import SharedTeacher, open_cache
+from kdbench.train.teacher_outputs import SharedTeacher, open_shared_cache
 from kdbench.train.teacher_pass import TeacherPass
 from kdbench.utils.files import write_atomic
 from kdbench.utils.graph_kinds import BRANCHES
@@ -95,7 +95,8 @@ class Cohort:
         self.students_eval: dict[str, Tensor] = {}
         self.failures: dict[str, str] = {}  # of cells that could not even be built
         self.seconds_before: dict[str, dict[str, float]] = {}  # shared seconds before a resume
-        self.save_failed = False
+        self.saver = checkpoint.Saver(job.work, job.save_every, self._save_failed)
+        self.warned_of_saving = False
         trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
         for failures in self.ranks.of_all(self.failures):
             self.failures = {**failures, **self.failures}
@@ -128,13 +129,13 @@ class Cohort:
         if cell := next((c for c in self.job.cells if c.teacher_cache), None):
             assert self.job.teacher_cache, "a cell of the teacher cache, and a job without its folder"
             folder = self.job.teacher_cache
-            cache = open_cache(folder, cell, len(self.train), self.device, self.progress.warn)
+            cache = open_shared_cache(folder, cell, len(self.train), self.device, self.progress.warn)
         return SharedTeacher(self.teacher, self.first, self.device, cache)
 
     def _trainee(self, cell: Cell) -> Trainee | None:
         size = self.first.dataset.size
         try:
-            net = build_net(cell, self.device)
+            net = build_net(cell, self.device, self.job.work)
             context = Context(
                 num_classes=self.first.dataset.classes,
                 train_size=len(self.train),
@@ -148,7 +149,11 @@ class Cohort:
             if trainee.outcome is None:
                 state = checkpoint.resumable(self.job.work, cell)
                 if state:
-                    trainee.load(state)
+                    if not trainee.load(state):
+                        self.progress.warn(
+                            f"{cell}: continues on {self.device.type} from a checkpoint of another kind of device; its "
+                            "numbers are those of neither alone"
+                        )
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
                     trainee.prepare(TeacherPass(cell, self.train, self.teacher, trainee.needs, self.device))
@@ -164,7 +169,10 @@ class Cohort:
     def run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         """Train to the end or to ``stop``."""
         with computing(self.device, self.recipe.precision):
-            return self._run(stop)
+            try:
+                return self._run(stop)
+            finally:
+                self.saver.finish()
 
     def _run(self, stop: Callable[[], bool]) -> tuple[list[Result], bool]:
         live = self._live()
@@ -180,6 +188,8 @@ class Cohort:
             if not stopped:
                 self._end_epoch(epoch)
                 (stopped,) = self.ranks.any_of([stop() and epoch + 1 < self.recipe.epochs])
+                if stopped:
+                    self._save(self._live())
             if stopped or not self._live():
                 break
         self.progress.end()
@@ -250,7 +260,8 @@ class Cohort:
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
-        self.stepping.settle()
+        with self._closing([t for t in self._live() if t.cell.teacher_cache], "the teacher's cache"):
+            self.stepping.settle()
         for trainee in self._live():
             trainee.end_epoch()
         measured = [t for t in self._live() if last or evaluates(t.cell.recipe, epoch)]
@@ -260,7 +271,9 @@ class Cohort:
         outcomes = self.ranks.of_first([trainee.outcome for trainee in measured])
         for trainee, outcome in zip(measured, outcomes, strict=True):
             trainee.outcome = outcome
-        self._save(self._live())
+        (due,) = self.ranks.of_first([last or self.saver.is_due])
+        if due:
+            self._save(self._live())
         self.progress.epoch(epoch + 1, {t.cell.id: t.latest() for t in self._live()})
 
     def _measure(self, trainee: Trainee) -> None:
@@ -307,21 +320,23 @@ class Cohort:
             write_atomic(log, traceback.format_exc().encode())
         return f"{cell.method} failed in {what}: {type(error).__name__}: {error} (traceback in {log})"
 
-    def _save(self, trainees: list[Trainee]) -> None:
-        """Save the checkpoints of ``trainees``; where the disk is full, warn once and go on training."""
+    def _save(self, trainees: Sequence[Trainee]) -> None:
+        """Have the checkpoints of ``trainees`` written."""
         for trainee in trainees:
             trainee.add_up_sums()
-        try:
-            for trainee in trainees if self.ranks.first else ():
-                state = {**trainee.state(), "shared_seconds": self._shared_seconds(trainee)}
-                checkpoint.save(self.job.work, trainee.cell, state)
-        except OSError as error:
-            if not self.save_failed:
-                self.progress.warn(
-                    f"cannot save a checkpoint in {self.job.work} ({error.strerror}); training goes on, but a crash "
-                    "would lose it: free some space"
-                )
-            self.save_failed = True
+        if self.ranks.first:
+            self.saver.save(
+                [(t.cell, {**t.state(), "shared_seconds": self._shared_seconds(t)}) for t in trainees]
+            )
+
+    def _save_failed(self, error: OSError) -> None:
+        """Where the disk is full, warn once and go on training."""
+        if not self.warned_of_saving:
+            self.progress.warn(
+                f"cannot save a checkpoint in {self.job.work} ({error.strerror}); training goes on, but a crash "
+                "would lose it: free some space"
+            )
+        self.warned_of_saving = True
 
     def _result(self, cell: Cell) -> Result:
         trainee = next((t for t in self.trainees if t.cell is cell), None)

@@ -37,6 +37,7 @@ class Job:
     methods: bytes = b""  # those of a notebook or script (see `registry.packed`)
     floors: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     fills_cache: bool = False
+    save_every: float = 60.0  # seconds between two checkpoints; one is saved at the end and at a stop
     ranks: int | str = 1
 
 

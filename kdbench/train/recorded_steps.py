@@ -18,12 +18,17 @@ from kdbench.train.cell_trainer import Trainee
 from kdbench.train.cohort_step import CohortStep, EagerSteps, open_ones
 from kdbench.train.cuda_graphs import Buffers, Recorder, Recording
 from kdbench.train.teacher_outputs import ByView
+from kdbench.utils.graph_kinds import BRANCHES, SEQUENTIAL
 from kdbench.utils.timer import Stopwatch
 
 TIMED = (
     20  # recorded steps of an epoch that run cell by cell, each on its own clock, before all cells run as one
 )
-SETTLED = Recording.EAGER + TIMED + 1  # steps of an epoch after which nothing is recorded any more
+
+
+def settled(graphs: str) -> int:
+    """After how many steps of an epoch all is recorded, for one of `graph_kinds.GRAPHS`; without graphs 0."""
+    return {"": 0, SEQUENTIAL: Recording.EAGER + 1, BRANCHES: Recording.EAGER + TIMED + 1}[graphs]
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ class RecordedSteps:
 
     def settle(self) -> None:
         """At the end of an epoch."""
-        self._eager.settle()
         self._one_by_one = 0
+        self._eager.settle()
 
     def _look_up(self, step: CohortStep, trainees: Sequence[Trainee]) -> ByView:
         teacher = self._eager.teacher

@@ -14,6 +14,7 @@ from kdbench.method import Outputs
 from kdbench.models.wrapper import Network
 from kdbench.plan.cells import Cell
 from kdbench.suites.schema import View
+from kdbench.teachers.device_logits import DeviceLogits, fits
 from kdbench.teachers.logit_cache import CachedLogits, Table, count_outcomes
 from kdbench.train.cell_trainer import Trainee
 from kdbench.utils.needs import Needs, union
@@ -26,7 +27,9 @@ ByView = Mapping[str, Outputs]
 class SharedTeacher:
     """A frozen network in the precision of a recipe. ``cache``: for the cells that say `teacher_cache`."""
 
-    def __init__(self, net: Network, cell: Cell, device: torch.device, cache: CachedLogits | None) -> None:
+    def __init__(
+        self, net: Network, cell: Cell, device: torch.device, cache: CachedLogits | DeviceLogits | None
+    ) -> None:
         self.net, self.precision, self.device, self.cache = net, cell.recipe.precision, device, cache
         self._watches: dict[tuple[str, str], StepWatch] = {}
 
@@ -109,6 +112,8 @@ class SharedTeacher:
 
     def settle(self) -> None:
         """At the end of an epoch."""
+        if self.cache is not None:
+            self.cache.settle()
         for watch in self._watches.values():
             watch.settle()
 
@@ -128,6 +133,14 @@ def _restricted(outputs: Outputs, needs: Needs) -> Outputs:
         preact=outputs.preact if needs.preact else None,
         classify=outputs.classify if needs.classifier else None,
     )
+
+
+def open_shared_cache(
+    folder: Path, cell: Cell, count: int, device: torch.device, warn: Callable[[str], None]
+) -> CachedLogits | DeviceLogits:
+    """As `open_cache`, in the memory of a GPU where it fits."""
+    cache = open_cache(folder, cell, count, device, warn)
+    return DeviceLogits(cache, device) if device.type == "cuda" and fits(cache.tables, device) else cache
 
 
 def open_cache(

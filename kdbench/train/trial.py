@@ -48,7 +48,7 @@ class Networks:
     def __getitem__(self, name: str) -> tuple[Network, ModelFacts]:
         """Raises KdbenchError for a network that cannot be built or does not work at the suite's size."""
         if name not in self._built:
-            spec, data = self.suite.model(name), self.suite.dataset
+            spec, data = models.bare(self.suite.model(name)), self.suite.dataset
             with torch.random.fork_rng([]):
                 torch.manual_seed(0)
                 model = models.create(spec.arch, data.classes, **spec.args)

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+
+def file_stem(name: str) -> str:
+    """A network's name as that of a file: one with a colon, which may hold a path, as a single word.
+
+    >>> file_stem("local-dir:../nets/a b"), file_stem("timm/resnet18")
+    ('local-dir_.._nets_a_b', 'timm/resnet18')
+    """
+    return re.sub(r"[^\w.-]+", "_", name) if ":" in name else name
 
 
 def write_atomic(path: Path, content: bytes, sync: bool = False) -> None:

@@ -33,6 +33,11 @@ class MethodFacts:
         """Whether it trains on more than one view of each image."""
         return len(self.needs.views) > 1
 
+    @property
+    def bibtex(self) -> str:
+        """The BibTeX entry of its paper, under its name and the year; '' without a paper."""
+        return self.paper.bibtex(f"{self.name}{self.paper.year}") if self.paper else ""
+
 
 @functools.cache
 def shipped() -> Mapping[str, MethodFacts]:

@@ -43,6 +43,15 @@ class Paper:
     verified: bool = True
 
     @property
+    def address(self) -> str:
+        """Where to read it; '' where no address is known.
+
+        >>> Paper(title="T", authors=("A. B",), year=2022, arxiv="2203.08679").address
+        'https://arxiv.org/abs/2203.08679'
+        """
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else self.url
+
+    @property
     def cited(self) -> str:
         """The short citation: authors, venue and year, arXiv id or URL, equation; no title.
 

@@ -1,5 +1,6 @@
 """The clocks of the benchmark count what they say."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from kdbench.bench.background_load import background_load
 from kdbench.bench.timing import Blocks, Seconds
 from kdbench.bench.workload import made_up
 from kdbench.errors import KdbenchError
+from kdbench.train import recorded_steps
+from kdbench.train.recorded_steps import settled
+from tests.support.recorders import Overwriting
 from tests.support.timed import ask
 
 
@@ -38,6 +42,19 @@ def test_a_block_counts_teacher_students_and_losses(lab):
     assert 0 < block.teacher < block.total - block.students
     with made_up(ask(lab, "ce"), 3) as job:
         assert Blocks(job, 1, 2).run()[0].teacher == 0
+
+
+@pytest.mark.parametrize("kind", ["branches", "sequential"])
+def test_recordings_end_before_the_first_timed_block(lab, monkeypatch, kind):
+    recorder, at_blocks = Overwriting(), []
+    monkeypatch.setattr(recorded_steps, "TIMED", 2)
+    monkeypatch.setattr("kdbench.train.cohort.GraphRecorder", lambda device: recorder)
+    warmup = settled(kind)
+    with made_up(ask(lab, "kd", "dkd"), warmup + 4) as job:
+        job = dataclasses.replace(job, graphs=kind)
+        blocks = Blocks(job, warmup, 1, lambda: at_blocks.append(len(recorder.recorded))).run()
+    assert at_blocks == [3 + (kind == "branches")] * 5
+    assert all(0 < block.students < block.total for block in blocks)
 
 
 def test_a_method_that_skips_the_pair_cannot_be_timed(lab):

@@ -7,6 +7,7 @@ import sys
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from kdbench.bench import command
@@ -147,17 +148,54 @@ def complete(*words: str, cwd) -> list[str]:
     return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
 
+def offered(words: list[str]) -> list[str]:
+    """What a shell offers for the last of the words; a file stands for its kind."""
+    found = ShellComplete(main, {}, "kdbench", "_KDBENCH_COMPLETE").get_completions(words[:-1], words[-1])
+    return [item.value if item.type == "plain" else item.type for item in found]
+
+
 @pytest.mark.parametrize(
     ("words", "offers"),
     [
-        (["kdbench", "re"], ["report", "results"]),
-        (["kdbench", "bench", "s"], ["scale", "step"]),
-        (["kdbench", "methods", "p"], ["pairs"]),
-        (["kdbench", "suites", "d"], ["digits"]),
-        (["kdbench", "run", "--ma"], ["--max-hours"]),
-        (["kdbench", "run", "--split", ""], ["test", "holdout"]),
-        (["kdbench", "run", "--suite", "cifar100-"], ["cifar100-quick", "cifar100-timm", "cifar100-twoview"]),
+        (["re"], ["report", "results"]),
+        (["bench", "s"], ["scale", "step"]),
+        (["methods", "p"], ["pairs", "pkt"]),
+        (["methods", "show", "bic"], ["bickd"]),
+        (["suites", "d"], ["digits"]),
+        (["run", "--ma"], ["--max-hours"]),
+        (["run", "--split", ""], ["test", "holdout"]),
+        (["run", "--suite", "cifar100-"], ["cifar100-quick", "cifar100-timm", "cifar100-twoview"]),
+        (["run", "--suite", "own"], ["own.toml"]),
+        (["report", "--suite", "digits,imag"], ["digits,imagenet"]),
+        (["run", "--methods", "a"], ["all", "ab", "abkd", "at"]),
+        (["run", "--methods", "kd,dk"], ["kd,dkd", "kd,dkl"]),
+        (["run", "--methods", "dkd,dk"], ["dkd,dkl"]),  # none twice
+        (["run", "--methods", "min"], ["mine"]),
+        (["run", "--plugins", "nowhere", "--methods", "min"], []),
+        (["ablate", "bic"], ["bickd"]),
+        (["check", "min"], ["mine"]),
+        (["check", "plugins/br"], ["file"]),
+        (["run", "--pairs", ""], ["digits_teacher:digits_student"]),
+        (["run", "--suite", "cifar100", "--pairs", "vgg"], ["vgg13:vgg8", "vgg13:mobilenetv2"]),
+        (["run", "--suite", "broken.toml", "--pairs", ""], []),
+        (["export", "ab"], ["abcdef012345"]),
+        (["export", "--results", "nowhere", "ab"], []),
+        (["forget", "abcdef012345", "01"], ["012345abcdef"]),
     ],
 )
-def test_bash_completes_verbs_options_and_values(tmp_path, words, offers):
-    assert complete(*words, cwd=tmp_path) == offers
+def test_values_are_completed(tmp_path, monkeypatch, words, offers):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mine.py").write_text(
+        "from kdbench.registry import register\n\n\n@register\nclass Mine: ...\n"
+    )
+    (tmp_path / "plugins" / "broken.py").write_text("import kdbench\n(")
+    (tmp_path / "own.toml").write_text("")
+    (tmp_path / "broken.toml").write_text("(")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "s.csv").write_text("schema,cell_id\n4,abcdef012345\n4,012345abcdef\n")
+    assert offered(words) == offers
+
+
+def test_bash_is_answered(tmp_path):
+    assert complete("kdbench", "run", "--suite", "dig", cwd=tmp_path) == ["digits"]

@@ -38,7 +38,7 @@ TYPED = {
     "methods mine.py": ["mine.py is a file: load it by --plugins mine.py"],
     "methods dkdd": ["unknown method 'dkdd'; did you mean 'dkd'?"],
     "check nowhere.py": ["there is no file nowhere.py"],
-    "export abc": ["`kdbench export` needs FILE; `kdbench export --help`"],
+    "export abc": ["`kdbench export` takes CELL FILE, or METHOD PAIR SEED FILE", "status --cells"],
     "teachers cache": ["`kdbench teachers cache` needs --teacher-cache"],
     "new": ["`kdbench new` needs NAME"],
     "teachers import nowhere.pth": ["nowhere.pth", "does not exist"],

@@ -17,7 +17,7 @@ from kdbench.method import Method, Needs
 from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import Selection
 from kdbench.suites import ModelSpec, Pair, Recipe
-from kdbench.suites.schema import View
+from kdbench.suites.schema import View, Weights
 from kdbench.teachers.weights import open_teacher
 
 # --- the cell ---
@@ -120,7 +120,7 @@ RECIPE_CHANGES = {
     "weight_decay": 1e-4, "schedule": "onecycle", "precision": "bf16", "milestones": (150, 180),
     "decay": 0.2, "peak": 0.5, "eval_every": 2, "train_views": ("strong",), "optimizer": "adamw",
     "optimizer_args": {"eps": 1e-6}, "warmup_epochs": 5.0, "clip": 5.0, "label_smoothing": 0.1, "mixup": 0.2,
-    "ema": 0.99,
+    "ema": 0.99, "trains": "head",
 }  # fmt: skip
 
 
@@ -135,6 +135,46 @@ def test_in_each_field_of_the_recipe(cell, suite, lab, key):
     base = suite(recipe=dataclasses.replace(lab.suite.recipe, schedule=schedule, optimizer=optimizer))
     changed = suite(recipe=dataclasses.replace(base.recipe, **{key: RECIPE_CHANGES[key]}))
     assert cell(suite=changed).id != cell(suite=base).id
+
+
+WEIGHTS = Weights("resnet8.x", "0123456789ab", "a.safetensors", 1000, 224, (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.fixture
+def started(cell, suite, lab):
+    """The laboratory's cell whose student starts from weights, some fields of which are changed."""
+
+    def make(**changes):
+        student = dataclasses.replace(
+            lab.suite.models["student"], weights=dataclasses.replace(WEIGHTS, **changes)
+        )
+        return cell(suite=suite(models={**lab.suite.models, "student": student}))
+
+    return make
+
+
+def test_in_the_weights_that_a_student_starts_from(started):
+    assert started().identity()["student"] == [
+        "student",
+        "resnet8",
+        {"widths": [4, 4, 8, 8]},
+        {"weights": "0123456789ab", "normalise": [(0.5,) * 3, (0.5,) * 3]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "matters"),
+    [
+        ({"id": "1123456789ab"}, True),
+        ({"mean": (0.4, 0.5, 0.5)}, True),
+        ({"std": (0.4, 0.5, 0.5)}, True),
+        ({"source": "local-dir:elsewhere"}, False),
+        ({"file": "b.safetensors"}, False),
+        ({"license": "mit"}, False),
+    ],
+)
+def test_in_their_tensors_and_normalisation_alone(started, changes, matters):
+    assert (started(**changes).id != started().id) == matters
 
 
 @pytest.mark.parametrize("key", ["momentum", "nesterov"])

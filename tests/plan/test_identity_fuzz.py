@@ -16,7 +16,7 @@ from kdbench import registry
 from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import Selection
 from kdbench.suites import ModelSpec, Pair, Recipe, Suite
-from kdbench.suites.schema import View
+from kdbench.suites.schema import View, Weights
 from tests.support.lab import SUITE
 
 PARAMS = {
@@ -26,6 +26,7 @@ PARAMS = {
     "mlkd": {"temperature": 4.0},
 }
 TWO_VIEWS = {"mlkd"}  # it reads both views itself
+WEIGHTS = Weights("resnet8.x", "0123456789ab", "a.safetensors", 1000, 224, (0.5,) * 3, (0.5,) * 3)
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ EDITS: dict[str, Edit] = {
     "the suite's seeds": (lambda a: a.using(seeds=(7, 8)), NEVER),
     "other pairs": (lambda a: a.using(pairs=(Pair("x", "y", recipe={"lr": 9.0}),)), NEVER),
     "the teacher's training": (lambda a: a.using(teacher_recipe={"lr": 9.0}), NEVER),
+    "its fine-tuning": (lambda a: a.using(finetune_recipe={"lr": 9.0}), NEVER),
     "company": (lambda a: replace(a, others=tuple({"ce", "kd"} - {a.method})), NEVER),
     "parameters of others": (lambda a: a.using(params={**a.suite.params, "crd": {"kd_weight": 1.0}}), NEVER),
     "teacher": (_pair(teacher="other"), _needs_teacher),
@@ -147,6 +149,7 @@ EDITS: dict[str, Edit] = {
     "student's name": (_pair(student="dropper"), ALWAYS),
     "student's architecture": (_models("student", lambda m: replace(m, arch="resnet14")), ALWAYS),
     "student's widths": (_models("student", lambda m: replace(m, args={"widths": [4, 4, 8, 12]})), ALWAYS),
+    "student's weights": (_models("student", lambda m: replace(m, weights=WEIGHTS)), ALWAYS),
     "another model": (_models("dropper", lambda m: replace(m, arch="vit_small_patch16_224")), NEVER),
     "temperature": (_hotter, _needs_teacher),
     "a view of nobody": (lambda a: a.using(views={**a.suite.views, "third": View(pad=3)}), NEVER),
@@ -162,6 +165,7 @@ EDITS: dict[str, Edit] = {
     "milestones": _recipe("milestones", lambda v: v[:-1], _schedule("step")),
     "decay": _recipe("decay", lambda v: v / 2, _schedule("step")),
     "peak": _recipe("peak", lambda v: v / 2, _schedule("onecycle")),
+    "what is trained": _recipe("trains", lambda v: "head"),
     "optimizer": _recipe("optimizer", lambda v: "adamw"),
     "its arguments": (_timms(optimizer_args={"eps": 1e-6}), ALWAYS),
     "warm-up": (_warm, ALWAYS),

@@ -104,6 +104,34 @@ def test_a_pair_without_colon_shows_how_it_is_written(lab, text):
         select_pairs(lab.suite, [text])
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("hf-hub:timm/resnet18.a1_in1k->student", ("hf-hub:timm/resnet18.a1_in1k", "student")),
+        ("teacher -> local-dir:nets/a", ("teacher", "local-dir:nets/a")),
+        ("resnet18.a1_in1k:resnet8", ("resnet18.a1_in1k", "resnet8")),
+        ("x->y", ("x", "y")),
+    ],
+)
+def test_a_pair_of_names_with_colons_has_an_arrow(lab, text, names):
+    assert select_pairs(lab.suite, [text]) == [Pair(*names)]
+    assert select_pairs(lab.suite, [str(Pair(*names))]) == [Pair(*names)]
+
+
+def test_the_suites_own_pair_may_be_written_with_an_arrow(lab):
+    own = Pair("teacher", "student", recipe={"lr": 0.01})
+    suite = dataclasses.replace(lab.suite, pairs=(own,))
+    assert select_pairs(suite, "teacher->student") == [own]
+
+
+@pytest.mark.parametrize(
+    "text", ["hf-hub:a/b:student", "timm:resnet18:student", "local-dir:nets/a-", "timm:vit"]
+)
+def test_colons_that_may_divide_twice_need_an_arrow(lab, text):
+    with pytest.raises(KdbenchError, match=f"in quotes 'teacher->student' .*got '{text}'"):
+        select_pairs(lab.suite, [text])
+
+
 def test_no_pair_at_all_is_an_error_not_an_empty_run(lab):
     with pytest.raises(KdbenchError, match="no pair"):
         select_pairs(lab.suite, [])

@@ -43,7 +43,7 @@ def test_another_file_is_refused(tmp_path, text, said):
 
 
 def _cells(*settings, methods=("kd", "dkd")):
-    selection = select(suites.load("digits"), list(methods), seeds=[0, 1], settings=settings)
+    selection = select(suites.load("digits"), list(methods), PAIR, seeds=[0, 1], settings=settings)
     return plan_cells(selection, "split", IDS)
 
 

@@ -50,6 +50,12 @@ def test_each_suite_has_its_leaderboard_page_and_pictures(committed):
         assert set(linked) == {f"{name}.png" for name in SHOWN}
 
 
+def test_pages_of_all_suites_share_the_libraries_of_the_package(committed):
+    assert (ROOT / "reports" / "_assets").resolve() == ROOT / "kdbench" / "report" / "assets" / "vendor"
+    above = {file.name for file in committed if file.parent == ROOT / "reports"}
+    assert above == {"_assets", "index.html", "published.html"}
+
+
 @pytest.mark.parametrize(
     "name",
     ["heatmap.png", "forest-holdout-30ep.png", "forest.svg", "forest.csv", "sweep-kd-t.md", "paper_same.tex"],

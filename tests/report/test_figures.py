@@ -1,16 +1,21 @@
 """Figures: heat map and cost, what is drawn and written, and that little or nothing to draw is no error."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pandas as pd
+import PIL.Image
+import pypdf
 import pytest
 from matplotlib.text import Text
 
 from kdbench.report import figures
 from kdbench.report.figures import cost_accuracy, curves, forest, heatmap, label_placement, style
+from kdbench.report.figures.sheet import PAPER, SCREEN, Canvas
 from kdbench.report.tables import tables
 from kdbench.results import store
-from tests.support.figures import FOOTER, keep, tau, texts
+from tests.support.figures import FOOTER, SHEET, keep, tau, texts
 from tests.support.scenarios import COLUMN, PAIRS, A, boards, grid, hex12, run, runs
 
 
@@ -38,7 +43,7 @@ def test_the_heat_map_tells_apart_what_is_not_there(tmp_path):
     assert notes["gone", COLUMN] == notes["gone", "mean over 2 pairs"] == "diverged 2 of 2"
     late = frame[frame["label"] == "late"].set_index("column")["delta"]
     assert late[COLUMN] == late["mean over 2 pairs"] == pytest.approx(1.34)  # of 1.00 and 1.68
-    drawn = texts(heatmap.draw(frame, "kd", FOOTER))
+    drawn = texts(heatmap.draw(frame, SHEET, "kd"))
     assert {"+1.01", "71.06 (3)", "+1.34 ✗1", "✗ 2 of 2", "n/a", "–", "baseline"} <= drawn
 
 
@@ -71,10 +76,12 @@ def test_cost_is_drawn_of_what_was_timed_and_compared(tmp_path):
     (one,) = boards(tmp_path, rows)
     frame = cost_accuracy.frame(one).set_index("label")
     assert set(frame["kind"]) == {"step"}  # these rows do not hold what teacher and data took
-    assert frame["cost"].to_dict() == {"kd": 1.0, "dkd": 2.0}
-    assert frame["top1"].to_dict() == {"kd": 70.5, "dkd": 72.75}
+    assert frame["cost"].to_dict() == {"kd": 1.0, "broken": 1.0, "dkd": 2.0}
+    assert frame["top1"].to_dict() == {"kd": 70.5, "broken": 70.0, "dkd": 72.75}
     assert frame["delta"]["dkd"] == 2.25
-    assert frame["front"].all()
+    assert frame["front"].to_dict() == {"kd": True, "broken": False, "dkd": True}
+    assert frame.loc["broken", ["cost", "top1", "note"]].tolist() == [1.0, 70.0, "✗ 1 of 2"]
+    assert "broken ✗ 1 of 2" in texts(cost_accuracy.draw(frame.reset_index(), SHEET, "kd"))
     (other,) = boards(tmp_path / "b", runs("dkd", 70.0))
     assert cost_accuracy.frame(other).empty
     gap = [
@@ -119,8 +126,8 @@ def test_the_forests_labels_do_not_overlap(tmp_path, count):
         ),
     ]
     (one,) = boards(tmp_path, rows)
-    with matplotlib.rc_context(style.RC):
-        figure = forest.draw(forest.frame(one), "kd", FOOTER)
+    with SHEET.drawing():
+        figure = forest.draw(forest.frame(one), SHEET, "kd")
         axes = figure.findobj(matplotlib.axes.Axes)
         named = boxes([text for text in axes[0].get_yticklabels() if text.get_text()])
     assert len(named) == count
@@ -131,8 +138,8 @@ def test_the_forests_labels_do_not_overlap(tmp_path, count):
 def test_the_costs_names_do_not_overlap(tmp_path):
     (one,) = boards(tmp_path, crowd(25))
     frame = cost_accuracy.frame(one)
-    with matplotlib.rc_context(style.RC):
-        figure = cost_accuracy.draw(frame, "kd", FOOTER)
+    with SHEET.drawing():
+        figure = cost_accuracy.draw(frame, SHEET, "kd")
         named = [text for text in figure.findobj(Text) if text.get_text() in set(frame["label"])]
         assert len(named) == 25
         assert overlaps(boxes(named)) == 0
@@ -141,7 +148,7 @@ def test_the_costs_names_do_not_overlap(tmp_path):
 def test_a_far_failure_does_not_shrink_the_others(tmp_path):
     rows = grid([A], **{f"m{i}": 0.1 * i for i in range(12)}, broken=-40.0)
     (one,) = boards(tmp_path, rows)
-    figure = forest.draw(forest.frame(one), "kd", FOOTER)
+    figure = forest.draw(forest.frame(one), SHEET, "kd")
     (ax,) = figure.findobj(matplotlib.axes.Axes)
     assert ax.get_xlim()[0] > -5
     assert any("-40.0" in text for text in texts(figure))  # said where it is cut
@@ -161,7 +168,7 @@ def test_many_curves_name_the_baseline_and_the_best(tmp_path):
     (table,) = tables(store.read(tmp_path / "s.csv"))
     frame = curves.frame(table, lines)
     assert curves.named(frame, "kd") == ["kd", *(f"m{i:02d}" for i in range(4, 12))]
-    assert "5 others" in texts(curves.draw(frame, "kd", FOOTER))
+    assert "5 others" in texts(curves.draw(frame, SHEET, "kd"))
     few = frame[frame["label"].isin(["m01", "bad", "kd"])]
     assert curves.named(few, "kd") == ["bad", "kd", "m01"]
 
@@ -208,6 +215,13 @@ def everything(path):
     return found, pd.DataFrame(lines), [path / "s.details"]
 
 
+def write(found, lines, folder):
+    """The figures of these boards in a folder: name -> what pages say of each."""
+    drawings = list(figures.of_boards(found, lines, [folder / "none"], "kd", FOOTER))
+    figures.write_data(drawings, folder)
+    return {picture.name: picture for picture, _ in figures.write(drawings, SCREEN, FOOTER, folder)}
+
+
 FIGURES = {
     "ablation-bickd", "calibration", "cost", "curves", "forest", "heatmap", "similarity", "sweep-bickd-tau",
 }  # fmt: skip
@@ -218,21 +232,24 @@ DEVICES = "; ".join(f"NVIDIA H100 80GB HBM3 number {i}" for i in range(60))
 
 @pytest.fixture(scope="module")
 def all_written(tmp_path_factory):
-    """(what is shown, the folder, the folder of a second time, the figures by name)"""
+    """(the folder of first, second and paper, each one's figures by name)"""
     path, drawn = tmp_path_factory.mktemp("all"), {}
     inputs = everything(path)
-    save, formats = style.save, ("svg", "png", "pdf")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "save", lambda f, *rest: (drawn.update({rest[1].name: f}), save(f, *rest)))
-        for folder in (path / "first", path / "second"):
-            folder.mkdir()
-            captions = figures.write(*inputs, "kd", [*FOOTER, DEVICES], folder, formats)
-    return captions, path / "first", path / "second", drawn
+    footer = [*FOOTER, DEVICES]
+    drawings = list(figures.of_boards(*inputs, "kd", footer))
+    for folder in (path / "first", path / "second", path / "paper"):
+        folder.mkdir()
+        sheet = PAPER if folder.name == "paper" else replace(SCREEN, formats=("svg", "png", "pdf"))
+        shown = figures.write(drawings, sheet, footer, folder)
+        drawn[folder.name] = {picture.name: figure for picture, figure in shown}
+    for folder in (path / "first", path / "second"):
+        figures.write_data(drawings, folder)
+    return path, drawn
 
 
 def test_every_figure_has_its_data_beside_it(all_written):
-    captions, folder, _, _ = all_written
-    assert set(captions) == FIGURES
+    folder, drawn = all_written[0] / "first", all_written[1]["first"]
+    assert set(drawn) == FIGURES
     pages = {"ablation-bickd.md", "similarity.md", "similarity-scores.csv", "sweep-bickd-tau.md"}
     names = {f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png", "svg", "pdf")}
     assert {path.name for path in folder.iterdir()} == names | pages
@@ -244,13 +261,52 @@ def test_every_figure_has_its_data_beside_it(all_written):
 
 
 def test_same_rows_same_figures(all_written):
-    _, first, second, _ = all_written
+    first, second = all_written[0] / "first", all_written[0] / "second"
     for path in first.iterdir():
         assert path.read_bytes() == (second / path.name).read_bytes(), path.name
 
 
+def test_a_papers_figures_say_nothing_but_their_files_do(all_written):
+    for name, figure in all_written[1]["paper"].items():
+        assert figure.get_figwidth() in (3.3, 6.9), name
+        assert figure.get_figheight() <= 4.6, name
+        words = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+        assert not [t for t in words if "240 epochs" in t.get_text() or "recipe r1" in t.get_text()], name
+        assert min(t.get_fontsize() for t in words) >= 5, name
+        size = figure.bbox.padded(1).extents
+        for ax in figure.findobj(matplotlib.axes.Axes):
+            if ax.get_visible():
+                left, bottom, right, top = ax.get_tightbbox().extents
+                assert left >= size[0], name
+                assert bottom >= size[1], name
+                assert right <= size[2], name
+                assert top <= size[3], name
+        title, _, provenance = figure.facts
+        assert "240 epochs" in title
+        assert provenance == " ".join([*FOOTER, DEVICES])
+        file = all_written[0] / "paper" / f"{name}.pdf"
+        assert pypdf.PdfReader(file).metadata["/Keywords"] == provenance
+
+
+def test_provenance_is_in_pictures_of_every_format(tmp_path):
+    sheet = replace(PAPER, formats=("png", "svg")).saying(["made by 3 of 4 rows"])
+    figure, _ = Canvas(sheet, sheet.column, "A title", ["how to read"]).draw([1.0])
+    sheet.save(figure, tmp_path / "x")
+    kept = PIL.Image.open(tmp_path / "x.png").text
+    assert (kept["Title"], kept["Description"], kept["Source"]) == figure.facts
+    head = (tmp_path / "x.svg").read_text("utf-8").partition("</metadata>")[0]
+    assert all(fact in head for fact in figure.facts)
+
+
+def test_fonts_of_a_pdf_are_true_type(all_written):
+    for name in FIGURES:
+        fonts = pypdf.PdfReader(all_written[0] / "paper" / f"{name}.pdf").pages[0]["/Resources"]["/Font"]
+        kinds = {font.get_object()["/Subtype"] for font in fonts.values()}
+        assert "/Type3" not in kinds, name
+
+
 def test_every_figure_ends_with_the_whole_footer_below_all_else(all_written):
-    for name, figure in all_written[3].items():
+    for name, figure in all_written[1]["first"].items():
         (footer,) = [text for text in figure.findobj(Text) if "number 59" in text.get_text()]
         assert " ".join([*FOOTER, DEVICES]) in " ".join(footer.get_text().split()), name
         left, bottom, right, top = footer.get_window_extent().extents
@@ -276,13 +332,13 @@ def test_little_to_draw_is_no_error(tmp_path, left):
     found = boards(tmp_path, rows)
     none = pd.DataFrame(columns=store.CURVE_COLUMNS)
     (tmp_path / "without").mkdir()
-    assert figures.write(found, none, [tmp_path / "none"], "kd", FOOTER, tmp_path / "without") == {}
+    assert write(found, none, tmp_path / "without") == {}
     assert list((tmp_path / "without").iterdir()) == []
     lines = pd.DataFrame(
         [{"cell_id": row["cell_id"], "epoch": 1, "term": "top1", "value": 1.0} for row in rows]
     )
     (tmp_path / "with").mkdir()
-    captions = figures.write(found, lines, [tmp_path / "none"], "kd", FOOTER, tmp_path / "with")
+    captions = write(found, lines, tmp_path / "with")
     assert set(captions) == ({"curves"} if left != "only failures" else set())
     files = {f"{name}.{kind}" for name in captions for kind in ("png", "csv")}
     assert {path.name for path in (tmp_path / "with").iterdir() if path.stat().st_size} == files
@@ -294,7 +350,7 @@ def test_each_table_has_its_own_figures(tmp_path):
     found = boards(tmp_path, rows)
     assert [b.table.split for b in found] == ["test", "holdout"]
     none = pd.DataFrame(columns=store.CURVE_COLUMNS)
-    captions = figures.write(found, none, [], "kd", FOOTER, tmp_path)
+    captions = write(found, none, tmp_path)
     slug = f"holdout-240ep-{hex12('r1')[:8]}"  # the holdout has one pair: no heat map
     assert {name: caption.table for name, caption in captions.items()} == {
         "forest": 0, "heatmap": 0, "cost": 0, f"forest-{slug}": 1, f"cost-{slug}": 1,
@@ -305,7 +361,7 @@ def test_each_table_has_its_own_figures(tmp_path):
 
 
 def test_names_keep_clear_of_lines_and_points():
-    _, (part,) = style.canvas(4, [3.0], FOOTER)
+    _, (part,) = Canvas(SHEET, 4, "", []).draw([3.0])
     ax = style.grid(part, (1, 1), (0.5, 0.1, 0.1, 0.5), 0.0)[0, 0]
     ax.set(xlim=(0, 1), ylim=(0, 1))
     x, y = [0.5, 0.5, 0.52, 0.5], [0.5, 0.52, 0.5, 0.48]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import subprocess
 import sys
 import time
@@ -10,13 +9,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import rc_context
-from matplotlib.collections import PathCollection
-from matplotlib.text import Text
+from matplotlib.axes import Axes
 
 from kdbench.data.catalog import CATALOG
-from kdbench.report import reproduction
-from kdbench.report.figures import published, style
+from kdbench.report import figures, reproduction
+from kdbench.report.figures import published
+from kdbench.report.figures.sheet import SCREEN
 from kdbench.report.provenance import provenance
 from kdbench.report.render import paper_tables
 from kdbench.report.render import reproduction as beside
@@ -119,7 +117,7 @@ def test_latex_is_a_booktabs_table_with_every_cell(tmp_path):
     assert not set("±–Δ†→") & set(text)
 
 
-def test_points_are_by_the_published_rule_hollow_if_unlike(tmp_path):
+def test_points_are_by_the_published_rule_and_comparable(tmp_path):
     short = {"recipe_id": "short", "epochs_done": 4}
     rows = [
         *runs("kd", 70.6, 70.7),
@@ -127,24 +125,15 @@ def test_points_are_by_the_published_rule_hollow_if_unlike(tmp_path):
         *runs("kd", 56.0, **short),
         *runs("mlkd", 72.0),
     ]
-    points = published.frame(frame(tmp_path, rows)).set_index(["comparable", "label"])
-    assert sorted(points.index) == [(False, "kd"), (True, "dkd"), (True, "kd")]
-    dkd = points.loc[True, "dkd"]
+    data = frame(tmp_path, rows)
+    points = published.frame(data).set_index("label")
+    assert sorted(points.index) == ["dkd", "kd"]  # kd of the full recipe alone
+    assert points.loc["kd", "ours"] == pytest.approx(70.65)
+    dkd = points.loc["dkd"]
     assert (dkd["published"], dkd["ours"]) == (71.97, pytest.approx(72.25))  # best epochs
-    assert math.isnan(points.loc[(False, "kd"), "se"])
-    found = published.frame(frame(tmp_path, rows))
-    first, last = (
-        found[found["table"] == name] for name in (found["table"].iloc[0], found["table"].iloc[-1])
-    )
-    assert [_hollow(published.draw(part, ["foot"])) for part in (first, last)] == [False, True]
-    figure = published.draw(found, ["foot"])  # one table, and the other is not left out silently
-    assert len(figure.subfigs[0].axes) == 1
-    assert any("The first 1 of 2 panels" in text.get_text() for text in figure.findobj(Text))
-
-
-def _hollow(figure):
-    (points,) = [c for c in figure.subfigs[0].axes[0].collections if isinstance(c, PathCollection)]
-    return tuple(points.get_facecolors()[0][:3]) == (1, 1, 1)
+    (ax,) = [ax for ax in published.draw(points.reset_index(), SCREEN).findobj(Axes) if ax.get_visible()]
+    assert ax.get_ylim()[0] > 70
+    assert published.frame(data[~data["comparable"]]).empty
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 30])
@@ -165,10 +154,11 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-        with rc_context(style.RC):
-            beside.write(folder, "cifar100", found, provenance("cifar100", found))
+        data, footer = reproduction.frame("cifar100", found), provenance("cifar100", found)
+        shown = [picture for picture, _ in figures.write([beside.drawing(data)], SCREEN, footer, folder)]
+        beside.write(folder, "cifar100", data, footer, shown)
     ours = [f"{name}.{kind}" for name in NAMES for kind in ("csv", "md", "tex")]
-    ours += ["published.csv", "published.png", "reproduction.csv", "reproduction.md"]
+    ours += ["published.png", "reproduction.csv", "reproduction.md"]
     assert sorted(path.name for path in folders[0].iterdir()) == sorted(ours)
     for name in ours:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
@@ -191,13 +181,14 @@ def test_nothing_published_is_said_and_gives_no_table_or_figure(tmp_path):
     folder.mkdir()
     (folder / "paper_same.md").write_text("of rows that have gone", "utf-8")
     found = read(tmp_path, runs("kd", 90.0, 91.0, suite="digits", dataset="digits"), "digits")
-    said, drawn = beside.write(folder, "digits", found, [])
+    data = reproduction.frame("digits", found)
+    said = beside.write(folder, "digits", data, [])
     assert sorted(path.name for path in folder.iterdir()) == ["reproduction.csv", "reproduction.md"]
     text = (folder / "reproduction.md").read_text("utf-8")
     assert "Nothing is published, by this suite's protocol, of what was run." in text
-    assert "No figure: there is no pair of a published number and ours to draw." in text
+    assert "No figure: no published number can be compared with ours." in text
     assert "Nothing is published" in said
-    assert drawn == []
+    assert beside.drawing(data).data.empty
 
 
 def test_report_print_stands_in_80_columns_and_needs_no_torch(tmp_path):

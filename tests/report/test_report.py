@@ -13,7 +13,8 @@ from kdbench.errors import KdbenchError
 from kdbench.report import reproducibility
 from kdbench.report.leaderboard import board
 from kdbench.report.load import merge
-from kdbench.report.render import html, latex, leaderboard
+from kdbench.report.page import html
+from kdbench.report.render import latex_leaderboard, leaderboard
 from kdbench.report.tables import tables
 from kdbench.report.write import write_report
 from kdbench.results import store
@@ -98,7 +99,7 @@ def test_formats_are_those_asked_for_and_an_earlier_reports_go(tmp_path):
         assert shown == ("svg" in formats)
         assert ('src="forest.svg"' in (folder / "index.html").read_text()) == shown
     assert "(forest.pdf)" in (folder / "leaderboard.md").read_text()
-    assert "(forest.pdf; its numbers: forest.csv)" in (folder / "index.html").read_text()
+    assert '<a href="forest.pdf">forest.pdf</a>' in (folder / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -164,8 +165,9 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     leaderboard.text("s", boards, [])
     leaderboard.markdown("s", boards, [], runs)
     leaderboard.csv("s", boards, [])
-    latex.leaderboard("s", boards, [])
+    latex_leaderboard.leaderboard("s", boards, [])
+    latex_leaderboard.appendix("s", boards, [])
     page = html.page("s", boards, [], merged.attempts, merged.curves, runs, [])
-    assert page.count("data-entry=") == 45 * 15
+    assert page.count('"facts":[') == 45 * 15
     assert len(rows) > 10_000
     assert time.process_time() - start < 10

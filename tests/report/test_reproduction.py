@@ -3,11 +3,9 @@
 import math
 
 import pytest
-from matplotlib import rc_context
 
 from kdbench import suites
 from kdbench.report import reproduction
-from kdbench.report.figures import style
 from kdbench.report.render import paper_tables
 from kdbench.report.render import reproduction as beside
 from kdbench.report.reproduction import FOLLOWERS, literature
@@ -158,11 +156,24 @@ def test_a_remark_on_a_published_number_is_printed(tmp_path):
     found = read(tmp_path, rows)
     folder = tmp_path / "out"
     folder.mkdir()
-    with rc_context(style.RC):
-        beside.write(folder, "cifar100", found, [], curves(rows))
+    beside.write(folder, "cifar100", reproduction.frame("cifar100", found, curves(rows)), [])
     text = (folder / "reproduction.md").read_text("utf-8")
     assert "- 71.19 [CTKD] rule probably best: the code keeps the best test accuracy" in text
     assert "| 71.19 [CTKD] | probably best |" in text
+
+
+def test_what_is_not_comparable_is_folded_away(tmp_path):
+    rows = [*runs("kd", 70.6, 70.7), *runs("dkd", 52.0, 52.1, recipe_id="short", epochs_done=4)]
+    data = frame(tmp_path, rows)
+    page = beside.markdown("cifar100", data, {}, [], [], [])
+    before, folded = page.split("<details><summary>1 line not comparable, for orientation only</summary>")
+    assert "70.65 ± 0.07 (2)" in before
+    assert "52.05" not in before
+    assert "| dkd | 52.05 ± 0.07 (2) |" in folded.split("</details>")[0]
+    assert "best - last |" not in page  # no run was evaluated before its last epoch
+    rows[0]["top1_best"] = 71.0
+    seen = beside.markdown("cifar100", frame(tmp_path / "best", rows), {}, [], [], [])
+    assert "| best - last |" in seen
 
 
 def test_a_suite_of_ones_own_is_not_the_literatures(tmp_path):

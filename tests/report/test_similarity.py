@@ -6,6 +6,7 @@ import torch
 
 from kdbench import metrics
 from kdbench.report.figures import calibration, class_similarity
+from kdbench.report.figures.sheet import SCREEN
 from kdbench.report.tables import tables
 from kdbench.results import store
 from tests.support.figures import FOOTER, keep, texts
@@ -26,7 +27,7 @@ def test_the_diagrams_ece_is_that_of_the_results(tmp_path):
     assert frame["ece_std"].unique() == pytest.approx([np.std([row["ece"] for row in rows], ddof=1)])
     assert frame["n"].sum() == 400
     assert (frame["runs"] == 2).all()
-    drawn = texts(calibration.draw(frame, "kd", FOOTER))
+    drawn = texts(calibration.draw(frame, SCREEN, "kd"))
     assert f"kd\nECE {frame['ece'].iloc[0]:.1f} ± {frame['ece_std'].iloc[0]:.1f}" in drawn
 
 

@@ -7,7 +7,7 @@ import pytest
 from kdbench.report.figures import ablation, forest, sweep
 from kdbench.report.tables import tables
 from kdbench.results import store
-from tests.support.figures import FOOTER, setting, tau, texts
+from tests.support.figures import FOOTER, SHEET, setting, tau, texts
 from tests.support.scenarios import COLUMN, PAIRS, A, runs
 
 
@@ -61,7 +61,7 @@ def test_no_value_is_the_best_on_the_test_split(tmp_path):
     page = sweep.markdown(found, "kd", FOOTER)
     assert "**" not in page
     assert "try values on --split holdout" in page
-    figure = sweep.draw(found, "kd", FOOTER)
+    figure = sweep.draw(found, SHEET, "kd")
     assert "best at the edge" not in texts(figure)
     assert any("try values on --split" in text.replace("\n", " ") for text in texts(figure))
 
@@ -110,7 +110,7 @@ def test_a_grid_is_a_sweep_per_setting_of_the_other_parameter(tmp_path):
 
 
 def scale_and_ticks(frame):
-    figure = sweep.draw(frame, "kd", FOOTER)
+    figure = sweep.draw(frame, SHEET, "kd")
     ax = figure.findobj(matplotlib.axes.Axes)[0]
     return ax.get_xscale(), [text.get_text() for text in ax.get_xticklabels()]
 
@@ -132,8 +132,8 @@ def test_the_axis_is_logarithmic_where_values_span_a_decade(tmp_path, values, sc
 def test_the_edge_is_written_into_the_figure(tmp_path):
     rising = sweeps(tmp_path / "a", [row for i, v in enumerate((1.0, 2.0, 4.0)) for row in tau(v, 70.0 + i)])
     inside = sweeps(tmp_path / "b", [row for i, v in enumerate((1.0, 4.0, 2.0)) for row in tau(v, 70.0 + i)])
-    assert "best at the edge" in texts(sweep.draw(rising, "kd", FOOTER))
-    assert "best at the edge" not in texts(sweep.draw(inside, "kd", FOOTER))
+    assert "best at the edge" in texts(sweep.draw(rising, SHEET, "kd"))
+    assert "best at the edge" not in texts(sweep.draw(inside, SHEET, "kd"))
 
 
 FULL = {"a": 1.0, "b": 2.0, "c": 3, "ce": 0.1, "mode": "both", "flag": True, "zero": 0.0}

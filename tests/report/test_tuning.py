@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdbench.report import tuning
+from kdbench.report import figures, tuning
 from kdbench.report.figures import slices
 from kdbench.report.figures import tuning as curves
+from kdbench.report.figures.sheet import SCREEN
 from kdbench.results.schema import TRIAL_COLUMNS
 
 SPACE = json.dumps({"x": {"log": [1, 16]}, "y": {"linear": [0, 1]}, "form": {"choice": ["a", "b"]}})
@@ -115,12 +116,16 @@ def test_the_parameter_that_matters_is_named():
 def test_the_page_names_edges_and_the_default_that_won(tmp_path):
     rows = [trial(0, 50.0), trial(1, 60.0, x=16.0), trial(0, 80.0, method="dist", study="ba9876543210")]
     (tmp_path / "s.tuning.csv").write_text(frame(rows).to_csv(index=False, lineterminator="\n"))
-    shown = tuning.write(tmp_path, [tmp_path], "s", pd.DataFrame([run("kd", 3, 70.0)]), ["foot"], ["png"])
+    trials = tuning.trials_of([tmp_path], "s")
+    tuning.write(tmp_path, "s", trials, pd.DataFrame([run("kd", 3, 70.0)]), ["foot"])
+    shown = [picture for picture, _ in figures.write(tuning.drawings(trials), SCREEN, ["foot"], tmp_path)]
     text = (tmp_path / "tuning.md").read_text("utf-8")
     assert "| t → u | dist | 1 | 0.50 | 80.00 | 80.00 |  | the default |" in text
     assert "| t → u | kd | 2 | 1.00 | 50.00 | 60.00 | x | x=16.0 y=0.5 form=a |" in text
     assert [picture.name for picture in shown] == ["tuning", "slices"]
     assert (tmp_path / "tuning.png").stat().st_size > 5000
     (tmp_path / "s.tuning.csv").unlink()
-    assert tuning.write(tmp_path, [tmp_path], "s", pd.DataFrame(), ["foot"], ["png"]) == []
+    trials = tuning.trials_of([tmp_path], "s")
+    assert tuning.drawings(trials) == []
+    tuning.write(tmp_path, "s", trials, pd.DataFrame(), ["foot"])
     assert not (tmp_path / "tuning.md").exists()

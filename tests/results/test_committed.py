@@ -10,6 +10,7 @@ from kdbench import registry, suites
 from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import Selection
 from kdbench.results import store
+from kdbench.suites import replace_recipe
 
 RESULTS = Path(__file__).parents[2] / "results"
 SPLITS = {  # hashes of the real images of each split
@@ -22,7 +23,7 @@ SPLITS = {  # hashes of the real images of each split
 
 @pytest.mark.parametrize("name", store.suites(RESULTS))
 def test_committed_rows_keep_their_ids(name):
-    """Whoever types the same command finds them done."""
+    """Whoever asks for the same settings finds them done: a row's recipe is the one that its facts say."""
     registry.load(None)
     suite = suites.load(name)
     rows = store.records(store.read(RESULTS / f"{name}.csv")).fillna({"teacher": "", "teacher_id": ""})
@@ -33,7 +34,8 @@ def test_committed_rows_keep_their_ids(name):
         pair = next(
             p for p in suite.pairs if p.student == row["student"] and row["teacher"] in ("", p.teacher)
         )
-        recipe = dataclasses.replace(suite.recipe, epochs=row["epochs_done"], precision=row["precision"])
+        recipe = replace_recipe(suite.recipe, json.loads(row["facts"])["recipe"], row["cell_id"])
+        assert (recipe.epochs, recipe.precision) == (row["epochs_done"], row["precision"])
         values = {key: [value] for key, value in json.loads(row["params"]).items()}
         selection = Selection(
             dataclasses.replace(suite, recipe=recipe),

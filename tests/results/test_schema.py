@@ -6,7 +6,7 @@ import math
 import pytest
 
 from kdbench.report import reproducibility
-from kdbench.report.render.html_data import ATTEMPT
+from kdbench.report.page.runs import ATTEMPT
 from kdbench.results import schema, store, values
 from kdbench.results.schema import CURVES, GROUPS, ROWS
 from kdbench.utils.status import DONE, Status

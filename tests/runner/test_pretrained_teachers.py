@@ -1,5 +1,7 @@
 """Teachers whose weights timm has: fetched once, never trained unless the user says so."""
 
+from types import SimpleNamespace
+
 import pytest
 import timm
 
@@ -30,6 +32,8 @@ def hub(monkeypatch, lab):
         return model
 
     monkeypatch.setattr(timm, "create_model", answer)
+    facts = SimpleNamespace(num_classes=4, mean=(0.4,) * 3, std=(0.3,) * 3)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda tag: facts)
     return weights, requested
 
 
@@ -76,3 +80,13 @@ def test_a_teacher_with_a_tag_that_the_user_trains_is_used(lab, hub, teacher_sta
     found = lab.inputs(TAGGED).teachers["teacher"]
     assert found.path == trained_path(lab.open(TAGGED), "teacher")
     assert found.id != lab.teacher.id
+
+
+def test_weights_for_other_classes_or_normalisation_are_refused(lab):
+    """ImageNet's 1000 classes and statistics, on four classes with statistics of their own."""
+    with pytest.raises(KdbenchError) as caught:
+        lab.open(TAGGED)
+    text = str(caught.value)
+    assert "know 1000 classes, of images with mean 0.485 0.456 0.406 and std 0.229 0.224 0.225" in text
+    assert "the suite has 4, with 0.4 0.4 0.4 and 0.3 0.3 0.3" in text
+    assert "name the network timm:resnet18.tv_in1k" in text

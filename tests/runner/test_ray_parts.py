@@ -5,9 +5,12 @@ import re
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("ray", reason="needs kdbench[ray]")
 
@@ -19,6 +22,8 @@ from kdbench.runner.executors import ray_job
 from kdbench.runner.executors.ray_cluster import GIB, check_fits, connected, resources_of
 from kdbench.runner.executors.ray_code import PLUGINS, stage
 from kdbench.runner.options import RunOptions
+from kdbench.train.cell_trainer import build_net
+from tests.support.local_networks import network, write
 
 
 def node(cpu, gpu=0.0, memory=8.0):
@@ -143,3 +148,24 @@ def test_a_process_that_uses_ray_itself_is_refused(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     with pytest.raises(KdbenchError, match=r"call ray\.shutdown\(\) first"), connected("local", None, 1):
         pass
+
+
+def test_the_files_that_a_job_reads_travel(lab, tmp_path):
+    """Teacher and the weights that a student starts from are built from the node's copies."""
+    name = write(tmp_path / "net", network("test_resnet", 4, seed=1))
+    inputs = lab.inputs(pairs=f"teacher->{name}", methods=["kd"], teacher_weights=lab.teacher.path.parent)
+    job = inputs.job(inputs.cells())
+    paths = ray_job.input_files(job)
+    contents = [np.fromfile(path, np.uint8) if path.is_file() else None for path in paths]
+    moved = ray_job._on_node(replace(job, work=tmp_path / "node"), contents)
+    for path in filter(Path.is_file, paths):
+        path.rename(path.with_suffix(".away"))
+    try:
+        assert moved.teacher.net(lab.suite.dataset)
+        net = build_net(moved.cells[0], torch.device("cpu"), moved.work)
+    finally:
+        for path in paths:
+            if (away := path.with_suffix(".away")).is_file():
+                away.rename(path)
+    start = network("test_resnet", 4, seed=1).state_dict()
+    assert all(torch.equal(net.model.state_dict()[key], start[key]) for key in start)

@@ -162,7 +162,13 @@ def test_digits_are_not_mirrored():
     suite = suites.load("digits")
     assert not any(view.flip for view in suite.views.values())
     assert (suite.dataset.size, suite.dataset.classes) == (8, 10)
-    assert {"ce", "kd", "dkd", "mlkd", "ctkd", "bickd"} <= set(suite.methods)
+
+
+def test_digits_pairs_have_a_teacher_and_a_student_each():
+    """A test over pairs then has as many independent units as there are pairs."""
+    suite = suites.load("digits")
+    assert len(suite.pairs) == len(suite.methods) == 6
+    assert len({pair.teacher for pair in suite.pairs} | {pair.student for pair in suite.pairs}) == 12
 
 
 # --- one's own ---

@@ -76,7 +76,8 @@ def ce_as(term: str) -> tuple[str, str]:
 
 # a random factor, and the teacher of `gap` with noise on every sample and class
 CHANCE = "(1 + 0.1 * torch.randn(pair[0].shape, generator=batch.generator)).mean()"
-NOISY = "student.logits, teacher.logits + 0.1 * torch.randn(teacher.logits.shape, generator=batch.generator)"
+DRAWN = "torch.randn(teacher.logits.shape, generator=batch.generator, device=batch.target.device)"
+NOISY = f"student.logits, teacher.logits + 0.1 * {DRAWN}"
 NOISE = ("(student.logits, teacher.logits)]", f"({NOISY})]")
 FORGETS = ("    def update(", "    def unused(")
 
@@ -112,6 +113,11 @@ FAULTS = {
     "cuda": ("banned", ".cuda(", [before("ce = ce if True else ce.cuda()")]),
     "print": ("banned", "print(", [before("print(ce)")]),
     "a Python if on a value": ("no_sync", "line 45", [before("ce = ce if ce > 0 else 2 * ce")]),
+    "a tensor of the CPU": (
+        "no_sync",
+        "line 45 mixes tensors of the CPU with those of a GPU",
+        [before("ce = ce + (student.logits * torch.zeros(1, 10)).sum()")],
+    ),
     "boolean indexing": (
         "no_sync",
         "value of a tensor",

@@ -5,9 +5,11 @@ import json
 import numpy as np
 from matplotlib.text import Text
 
+from kdbench.report.figures.sheet import SCREEN
 from tests.support.scenarios import A, runs
 
 FOOTER = ["Suite s; recipe r1; commit 0123456789."]
+SHEET = SCREEN.saying(FOOTER)
 
 
 def setting(method, *top1, pair=A, usual=None, status="ok", version=1, **changed):

@@ -1,16 +1,16 @@
-"""A recorder for any device that treats memory as a CUDA graph does."""
+"""Recorders that tell what they did: one for any device, which treats memory as a CUDA graph does, and CUDA's."""
 
 import torch
 
 from kdbench.errors import KdbenchError
-from kdbench.train.cuda_graphs import tensors
+from kdbench.train.cuda_graphs import GraphRecorder, tensors
 
 
 class Overwriting:
     """What a replay returns are the tensors of the first one, overwritten.
 
-    recorded: the functions that were recorded, in order. waiting: whether a function waits for the device, by its own
-    account (`waits`). refused: the number of the function that it refuses to record.
+    recorded: the functions that were recorded, in order. branches: of each run side by side, how many. refused: the
+    number of the function that it refuses to record.
     """
 
     def __init__(self, refused=None):
@@ -40,7 +40,7 @@ class Overwriting:
         self.waited = False
         return function(), self.waited
 
-    def wait(self):
+    def wait(self, tensor):
         """What a method calls in place of an operation that waits."""
         self.waited = True
 
@@ -48,3 +48,22 @@ class Overwriting:
         self.branches.append(len(functions))
         for function in functions:
             function()
+
+
+class Counted(GraphRecorder):
+    """Records CUDA graphs, and tells the same of them."""
+
+    def __init__(self, device):
+        super().__init__(device)
+        self.recorded, self.branches = [], []
+
+    def record(self, function, generators=()):
+        self.recorded.append(function)
+        return super().record(function, generators)
+
+    def side_by_side(self, functions):
+        self.branches.append(len(functions))
+        super().side_by_side(functions)
+
+    def wait(self, tensor):
+        float(tensor)

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from kdbench import models, registry
 from kdbench.method import Method, Needs
 from kdbench.suites.schema import View
-from kdbench.train import cohort
+from kdbench.train import job
 from kdbench.train.cohort import train_cohort
 from kdbench.utils.rng import generator as generator_
 from kdbench.utils.rng import stream
@@ -173,7 +173,7 @@ def test_another_seed_and_other_data_are_other_streams(lab, diary, what, monkeyp
     if what == "seed":
         lab.run([dataclasses.replace(cell, seed=1)])
     else:
-        monkeypatch.setattr(cohort, "load_split", lambda *spec: dataclasses.replace(lab.split, id="other"))
+        monkeypatch.setattr(job, "load_split", lambda *spec: dataclasses.replace(lab.split, id="other"))
         lab.run([dataclasses.replace(cell, split_id="other")])
     after = diary["scribe"]
     for key in ("index", "logits", "draw", "global"):

@@ -43,7 +43,7 @@ def normalised(net, images):
 def own_loop(cohort, trainee, seen):
     """The same training by `Distiller`, as a user writes it."""
     cell, recipe = trainee.cell, trainee.cell.recipe
-    student = build_net(cell, torch.device("cpu"))
+    student = build_net(cell, torch.device("cpu"), cohort.job.work)
     distiller = kdbench.Distiller(
         trainee.method,
         student.model,

@@ -1,7 +1,9 @@
 """The cohort loop stopped, killed, typed again and sent elsewhere: the numbers are those of an uninterrupted run."""
 
+import copy
 import dataclasses
 import pickle
+import threading
 import time
 from typing import ClassVar
 
@@ -12,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from kdbench import registry
 from kdbench.method import Method, Needs
+from kdbench.train import checkpoint
 from kdbench.train.callbacks import Progress
 from kdbench.train.checkpoint import checkpoint_path, resumable
 from kdbench.train.cohort import train_cohort
@@ -120,6 +123,78 @@ def test_a_finished_cell_without_a_row_is_only_measured(lab):
     assert again.row["train_s"] == whole.row["train_s"] < time.monotonic() - before + whole.row["train_s"]
     for key in ("status", "top1", "nll", "ece", "kl_teacher", "train_top1", "top1_best", "epochs_done"):
         assert again.row[key] == whole.row[key]
+
+
+def test_checkpoints_are_a_minute_apart(lab, monkeypatch):
+    """After the first epoch, when a minute is over, and where the training ends or stops."""
+    lab, clock, saved = lab.using(epochs=6), [0.0], []
+    (cell,) = lab.cells("kd")
+    monkeypatch.setattr("kdbench.train.checkpoint.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoint, "save_state", lambda path, state: saved.append(state["epoch"]))
+
+    class Clock(Progress):
+        def epoch(self, epoch, measured):
+            clock[0] += 25
+
+    train_cohort(lab.job([cell]), Clock())
+    assert saved == [1, 4, 6]
+    saved.clear()
+    _, stopped = train_cohort(lab.job([cell]), Clock(), After(9))  # behind the second epoch
+    assert stopped
+    assert saved == [1, 2]
+
+
+def test_a_save_copies_what_training_changes_meanwhile(lab, monkeypatch):
+    (cell,), written = lab.cells("kd"), threading.Event()
+    save = checkpoint.save_state
+
+    def slow(path, state):
+        assert written.wait(10)
+        save(path, state)
+
+    monkeypatch.setattr(checkpoint, "save_state", slow)
+    saver = checkpoint.Saver(lab.work, 60.0, failed=pytest.fail)
+    state = {"epoch": 1, "net": nn.Linear(2, 2).state_dict(), "curves": [(1, "loss", 0.5)], "step": 0}
+    state |= {"cell_id": cell.id, "code": registry.code_hash("kd")}
+    before = copy.deepcopy(state)
+    saver.save([(cell, state)])
+    assert not saver.is_due
+    state["net"]["weight"].zero_()
+    state["curves"].append((2, "loss", 0.25))
+    written.set()
+    saver.finish()
+    there = resumable(lab.work, cell)
+    assert same(there, before)
+    assert there["net"]._metadata == before["net"]._metadata
+
+
+def test_a_checkpoint_of_another_kind_of_device_continues(lab):
+    """A GPU's has the states of two global generators, which ended the cell with an error whenever it was tried."""
+    cells, warned = lab.cells("kd", "ce"), []
+    train_cohort(lab.job(cells), stop=After(6))
+    path = checkpoint_path(lab.work, cells[0].id)
+    state = torch.load(path, weights_only=True)
+    state["streams"] = {
+        "global": [*state["streams"]["global"], torch.zeros(16, dtype=torch.uint8)],
+        "own": None,
+    }
+    for group in state["optimizer"]["param_groups"]:
+        group["lr"] = torch.tensor(0.05)  # of recorded steps
+    torch.save(state, path)
+
+    class Listener(Progress):
+        def warn(self, text):
+            warned.append(text)
+
+    results, _ = train_cohort(lab.job(cells), Listener())
+    assert [result.row["status"] for result in results] == ["ok", "ok"]
+    assert warned == [
+        "kd: continues on cpu from a checkpoint of another kind of device; its numbers are those of neither alone"
+    ]
+    whole = lab.using(work="whole").run(cells)
+    assert all(
+        same(result.student, whole[str(result.cell)].student) for result in results
+    )  # nothing here draws
 
 
 PLUGIN = """

@@ -106,6 +106,21 @@ def test_stopped_and_resumed_is_uninterrupted(room, decoded, questions, left):
         assert same(state_of(other, cell), state_of(room, cell))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_steps_are_recorded_while_a_loader_pins_memory(room):
+    """Its thread calls CUDA while a graph is captured."""
+    room = dataclasses.replace(room, spec=dataclasses.replace(SPEC, workers=2))
+    planned = room.cells("ce", "mlkd", epochs=4)
+    job = dataclasses.replace(room.job(planned), device="cuda:0")
+    eager, _ = train_cohort(job)
+    fast, _ = train_cohort(dataclasses.replace(job, graphs="branches", work=room.work / "recorded"))
+    for result, expected in zip(fast, eager, strict=True):
+        assert result.row["status"] == "ok", result.row["error"]
+        for name, value in expected.student.items():
+            torch.testing.assert_close(result.student[name], value, rtol=1e-2, atol=1e-3)
+
+
 def test_images_are_decoded_once_per_epoch_for_all_networks(room, decoded):
     cohort = Cohort(room.job(room.cells("kd", "dkd", "mlkd", eval_every=2)), Progress())
     decoded.clear()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
 
 from kdbench.report import order
 from kdbench.report.figures import (
@@ -22,93 +21,113 @@ from kdbench.report.figures import (
     style,
 )
 from kdbench.report.figures import sweep as sweeps
-from kdbench.report.figures.files import Caption
+from kdbench.report.figures.files import Picture
+from kdbench.report.figures.sheet import Drawn, Sheet, save_data
 from kdbench.report.leaderboard import Board
 
 
 class Drawing(NamedTuple):
-    """A figure to be: the name of its files, what it shows, its data, and how these are drawn against a method.
+    """A figure to be: the name of its files, what it shows, its data, and how these are drawn on a sheet.
 
-    aside: what its foot says of what it leaves out. page: its table as markdown; scores: numbers behind that table
-    which are not in the data.
+    table: the place among the suite's tables of the one that it is about. aside: what it leaves out. page: its table
+    as markdown; scores: numbers behind that table which are not in the data.
     """
 
     name: str
     caption: str
     data: pd.DataFrame
-    draw: Callable[[pd.DataFrame, str, Sequence[str]], Figure]
-    against: str
+    draw: Callable[[pd.DataFrame, Sheet], Drawn]
+    table: int = 0
     aside: Sequence[str] = ()
     page: str = ""
     scores: pd.DataFrame | None = None
 
 
 def write(
+    drawings: Iterable[Drawing], sheet: Sheet, provenance: Sequence[str], folder: Path
+) -> list[tuple[Picture, Drawn]]:
+    """Write each figure as a picture per format of the sheet into ``folder``.
+
+    Returns them as pages name them, and as they were drawn. One without data is not drawn. Raises OSError.
+    """
+    shown = []
+    with sheet.drawing():
+        for one in drawings:
+            if len(one.data):
+                figure = one.draw(one.data, sheet.saying(provenance, one.aside))
+                sheet.save(figure, folder / one.name)
+                text = " ".join([one.caption + ".", *one.aside])
+                shown.append((Picture(one.name, text, one.table, sheet.formats), figure))
+    return shown
+
+
+def write_data(drawings: Iterable[Drawing], folder: Path) -> None:
+    """Write what each figure draws as <name>.csv, and its table as <name>.md, into ``folder``. Raises OSError."""
+    for one in drawings:
+        if len(one.data):
+            save_data(one.data, folder / f"{one.name}.csv")
+        if one.page:
+            (folder / f"{one.name}.md").write_text(one.page, "utf-8")
+        if one.scores is not None:
+            save_data(one.scores, folder / f"{one.name}-scores.csv")
+
+
+def of_boards(
     boards: Sequence[Board],
     epochs: pd.DataFrame,
     details: Sequence[Path],
     baseline: str,
     footer: Sequence[str],
-    folder: Path,
-    formats: Sequence[str] = style.FORMATS[:1],
-) -> dict[str, Caption]:
-    """Write all figures as <name>.csv (what is drawn) and a picture per format into ``folder``; name -> what it shows.
+) -> Iterator[Drawing]:
+    """All figures of the tables. A figure shows one; names of figures of the appendix end in its slug (`order.slugs`).
 
-    A figure shows one table; names of figures of the appendix end in the table's slug (`order.slugs`). One without
-    data is not drawn. epochs: curves of all cells in long form. details: the folders of the cells' npz files.
-    Sweeps, ablations and the similarity also write their table as <name>.md. Raises OSError.
+    epochs: curves of all cells in long form. details: the folders of the cells' npz files. footer: of the pages.
     """
-    captions = {}
     slugs = order.slugs([board.table for board in boards])
-    with matplotlib.rc_context(style.RC):
-        for place, (board, slug) in enumerate(zip(boards, slugs, strict=True)):
-            for one in _drawings(board, epochs, details, baseline, footer):
-                name = "-".join(part for part in (one.name, slug) if part)
-                if len(one.data):
-                    figure = one.draw(one.data, one.against, [*one.aside, *footer])
-                    style.save(figure, one.data, folder / name, formats)
-                    captions[name] = Caption(" ".join([one.caption + ".", *one.aside]), place)
-                if one.page:
-                    (folder / f"{name}.md").write_text(one.page, "utf-8")
-                if one.scores is not None:
-                    style.save_data(one.scores, folder / f"{name}-scores.csv")
-    return captions
+    for place, (board, slug) in enumerate(zip(boards, slugs, strict=True)):
+        for one in _of_board(board, epochs, details, baseline, footer):
+            name = "-".join(part for part in (one.name, slug) if part)
+            yield one._replace(name=name, table=place)
 
 
-def _drawings(
+def _of_board(
     board: Board, epochs: pd.DataFrame, details: Sequence[Path], baseline: str, footer: Sequence[str]
 ) -> Iterator[Drawing]:
     """The figures of one table."""
     table, aside = board.table, _others(board)
     said = f"Paired differences in top-1 to {baseline}"
     data = forest.frame(board)
-    yield Drawing("forest", said, data, forest.draw, baseline, [*aside, *_single(board, data)])
+    drawn = partial(forest.draw, baseline=baseline)
+    yield Drawing("forest", said, data, drawn, aside=[*aside, *_single(board, data)])
     said = f"Difference to {baseline} on every pair"
-    yield Drawing("heatmap", said, heatmap.frame(board), heatmap.draw, baseline, aside)
-    yield Drawing(
-        "cost", "Cost and accuracy", cost_accuracy.frame(board), cost_accuracy.draw, baseline, aside
-    )
+    drawn = partial(heatmap.draw, baseline=baseline)
+    yield Drawing("heatmap", said, heatmap.frame(board), drawn, aside=aside)
+    drawn = partial(cost_accuracy.draw, baseline=baseline)
+    yield Drawing("cost", "Cost and accuracy", cost_accuracy.frame(board), drawn, aside=aside)
+    drawn = partial(sweeps.draw, baseline=baseline)
     for (method, parameter), data in sweeps.frame([table], baseline).groupby(["method", "parameter"]):
         name, said = f"sweep-{method}-{parameter}", f"Sweep of {method}'s {parameter}"
         page = sweeps.markdown(data, baseline, footer)
-        yield Drawing(name, said, data, sweeps.draw, baseline, page=page)
+        yield Drawing(name, said, data, drawn, page=page)
     for method in sorted({str(method) for method in table.rows["method"]}):
         for part in ablation.boards([table], method, baseline):
             page = ablation.markdown([part], method, footer)
             said, data = f"What {method} reaches without its components", forest.frame(part, part.labels)
-            yield Drawing(f"ablation-{method}", said, data, ablation.draw, method, page=page)
+            drawn = partial(ablation.draw, method=method)
+            yield Drawing(f"ablation-{method}", said, data, drawn, page=page)
     said = "Accuracy and loss by epoch"
-    yield Drawing("curves", said, curves.frame(table, epochs), curves.draw, baseline, aside)
+    drawn = partial(curves.draw, baseline=baseline)
+    yield Drawing("curves", said, curves.frame(table, epochs), drawn, aside=aside)
     said = "Confidence and accuracy"
-    yield Drawing("calibration", said, calibration.frame(table, details), calibration.draw, baseline, aside)
+    drawn = partial(calibration.draw, baseline=baseline)
+    yield Drawing("calibration", said, calibration.frame(table, details), drawn, aside=aside)
     measured = class_similarity.measure([board], details)
     if len(measured.runs):
         scores = class_similarity.frame(measured.runs, [board])
         page = class_similarity.markdown(scores, baseline, footer)
         said = "How alike student and teacher predict, class by class"
-        yield Drawing(
-            "similarity", said, measured.matrices, class_similarity.draw, baseline, aside, page, scores
-        )
+        drawn = partial(class_similarity.draw, baseline=baseline)
+        yield Drawing("similarity", said, measured.matrices, drawn, aside=aside, page=page, scores=scores)
 
 
 def _others(board: Board) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from kdbench.report import markdown as pipes
 from kdbench.report.figures import forest
+from kdbench.report.figures.sheet import Drawn, Sheet
 from kdbench.report.figures.sweep import params, show
 from kdbench.report.leaderboard import Board, board, level
 from kdbench.report.tables import Table
@@ -80,13 +80,13 @@ def _components(table: Table, method: str, baseline: str) -> Table | None:
     return dataclasses.replace(table, rows=whole[whole["pair"].isin(ablated)], set_aside=0)
 
 
-def draw(data: pd.DataFrame, method: str, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet, method: str) -> Drawn:
     """The forest plot of these boards (data: `forest.frame`): left of 0 is what a component was worth."""
     reading = (
         f"Left of 0: worse than {method} with all its components. 'only x': all other weights that some run sets to 0 "
         "are 0."
     )
-    return forest.draw(data, method, [reading, *footer])
+    return forest.draw(data, sheet, method, [reading, forest.READING])
 
 
 def markdown(boards: Sequence[Board], method: str, footer: Sequence[str]) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from kdbench.report import predictions
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet, left_out
 from kdbench.report.tables import Table
 from kdbench.results.statistics.sampling import ece_floor
 from kdbench.utils.calibration import expected_calibration_error
@@ -20,6 +20,7 @@ from kdbench.utils.calibration import expected_calibration_error
 COLUMNS = ["table", "label", "pair", "bin", "n", "confidence", "accuracy", "ece", "ece_std", "floor", "runs"]
 FEW = 10  # samples that a bin must have to be joined to its neighbours
 SIDE = 1.6  # inches of a panel at most
+TOP, BOTTOM = 0.4, 0.45  # inches above and below all panels
 
 
 def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
@@ -46,7 +47,7 @@ def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
 
-def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     """One panel a method, as many as fit, the best calibrated first."""
     entries = data.drop_duplicates(["label", "pair"]).groupby("label")
     errors = entries["ece"].agg(["mean", "std", "count"]).sort_values("mean", kind="stable")
@@ -58,19 +59,14 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
         f"{baseline}. ECE: mean ± std over pairs (of one pair: over seeds), points; the smallest is first. A perfectly "
         f"calibrated model with such confidences on as many images would show about {floor:.1f}."
     )
-    across, down, side = style.fit(
-        len(errors),
-        style.room([reading, *footer]) - 1.1,
-        0.65,
-        SIDE,
-        lambda side: side + _title(side),
-        spare=1.0,
+    canvas = Canvas(sheet, sheet.wide, f"Reliability: {data['table'].iloc[0]}", [reading])
+    across, down, side = canvas.fit(
+        len(errors), (0.65, TOP + BOTTOM), SIDE, lambda side: side + _title(side), spare=1.0
     )
-    said = style.left_out(min(across * down, len(errors)), len(errors), "methods")
-    height = 1.1 + side * down + _title(side) * (down - 1)
-    figure, (part,) = style.canvas(style.WIDE, [height], [reading, *said, *footer])
-    style.heading(part, f"Reliability: {data['table'].iloc[0]}")
-    grid = style.grid(part, (down, across), (0.5, 0.15, 0.65, 0.45), _title(side), across=0.12)
+    said = left_out(min(across * down, len(errors)), len(errors), "methods")
+    height = TOP + BOTTOM + side * down + _title(side) * (down - 1)
+    figure, (part,) = canvas.draw([height], said)
+    grid = style.grid(part, (down, across), (0.5, 0.15, TOP, BOTTOM), _title(side), across=0.12)
     _panels(grid, data, errors[: across * down], baseline, min(7.0, max(5.0, 72 * side / 14)))
     part.supxlabel("confidence (%)", fontsize=8, y=0.04 / style.inches(part)[1], va="bottom")
     part.supylabel("accuracy (%)", fontsize=8, x=0.08 / style.inches(part)[0])

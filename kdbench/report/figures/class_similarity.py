@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.colors import Normalize, PowerNorm
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import SubFigure
 from matplotlib.image import AxesImage
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
@@ -21,6 +21,7 @@ from scipy.spatial.distance import squareform
 from kdbench.report import markdown as pipes
 from kdbench.report import predictions
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import GAP, Canvas, Drawn, Sheet, left_out
 from kdbench.report.leaderboard import Board
 from kdbench.results.statistics import summary
 
@@ -30,7 +31,7 @@ MOST = 200  # classes that a figure can show
 COLUMNS = ["table", "label", "pair", "measure", "mean", "std", "n", "delta", "low", "high"]
 DIGITS = 4  # of the cosines that are saved
 SIDE = 1.3  # inches of a matrix at most
-EDGE = 0.95  # inches above and below all of them
+EDGE = 0.75  # inches above and below all of them
 SMALLEST = 0.06  # inches of a class whose number can be read beside the first matrix
 
 
@@ -167,7 +168,7 @@ def _summary(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> str:
-    """A table a table of results: each method's scalars over the common pairs, and the differences to the baseline."""
+    """For each table each method's scalars over the common pairs, and the differences to the baseline."""
     gap = f"Δ vs {baseline} [95%]"
     header = ["method", "same class", "other classes", gap, "off-diagonal mass (%)", gap]
     parts = []
@@ -198,7 +199,7 @@ def _line(label: str, entries: Mapping[tuple[str, str], Mapping], compared: bool
     return texts
 
 
-def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     """The matrices of `measure`, of as many methods as fit: each above its difference to the baseline's."""
     reading = (
         "Cosine of the student's mean probability vector of one class (line) with the teacher's of another (column), "
@@ -209,10 +210,12 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     cosines = _cosines(data)
     means = {label: float(np.nanmean(c[~np.eye(len(c), dtype=bool)])) for label, c in cosines.items()}
     order = sorted(means, key=lambda label: (label != TEACHER, label != baseline, means[label], label))
-    across, down, side = style.fit(len(order), style.room([reading, *footer]) - EDGE, 0.35, SIDE, _step)
-    said = style.left_out(min(across * down, len(order)), len(order), "models")
-    figure, (part,) = style.canvas(style.WIDE, [EDGE + _step(side) * down], [reading, *said, *footer])
-    style.heading(part, f"Class-by-class similarity to the teacher: {data['table'].iloc[0]}")
+    canvas = Canvas(
+        sheet, sheet.wide, f"Class-by-class similarity to the teacher: {data['table'].iloc[0]}", [reading]
+    )
+    across, down, side = canvas.fit(len(order), (0.35, EDGE), SIDE, _step)
+    said = left_out(min(across * down, len(order)), len(order), "models")
+    figure, (part,) = canvas.draw([EDGE + _step(side) * down], said)
     _draw(part, cosines, {label: means[label] for label in order[: across * down]}, baseline, across, side)
     return figure
 
@@ -244,7 +247,7 @@ def _draw(
     norms = PowerNorm(0.4, 0, 1), Normalize(-(most or 1.0), most or 1.0)
     height = style.inches(part)[1]
     for i, (label, mean) in enumerate(shown.items()):
-        left, top = 0.25 + i % across * (side + style.GAP), height - 0.7 - i // across * _step(side)
+        left, top = 0.25 + i % across * (side + GAP), height - 0.45 - i // across * _step(side)
         above = _matrix(part, (left, top - side, side), cosines[label][sorted_], "cividis", norms[0])
         above.axes.set_title(f"{style.title(label, 20)}\n{mean:.4f}", fontsize=min(7.0, 72 * side / 9), pad=3)
         if i == 0 and side >= SMALLEST * len(classes):

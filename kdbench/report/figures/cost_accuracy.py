@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
+from kdbench.report.columns import APART
 from kdbench.report.figures import label_placement, style
+from kdbench.report.figures.looks import look
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet
 from kdbench.report.leaderboard import Board
 
-COLUMNS = ["table", "pairs", "label", "kind", "cost", "top1", "delta", "low", "high", "n", "front"]
-HEIGHT = 5.4  # inches of the panel with its titles
+COLUMNS = ["table", "pairs", "label", "kind", "cost", "top1", "delta", "low", "high", "n", "note", "front"]
+SHAPE = 0.73  # height of the panel with its titles, in widths
 AXIS = {
-    "step": "seconds of its own steps an epoch, without teacher and data, in multiples of {}'s",
-    "alone": "seconds per epoch when trained alone (own steps, teacher, data), in multiples of {}'s",
+    "step": (
+        "own steps, × {}",
+        "Cost: seconds per epoch of a method's own steps, without teacher and data, in multiples of {}'s.",
+    ),
+    "alone": (
+        "trained alone, × {}",
+        "Cost: seconds per epoch of a method trained alone (own steps, teacher, data), in multiples of {}'s.",
+    ),
 }
 
 
 def frame(board: Board) -> pd.DataFrame:
-    """One line per method (`style.main`) that was timed on the baseline's machine and has a mean on every pair.
+    """One line per method (`style.main`) that was timed on the baseline's machine and has a result on every pair.
 
     kind: "alone" where that cost is known of every method that has a "step" cost, else "step"; cost: in multiples of
     the baseline's; top1: mean over these pairs; delta: paired, with its 95 % interval over n pairs, or seeds of the
-    one pair; front: see `front`.
+    one pair; note: seeds that diverged ("✗ 1 of 3": the mean is of the others) and ‡ for a baseline that was timed in
+    another cohort; front: see `front`, among methods without a diverged seed.
     """
     if not board.has_baseline:
         return pd.DataFrame(columns=COLUMNS)
     shown = board.summary[board.summary.index.isin(style.main(board.labels))]
     kind = "alone" if shown["alone_cost"].count() >= shown["step_cost"].count() else "step"
-    whole = board.entries["mean"].where(board.entries["diverged"] == 0).unstack("label")
-    means = whole.loc[board.table.pairs].mean(skipna=False)
+    means = board.entries["mean"].unstack("label").loc[board.table.pairs].mean(skipna=False)
+    runs = board.entries[["diverged", "n"]].groupby("label").sum()
     data = shown[[f"{kind}_cost", "delta", "low", "high", "delta_n"]]
     data = data.rename(columns={"delta_n": "n", f"{kind}_cost": "cost"})
-    data = data.assign(top1=means, kind=kind).rename_axis("label").reset_index()
+    failed = runs["diverged"].map("✗ {}".format) + (runs["diverged"] + runs["n"]).map(" of {}".format)
+    notes = failed.where(runs["diverged"] > 0, "") + shown["cost_apart"].map({True: APART, False: ""})
+    data = data.assign(top1=means, kind=kind, note=notes).rename_axis("label").reset_index()
     known = data["delta"].notna() | (data["label"] == board.baseline)
     data = data[known & data["cost"].notna() & data["top1"].notna()]
     if len(data) < 2 or board.baseline not in set(data["label"]):
         return pd.DataFrame(columns=COLUMNS)
-    data = data.assign(front=front(data["cost"], data["top1"]), table=board.table.heading)
+    sound = ~data["note"].str.startswith("✗")
+    data["front"] = False
+    data.loc[sound, "front"] = front(data.loc[sound, "cost"], data.loc[sound, "top1"])
+    data = data.assign(table=board.table.heading)
     return data.assign(pairs=_pairs(board)).sort_values(["cost", "label"])[COLUMNS]
 
 
@@ -60,19 +72,26 @@ def front(cost: ArrayLike, score: ArrayLike) -> np.ndarray:
     return np.logical_not(better.any(axis=1))
 
 
-def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     """One panel."""
     reading = (
         f"Up and left is better. Bar: 95% interval of the paired difference to {baseline} (dashed: its top-1). Filled "
         "markers and the stepped line: the Pareto front of the means; steps within the bars are no proof. An arrow "
         "head at the foot: far below, with its top-1."
     )
-    height = min(HEIGHT, style.room([reading, *footer]))
-    figure, (part,) = style.canvas(style.WIDE, [height], [reading, *footer])
-    style.heading(part, f"Cost and accuracy: {data['table'].iloc[0]}")
-    ax = style.grid(part, (1, 1), (0.7, 0.2, 0.6, 0.5), 0.0)[0, 0]
-    ax.set_title(data["pairs"].iloc[0].replace("->", "→"))
-    ax.set_xlabel(AXIS[data["kind"].iloc[0]].format(baseline))
+    if data["note"].str.startswith("✗").any():
+        reading += " ✗ k of n: k of n seeds diverged; the mean is that of the others, and not on the front."
+    if data["note"].str.endswith(APART).any():
+        reading += f" {APART}: {baseline} was timed in another cohort, perhaps under another load."
+    axis, cost = (text.format(baseline) for text in AXIS[data["kind"].iloc[0]])
+    pairs = data["pairs"].iloc[0]
+    canvas = Canvas(
+        sheet, sheet.panel, f"Cost and accuracy: {data['table'].iloc[0]}", [reading, cost], [pairs]
+    )
+    figure, (part,) = canvas.draw([min(SHAPE * sheet.panel, canvas.room)])
+    ax = style.grid(part, (1, 1), (0.6, 0.2, canvas.top(0.35), 0.45), 0.0)[0, 0]
+    ax.set_title(pairs.replace("->", "→") if canvas.named else "")
+    ax.set_xlabel(f"seconds per epoch, {axis}")
     ax.set_ylabel("top-1 (%), last epoch")
     _panel(ax, data, baseline)
     return figure
@@ -89,9 +108,10 @@ def _panel(ax: Axes, block: pd.DataFrame, baseline: str) -> None:
     ax.vlines(bars["cost"], low, high, colors=list(bars["colour"]), linewidth=0.8, alpha=0.6)
     best = block[block["front"]].sort_values("cost")
     ax.plot(best["cost"], best["y"], drawstyle="steps-post", color=style.GREY, linewidth=1.0, zorder=1)
-    for some, marker in ((block[~far], "o"), (block[far], "v")):
-        faces = np.where(some["front"], some["colour"], "white")
-        ax.scatter(some["cost"], some["y"], s=22, marker=marker, c=faces, edgecolors=some["colour"], zorder=3)
+    for point in block.assign(far=far).to_dict("records"):
+        marker = "v" if point["far"] else look(point["label"]).marker
+        face, edge = point["colour"] if point["front"] else "white", point["colour"]
+        ax.scatter(point["cost"], point["y"], s=22, marker=marker, c=face, edgecolors=edge, zorder=3)
     _log_axis(ax, block["cost"])
     ax.margins(y=0.08)
     ax.autoscale_view()
@@ -101,7 +121,8 @@ def _panel(ax: Axes, block: pd.DataFrame, baseline: str) -> None:
         np.hstack([corners[:-1], corners[1:]]),
         np.array([[ax.get_xlim()[0], level, ax.get_xlim()[1], level]]),
     ]
-    names = block["label"].where(~far, block["label"] + block["top1"].map(" ({:.1f})".format))
+    names = (block["label"] + " " + block["note"]).str.strip()
+    names = names.where(~far, names + block["top1"].map(" ({:.1f})".format))
     label_placement.place(ax, block["cost"].tolist(), block["y"].tolist(), names.tolist(), np.vstack(lines))
 
 

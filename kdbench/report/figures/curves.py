@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet, left_out
 from kdbench.report.tables import Table
+from kdbench.utils.status import Status
 
 TERMS = {"top1": "top-1 (%)", "loss": "training loss"}
 KEYS = ["table", "pair", "label", "term", "epoch"]
+COLUMNS = [*KEYS, "diverged", "mean", "std", "n"]
 ACROSS = 3  # pairs in a row
 HEIGHT, LOW = (
     3.1,
@@ -25,20 +28,32 @@ HEIGHT, LOW = (
 )  # inches of a pair, accuracy above loss, with their titles; and where there are several rows
 NAMED = 9  # most lines of a panel that can be distinguished
 PALE = "#D0D0D0"
+EDGE = 0.2  # inches above and below all pairs
+TITLE = 0.4  # inches of the name of a pair
 
 
 def frame(table: Table, curves: pd.DataFrame) -> pd.DataFrame:
+    """Curves of all cells -> those over seeds of the labels that `style.main` names."""
+    return over_seeds(table, curves, style.main(table.labels))
+
+
+def over_seeds(table: Table, curves: pd.DataFrame, labels: Collection[str]) -> pd.DataFrame:
     """Curves of all cells -> mean, std (ddof 1) and n over the seeds of finished runs, for every epoch.
 
-    Of the labels that `style.main` names. Where an epoch was trained twice (an interrupted run, taken up again)
-    its last value counts.
+    Where an epoch was trained twice (an interrupted run, taken up again) its last value counts. Each diverged run is a
+    line of its own: ``diverged`` is its seed, and empty for the others.
     """
-    curves = curves[curves["term"].isin(list(TERMS))]
+    curves = curves[curves["term"].isin(list(TERMS)) & np.isfinite(curves["value"].astype(float))]
     curves = curves.drop_duplicates(["cell_id", "term", "epoch"], keep="last")
-    runs = table.finished[["cell_id", "pair", "label"]].assign(table=table.heading)
-    merged = runs[runs["label"].isin(style.main(table.labels))].merge(curves, on="cell_id")
-    result = merged.groupby(KEYS, sort=True)["value"].agg(["mean", "std", "count"]).reset_index()
-    return result.rename(columns={"count": "n"})
+    runs = table.rows[table.rows["status"].isin([Status.OK, Status.DIVERGED])]
+    seeds = runs["seed"].astype(int).astype(str)
+    runs = runs.assign(table=table.heading, diverged=seeds.where(runs["status"] == Status.DIVERGED, ""))
+    runs = runs[runs["label"].isin(labels)][["cell_id", "pair", "label", "table", "diverged"]]
+    merged = runs.merge(curves, on="cell_id")
+    result = (
+        merged.groupby([*KEYS, "diverged"], sort=True)["value"].agg(["mean", "std", "count"]).reset_index()
+    )
+    return result.rename(columns={"count": "n"})[COLUMNS]
 
 
 def named(data: pd.DataFrame, baseline: str) -> list[str]:
@@ -50,7 +65,7 @@ def named(data: pd.DataFrame, baseline: str) -> list[str]:
     if len(labels) <= NAMED:
         return labels
     last = (
-        data[data["term"] == "top1"]
+        data[(data["term"] == "top1") & (data["diverged"] == "")]
         .sort_values("epoch")
         .groupby(["pair", "label"])["mean"]
         .last()
@@ -61,7 +76,7 @@ def named(data: pd.DataFrame, baseline: str) -> list[str]:
     return sorted({*best, baseline} & set(labels))
 
 
-def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     """Draw accuracy above loss for as many pairs as fit, with one legend.
 
     The lines of methods that are not among the `named` are grey.
@@ -70,20 +85,28 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
     looks = style.lines(named(data, baseline))
     others = len(set(data["label"]) - set(looks))
     across = min(len(pairs), ACROSS)
-    columns = max(1, int(style.WIDE // (0.9 + 0.075 * max(map(len, looks)))))
+    width = sheet.wide if len(pairs) > 1 else sheet.panel
+    columns = max(1, int(width // (0.9 + 0.075 * max(map(len, looks)))))
     legend = 0.3 + 0.17 * -(-(len(looks) + bool(others)) // columns)
     reading = "Bands: std over seeds. A loss is the sum of a method's own terms: its level is not another's."
+    if (data["diverged"] != "").any():
+        reading += " Thin, with a cross at its end: a run that diverged, up to its last finite value."
     if others:
         reading += f" Named: {baseline} and the best by the last epoch's accuracy; grey: the others."
     height = HEIGHT if len(pairs) <= across else LOW
-    down = min(
-        -(-len(pairs) // across), max(1, int((style.room([reading, *footer]) - 0.5 - legend) / height))
+    canvas = Canvas(
+        sheet,
+        width,
+        f"Mean ± std over seeds: {data['table'].iloc[0]}",
+        [reading],
+        [pair for pair, _ in pairs],
     )
+    top = canvas.top(TITLE)
+    down = min(-(-len(pairs) // across), max(1, int((canvas.room - EDGE - legend) / height)))
     shown = pairs[: across * down]
-    said = style.left_out(len(shown), len(pairs), "pairs")
-    figure, parts = style.canvas(style.WIDE, [0.5 + height * down, legend], [reading, *said, *footer])
-    style.heading(parts[0], f"Mean ± std over seeds: {data['table'].iloc[0]}")
-    _pairs(parts[0], shown, (down, across), looks, height)
+    said = left_out(len(shown), len(pairs), "pairs")
+    figure, parts = canvas.draw([EDGE - TITLE + top + height * down, legend], said)
+    _pairs(parts[0], shown, (down, across), looks, height, top)
     handles = [Line2D([], [], linewidth=1.1, markersize=3, **look) for look in looks.values()]
     rest = [Line2D([], [], linewidth=0.6, color=PALE)] if others else []
     texts = [*looks, *([f"{others} others"] if others else [])]
@@ -97,14 +120,17 @@ def _pairs(
     shape: tuple[int, int],
     looks: dict[str, dict[str, Any]],
     height: float,
+    top: float,
 ) -> None:
+    """top: inches above the first row, of which names of pairs take most where there are any."""
     down, across = shape
     for row in range(down):
-        box = (0.6, 0.15, 0.7 + height * row, 0.4 + height * (down - 1 - row))
+        box = (0.6, 0.15, top + height * row, 0.4 + height * (down - 1 - row))
         grid = style.grid(part, (2, across), box, 0.2, height_ratios=[3, 2], sharex="col")
         for i in range(across):
             if across * row + i < len(pairs):
-                _pair(grid[:, i], *pairs[across * row + i], looks)
+                pair, rows = pairs[across * row + i]
+                _pair(grid[:, i], pair if top == TITLE else "", rows, looks)
             else:
                 grid[0, i].set_visible(False)
                 grid[1, i].set_visible(False)
@@ -117,10 +143,13 @@ def _pairs(
 def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
     """Draws one pair, a term on each of the axes."""
     for ax, term in zip(axes, TERMS, strict=True):
-        lines = {str(label): line for label, line in rows[rows["term"] == term].groupby("label")}
+        own = rows[rows["term"] == term]
+        lines = {str(label): line for label, line in own[own["diverged"] == ""].groupby("label")}
         pale = [
             line[["epoch", "mean"]].to_numpy(float) for label, line in lines.items() if label not in looks
         ]
+        for (label, _), line in own[own["diverged"] != ""].groupby(["label", "diverged"]):
+            _diverged(ax, line, looks.get(str(label), {"color": PALE, "linestyle": "-"}))
         ax.add_collection(LineCollection(pale, colors=PALE, linewidths=0.6, zorder=1))
         for place, (label, look) in enumerate(looks.items()):
             if label in lines:
@@ -132,7 +161,14 @@ def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict[str, dict
             ax.yaxis.set_minor_locator(NullLocator())
         ax.autoscale_view()
     axes[0].set_title(style.title(pair, 28))
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _diverged(ax: Axes, line: pd.DataFrame, look: Mapping[str, Any]) -> None:
+    """One diverged run up to its last finite value, where a cross stands."""
+    drawn = {"color": look["color"], "linestyle": look["linestyle"], "linewidth": 0.7, "alpha": 0.8}
+    ax.plot(line["epoch"], line["mean"], **drawn)
+    ax.plot(line["epoch"].iloc[-1:], line["mean"].iloc[-1:], "x", color=look["color"], markersize=5)
 
 
 def _line(ax: Axes, line: pd.DataFrame, look: dict[str, Any], place: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.report.figures.style import FORMATS
+from kdbench.report.figures.sheet import FORMATS
 
 SEEN = ("png", "svg")  # the formats that a browser and a markdown page can show
 # Figures and, where they have one, their table; of the appendix with "-" and the name of the table or the method.
@@ -18,15 +18,8 @@ NAMES = (
 KINDS = (*FORMATS, "csv", "md")
 
 
-class Caption(NamedTuple):
-    """What a figure shows, and the place among the suite's tables of the one that it is about."""
-
-    text: str
-    table: int = 0
-
-
 class Picture(NamedTuple):
-    """A figure as a page names it: the name of its files, its caption, its table and its formats."""
+    """A figure as a page names it: the name of its files, its caption, its formats, and the place of its table."""
 
     name: str
     text: str
@@ -54,11 +47,6 @@ def checked(formats: Sequence[str]) -> tuple[str, ...]:
         if name not in FORMATS:
             raise unknown("figure format", name, FORMATS, f"; --format takes {', '.join(FORMATS)}")
     return tuple(dict.fromkeys(formats))
-
-
-def pictures(captions: Mapping[str, Caption], formats: Sequence[str]) -> list[Picture]:
-    """The figures of these names as pages name them, in this order."""
-    return [Picture(name, *caption, tuple(formats)) for name, caption in captions.items()]
 
 
 def in_markdown(shown: Iterable[Picture]) -> list[str]:

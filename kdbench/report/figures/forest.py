@@ -9,21 +9,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet, left_out
 from kdbench.report.leaderboard import Board, level
 from kdbench.results.statistics import summary as stats
 
 COLUMNS = ["table", "panel", "label", "dot", "delta", "low", "high", "n", "note"]
 WIDTH = 1.6  # least inches of a panel
+LABEL, SHORT = 28, 19  # letters of a line of a label; in a column of a paper
 NOTE = 0.35  # of a panel's width: what a note needs
 RIGHT = 0.15  # inches right of the last panel
 LINE, THIN = 0.22, 0.11  # inches of a method in it, and the least
-COLUMN = 3.5  # inches of a figure of one panel, where its labels leave room
+FOOT = 0.3  # inches below the panels
+STEP = 0.02  # of a panel's width, from one arrow head for a dot to the next
 READING = (
     "Right of 0 is better. Dots: seeds, paired (in the panel over pairs: the pairs' means). Diamond: their mean. "
-    "Bar: 95% interval (pooled error); an arrow head where it leaves the panel, and the mean if beyond too."
+    "Bar: 95% interval (pooled error); an arrow head where it leaves the panel, and the mean if beyond too. A small "
+    "arrow head: a dot beyond the panel."
 )
 DIVERGED = "✗ k of n, hollow diamond: k of n seeds diverged; dots and mean are those of the others."
 
@@ -76,57 +79,51 @@ def _panel(name: str, dots: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([summary, single.assign(note="")]).assign(panel=name)
 
 
-def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet, baseline: str, reading: Sequence[str] = (READING,)) -> Drawn:
     """One panel per pair, one line per method, as many as fit: the first panel and the best methods are always there.
 
-    A figure of one panel is as wide as a column of a page (COLUMN).
+    A figure of one panel is as wide as a column of the sheet, where its labels leave room; a paper's has the
+    first panel alone.
     """
-    names, labels = list(data["panel"].unique()), list(data["label"].unique())
-    left = 0.2 + 0.062 * max(len(line) for label in labels for line in _lines(label))
-    width = style.WIDE if len(names) > 1 else min(max(COLUMN, left + WIDTH + RIGHT), style.WIDE)
-    reading = [READING, *[DIVERGED] * bool(data["note"].str.startswith("✗").any())]
-    heading = style.folded(width, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
-    more = 0.15 * (heading.count("\n") - 1)  # inches of the heading's lines beyond two
-    space = style.room([*reading, *footer], width) - 0.65 - more
-    labels = labels[: max(1, int((space - 1.0) / THIN))]
+    every, labels = list(data["panel"].unique()), list(data["label"].unique())
+    names = every if sheet.words else every[:1]
+    most = LABEL if sheet.words else SHORT
+    lines = {label: textwrap.wrap(label, most) for label in labels}
+    left = 0.2 + 0.062 * max(len(line) for texts in lines.values() for line in texts)
+    width = sheet.wide if len(names) > 1 else max(sheet.column, left + WIDTH + RIGHT)
+    heading = f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}"
+    failed = [DIVERGED] * bool(data["note"].str.startswith("✗").any())
+    canvas = Canvas(sheet, width, heading, [*reading, *failed], names)
+    space = canvas.room - FOOT
+    labels = labels[: max(1, int((space - 0.7) / THIN))]
     across = min(len(names), max(1, int((width - left) / WIDTH)))
     titles = {name: style.title(name, int((width - left) / across / 0.066)) for name in names}
-    top = 0.25 + 0.14 * max(title.count("\n") + 1 for title in titles.values())
-    places = _places(labels)
-    line = min(LINE, (space - top) / _end(places))
-    tall = top + line * _end(places)
+    top = canvas.top(0.25 + 0.14 * max(title.count("\n") + 1 for title in titles.values()))
+    places, end = _places([len(lines[label]) for label in labels])
+    line = min(LINE, (space - top) / end)
+    tall = top + line * end
     down = min(-(-len(names) // across), max(1, int(space / tall)))
     shown = names[: across * down]
-    said = style.left_out(len(labels), data["label"].nunique(), "methods")
-    said += style.left_out(len(shown), len(names), "panels", "the heat map and ")
-    figure, (part,) = style.canvas(width, [0.5 + more + tall * down], [*reading, *said, *footer])
-    style.heading(part, heading)
-    box = left, RIGHT, top + 0.2 + more, 0.3
+    said = left_out(len(labels), data["label"].nunique(), "methods")
+    said += left_out(len(shown), len(every), "panels", "the heat map and ")
+    figure, (part,) = canvas.draw([FOOT + tall * down], said)
+    box = left, RIGHT, top, FOOT
     grid = style.grid(part, (down, across), box, top, sharex=True, sharey=True)
     block = data[data["panel"].isin(shown) & data["label"].isin(labels)]
     panels = [(titles[name], block[block["panel"] == name]) for name in shown]
-    _panels(grid, panels, places, _limits(block))
+    if not canvas.named:
+        panels = [("", rows) for _, rows in panels]
+    _panels(grid, panels, dict(zip(labels, places, strict=True)), _limits(block))
     size = min(7.5, 72 * line * 0.72)
-    grid[0, 0].set_yticks(
-        list(places.values()), ["\n".join(_lines(label)) for label in places], fontsize=size
-    )
-    grid[0, 0].set_ylim(_end(places), 0)
+    grid[0, 0].set_yticks(places, ["\n".join(lines[label]) for label in labels], fontsize=size)
+    grid[0, 0].set_ylim(end, 0)
     return figure
 
 
-def _lines(label: str) -> list[str]:
-    return textwrap.wrap(label, 28)
-
-
-def _places(labels: Sequence[str]) -> dict[str, float]:
-    """label -> its height on the axis, in methods; a label of two lines has more room."""
-    sizes = np.array([0.13 + 0.87 * len(_lines(label)) for label in labels])
-    return dict(zip(labels, np.cumsum(sizes) - sizes / 2, strict=True))
-
-
-def _end(places: dict[str, float]) -> float:
-    label, place = list(places.items())[-1]
-    return place + 0.065 + 0.435 * len(_lines(label))
+def _places(lines: Sequence[int]) -> tuple[np.ndarray, float]:
+    """Numbers of lines of the labels -> their heights on the axis, in labels of one line, and the axis' end."""
+    sizes = 0.13 + 0.87 * np.array(lines)
+    return np.cumsum(sizes) - sizes / 2, float(sizes.sum())
 
 
 def _panels(
@@ -163,20 +160,31 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> No
     ax.set_axisbelow(True)
     rows = rows.assign(colour=rows["label"].map(style.colour))
     dots, means = rows[rows["dot"] != ""], rows[(rows["dot"] == "") & rows["delta"].notna()]
-    ax.scatter(dots["delta"], dots["place"] + 0.22, s=6, c=dots["colour"], alpha=0.65, linewidths=0)
+    inside = dots["delta"].between(left, right)
+    ax.scatter(
+        dots["delta"][inside],
+        dots["place"][inside] + 0.22,
+        s=6,
+        c=dots["colour"][inside],
+        alpha=0.65,
+        linewidths=0,
+    )
     spans = means.dropna(subset=["low"])
     ends = spans["low"].clip(left, right), spans["high"].clip(left, right)
     ax.hlines(spans["place"] - 0.08, *ends, colors=list(spans["colour"]), linewidth=1.3)
     for end, mark, side, sign in [(left, "<", "left", 1), (right, ">", "right", -1)]:
         far = means[["low", "delta", "high"]].mul(sign).min(axis=1) < sign * end
-        ax.scatter(
-            [end] * far.sum(),
-            means["place"][far] - 0.08,
-            s=16,
-            c=means["colour"][far],
-            marker=mark,
-            clip_on=False,
-        )
+        beyond = dots[sign * dots["delta"] < sign * end]
+        inwards = sign * STEP * (right - left) * beyond.groupby("label").cumcount()
+        for some, place, below, size in ((means[far], end, -0.08, 16), (beyond, end + inwards, 0.22, 8)):
+            arrows: dict[str, Any] = {
+                "s": size,
+                "c": some["colour"],
+                "marker": mark,
+                "clip_on": False,
+                "linewidths": 0,
+            }
+            ax.scatter(np.broadcast_to(place, len(some)), some["place"] + below, **arrows)
         for row in means[sign * means["delta"] < sign * end].to_dict("records"):
             _say(ax, end, row["place"], f"  {row['delta']:+.1f}  ", ha=side)
     looks: dict[str, Any] = {"s": 18, "marker": "D", "edgecolors": "white", "linewidths": 0.5, "zorder": 3}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import SubFigure
 from matplotlib.patches import Rectangle
 
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet, left_out
 from kdbench.report.leaderboard import Board
 
 COLUMNS = ["table", "label", "column", "delta", "low", "high", "top1", "std", "n", "note"]
@@ -63,24 +64,23 @@ def _note(entry: Mapping, baseline: str) -> str:
     return "" if entry["delta_n"] else "no seed shared"
 
 
-def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     """Rows in the order of the leaderboard; as many rows and columns as fit, the first always."""
     labels, columns = list(data["label"].unique()), list(data["column"].unique())
     left = 0.2 + 0.064 * max(map(len, labels))
-    shown = columns[: max(1, int((style.WIDE - left - 0.15) / NARROW))]
-    width = min((style.WIDE - left - 0.15) / len(shown), WIDTH)
+    shown = columns[: max(1, int((sheet.wide - left - 0.15) / NARROW))]
+    width = min((sheet.wide - left - 0.15) / len(shown), WIDTH)
     titles = [style.title(column, max(int(width / 0.06), 12)) for column in shown]
     upright = width < 0.06 * max(len(line) for title in titles for line in title.split("\n"))
-    top = 0.6 + (0.058 * max(map(_longest, titles)) if upright else 0.14 * max(t.count("\n") for t in titles))
-    space = style.room([READING, *footer]) - top - FOOT - 0.2
+    top = 0.2 + (0.058 * max(map(_longest, titles)) if upright else 0.14 * max(t.count("\n") for t in titles))
+    heading = f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}"
+    canvas = Canvas(sheet, sheet.wide, heading, [READING])
+    space = canvas.room - top - FOOT
     drawn = labels[: max(1, int(space / THIN))]
     high = min(HEIGHT, space / len(drawn))
-    said = style.left_out(len(drawn), len(labels), "methods") + style.left_out(
-        len(shown), len(columns), "columns"
-    )
-    figure, (part,) = style.canvas(style.WIDE, [top + high * len(drawn) + FOOT], [READING, *said, *footer])
-    style.heading(part, f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}")
-    spare = (style.WIDE - left - 0.15 - width * len(shown)) / 2
+    said = left_out(len(drawn), len(labels), "methods") + left_out(len(shown), len(columns), "columns")
+    figure, (part,) = canvas.draw([top + high * len(drawn) + FOOT], said)
+    spare = (sheet.wide - left - 0.15 - width * len(shown)) / 2
     ax = style.grid(part, (1, 1), (left + spare, 0.15 + spare, top, FOOT), 0.0)[0, 0]
     block = data[data["label"].isin(drawn) & data["column"].isin(shown)]
     _scale(

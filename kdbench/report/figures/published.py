@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet, left_out
 
 COLUMNS = [
     "table",
@@ -24,7 +24,6 @@ COLUMNS = [
     "se",
     "n",
     "rule",
-    "comparable",
     "verdict",
 ]
 ACROSS = 2  # panels in a row
@@ -34,17 +33,18 @@ LINE = 0.15  # inches from label to label at most
 READING = (
     "On the diagonal ours is as published (by the same rule: last epoch, or best evaluated epoch where a best one is "
     "published). Vertical bar: one standard error of the difference. Horizontal bar: published numbers that contradict "
-    "each other. Filled: comparable; hollow: not (another recipe, a shortened run), for orientation only."
+    "each other."
 )
 
 
 def frame(data: pd.DataFrame) -> pd.DataFrame:
     """The points: published (the nearest number), low and high of all, ours by its rule, se of the difference.
 
-    data: see `reproduction.frame`. Empty where no published number has a finished run of ours.
+    data: see `reproduction.frame`. Empty where no published number has a finished run of ours that is comparable.
     """
     shown = (
         (data["n"] > 0)
+        & data["comparable"].astype(bool)
         & data["compared"].notna()
         & (data["metric"] == "top1")
         & (data["method"] != "teacher")
@@ -54,30 +54,37 @@ def frame(data: pd.DataFrame) -> pd.DataFrame:
     return points.assign(published=nearest, ours=points["compared"])[COLUMNS].reset_index(drop=True)
 
 
-def draw(points: pd.DataFrame, footer: Sequence[str]) -> Figure:
+def draw(points: pd.DataFrame, sheet: Sheet) -> Drawn:
     """Draw the panels of the first table, as many as fit.
 
     Labels are to the right of each panel, one line apart, and a thin line leads from a label to its point.
     """
     heading = str(points["table"].iloc[0])
     panels = list(points[points["table"] == heading].groupby("pair"))
-    across, room = min(len(panels), ACROSS), style.room([READING, *footer])
+    across = min(len(panels), ACROSS)
+    width = sheet.wide if across > 1 else sheet.panel
+    canvas = Canvas(
+        sheet,
+        width,
+        f"Top-1 (%), ours against published: {heading}",
+        [READING],
+        [str(pair) for pair, _ in panels],
+    )
     most = max(len(_texts(rows)[1]) for _, rows in panels)
-    line = min(LINE, (room - 1.6) / (most + 1))
+    line = min(LINE, (canvas.room - 1.3) / (most + 1))
     tall = max(LEAST, line * (most + 1))
-    down = min(-(-len(panels) // across), max(1, int((room - 0.3) / (tall + 1))))
-    step = (style.WIDE - 0.1) / across
+    down = min(-(-len(panels) // across), max(1, int(canvas.room / (tall + 1))))
+    step = (width - 0.1) / across
     wide = min(step - LEFT - LABELS, tall)
     total = int(points.groupby("table")["pair"].nunique().sum())
-    said = style.left_out(min(across * down, len(panels)), total, "panels")
-    figure, (part,) = style.canvas(style.WIDE, [0.3 + (tall + 1) * down], [READING, *said, *footer])
-    style.heading(part, f"Top-1 (%), ours against published: {heading}")
+    said = left_out(min(across * down, len(panels)), total, "panels")
+    figure, (part,) = canvas.draw([(tall + 1) * down], said)
     width, height = style.inches(part)
     for i, (pair, rows) in enumerate(panels[: across * down]):
-        left, bottom = LEFT + step * (i % across), height - 0.75 - tall - (tall + 1) * (i // across)
+        left, bottom = LEFT + step * (i % across), height - 0.45 - tall - (tall + 1) * (i // across)
         ax = part.add_axes((left / width, bottom / height, wide / width, tall / height))
         _panel(ax, rows, tall, line)
-        ax.set_title(style.title(str(pair), 28))
+        ax.set_title(style.title(str(pair), 28) if canvas.named else "")
     return figure
 
 
@@ -93,8 +100,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, tall: float, line: float) -> None:
     colours = [style.colour(label) for label in rows["label"]]
     ax.hlines(rows["ours"], rows["low"], rows["high"], colors=colours, linewidth=1.0)
     ax.vlines(rows["published"], rows["ours"] - spread, rows["ours"] + spread, colors=colours, linewidth=1.0)
-    faces = [c if filled else "white" for c, filled in zip(colours, rows["comparable"], strict=True)]
-    ax.scatter(rows["published"], rows["ours"], s=20, c=faces, edgecolors=colours, linewidths=1.0, zorder=3)
+    ax.scatter(rows["published"], rows["ours"], s=20, c=colours, zorder=3)
     _labels(ax, rows, colours, (high - low) * line / tall, min(6.5, 72 * line * 0.7))
 
 

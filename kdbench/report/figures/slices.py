@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
 
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet, left_out
 from kdbench.results.trials import space_of, values_of
 from kdbench.utils.search_space import Choice
 from kdbench.utils.status import Status
 
 COLUMNS = "pair method parameter value log trial top1 default".split()
 HEIGHT, ACROSS = 1.45, 5  # inches of a panel, and panels in a row
+EDGE = 0.25  # inches above and below all
 
 
 def frame(trials: pd.DataFrame) -> pd.DataFrame:
@@ -33,19 +34,18 @@ def frame(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def draw(data: pd.DataFrame, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet) -> Drawn:
     """A panel per method and parameter of the first pair, as many as fit."""
     pair = data["pair"].iloc[0]
     first = data[data["pair"] == pair]
     panels = [(f"{method}: {key}", rows) for (method, key), rows in first.groupby(["method", "parameter"])]
     reading = "Dots: trials, mean over seeds. Ring: the suite's values. ★: the best trial."
-    room = style.room([reading, *footer]) - 0.5
+    canvas = Canvas(sheet, sheet.wide, f"Trials by parameter: {pair.replace('->', '→')}", [reading])
     across = min(len(panels), ACROSS)
-    down = min(-(-len(panels) // across), max(1, int(room / HEIGHT)))
-    said = style.left_out(min(across * down, len(panels)), len(panels), "panels")
-    figure, (part,) = style.canvas(style.WIDE, [0.5 + HEIGHT * down], [reading, *said, *footer])
-    style.heading(part, f"Trials by parameter: {pair.replace('->', '→')}")
-    axes = style.grid(part, (down, across), (0.5, 0.1, 0.5, 0.3), 0.55, across=0.4)
+    down = min(-(-len(panels) // across), max(1, int((canvas.room - EDGE) / HEIGHT)))
+    said = left_out(min(across * down, len(panels)), len(panels), "panels")
+    figure, (part,) = canvas.draw([EDGE + HEIGHT * down], said)
+    axes = style.grid(part, (down, across), (0.5, 0.1, 0.25, 0.3), 0.55, across=0.4)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     for ax, (name, rows) in zip(axes.flat, panels, strict=False):
@@ -61,6 +61,6 @@ def draw(data: pd.DataFrame, footer: Sequence[str]) -> Figure:
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_major_locator(MaxNLocator(4))
-        ax.set_title(style.folded(1.5, name), fontsize=7)
+        ax.set_title(textwrap.fill(name, 18), fontsize=7)
         ax.tick_params(labelsize=6.5)
     return figure

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from kdbench.report import markdown as pipes
 from kdbench.report.figures import style
+from kdbench.report.figures.looks import DASHES, MARKERS, PALETTE
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet, left_out
 from kdbench.report.tables import Table
 from kdbench.utils.status import Status
 
@@ -26,6 +28,8 @@ COLUMNS = (
     "base_n"
 ).split()
 ACROSS, HEIGHT = 3, 2.7  # panels in a row; inches of one
+EDGE = 0.05  # inches above and below all
+TITLE = 0.5  # inches of the name of a pair
 TICKS = 9  # most of an axis
 USUAL = "the suite's setting of the others"
 
@@ -109,11 +113,12 @@ def _sweep(rows: pd.DataFrame, values: pd.Series, usual: Any) -> pd.DataFrame:
     return whole.assign(default=whole["value"] == (show(usual) if usual is not None else ""))
 
 
-def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     """The sweeps of one method and parameter: one panel per pair, as many as fit, and one line per setting."""
     panels = [(str(pair), rows) for pair, rows in data.groupby("pair")]
     looks = _looks(data)
-    columns = max(1, int(style.WIDE // (1.0 + 0.075 * max(map(len, [USUAL, *looks])))))
+    width = sheet.wide if len(panels) > 1 else sheet.panel
+    columns = max(1, int(width // (1.0 + 0.075 * max(map(len, [USUAL, *looks])))))
     legend = [0.2 + 0.17 * -(-len(looks) // columns)] if len(looks) > 1 else []
     reading = (
         "Dots: seeds; line: their means. Ring: the value that the suite sets. Grey: mean ± std of "
@@ -125,11 +130,16 @@ def draw(data: pd.DataFrame, baseline: str, footer: Sequence[str]) -> Figure:
         )
     )
     across = min(len(panels), ACROSS)
-    space = style.room([reading, *footer]) - 0.5 - sum(legend)
+    first = data.iloc[0]
+    title = f"{first['method']}: {first['parameter']}\n{first['table']}"
+    canvas = Canvas(sheet, width, title, [reading], [pair for pair, _ in panels])
+    space = canvas.room - EDGE - sum(legend)
     down = min(-(-len(panels) // across), max(1, int(space / HEIGHT)))
-    said = style.left_out(min(across * down, len(panels)), len(panels), "pairs")
-    figure, parts = style.canvas(style.WIDE, [0.5 + HEIGHT * down, *legend], [reading, *said, *footer])
-    _panels(parts[0], panels[: across * down], (down, across), looks, baseline)
+    said = left_out(min(across * down, len(panels)), len(panels), "pairs")
+    top = canvas.top(TITLE)
+    figure, parts = canvas.draw([EDGE - TITLE + top + HEIGHT * down, *legend], said)
+    shown = panels[: across * down] if canvas.named else [("", panels[0][1])]
+    _panels(parts[0], shown, (down, across), looks, baseline, top)
     if legend:
         lines = [Line2D([], [], markersize=4, **look) for look in looks.values()]
         names = [setting or USUAL for setting in looks]
@@ -142,9 +152,9 @@ def _looks(data: pd.DataFrame) -> dict[str, dict[str, Any]]:
     first, *others = sorted(data["setting"].unique())
     own = style.colour(data["method"].iloc[0])
     looks: dict[str, dict[str, Any]] = {first: {"color": own, "linestyle": "-", "marker": "o"}}
-    rest = [colour for colour in style.PALETTE if colour != own]
+    rest = [colour for colour in PALETTE if colour != own]
     for i, setting in enumerate(others):
-        dash, marker = style.DASHES[(i + 1) % 4], style.MARKERS[(i + 1) % 7]
+        dash, marker = DASHES[(i + 1) % 4], MARKERS[(i + 1) % 7]
         looks[setting] = {"color": rest[i % len(rest)], "linestyle": dash, "marker": marker}
     return looks
 
@@ -155,10 +165,9 @@ def _panels(
     shape: tuple[int, int],
     looks: dict[str, dict[str, Any]],
     baseline: str,
+    top: float,
 ) -> None:
-    first = panels[0][1].iloc[0]
-    style.heading(part, f"{first['method']}: {first['parameter']}\n{first['table']}")
-    grid = style.grid(part, shape, (0.6, 0.15, 0.95, 0.5), 0.95)
+    grid = style.grid(part, shape, (0.6, 0.15, top, 0.5), 0.95)
     for ax, (pair, rows) in zip(grid.flat, panels, strict=False):
         ax.set_title(style.title(pair, 28))
         _panel(ax, rows, looks, baseline)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kdbench.report.figures import style
+from kdbench.report.figures.sheet import Canvas, Drawn, Sheet, left_out
 from kdbench.results.statistics.budget import band, expected_best
 from kdbench.utils.status import Status
 
 COLUMNS = "pair method trials hours expected low high".split()
 HEIGHT = 2.6  # inches of a pair
+EDGE = 0.15  # inches above and below all pairs
 AXES = {"trials": "trials", "hours": "hours of the students' training"}
 
 
@@ -36,22 +35,22 @@ def frame(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
 
-def draw(data: pd.DataFrame, footer: Sequence[str]) -> Figure:
+def draw(data: pd.DataFrame, sheet: Sheet) -> Drawn:
     """A row per pair, as many as fit: accuracy against trials and against hours."""
     pairs = [(str(pair), rows) for pair, rows in data.groupby("pair")]
     looks = style.lines(data["method"].unique())
-    columns = max(1, int(style.WIDE // (0.9 + 0.075 * max(map(len, looks)))))
+    columns = max(1, int(sheet.wide // (0.9 + 0.075 * max(map(len, looks)))))
     legend = 0.3 + 0.17 * -(-len(looks) // columns)
     reading = (
         "Expected highest accuracy of so many random trials (Dodge et al., 2019), on the holdout split; band: 95 % "
         "percentile bootstrap over the trials. The trials were chosen by a sampler that learns: of random ones it "
         "takes more. A curve on top at a budget is the method to choose at that budget."
     )
-    down = min(len(pairs), max(1, int((style.room([reading, *footer]) - 0.5 - legend) / HEIGHT)))
-    said = style.left_out(down, len(pairs), "pairs")
-    figure, parts = style.canvas(style.WIDE, [0.4 + HEIGHT * down, legend], [reading, *said, *footer])
-    style.heading(parts[0], "What tuning buys")
-    axes = style.grid(parts[0], (down, len(AXES)), (0.6, 0.15, 0.6, 0.45), 0.8)
+    canvas = Canvas(sheet, sheet.wide, "What tuning buys", [reading])
+    down = min(len(pairs), max(1, int((canvas.room - EDGE - legend) / HEIGHT)))
+    said = left_out(down, len(pairs), "pairs")
+    figure, parts = canvas.draw([EDGE + HEIGHT * down, legend], said)
+    axes = style.grid(parts[0], (down, len(AXES)), (0.6, 0.15, 0.35, 0.45), 0.8)
     for row, (pair, rows) in zip(axes, pairs, strict=False):
         for ax, (column, name) in zip(row, AXES.items(), strict=True):
             for method, line in rows.groupby("method"):

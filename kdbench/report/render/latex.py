@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from kdbench.report import notes as words
-from kdbench.report.columns import Column, columns, said_below
-from kdbench.report.leaderboard import Board
-from kdbench.report.order import APPENDIX
-from kdbench.report.tables import ARROW
+import numpy as np
 
-WIDE = 100  # characters side by side; more columns continue in a further table
-LONG = 45  # rows of one table; more continue in a further one
+# letters side by side at each size, the table being shrunk a little; more columns continue in a further table
+WIDE = {"footnotesize": (75, 125), "scriptsize": (90, 150)}  # in a column, over both
+LONG, LEAST = 48, 12  # lines of one table with its notes, and rows at least; more continue in a further one
+NOTE = 110  # letters of a note in a line
 PACKAGES = r"% needs \usepackage{booktabs,graphicx}"
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # never enlarges
 
 _ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", "[": "{[}",
+    "~": r"$\sim$", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", "[": "{[}",
     "]": "{]}", "*": "{*}", "\0": "{}", "±": r"$\pm$", "×": r"$\times$", "✗": r"$\times$", "–": "--", "—": "---",
-    "−": "$-$", "Δ": r"$\Delta$", "†": r"$\dagger$",
+    "−": "$-$", "Δ": r"$\Delta$", "†": r"$\dagger$", "‡": r"$\ddagger$",
     "→": r"$\rightarrow$", "≤": r"$\leq$", "≥": r"$\geq$",
     "§": r"\S{}", "↓": r"$\downarrow$",
     "α": r"$\alpha$", "β": r"$\beta$", "τ": r"$\tau$", "…": r"\ldots{}", "‘": "`", "’": "'", "“": "``", "”": "''",
@@ -56,87 +56,120 @@ def bold(text: str) -> Tex:
     return Tex(rf"\textbf{{{escape(text)}}}")
 
 
+class Form(NamedTuple):
+    """How a table is set.
+
+    size: of its text, as LaTeX names it. upright: headings of several lines stand upright. groups: a name above each
+    column, '' for none. top: how many of the rows are repeated at the head of each part, with a line below.
+    """
+
+    size: str = "footnotesize"
+    upright: bool = False
+    groups: Sequence[str] = ()
+    top: int = 0
+
+
+PLAIN = Form()
+
+
 def table(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
     caption: str,
     label: str,
     notes: Sequence[str] = (),
+    form: Form = PLAIN,
 ) -> str:
     """A booktabs table that fits the line: shrunk where it must be, continued where it is too wide or long.
 
-    header: one text per column, ``\\n`` where it may break; rows: one text per column each. The first column names
-    the row: it is on the left of every part, the others are right-aligned. All texts are escaped but those
-    of type `Tex`. Parts are labelled ``label``, ``label-2`` ...; the notes follow the last one.
+    It stands in a column of the page, or across both (table*) where it is wider. header: one text per column, ``\\n``
+    where it may break; rows: one text per column each. The first column names the row: it is on the left of every
+    part, the others are right-aligned. All texts are escaped but those of type `Tex`. Parts are labelled ``label``,
+    ``label-2`` ...; the notes stand in the float of the last one.
     """
-    pages = [rows[i : i + LONG] for i in range(0, len(rows), LONG)] or [[]]
-    parts = [(places, page) for page in pages for places in _wide(header, rows)]
+    small = sum(1 + len(note) // NOTE for note in notes)
+    most = max(LONG - form.top - round(0.85 * small), LEAST)
+    pages = _evenly(rows[form.top :], most) or [[]]
+    seen = ["" if form.upright and "\n" in text else text for text in header]
+    sizes = [2 + max(map(_size, texts)) for texts in zip(seen, *rows, strict=True)]
+    column, whole = WIDE[form.size]
+    kind = "table*" if sum(sizes) > column else "table"
+    parts = [(places, lines) for lines in pages for places in _wide(sizes, whole)]
     result = []
-    for i, (places, page) in enumerate(parts):
+    for i, (places, lines) in enumerate(parts):
         number = f" (part {i + 1} of {len(parts)})" if len(parts) > 1 else ""
-        lines = [
-            r"\begin{table}[htbp]",
-            r"\centering\footnotesize",
+        above = [
+            rf"\begin{{{kind}}}[tbp]",
+            rf"\centering\{form.size}",
+            *([r"\setlength{\tabcolsep}{3pt}"] if kind == "table*" else []),
             rf"\caption{{{escape(caption)}{number}}}",
-            rf"\label{{{_label(label)}{f'-{i + 1}' if i else ''}}}",
+            rf"\label{{{anchor(label)}{f'-{i + 1}' if i else ''}}}",
             r"\smallskip",
-            SHRINK,
-            rf"\begin{{tabular}}{{@{{}}l{'r' * (len(places) - 1)}@{{}}}}",
-            r"\toprule",
-            _row([_heading(header[c], left=not n) for n, c in enumerate(places)]),
-            r"\midrule",
-            *(_row([escape(row[c]) for c in places]) for row in page),
-            r"\bottomrule",
-            r"\end{tabular}}",
-            *(_small_print(notes) if notes and i + 1 == len(parts) else []),
-            r"\end{table}",
         ]
-        result.append("\n".join(lines))
+        below = small_print(notes) if notes and i + 1 == len(parts) else []
+        body = _tabular(header, rows[: form.top], lines, places, form)
+        result.append("\n".join([*above, *body, *below, rf"\end{{{kind}}}"]))
     return "\n\n".join(result) + "\n"
 
 
-def leaderboard(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
-    """leaderboard.tex: the main table, its notes below it; how to read it and the provenance at the end."""
-    end = _small_print([*words.legend(boards[0].baseline), *footer])
-    return "\n".join([PACKAGES, *_board(suite, boards[0], 0), *end]) + "\n"
+def _tabular(
+    header: Sequence[str],
+    top: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]],
+    places: Sequence[int],
+    form: Form,
+) -> list[str]:
+    """The columns at these places; top: rows above a line."""
+    above, below = ([_row([escape(row[c]) for c in places]) for row in each] for each in (top, rows))
+    return [
+        SHRINK,
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(places) - 1)}@{{}}}}",
+        r"\toprule",
+        *_group_row([form.groups[c] for c in places] if form.groups else []),
+        _row([_heading(header[c], form.upright, left=not n) for n, c in enumerate(places)]),
+        r"\midrule",
+        *above,
+        *([r"\midrule"] if above else []),
+        *below,
+        r"\bottomrule",
+        r"\end{tabular}}",
+    ]
 
 
-def appendix(suite: str, boards: Sequence[Board], footer: Sequence[str]) -> str:
-    """leaderboard-appendix.tex: the other tables, each with its notes, and the provenance; '' where there is none."""
-    parts = [part for i, board in enumerate(boards[1:], 1) for part in _board(suite, board, i)]
-    return "\n".join([PACKAGES, f"% {APPENDIX}", *parts, *_small_print(footer)]) + "\n" if parts else ""
+def _evenly(rows: Sequence, most: int) -> list[Sequence]:
+    """The rows in as few pages of at most ``most`` as do, of nearly the same length."""
+    pages = -(-len(rows) // most)
+    ends = [round(len(rows) * page / pages) for page in range(pages + 1)] if pages else []
+    return [rows[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def _board(suite: str, board: Board, place: int) -> list[str]:
-    said = said_below(board)
-    shown = [column for column in columns(board) if column.heading not in said]
-    caption = f"{suite}: {board.table.heading}. Top-1 (%), last epoch: mean ± std (seeds)."
-    label = f"tab:{suite}{f'-{place + 1}' if place else ''}"
-    return [table(_header(shown), _rows(shown), caption, label), *_small_print(words.notes(board))]
+def _group_row(groups: Sequence[str]) -> list[str]:
+    """Names over the columns that share them, with a rule under each; nothing where there are none."""
+    if not any(groups):
+        return []
+    entries, rules, place = [], [], 1
+    for name, columns in itertools.groupby(groups):
+        count = len(list(columns))
+        entries.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(name)}}}")
+        rules += [rf"\cmidrule(lr){{{place}-{place + count - 1}}}"] if name else []
+        place += count
+    return [_row(entries), "".join(rules)]
 
 
-def _header(shown: Sequence[Column]) -> list[str]:
-    return [column.heading.replace(ARROW, f"{ARROW.rstrip()}\n") for column in shown]
-
-
-def _rows(shown: Sequence[Column]) -> list[list[str]]:
-    lines = zip(*(column.entries for column in shown), strict=True)
-    return [[Tex(text.marked(bold, escape)) for text in line] for line in lines]
-
-
-def _small_print(notes: Sequence[str]) -> list[str]:
+def small_print(notes: Sequence[str]) -> list[str]:
+    """Notes as paragraphs of a small size."""
     return [r"{\par\smallskip\raggedright\scriptsize", *(rf"{escape(note)}\par" for note in notes), "}"]
 
 
-def _wide(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[int]]:
-    """The columns of each part: as many as fit side by side, and in every part the first one."""
-    sizes = [2 + max(map(_size, texts)) for texts in zip(header, *rows, strict=True)]
-    parts = [[0]]
-    for column in range(1, len(header)):
-        if len(parts[-1]) > 1 and sum(sizes[c] for c in parts[-1]) + sizes[column] > WIDE:
-            parts.append([0])
-        parts[-1].append(column)
-    return parts
+def _wide(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """The columns of each part: as few parts as do, of nearly the same width, and in every part the first column."""
+    first, *others = sizes
+    middles = np.cumsum(others) - np.array(others) / 2
+    for count in range(1, len(others) + 1):
+        part = (middles * count / sum(others)).astype(int)
+        if max(np.bincount(part, others)) <= most - first or count == len(others):
+            return [[0, *(np.flatnonzero(part == p) + 1).tolist()] for p in np.unique(part)]
+    return [[0]]
 
 
 def _size(text: str) -> int:
@@ -145,16 +178,18 @@ def _size(text: str) -> int:
     return max(len(line) for line in seen.split("\n"))
 
 
-def _heading(text: str, left: bool) -> str:
+def _heading(text: str, upright: bool, left: bool) -> str:
     if "\n" not in text:
         return escape(text)
     lines = r"\\".join(escape(line) for line in text.split("\n"))
-    return rf"\shortstack[{'l' if left else 'r'}]{{{lines}}}"
+    stacked = rf"\shortstack[{'l' if left or upright else 'r'}]{{{lines}}}"
+    return rf"\rotatebox{{90}}{{{stacked}}}" if upright else stacked
 
 
 def _row(entries: Sequence[str]) -> str:
     return " & ".join(entries) + r" \\"
 
 
-def _label(text: str) -> str:
+def anchor(text: str) -> str:
+    """A text as the key of \\label: letters, digits and ``:.-`` alone."""
     return re.sub(r"[^A-Za-z0-9:.-]", "-", text)

@@ -27,6 +27,8 @@ ENTRY = [
     "p_family",
     "error",
     "state",
+    "step_cost",
+    "alone_cost",
 ]  # what the CSV gives of an entry
 SHOWN = ("forest", "cost", "curves")  # figures of the main table that leaderboard.md shows
 Texts = Sequence[str]  # a heading and one text per method
@@ -59,7 +61,8 @@ def markdown(
 
 def _section(board: Board, mark: str) -> list[str]:
     """Heading, table and notes."""
-    table = columns(board)
+    said = said_below(board)
+    table = [column for column in columns(board) if column.heading not in said]
     rows = zip(
         *([entry.marked("**{}**".format) for entry in column.entries] for column in table), strict=True
     )

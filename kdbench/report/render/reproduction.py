@@ -9,16 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from kdbench.report import reproduction
+from kdbench.report.figures import Drawing
 from kdbench.report.figures import published as scatter
-from kdbench.report.figures import style
-from kdbench.report.figures.files import Caption, Picture, in_markdown, pictures
-from kdbench.report.markdown import escape
+from kdbench.report.figures.files import Picture, in_markdown
+from kdbench.report.markdown import escape, pipes
+from kdbench.report.order import count
 from kdbench.report.render import paper_tables
-from kdbench.report.tables import Table
 from kdbench.results import published
 from kdbench.utils.text import fold, wrap
 
-FIGURE, CAPTION = "published", Caption("Ours against published accuracies.")
+FIGURE = "published"
 TITLE = "published numbers beside ours"
 LEGEND = [
     "Ours: mean ± std (ddof 1) of the last epoch over (n) seeds. Δ: ours - published, by the published number's own "
@@ -37,25 +37,22 @@ LEGEND = [
 WEAK = "† {}: another teacher than the literature's."
 
 
-def write(
-    folder: Path,
-    suite: str,
-    tables: Sequence[Table],
-    footer: Sequence[str],
-    curves: pd.DataFrame | None = None,
-    formats: Sequence[str] = style.FORMATS[:1],
-) -> tuple[str, list[Picture]]:
-    """Write reproduction.md and .csv, paper_*.md, .csv and .tex, and the figure ``published`` into ``folder``.
+def drawing(data: pd.DataFrame) -> Drawing:
+    """The figure of `reproduction.frame`."""
+    return Drawing(FIGURE, "Ours against published accuracies", scatter.frame(data), scatter.draw)
 
-    Returns the reproduction as text, at most 80 columns wide, and the figure. Paper tables and the figure are written
-    where something is published of the suite's data; reproduction.md says why, where they are not.
+
+def write(
+    folder: Path, suite: str, data: pd.DataFrame, footer: Sequence[str], shown: Sequence[Picture] = ()
+) -> str:
+    """Write reproduction.md and .csv and paper_*.md, .csv and .tex into ``folder``; return the first as text.
+
+    data: `reproduction.frame`; shown: its figure, where there is one. The text is at most 80 columns wide. Paper tables
+    are written where something is published of the suite's data; reproduction.md says why, where they are not.
     """
-    data = reproduction.frame(suite, tables, curves)
-    points = scatter.frame(data)
     layouts = paper_tables.layouts(data)
     names = _sources(data)
-    drawn = pictures({FIGURE: CAPTION} if len(points) else {}, formats)
-    (folder / "reproduction.md").write_text(markdown(suite, data, names, layouts, drawn, footer), "utf-8")
+    (folder / "reproduction.md").write_text(markdown(suite, data, names, layouts, shown, footer), "utf-8")
     whole = data.assign(suite=suite, provenance=" ".join(footer))
     (folder / "reproduction.csv").write_text(whole.to_csv(index=False, lineterminator="\n"), "utf-8")
     for name, kind in itertools.product(paper_tables.FILES, ("md", "tex", "csv")):
@@ -72,9 +69,7 @@ def write(
         )
         (folder / f"{layout.name}.tex").write_text(paper_tables.tex(suite, layout, notes, footer), "utf-8")
         (folder / f"{layout.name}.csv").write_text(paper_tables.csv(suite, layout, footer), "utf-8")
-    for picture in drawn:
-        style.save(scatter.draw(points, footer), points, folder / picture.name, formats)
-    return text(suite, data), drawn
+    return text(suite, data)
 
 
 def markdown(
@@ -82,35 +77,38 @@ def markdown(
     data: pd.DataFrame,
     names: Mapping[str, str],
     layouts: Sequence[paper_tables.Layout],
-    drawn: Sequence[Picture],
+    shown: Sequence[Picture],
     footer: Sequence[str],
 ) -> str:
     """The headline, a table for each set of conditions, how to read it, reruns by others and sources."""
     parts = [f"# {suite}: {TITLE}", "\n".join(f"- {line}" for line in reproduction.headline(data))]
-    header = "| pair | method | ours | best - last | published | rule | runs | Δ | verdict |"
     for heading, lines in _compared(data).groupby("table", sort=False):
-        rows = [header, "|---|---|---:|---:|---:|---|---:|---:|---|"]
-        for entry in lines.to_dict("records"):
-            shown = [
-                entry["pair"],
-                entry["label"],
-                paper_tables.ours(entry),
-                _number(entry["inflation"], "+.2f"),
-            ]
-            shown += [f"{entry['printed']} [{entry['keys']}]", entry["rule"], _number(entry["runs"], "g")]
-            shown += [
-                _number(entry["delta"], "+.2f") if entry["verdict"] else paper_tables.NONE,
-                _verdict(entry),
-            ]
-            rows.append("| " + " | ".join(escape(text) for text in shown) + " |")
-        parts += [f"## {heading}", "\n".join(rows)]
+        judged, others = lines[lines["why"] == ""], lines[lines["why"] != ""]
+        parts += [f"## {heading}", *([_table(judged)] if len(judged) else [])]
+        if len(others):
+            summary = f"<summary>{count(len(others), 'line')} not comparable, for orientation only</summary>"
+            parts += [f"<details>{summary}", _table(others), "</details>"]
     notes = [*_notes(data), *_cited(_compared(data), names)]
     if len(_compared(data)):
         parts += ["## How to read it", "\n".join(f"- {escape(line)}" for line in [*LEGEND, *notes])]
     if layouts:
         parts.append("As papers print it: " + ", ".join(f"[{x.title}]({x.name}.md)" for x in layouts) + ".")
-    parts += in_markdown(drawn) or ["No figure: there is no pair of a published number and ours to draw."]
+    parts += in_markdown(shown) or ["No figure: no published number can be compared with ours."]
     return "\n\n".join([*parts, "---", *footer]) + "\n"
+
+
+def _table(lines: pd.DataFrame) -> str:
+    """Ours beside published; the gain of choosing the best epoch where there is any."""
+    gains = bool(lines["inflation"].abs().max() > 0)
+    header = ["pair", "method", "ours", *["best - last"] * gains, "published", "rule", "runs", "Δ", "verdict"]
+    rows = []
+    for entry in lines.to_dict("records"):
+        delta = _number(entry["delta"], "+.2f") if entry["verdict"] else paper_tables.NONE
+        gain = [_number(entry["inflation"], "+.2f")] * gains
+        number = f"{entry['printed']} [{entry['keys']}]"
+        own = [entry["pair"], entry["label"], paper_tables.ours(entry), *gain]
+        rows.append([*own, number, entry["rule"], _number(entry["runs"], "g"), delta, _verdict(entry)])
+    return pipes(header, rows)
 
 
 def text(suite: str, data: pd.DataFrame, width: int = 80) -> str:

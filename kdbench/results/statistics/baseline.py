@@ -71,10 +71,18 @@ def against(
     method, and the baseline, that is still in the pool loses its share in the pooled error; 0: never.
     """
     error = pool(scores, aside, chance)
-    apart = differences(error.values, error.error, scores.columns.get_loc(baseline), suspect)
+    return Against(minus(error, baseline, level, suspect), error)
+
+
+def minus(
+    error: Pool, baseline: str, level: float = 0.95, suspect: tuple[float, float] = SUSPECT
+) -> pd.DataFrame:
+    """The `Against.cells` of a pool's scores. KeyError where the baseline is not in it."""
+    methods = error.methods.index
+    apart = differences(error.values, error.error, methods.get_loc(baseline), suspect)
     columns = {name: getattr(apart, name) for name in ("delta", "se", "df", "n")}
-    cells = pd.DataFrame(columns, scores.columns).assign(error=np.array(KINDS)[apart.kind])
-    return Against(with_limits(cells.drop(index=baseline), level), error)
+    cells = pd.DataFrame(columns, methods).assign(error=np.array(KINDS)[apart.kind])
+    return with_limits(cells.drop(index=baseline), level)
 
 
 def differences(
@@ -94,9 +102,14 @@ def differences(
     return Differences(np.where(n > 0, delta, np.nan), np.sqrt(2 * variance / some), free, n, kind)
 
 
+def margin(cells: pd.DataFrame, level: float = 0.95) -> pd.Series:
+    """Half the interval of each row's delta, from its se and df; NaN where they are."""
+    return distributions.t.ppf((1 + level) / 2, cells["df"]) * cells["se"]
+
+
 def with_limits(cells: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Rows with delta, se, df -> the same with low, high, p and p_family; the family is all rows that have an se."""
-    half = distributions.t.ppf((1 + level) / 2, cells["df"]) * cells["se"]
+    half = margin(cells, level)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (cells["delta"] / cells["se"]).abs()  # 0 / 0, no spread and no difference: no p
     p = pd.Series(2 * distributions.t.sf(t, cells["df"]), cells.index)

@@ -33,12 +33,15 @@ class Best(NamedTuple):
     reason: str
 
 
-def best(scores: pd.DataFrame, aside: Collection[str] = (), chance: float = 0.0, level: float = 0.95) -> Best:
+def best(
+    scores: pd.DataFrame, aside: Collection[str] = (), chance: float | None = 0.0, level: float = 0.95
+) -> Best:
     """Who is bold in scores [seed x method] of one pair, higher is better, NaN where there is no run.
 
-    ``aside``: methods with a diverged run. These, and methods with a collapsed run or a single one, are never bold and
-    change nobody's yardstick. A far noisier method sets no yardstick and is never the best, but is bold where its mean
-    is within reach. With gaps, means are adjusted for the seeds that a method lacks (least squares).
+    ``chance``: as in blocks.pool. ``aside``: methods with a diverged run. These, and methods with a collapsed run or a
+    single one, are never bold and change nobody's yardstick. A far noisier method sets no yardstick and is never the
+    best, but is bold where its mean is within reach. With gaps, means are adjusted for the seeds that a method lacks
+    (least squares).
     """
     error = pool(scores, aside, chance)
     states = error.methods["state"]

@@ -39,8 +39,16 @@ class Alike(NamedTuple):
 def these_pairs(cells: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Mean over pairs of each method's differences, the pairs held fixed.
 
+    ``cells``: as of `mean_over_pairs`. Result: its columns, and low, high, p, p_family.
+    """
+    return with_limits(mean_over_pairs(cells), level)
+
+
+def mean_over_pairs(cells: pd.DataFrame) -> pd.DataFrame:
+    """The mean over pairs of differences and its error, the pairs held fixed.
+
     ``cells``: index (method, pair), columns delta, se, df of baseline.against for each pair. Result: index method;
-    delta, se, df (Satterthwaite), pairs = how many have an interval and are in the mean, low, high, p, p_family.
+    delta, se, df (Satterthwaite), pairs = how many have an interval and are in the mean.
     """
     known = cells[cells["se"].notna()]
     methods = known.index.get_level_values(0)
@@ -52,8 +60,7 @@ def these_pairs(cells: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     mean = known["delta"].groupby(methods, sort=False).mean()
     df = (total**2 / parts.where(parts > 0)).fillna(smallest)  # without spread any number serves
     result = pd.DataFrame({"delta": mean, "se": np.sqrt(total) / k, "df": df, "pairs": k})
-    order = cells.index.get_level_values(0).unique()
-    result = with_limits(result.reindex(order), level)
+    result = result.reindex(cells.index.get_level_values(0).unique())
     return result.assign(pairs=result["pairs"].fillna(0).astype(int))
 
 

@@ -95,13 +95,25 @@ def mean_ranks(scores: pd.DataFrame) -> pd.Series:
     return scores.rank(axis=1, ascending=False, method="average").mean()
 
 
-def cost_ratio(cost: pd.DataFrame, machine: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Wide cost (seconds an epoch) and machine -> [pair x method], cost as a multiple of the baseline's.
+class Ratios(NamedTuple):
+    """[pair x method]: cost as a multiple of the baseline's, and whether no run was timed beside the baseline's."""
+
+    ratio: pd.DataFrame
+    apart: pd.DataFrame
+
+
+def cost_ratio(cost: pd.DataFrame, machine: pd.DataFrame, cohort: pd.DataFrame, baseline: str) -> Ratios:
+    """Wide cost (seconds per epoch), machine and cohort -> costs in multiples of the baseline's.
 
     The last index level is the seed: the ratio is its median over seeds, which a run on a machine that was suspended
     meanwhile does not move. Only runs on the same machine as their paired baseline count, where "machine" is all that
-    seconds depend on beside the method: the device, its threads, whether others are trained beside it.
+    seconds depend on beside the method: the device, its threads, whether others are trained beside it. Where some were
+    trained in one cohort with it, so under the same load, only these count. A cohort that is not known (NaN) is the
+    baseline's.
     """
-    own = cost.where(machine.eq(machine[baseline], axis=0))
+    own = cost.where(machine.eq(machine[baseline], axis=0)).div(cost[baseline], axis=0)
+    base = cohort[baseline]
+    beside = cohort.eq(base, axis=0) | cohort.isna() | base.isna().to_numpy()[:, None]
     levels = list(range(cost.index.nlevels - 1))
-    return own.div(cost[baseline], axis=0).groupby(level=levels).median()
+    ratio, within = (r.groupby(level=levels).median() for r in (own, own.where(beside)))
+    return Ratios(within.fillna(ratio), within.isna() & ratio.notna())

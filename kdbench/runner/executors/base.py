@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ def train_job(job: Job, progress: Progress, stop: Callable[[], bool]) -> Done:
         return Done(*work(job, progress, stop), source)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
+    gc.collect()  # a cohort refers to itself: until then its memory is no cache that could be emptied
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     raise torch.OutOfMemoryError(reason)

@@ -22,7 +22,7 @@ from kdbench.errors import KdbenchError, first_line
 from kdbench.plan.cells import Cell
 from kdbench.runner.executors.base import Done, Preempted
 from kdbench.runner.executors.ray_cluster import check_fits, connected, here, nodes, resources_of
-from kdbench.runner.executors.ray_job import Task, teacher_files, versions
+from kdbench.runner.executors.ray_job import Task, input_files, versions
 from kdbench.runner.executors.reports import Display
 from kdbench.runner.options import RunOptions
 from kdbench.train.callbacks import Progress
@@ -57,7 +57,7 @@ class Ray:
         self._running: dict[Future[Done], _Running] = {}
         self._numbers = itertools.count()
         self._displays: list[Display] = []  # one per lane
-        self._teachers: dict[str, list[Any]] = {}  # by id, see `_teacher_files`
+        self._inputs: dict[Path, Any] = {}  # in the object store
         self._cancelled = False
 
     def __enter__(self) -> Ray:
@@ -92,7 +92,7 @@ class Ray:
         device = "auto" if self._gpus and self._options.device != "cpu" else "cpu"
         task = Task(_anywhere(job), number, device, int(self._cpus), SAVE_EVERY)
         future: Future[Done] = Future()
-        ref = self._task.remote(pickle.dumps(task), versions(), self._mailbox, *self._teacher_files(job))
+        ref = self._task.remote(pickle.dumps(task), versions(), self._mailbox, *self._contents(job))
         self._running[future] = _Running(ref, number)
         return future
 
@@ -159,17 +159,13 @@ class Ray:
         else:
             future.set_exception(outcome)
 
-    def _teacher_files(self, job: Job) -> list[Any]:
-        """The contents of `teacher_files` in the object store, where each teacher is put once."""
-        if job.teacher is None:
-            return []
-        if job.teacher.id not in self._teachers:
-            self._teachers[job.teacher.id] = [_put(path) for path in teacher_files(job)]
-        return self._teachers[job.teacher.id]
-
-
-def _put(path: Path) -> Any:
-    return ray.put(np.fromfile(path, np.uint8)) if path.is_file() else None
+    def _contents(self, job: Job) -> list[Any]:
+        """The contents of `input_files` in the object store, where each file is put once; None for a missing one."""
+        paths = input_files(job)
+        for path in paths:
+            if path not in self._inputs and path.is_file():
+                self._inputs[path] = ray.put(np.fromfile(path, np.uint8))
+        return [self._inputs.get(path) for path in paths]
 
 
 def _anywhere(job: Job) -> Job:

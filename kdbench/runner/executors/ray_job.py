@@ -24,6 +24,7 @@ import torch
 
 import kdbench
 from kdbench.errors import KdbenchError, first_line
+from kdbench.models import pretrained
 from kdbench.runner.executors.base import Done, train_job
 from kdbench.runner.executors.ray_code import plugins_here
 from kdbench.runner.executors.reports import Message, Reporter
@@ -75,7 +76,7 @@ def train_on_node(
 ) -> Done | Exception:
     """The result, or the error where the job does not fit the memory or something of the node is wrong.
 
-    pickled: a `Task`. driver: its `versions`. contents: of `teacher_files`, as bytes; None for what is not there.
+    pickled: a `Task`. driver: its `versions`. contents: of `input_files`, as bytes; None for what is not there.
     SIGINT (`ray.cancel`) and SIGTERM (Slurm, to all processes) save the state and return.
     """
     stopping: list[int] = []
@@ -114,7 +115,7 @@ def _train(
         )
     courier = _Courier(task, mailbox, work)
     courier.fetch()
-    job = _on_node(replace(task.job, device=device, work=work), contents)
+    job = _on_node(replace(task.job, device=device, work=work, save_every=0.0), contents)  # the courier waits
     try:
         done = train_job(job, _Progress(courier), stop)
     finally:
@@ -125,23 +126,28 @@ def _train(
     return replace(done, source={key: value for key, value in done.source.items() if key not in DRIVERS})
 
 
-def teacher_files(job: Job) -> list[Path]:
-    """The files of the job's teacher: its weights, and its logits, which may not be there; none without a teacher."""
+def input_files(job: Job) -> list[Path]:
+    """The files that the job reads: its teacher's weights and logits, and the weights that its students start from.
+
+    The logits may not be there.
+    """
+    known = {cell.student_model.weights.file for cell in job.cells if cell.student_model.weights}
+    started = [pretrained.folder(job.work) / name for name in sorted(known)]
     if job.teacher is None:
-        return []
+        return started
     cell = job.cells[0]
-    mean, std = torch.tensor(cell.dataset.mean), torch.tensor(cell.dataset.std)
-    return [job.teacher.path, logits_path(job.teacher, mean, std, cell.split_id, job.work)]
+    mean, std = map(torch.tensor, job.teacher.model.normalisation(cell.dataset))
+    return [job.teacher.path, logits_path(job.teacher, mean, std, cell.split_id, job.work), *started]
 
 
 def _on_node(job: Job, contents: Sequence[np.ndarray | None]) -> Job:
-    """The job with the paths of this node; its teacher's files are written there."""
+    """The job with the paths of this node; the files that it reads are written there."""
     if job.plugins is not None:
         job = replace(job, plugins=plugins_here(job.plugins))
     if job.teacher is not None:
         path = job.work / f"{job.teacher.id}{job.teacher.path.suffix}"
         job = replace(job, teacher=replace(job.teacher, path=path))
-    for path, content in zip(teacher_files(job), contents, strict=True):
+    for path, content in zip(input_files(job), contents, strict=True):
         if content is not None:
             write_atomic(path, content.tobytes())
     return job

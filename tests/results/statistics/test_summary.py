@@ -89,7 +89,7 @@ def test_cost_is_compared_on_one_device_only():
     index = pd.MultiIndex.from_product([["A", "B"], [0, 1]], names=["pair", "seed"])
     cost = pd.DataFrame({"kd": [10.0, 10.0, 10.0, np.nan], "dkd": [20.0, 30.0, 15.0, 15.0]}, index)
     device = pd.DataFrame({"kd": ["gpu"] * 4, "dkd": ["gpu", "cpu", "cpu", "gpu"]}, index)
-    ratio = summary.cost_ratio(cost, device, "kd")["dkd"]
+    ratio = summary.cost_ratio(cost, device, unknown(cost), "kd").ratio["dkd"]
     assert ratio["A"] == 2.0  # seed 1 ran elsewhere
     assert math.isnan(ratio["B"])
 
@@ -98,4 +98,21 @@ def test_a_suspended_machine_does_not_make_a_method_dear():
     index = pd.MultiIndex.from_product([["A"], [0, 1, 2]], names=["pair", "seed"])
     cost = pd.DataFrame({"kd": [10.0, 10.0, 20.0], "dkd": [11.0, 5000.0, 24.0]}, index)
     device = pd.DataFrame("cpu", index, ["kd", "dkd"])
-    assert summary.cost_ratio(cost, device, "kd").loc["A"].tolist() == [1.0, 1.2]
+    costs = summary.cost_ratio(cost, device, unknown(cost), "kd")
+    assert costs.ratio.loc["A"].tolist() == [1.0, 1.2]
+    assert not costs.apart.any(axis=None)
+
+
+def test_cost_is_that_of_one_cohort_where_there_is_one():
+    index = pd.MultiIndex.from_product([["A"], [0, 1, 2]], names=["pair", "seed"])
+    cost = pd.DataFrame({"kd": [10.0] * 3, "dkd": [11.0, 30.0, 30.0], "late": [15.0] * 3}, index)
+    machine = pd.DataFrame("cpu", index, cost.columns)
+    cohort = pd.DataFrame({"kd": ["a", "b", "c"], "dkd": ["a", "x", "y"], "late": ["z"] * 3}, index)
+    costs = summary.cost_ratio(cost, machine, cohort, "kd")
+    assert costs.ratio.loc["A"].to_dict() == {"kd": 1.0, "dkd": 1.1, "late": 1.5}
+    assert costs.apart.loc["A"].to_dict() == {"kd": False, "dkd": False, "late": True}
+
+
+def unknown(cost):
+    """Rows that do not say with which others they were trained."""
+    return pd.DataFrame(np.nan, cost.index, cost.columns)
