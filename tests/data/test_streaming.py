@@ -14,6 +14,7 @@ from kdbench.data.loading import load_data
 from kdbench.data.streaming import FileSet, Streamed, image_folder, list_images
 from kdbench.errors import KdbenchError
 from kdbench.suites.schema import View, find_view
+from kdbench.train.ranks import Ranks
 from kdbench.utils.rng import generator
 from tests.support.loops import same
 from tests.support.pictures import NAMES, RESIZE, SIZE, SPEC, STRONG, WEAK, listed
@@ -131,6 +132,29 @@ def test_evaluation_sees_torchvisions_resize_and_centre_crop(images, workers):
     for row in range(12):
         picture = CenterCrop(SIZE)(Resize(RESIZE)(Image.open(part.path(row)).convert("RGB")))
         assert torch.equal(shown[row], pil_to_tensor(picture).float() / 255)
+
+
+@pytest.mark.parametrize("size", [7, 5])  # with a last batch of 3 and of 4
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_rank_decodes_its_part_of_each_batch(images, monkeypatch, size, world):
+    """What several ranks decode is what one decodes, each file once; a last batch that is too small, on each rank."""
+    whole, read = batches(images, 0, size=size), []
+    path = FileSet.path
+    monkeypatch.setattr(FileSet, "path", lambda files, row: read.append(row) or path(files, row))
+    feed, views = Streamed(listed(images, 0).train, CPU), {"weak": WEAK, "strong": STRONG}
+    parts = [list(feed.epoch(views, WHERE, size, 0, Ranks(rank, world).part)) for rank in range(world)]
+    shared = [fed.rows for fed in whole if len(fed.rows) >= 2 * world]
+    alone = [fed.rows for fed in whole if len(fed.rows) < 2 * world]
+    assert sorted(read) == sorted(torch.cat(shared + world * alone).tolist())
+    for step, fed in enumerate(whole):
+        own = [each[step] for each in parts]
+        assert all(
+            torch.equal(each.index, fed.index) and torch.equal(each.target, fed.target) for each in own
+        )
+        own = own if len(fed.rows) >= 2 * world else own[:1]
+        assert torch.equal(torch.cat([each.rows for each in own]), fed.rows)
+        for view in views:
+            assert torch.equal(torch.cat([each.images[view] for each in own]), fed.images[view])
 
 
 def test_views_are_what_the_draws_say(images):

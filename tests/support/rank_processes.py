@@ -21,7 +21,7 @@ def on_ranks(function: Callable[..., Any], world: int, *arguments: Any) -> list[
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(world, fork) as pool:
         meeting = Path(folder) / "meeting"
         answers = [pool.submit(_run, function, rank, world, meeting, arguments) for rank in range(world)]
-        return [pickle.loads(answer.result(120)) for answer in answers]
+        return [pickle.loads(answer.result(1200)) for answer in answers]
 
 
 def _run(function: Callable[..., Any], rank: int, world: int, meeting: Path, arguments: tuple) -> bytes:

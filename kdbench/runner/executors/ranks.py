@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import tempfile
 import threading
 import time
@@ -87,7 +88,7 @@ def _train(job: Job, count: int, progress: Progress, stop: Callable[[], bool]) -
         deadline = time.monotonic() + GRACE
         while not all(rank.ended for rank in ranks) and time.monotonic() < deadline:
             _listen(ranks, display, POLL)
-        return _outcome(ranks)
+        return _outcome(ranks, progress.say)
 
 
 def _listen(ranks: Sequence[_Rank], display: Display, seconds: float) -> None:
@@ -99,7 +100,7 @@ def _listen(ranks: Sequence[_Rank], display: Display, seconds: float) -> None:
             display.show(message)
 
 
-def _outcome(ranks: Sequence[_Rank]) -> Trained:
+def _outcome(ranks: Sequence[_Rank], say: Callable[[str], None]) -> Trained:
     """What the ranks ended with; where several say why, the cause comes before its consequences."""
     for kind in (torch.OutOfMemoryError, CellsFailed, KdbenchError):
         for rank in ranks:
@@ -107,7 +108,9 @@ def _outcome(ranks: Sequence[_Rank]) -> Trained:
                 raise rank.outcome
     for rank in ranks:
         if rank.died:
-            raise BrokenExecutor(f"rank {rank.number} of {len(ranks)} {rank.died}")
+            reason = f"rank {rank.number} of 0..{len(ranks) - 1} {rank.died}"
+            say(f"{reason}; the other ranks end with it")
+            raise BrokenExecutor(reason)
     for rank in ranks:
         if isinstance(rank.outcome, Exception) and not isinstance(rank.outcome, RankLost):
             raise rank.outcome
@@ -183,7 +186,8 @@ class _Rank:
 
     def __exit__(self, *error: object) -> None:
         if self.outcome is None or not isinstance(self.outcome, tuple):
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):  # loky's processes have no `kill`
+                os.kill(self.process.pid, signal.SIGKILL)
         self.process.join()
         self.pipe.close()
 
