@@ -175,7 +175,7 @@ def offered(words: list[str]) -> list[str]:
         (["ablate", "bic"], ["bickd"]),
         (["check", "min"], ["mine"]),
         (["check", "plugins/br"], ["file"]),
-        (["run", "--pairs", ""], ["digits_teacher:digits_student"]),
+        (["run", "--pairs", "digits"], ["digits_teacher:digits_student"]),
         (["run", "--suite", "cifar100", "--pairs", "vgg"], ["vgg13:vgg8", "vgg13:mobilenetv2"]),
         (["run", "--suite", "broken.toml", "--pairs", ""], []),
         (["export", "ab"], ["abcdef012345"]),

@@ -43,7 +43,7 @@ def test_status_counts_cells_not_attempts(tmp_path):
     )
     text = status.status(tmp_path)
     assert line_of(text, "digits:") == "digits: 1 diverged, 2 ok, 1 oom, 1 skipped"
-    assert line_of(text, "  of the suite") == "  of the suite's own 18 cells: 0 done, 18 missing"
+    assert line_of(text, "  of the suite") == "  of the suite's own 108 cells: 0 done, 108 missing"
     assert line_of(text, "  diverged") == "  diverged  kd, t -> s, seed 2: the loss became nan"
     assert line_of(text, "  oom") == "  oom  dkd, s, seed 0"
     assert "first try" not in text

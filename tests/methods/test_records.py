@@ -125,6 +125,7 @@ ROLES = {"ce", "kd"}  # the plain student, and the baseline of differences
 ELSEWHERE = {
     "bench/command.py": {"dkd", "ctkd", "bickd"},  # the default methods of `kdbench bench`
     "cli/bench.py": {"dkd", "ctkd", "bickd"},  # ... in its help
+    "report/figures/looks.py": set(shipped()) - WORDS - ROLES,  # a colour of its own for each
     "report/reproduction.py": {"crd"},  # CRD's protocol
     "results/published.py": {"crd"},
 }

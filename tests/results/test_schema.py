@@ -48,4 +48,6 @@ def test_a_status_is_written_as_its_word(tmp_path, status):
     store.append(tmp_path / "t.csv", [run(top1=50.0, status=str(status.value))])
     one, other = (store.read(tmp_path / name) for name in ("s.csv", "t.csv"))
     assert one["status"].tolist() == other["status"].tolist() == [status.name.lower()]
-    assert store.records(one)["status"].isin(DONE).all() == (status.value in ("ok", "diverged", "skipped"))
+    assert store.records(one)["status"].isin(DONE).all() == (
+        status.value in ("ok", "diverged", "pruned", "skipped")
+    )
