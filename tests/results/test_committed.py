@@ -8,7 +8,7 @@ import pytest
 
 from kdbench import registry, suites
 from kdbench.plan.cells import plan_cells
-from kdbench.plan.selection import Selection
+from kdbench.plan.selection import Selection, select
 from kdbench.results import store
 from kdbench.suites import replace_recipe
 
@@ -48,3 +48,15 @@ def test_committed_rows_keep_their_ids(name):
         ids = {pair.teacher: row["teacher_id"] or None}
         (cell,) = plan_cells(selection, row["split_id"], ids)
         assert cell.id == row["cell_id"], row["method"]
+
+
+def test_the_default_run_is_committed_whole():
+    """`kdbench run` finds every cell of its suite done or skipped, with one teacher for each name."""
+    registry.load(None)
+    suite = suites.load("digits")
+    rows = store.records(store.read(RESULTS / "digits.csv"))
+    rows = rows[(rows["split"] == "test") & (rows["recipe_id"] == suite.recipe.id)]
+    teachers = rows[["teacher", "teacher_id"]].dropna().drop_duplicates().set_index("teacher")["teacher_id"]
+    cells = plan_cells(select(suite), SPLITS["digits", "test"], dict(teachers))
+    assert {cell.id for cell in cells} == set(rows["cell_id"])
+    assert set(rows["status"]) == {"ok", "skipped"}
