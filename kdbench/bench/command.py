@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from kdbench import registry, suites
-from kdbench.bench import figures, precision, scaling, table
+from kdbench.bench import figures, precision, ranks, scaling, table
 from kdbench.bench.estimate import sizes
 from kdbench.bench.workload import measured, work
 from kdbench.errors import KdbenchError
@@ -67,7 +67,7 @@ def measure_scale(
     which: Sequence[scaling.Point] | None = None,
     graphs: str = "",
 ) -> str:
-    """Write scale curves (scale-<cpu, cuda, cuda-graphs>.csv, .png) and start-up times (startup.csv) to ``out``.
+    """Write scale curves (scale-<cpu, cuda, cuda-graphs>.csv, .png), start-up times and ranks (.csv) to ``out``.
 
     ``which``: the points to measure; default: all.
     """
@@ -77,7 +77,12 @@ def measure_scale(
     stem = out / f"scale-{torch.device(place).type}{'-graphs' if graphs else ''}"
     _save(figures.draw, (curves,), curves, stem)
     _write(out / "startup.csv", startup.to_csv(index=False, lineterminator="\n"))
-    return f"{curves.to_string(index=False)}\n\n{startup.to_string(index=False)}\n\nwrote {stem}.csv, .png"
+    tables = [curves, startup]
+    if not graphs:  # which ranks do not take
+        shared = ranks.table(spec, place, precision, ranks.counts(place), to_stderr)
+        _write(out / f"ranks-{torch.device(place).type}.csv", shared.to_csv(index=False, lineterminator="\n"))
+        tables.append(shared)
+    return "\n\n".join([*(each.to_string(index=False) for each in tables), f"wrote {stem}.csv, .png"])
 
 
 def study_precision(suite: str, results: Path, out: Path) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kdbench import suites
-from kdbench.bench import command, figures, scaling
+from kdbench.bench import command, figures, ranks, scaling
 from tests.support.timed import PAIR
 
 
@@ -25,6 +25,7 @@ def test_work_of_a_step_by_the_literatures_macs():
 def test_scale_writes_curves_for_its_points(lab, here, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "MATRIX", {"cpu": 64})
     monkeypatch.setattr(scaling, "starts", lambda: pd.DataFrame([{"what": "kdbench --help", "seconds": 0.1}]))
+    monkeypatch.setattr(command.ranks, "table", lambda *_: pd.DataFrame([{"ranks": 2}]))
     pair = str(PAIR)
     points = [scaling.Point(pair, cells, 8) for cells in (1, 3)]
     command.measure_scale(str(lab.suite_file()), tmp_path, "cpu", which=points)
@@ -37,6 +38,18 @@ def test_scale_writes_curves_for_its_points(lab, here, tmp_path, monkeypatch):
     np.testing.assert_allclose(found["share_of_peak"], found["tflop_per_s"] / found["peak_tflop_per_s"])
     assert (tmp_path / "scale-cpu.png").stat().st_size > 0
     assert list(pd.read_csv(tmp_path / "startup.csv")["seconds"]) == [0.1]
+    assert list(pd.read_csv(tmp_path / "ranks-cpu.csv")["ranks"]) == [2]
+
+
+@pytest.mark.slow
+def test_ranks_are_timed_beside_their_part_alone(lab, here):
+    suite = suites.load(str(lab.suite_file()))
+    found = ranks.table(suite, "cpu", None, [1, 2], lambda text: None, scaling.Point(str(PAIR), 2, 16))
+    assert list(found.columns) == ranks.COLUMNS
+    assert list(found["ranks"]) == [1, 2]
+    assert found["exchange"][0] == 0
+    assert 0 <= found["exchange"][1] < 1
+    np.testing.assert_allclose(found["img_per_s"], 1000 * 2 * 16 / found["ms_step"])
 
 
 def test_the_scale_figure_draws_each_pairs_curve_over_cells():
