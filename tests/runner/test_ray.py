@@ -270,7 +270,8 @@ def test_a_second_signal_kills(driver, options, wait_for):
     process.send_signal(signal.SIGINT)
     assert any("the state is being saved" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    said = process.stderr.read()  # communicate() would lose what is read ahead
+    process.wait()
     assert process.returncode == 130, said
     wait_for(lambda: not tasks(), "the end of the jobs", STARTING)
 
