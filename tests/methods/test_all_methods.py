@@ -20,15 +20,14 @@ PAIR = "digits_teacher:digits_student"
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> tuple[pd.DataFrame, pd.Series]:
-    """All methods on the first pair of the suite digits for four epochs: records and curves by (cell, term, epoch)."""
+    """All methods on the first pair of digits, four epochs at 0.02: records and curves by (cell, term, epoch)."""
     place: Path = tmp_path_factory.mktemp("digits")
     text = (FOLDER / "digits.toml").read_text()
     short = text.replace("[teacher_recipe]\nepochs = 30", "[teacher_recipe]\nepochs = 8")
     assert short != text
     (place / "digits.toml").write_text(short)
-    outcome = run(
-        str(place / "digits.toml"), ["all"], pairs=PAIR, seeds=[0], epochs=4, results=place / "results"
-    )
+    how = {"pairs": PAIR, "seeds": [0], "epochs": 4, "lr": 0.02, "results": place / "results"}
+    outcome = run(str(place / "digits.toml"), ["all"], **how)
     curves = pd.read_csv(place / "results" / "digits.curves.csv")
     return outcome.rows.set_index("method"), curves.set_index(["cell_id", "term", "epoch"])[
         "value"
