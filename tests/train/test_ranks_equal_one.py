@@ -25,7 +25,7 @@ FEW = [
     "crd",
     "tekap",
 ]  # apart, by the formula, by BatchNorm, with a memory, with noise
-CLOSE = 1e-8
+CLOSE = 5e-8
 
 
 @pytest.fixture(autouse=True)
