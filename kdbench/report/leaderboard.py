@@ -22,7 +22,7 @@ from kdbench.results.statistics.baseline import minus, record
 from kdbench.results.statistics.best import Best, best
 from kdbench.results.statistics.blocks import COLLAPSED, POOLED, Pool, collapsed_runs, pool
 from kdbench.results.statistics.incomplete import complete_block, with_failed
-from kdbench.results.statistics.pairs import Alike, pairs_alike, these_pairs
+from kdbench.results.statistics.pairs import Alike, pairs_alike, these_pairs, with_plain_means
 from kdbench.results.statistics.power import detects
 from kdbench.utils.status import Status
 
@@ -273,10 +273,7 @@ def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: A
         return pd.DataFrame(columns=columns)
     compared = entries.drop(index=baseline, level="label")
     if len(table.pairs) > 1:
-        result = these_pairs(compared).rename(columns={"pairs": "delta_n"})
-        plain = compared["delta"].groupby("label")  # where no pair has an interval
-        result["delta"] = result["delta"].fillna(plain.mean())
-        result["delta_n"] = result["delta_n"].where(result["delta_n"] > 0, plain.count())
+        result = with_plain_means(these_pairs(compared), compared).rename(columns={"n": "delta_n"})
     else:
         result = compared.droplevel("pair")[[*DIFFERENCE, "delta_n"]]
     if alike is not None:

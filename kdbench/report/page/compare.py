@@ -11,7 +11,7 @@ from kdbench.report.leaderboard import Board
 from kdbench.report.markdown import interval
 from kdbench.results.statistics.baseline import differences, margin
 from kdbench.results.statistics.blocks import Pool
-from kdbench.results.statistics.pairs import mean_over_pairs
+from kdbench.results.statistics.pairs import mean_over_pairs, with_plain_means
 
 OVER = ""  # in place of a pair: the mean over all pairs
 Triangle = list[list[str]]  # [i][j - i - 1]: of label i minus label j, where i < j
@@ -28,10 +28,7 @@ def differences_of(board: Board) -> dict[str, Triangle]:
     cells = pd.concat(parts)
     named = {pair: own.droplevel("pair") for pair, own in cells.groupby(level="pair")}
     if board.over_pairs():
-        over = mean_over_pairs(cells)
-        plain = cells["delta"].groupby(level="both")
-        over["delta"] = over["delta"].fillna(plain.mean())  # where no pair has an interval
-        named[OVER] = over.assign(n=over["pairs"].where(over["pairs"] > 0, plain.count()))
+        named[OVER] = with_plain_means(mean_over_pairs(cells), cells)
     return {pair: _triangle(frame, board) for pair, frame in named.items()}
 
 

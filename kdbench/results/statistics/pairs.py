@@ -64,6 +64,16 @@ def mean_over_pairs(cells: pd.DataFrame) -> pd.DataFrame:
     return result.assign(pairs=result["pairs"].fillna(0).astype(int))
 
 
+def with_plain_means(means: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """The same ``means`` of ``cells`` (`mean_over_pairs`), and where no pair has an interval the plain mean.
+
+    Adds n: how many pairs are in the mean.
+    """
+    plain = cells["delta"].groupby(level=0)
+    n = means["pairs"].where(means["pairs"] > 0, plain.count())
+    return means.assign(delta=means["delta"].fillna(plain.mean()), n=n)
+
+
 def pairs_alike(
     means: pd.DataFrame,
     baseline: str,
