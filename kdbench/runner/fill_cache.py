@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from kdbench.data.dataset import ImageSet
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
-from kdbench.runner.executors import open_executor
 from kdbench.runner.inputs import Inputs, find_inputs
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.options import RunOptions
 from kdbench.runner.stop import Stop
-from kdbench.runner.training import Locks, train
+from kdbench.runner.training import side_by_side
 from kdbench.runner.workspace import open_workspace
 from kdbench.train.callbacks import Progress
+from kdbench.train.job import Job
 from kdbench.utils.status import Status
 
 
@@ -59,24 +60,15 @@ def _cells(inputs: Inputs) -> list[Cell]:
 
 def _fill(inputs: Inputs, cells: list[Cell], progress: Progress, stop: Stop) -> bool:
     """Whether a teacher's could not be filled. A teacher's that another process fills is left to it."""
-    paths, failed = inputs.workspace.paths, False
-    jobs = [[cell] for cell in cells]
-    progress.plan(jobs, f"logits of {', '.join(str(cell.teacher) for cell in cells)}")
-    with (
-        open_executor(
-            inputs.workspace.options, inputs.workspace.devices, len(cells), paths, progress, stop
-        ) as executor,
-        Locks(paths.locks / "teacher-cache", lambda cells: cells) as held,
-    ):
-        for done in train(
-            jobs,
-            lambda cells: dataclasses.replace(inputs.job(cells), fills_cache=True),
-            held,
-            executor,
-            paths.work,
-            progress.say,
-            stop,
-        ):
+    workspace, failed = inputs.workspace, False
+    cohorts, locks = [[cell] for cell in cells], workspace.paths.locks / "teacher-cache"
+
+    def job(cells: Sequence[Cell]) -> Job:
+        return dataclasses.replace(inputs.job(cells), fills_cache=True)
+
+    progress.plan(cohorts, f"logits of {', '.join(str(cell.teacher) for cell in cells)}")
+    with side_by_side(cohorts, job, lambda cells: cells, workspace, progress, stop, locks) as (_, finished):
+        for done in finished:
             for result in done.results:
                 if result.row["status"] not in (Status.OK, Status.INTERRUPTED):
                     failed = True

@@ -18,7 +18,7 @@ from kdbench.results import store
 from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
-from kdbench.runner.executors import check_not_submitted, open_executor
+from kdbench.runner.executors import check_not_submitted
 from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of, untried
@@ -27,7 +27,7 @@ from kdbench.runner.outcome import Outcome
 from kdbench.runner.progress import shown
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
-from kdbench.runner.training import Locks, train
+from kdbench.runner.training import side_by_side
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.suites import Pair, Suite
@@ -200,12 +200,9 @@ def train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop:
     here = environment.collect(workspace.device)
     attempts = Attempts(paths.rows)
     left = functools.partial(untried, missing, attempts)
-    with (
-        open_executor(workspace.options, workspace.devices, len(cohorts), paths, progress, stop) as executor,
-        Locks(paths.locks, left) as held,
-    ):
+    with side_by_side(cohorts, inputs.job, left, workspace, progress, stop) as (executor, finished):
         how = {"executor": executor.name, "jobs": executor.jobs}
-        for done in train(cohorts, inputs.job, held, executor, paths.work, progress.say, stop):
+        for done in finished:
             record(inputs, done.results, {**here, **done.source, **how}, attempts, progress)
 
 

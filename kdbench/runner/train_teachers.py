@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Selection
-from kdbench.runner.executors import check_not_submitted, open_executor
+from kdbench.runner.executors import check_not_submitted
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.options import RunOptions
 from kdbench.runner.stop import Stop
@@ -20,7 +20,7 @@ from kdbench.runner.teachers import (
     teacher_cell,
     trained_path,
 )
-from kdbench.runner.training import Locks, train
+from kdbench.runner.training import side_by_side
 from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites.schema import SGD
 from kdbench.teachers import catalog
@@ -110,11 +110,11 @@ def _train_free(
         graphs = options.graphs if all(cell.recipe.optimizer == SGD for cell in cells) else ""
         return Job(tuple(cells), None, options.data_dir, paths.work, workspace.device, graphs=graphs)
 
-    with (
-        open_executor(options, workspace.devices, len(cells), paths, progress, stop) as executor,
-        Locks(paths.locks, lambda cells: _untrained(workspace, cells)) as held,
-    ):
-        for done in train([[cell] for cell in cells], job, held, executor, paths.work, progress.say, stop):
+    def left(cells: Sequence[Cell]) -> list[Cell]:
+        return _untrained(workspace, cells)
+
+    with side_by_side([[cell] for cell in cells], job, left, workspace, progress, stop) as (_, finished):
+        for done in finished:
             for result in done.results:
                 tried.add(result.cell.id)
                 try:

@@ -14,10 +14,12 @@ import torch
 from kdbench.errors import first_line
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
+from kdbench.runner.executors import open_executor
 from kdbench.runner.executors.base import Done, Executor, Preempted, now
 from kdbench.runner.missing import positions
 from kdbench.runner.stop import Stop
-from kdbench.runner.workspace import Say
+from kdbench.runner.workspace import Say, Workspace
+from kdbench.train.callbacks import Progress
 from kdbench.train.job import Job, Result
 from kdbench.utils import locks
 from kdbench.utils.status import Status
@@ -122,6 +124,28 @@ def _retry(
         return [Result(cell, row) for cell in cells], []
     say(f"the process that trained {len(cells)} cells died; they continue from their last checkpoint")
     return [], _attempts(cells, work, deaths)
+
+
+@contextlib.contextmanager
+def side_by_side(
+    cohorts: Sequence[Sequence[Cell]],
+    job: Callable[[Sequence[Cell]], Job],
+    left: Callable[[Sequence[Cell]], Iterable[Cell]],
+    workspace: Workspace,
+    progress: Progress,
+    stop: Stop,
+    folder: Path | None = None,
+) -> Iterator[tuple[Executor, Iterator[Done]]]:
+    """`train` by the executor of the workspace's options; gives that executor and what `train` yields.
+
+    left: as `Locks` takes it. folder: of the locks; None: that of all training.
+    """
+    options, paths = workspace.options, workspace.paths
+    with (
+        open_executor(options, workspace.devices, len(cohorts), paths, progress, stop) as executor,
+        Locks(folder or paths.locks, left) as held,
+    ):
+        yield executor, train(cohorts, job, held, executor, paths.work, progress.say, stop)
 
 
 class Locks:
