@@ -34,7 +34,7 @@ class Fed:
     draws: Mapping[str, Draws]
 
 
-Part = Callable[[int], slice]  # of a batch of so many samples: the consecutive ones whose images are made
+Part = Callable[[int], slice]  # number of samples in a batch -> the consecutive ones whose images are made
 
 
 def whole(count: int) -> slice:

@@ -9,7 +9,7 @@ from kdbench.report.metrics import METRICS, TOP1, measured
 from kdbench.report.notes import notes
 from kdbench.report.tables import tables
 from kdbench.results import store
-from tests.support.scenarios import COLUMN, PAIRS, A, grid, runs
+from tests.support.scenarios import COLUMN, PAIRS, A, grid, runs, timed_grid
 
 BY_NAME = {metric.column: metric for metric in METRICS}
 
@@ -75,12 +75,7 @@ def test_only_metrics_that_a_run_has_are_offered(tmp_path):
 
 
 def test_costs_per_pair_have_the_mean_of_the_table_as_their_mean(tmp_path):
-    seconds = {A: 300.0, PAIRS[0]: 480.0}
-    rows = grid([A, PAIRS[0]], dkd=0.5)
-    for row in rows:
-        own = seconds[row["teacher"], row["student"]] if row["method"] == "dkd" else 240.0
-        row |= {"train_s": own, "threads": 1, "cohort_size": 2}
-    shown = board(table_of(tmp_path, rows), "kd")
+    shown = board(table_of(tmp_path, timed_grid()), "kd")
     per_pair = {
         column.pair: column.entries[shown.labels.index("dkd")] for column in cost_pairs(shown, "step_cost")
     }

@@ -19,9 +19,9 @@ from kdbench.report.page.views import view
 from kdbench.report.render import leaderboard
 from kdbench.results import store
 from kdbench.results.published import load
-from tests.support.scenarios import COLUMN, PAIRS, A, boards, grid, hex12, run, wild
+from tests.support.scenarios import COLUMN, PAIRS, A, boards, grid, hex12, run, timed_grid, wild
 from tests.support.scenarios import runs as runs_of
-from tests.support.web_pages import boards_of, data_of, write_page
+from tests.support.web_pages import boards_of, data_of, failed_then_done, write_page
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 TWO = [metric for metric in METRICS if metric.column in ("top1", "nll")]  # those that the rows here have
@@ -31,11 +31,9 @@ NO_CURVES = pd.DataFrame(columns=store.CURVE_COLUMNS)
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The page of everything at once, an attempt that failed before, and markup where texts come from."""
-    failed = run("vid", None, status="error", error=EVIL, device="gpu B")
-    done = {**failed, "status": "ok", "top1": 71.0, "error": None, "attempt": 2}
     folder = tmp_path_factory.mktemp("page")
     wild(folder, methods=3)
-    return write_page(folder, [failed, done])
+    return write_page(folder, failed_then_done(EVIL))
 
 
 @pytest.fixture(scope="module")
@@ -233,12 +231,7 @@ def test_every_two_methods_differ_as_from_a_baseline(board_of_three, metric):
 
 
 def test_costs_follow_the_choice_and_have_no_difference(tmp_path):
-    seconds = {A: 300.0, PAIRS[0]: 480.0}
-    rows = grid([A, PAIRS[0]], dkd=0.5)
-    for row in rows:
-        own = seconds[row["teacher"], row["student"]] if row["method"] == "dkd" else 240.0
-        row |= {"train_s": own, "threads": 1, "cohort_size": 2}
-    (found,) = boards(tmp_path, rows)
+    (found,) = boards(tmp_path, timed_grid())
     shown = view(found, NO_CURVES)
     (cost,) = [metric for metric in shown["metrics"] if metric["key"] == "step_cost"]
     dkd = shown["labels"].index("dkd")

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tests.support.scenarios import grid, run, wild
-from tests.support.web_pages import SHOWN, needs_browser, start_browser, write_page
+from tests.support.scenarios import grid, wild
+from tests.support.web_pages import SHOWN, failed_then_done, needs_browser, start_browser, write_page
 
 pytestmark = needs_browser
 EVIL = "</script><script>alert(1)</script>"
@@ -17,13 +17,11 @@ PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Ten methods on six pairs, one of them with a second metric; two tables; markup where texts come from."""
-    failed = run("vid", None, status="error", error=EVIL, device="gpu B")
-    done = {**failed, "status": "ok", "top1": 71.0, "error": None, "attempt": 2}
     folder = tmp_path_factory.mktemp("page")
     wild(folder, methods=3)
     more = [row | {"ece": row["top1"] / 10} for row in grid([("resnet56", "vgg8")], dkd=0.6)]
     shown = [*SHOWN, SHOWN[0]._replace(name="gone")]
-    return write_page(folder, [failed, done, *more], shown=shown)
+    return write_page(folder, [*failed_then_done(EVIL), *more], shown=shown)
 
 
 @pytest.fixture(scope="module")

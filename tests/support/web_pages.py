@@ -16,6 +16,7 @@ from kdbench.report.page import html, index
 from kdbench.report.provenance import provenance
 from kdbench.report.tables import tables
 from kdbench.results import store
+from tests.support.scenarios import run
 
 SHOWN = (files.Picture("forest", "Differences", 0, ("png",)),)
 DRIVER = shutil.which("chromedriver")
@@ -44,6 +45,12 @@ def write_page(folder, rows=(), curves=(), shown=SHOWN):
     (out / "index.html").write_text(text, "utf-8")
     index.write(out.parent)
     return out / "index.html"
+
+
+def failed_then_done(error):
+    """Two attempts at one cell, the first one with this error."""
+    failed = run("vid", None, status="error", error=error, device="gpu B")
+    return [failed, {**failed, "status": "ok", "top1": 71.0, "error": None, "attempt": 2}]
 
 
 def data_of(page):
