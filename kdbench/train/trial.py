@@ -147,7 +147,8 @@ class Trial:
         needs, context = method.needs, self._context_of(method)
         own = Views(dict.fromkeys(needs.views, student), needs.of("student"))
         other = Views(dict.fromkeys(needs.views, teacher), needs.of("teacher")) if needs.teacher else None
-        modules = build_modules(method, context).to(student.logits.device)
+        with student.logits.device:  # not .to: it cannot move parameters without values
+            modules = build_modules(method, context)
         if overrides(method, "prepare") and other:
             with torch.no_grad():
                 method.prepare(context, OneBatch(self._batch(needs, 0.0, count), other), modules)

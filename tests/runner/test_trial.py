@@ -117,3 +117,9 @@ def test_a_trial_leaves_the_random_streams_alone(lab):
     torch.manual_seed(3)
     trial.try_methods(inputs.workspace, inputs.cells())
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_large_modules_are_tried_on_shapes(lab, monkeypatch):
+    """semckd between stages of 512 channels has 69 million parameters: none is given a value."""
+    monkeypatch.setattr("kdbench.train.trial.LARGE", 0)
+    tried(lab, ["semckd", "crd"])
