@@ -29,7 +29,8 @@ class FitNet(PlusKD):
 
     Deviations: hint and labels are trained jointly, as in RepDistiller and mdistiller; the paper trains the
     hint first. Where the student's map is smaller than the teacher's, but not half its size, the teacher's is
-    pooled, as in SemCKD's release.
+    pooled, as in SemCKD's release. The teacher's BatchNorm stays as it was loaded, as in RepDistiller; mdistiller
+    first passes an image of noise through it in training mode.
     """
 
     paper = Paper(

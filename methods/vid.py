@@ -48,7 +48,8 @@ class VID(PlusKD):
     log v_l], m three 1x1 convolutions, v_l = softplus(a) + 1e-5 per channel, a learned.
 
     Deviations: the weight is RepDistiller's. Stages are paired from the last. v is learned, as in the paper; in
-    mdistiller it is not. The constant log(2 pi)/2 is left out.
+    mdistiller it is not. The teacher's BatchNorm stays as it was loaded, as in RepDistiller; mdistiller first passes
+    an image of noise through it in training mode. The constant log(2 pi)/2 is left out.
     """
 
     paper = Paper(
