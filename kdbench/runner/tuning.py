@@ -29,7 +29,7 @@ from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import find_missing, records_of
 from kdbench.runner.options import RunOptions
-from kdbench.runner.progress import shown
+from kdbench.runner.progress import listener
 from kdbench.runner.pruning import floors
 from kdbench.runner.stop import Stop
 from kdbench.runner.studies import BATCH, Budget, Study, outcome, search_spaces, winners
@@ -184,7 +184,7 @@ def tune(
     decay too. prune: stop runs below the median of earlier trials. arguments: others of `run`, less sets and split.
     Raises KdbenchError for bad input.
     """
-    return execute(*resolve(suite, methods, **arguments), progress or shown())
+    return execute(*resolve(suite, methods, **arguments), listener(progress))
 
 
 def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import functools
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,19 @@ def shipped() -> Mapping[str, MethodFacts]:
     folders = map(Path, package.submodule_search_locations or ())
     files = sorted(file for folder in folders for file in folder.glob("[!_]*.py"))
     return {facts.name: facts for file in files for facts in read(file.read_text("utf-8"))}
+
+
+def matching(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The names that ``all``, globs or names mean, in the order given, each once; names are not checked."""
+    chosen: list[str] = []
+    for pattern in patterns:
+        if pattern == "all":
+            chosen += names
+        elif any(c in pattern for c in "*?["):
+            chosen += fnmatch.filter(names, pattern)
+        else:
+            chosen.append(pattern)
+    return list(dict.fromkeys(chosen))
 
 
 def read(source: str) -> Iterator[MethodFacts]:

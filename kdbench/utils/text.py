@@ -53,6 +53,11 @@ def clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+def split_commas(text: str) -> list[str]:
+    """``a,b`` -> ``["a", "b"]``."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def wrap(text: str, width: int = WIDTH, indent: int = 2) -> list[str]:
     """Lines of at most ``width`` columns, the later ones indented; for a narrow column: longer words are cut."""
     return textwrap.wrap(text, width, subsequent_indent=" " * indent)
