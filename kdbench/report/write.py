@@ -22,6 +22,7 @@ from kdbench.report.render import reproduction as beside_published
 from kdbench.report.tables import tables
 from kdbench.results.choice import ALL, Choice
 from kdbench.suites import Suite, name_of
+from kdbench.utils.text import Printed
 
 BASELINE = "kd"
 
@@ -107,7 +108,7 @@ def write_report(
             f"cannot write {folder} ({error.strerror or error}); choose another --out"
         ) from error
     said = [reproducibility.sentence(runs)] if len(runs) else []
-    return leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced
+    return Printed(leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced)
 
 
 def _write_paper(
@@ -124,4 +125,4 @@ def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELIN
     """All tables of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
     ordered = main_first(tables(attempts), suite)
     boards = [board(table, baseline) for table in ordered]
-    return leaderboard.text(suite, boards, provenance(suite, ordered), whole=True)
+    return Printed(leaderboard.text(suite, boards, provenance(suite, ordered), whole=True))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 WIDTH = 80
+
+
+class Printed(str):
+    """A text that a notebook shows as print does."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self)}</pre>"
 
 
 def grid(rows: Iterable[Sequence[Any]], width: int | None = None) -> str:

@@ -1,6 +1,7 @@
 """`kdbench.run` from Python: what it takes, what it refuses, what it returns."""
 
 import dataclasses
+import html
 import inspect
 import subprocess
 import sys
@@ -212,7 +213,8 @@ def _check_outcome(outcome, lab):
     assert {"cell_id", "run_id", "epoch", "term", "value"} == set(outcome.curves.columns)
     assert set(outcome.curves["cell_id"]) == set(outcome.rows["cell_id"])
     assert "typed" in outcome.leaderboard(baseline="ce")
-    assert outcome.leaderboard(baseline="ce") in outcome._repr_html_() or "&" in outcome._repr_html_()
+    assert f"\n\n{html.escape(outcome.leaderboard())}</pre>" in outcome._repr_html_()
+    assert outcome.leaderboard()._repr_html_() == f"<pre>{html.escape(outcome.leaderboard())}</pre>"
     rows = kdbench.load_results(lab.folder / "results")
     assert rows["cell_id"].tolist() == outcome.rows["cell_id"].tolist()
     assert kdbench.load_results(lab.folder / "results" / "tiny.csv", "tiny").equals(rows)
