@@ -245,9 +245,8 @@ class Method:
         "it down by one (Sort-KD, arXiv:2508.16544)",
     )
 
-    def __init__(
-        self, *values: Any, **named: Any
-    ) -> None:  # `registry.register` gives each method one of its own
+    def __init__(self, *values: Any, **named: Any) -> None:
+        # `registry.register` gives each method an __init__ of its own
         if values or named or not hasattr(self, "name"):
             raise KdbenchError(
                 f"{type(self).__name__} is not registered: write @kdbench.register above the class"

@@ -33,8 +33,8 @@ from kdbench.cli.verbs import verb
 def published_command(**conditions: list[str] | None) -> None:
     """Show what papers and repositories print, highest number first.
 
-    A table per data set, protocol and pair; a range where sources contradict
-    each other. `kdbench report` compares your own runs with these numbers.
+    A table per data set, protocol and pair, with several lines where sources
+    contradict each other. `kdbench report` compares your own runs with these numbers.
     """
     from kdbench.results import published_tables
 

@@ -145,7 +145,7 @@ def span(rows: pd.DataFrame) -> str:
     values = {
         "methods": sorted(set(rows["method"])),
         "pairs": pairs,
-        "seeds": [f"{seed:g}" for seed in sorted(set(rows["seed"].dropna()))],
+        "seeds": [f"{seed:.0f}" for seed in sorted(set(rows["seed"].dropna()))],
         "epochs": epochs,
         "splits": sorted(set(rows["split"])),
     }

@@ -61,7 +61,7 @@ def _chosen(kind: str, patterns: Names, column: Iterable[str]) -> list[str]:
     names = list(dict.fromkeys(column))
     for pattern in patterns or ():
         if not set(matching([pattern], names)) & set(names):
-            raise unknown(kind, pattern, names)
+            raise unknown(f"published {kind}", pattern, names)
     return names if patterns is None else matching(patterns, names)
 
 

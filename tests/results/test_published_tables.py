@@ -58,14 +58,14 @@ def test_globs_and_arrows_choose_too():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"methods": ["dkdd"]}, "unknown method 'dkdd'; did you mean 'dkd'"),
-        ({"methods": ["zz*"]}, r"unknown method 'zz\*'"),
+        ({"methods": ["dkdd"]}, "unknown published method 'dkdd'; did you mean 'dkd'"),
+        ({"methods": ["zz*"]}, r"unknown published method 'zz\*'"),
         (
             {"pairs": ["resnet56:resnet21"]},
-            "unknown pair 'resnet56:resnet21'; did you mean 'resnet56:resnet20'",
+            "unknown published pair 'resnet56:resnet21'; did you mean 'resnet56:resnet20'",
         ),
-        ({"dataset": ["cifar"]}, "unknown data set 'cifar'; did you mean 'cifar10'"),
-        ({"methods": ["wkd"], "dataset": ["tiny-imagenet"]}, "unknown method 'wkd'"),
+        ({"dataset": ["cifar"]}, "unknown published data set 'cifar'; did you mean 'cifar10'"),
+        ({"methods": ["wkd"], "dataset": ["tiny-imagenet"]}, "unknown published method 'wkd'"),
         (
             {"methods": ["wkd"], "pairs": ["resnet56:resnet20"]},
             "nothing is published of these methods on these pairs",
