@@ -57,7 +57,10 @@ def register(cls: M) -> M:
     cls.name = cls.__name__.lower()
     if clashes := sorted(OPTIONS.keys() & inspect.get_annotations(cls)):
         raise KdbenchError(f"{cls.name}.{clashes[0]} is an option of every method; rename the parameter")
-    frozen = dataclasses.dataclass(frozen=True)(cls)
+    try:
+        frozen = dataclasses.dataclass(frozen=True)(cls)
+    except (TypeError, ValueError) as error:  # a field without a default, or with one that can change
+        raise KdbenchError(f"{cls.name} cannot be registered: {error}") from error
     origin = _origin(cls)
     for key, kind in field_types(frozen).items():
         if kind not in (bool, int, float, str) and get_origin(kind) is not Literal:

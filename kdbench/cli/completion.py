@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
+
+from kdbench.suites.pairs import pair_name
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 USUAL = "digits"  # the suite whose pairs are offered where none is named
@@ -78,6 +82,23 @@ def pairs(context: click.Context) -> list[str]:
         return list(dict.fromkeys(str(pair) for name in names for pair in known.load(name).pairs))
     except (KdbenchError, OSError):
         return []
+
+
+def published(column: str) -> Callable[[click.Context], list[str]]:
+    """What stands in a column of the published numbers."""
+    return lambda context: list(dict.fromkeys(row[column] for row in _published() if row[column]))
+
+
+def published_pairs(context: click.Context) -> list[str]:
+    """The pairs of which numbers are published."""
+    named = ((row["teacher"], row["student"]) for row in _published())
+    return list(dict.fromkeys(pair_name(*pair) for pair in named if all(pair)))
+
+
+def _published() -> Iterator[dict[str, str]]:
+    yield from csv.DictReader(
+        io.StringIO((files("kdbench.results") / "published.csv").read_text("utf-8"), newline="")
+    )
 
 
 def cells(context: click.Context) -> list[str]:

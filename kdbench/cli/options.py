@@ -13,6 +13,7 @@ from kdbench.errors import KdbenchError
 from kdbench.runner.options import EXECUTORS
 from kdbench.utils.graph_kinds import BRANCHES, GRAPHS
 from kdbench.utils.method_facts import method_files
+from kdbench.utils.text import split_commas
 
 Decorator = Callable[[Any], Any]
 SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves the suite's
@@ -20,7 +21,7 @@ SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves th
 
 def comma(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
     """``a,b`` -> ``["a", "b"]``."""
-    return [part.strip() for part in value.split(",") if part.strip()] if value is not None else None
+    return split_commas(value) if value is not None else None
 
 
 def names(name: str, metavar: str, help: str, **settings: Any) -> Decorator:
@@ -92,11 +93,6 @@ def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file
         help=help,
         shell_complete=completion.one(completion.suites),
     )
-
-
-def suite_name(text: str) -> str:
-    """The name that rows carry of a suite that is given by name or by file."""
-    return Path(text).stem if text.endswith(".toml") else text
 
 
 def several_suites(help: str, show_default: str) -> Decorator:

@@ -34,7 +34,8 @@ from kdbench.utils.hashing import canonical
 from kdbench.utils.papers import FAMILIES, FIDELITIES, Paper
 
 CPU = torch.device("cpu")
-DEVICES = (CPU, torch.device("cuda:0")) if torch.backends.cuda.is_built() else (CPU,)
+FAKES_GPU = torch.backends.cuda.is_built() and torch.__version__ >= "2.11"  # earlier ones need a GPU for it
+DEVICES = (CPU, torch.device("cuda:0")) if FAKES_GPU else (CPU,)
 MIXED = ("on the same device", "found two different devices")  # as torch says it, by its version
 BANNED_CALLS = ("cuda", "cpu", "item", "numpy", "tolist", "manual_seed")
 

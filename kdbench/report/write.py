@@ -21,31 +21,34 @@ from kdbench.report.render import latex_leaderboard, leaderboard, paper_figures
 from kdbench.report.render import reproduction as beside_published
 from kdbench.report.tables import tables
 from kdbench.results.choice import ALL, Choice
+from kdbench.suites import Suite, name_of
+from kdbench.utils.text import Printed
 
 BASELINE = "kd"
 
 
 def write_report(
-    suite: str,
+    suite: str | Path | Suite,
     results: Results = "results",
     out: str | Path = "reports",
     baseline: str = BASELINE,
-    formats: Sequence[str] | None = None,
+    formats: str | Sequence[str] | None = None,
     only: Choice | None = None,
     style: str = SCREEN.name,
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
-    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex,
-    leaderboard-appendix.tex (spreads, comparisons with the baseline and other tables), index.html, reproducibility.csv
-    where cells were trained more than once, what `figures` draws (differences are against the method ``baseline``) and
-    what `render.reproduction` writes; above them, for all suites, what `page.index` writes. only: the rows to report,
-    which the report then says; None: all. style: "paper" also writes figures for a paper, and a figures.tex that shows
-    them, into the folder ``paper`` there. formats: of the style's figures, some of png, svg and pdf (the pages show the
-    first two); None: the style's own.
+    suite: a name, a .toml file, or a `kdbench.Suite`. results: a folder of results or a .csv file, or several, which
+    are merged. Written: leaderboard.md, .csv and .tex, leaderboard-appendix.tex (spreads, comparisons with the baseline
+    and other tables), index.html, reproducibility.csv where cells were trained more than once, what `figures` draws
+    (differences are against the method ``baseline``) and what `render.reproduction` writes; above them, for all suites,
+    what `page.index` writes. only: the rows to report, which the report then says; None: all. style: "paper" also
+    writes figures for a paper, and a figures.tex that shows them, into the folder ``paper`` there. formats: of the
+    style's figures, some of png, svg and pdf (the pages show the first two); None: the style's own.
     Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a style or a
     format is unknown or ``out`` cannot be written.
     """
+    suite = name_of(suite)
     sheet, only = styled(style), only or ALL
     if formats is not None:
         sheet = replace(sheet, formats=files.checked(formats))
@@ -105,7 +108,7 @@ def write_report(
             f"cannot write {folder} ({error.strerror or error}); choose another --out"
         ) from error
     said = [reproducibility.sentence(runs)] if len(runs) else []
-    return leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced
+    return Printed(leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced)
 
 
 def _write_paper(
@@ -122,4 +125,4 @@ def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELIN
     """All tables of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
     ordered = main_first(tables(attempts), suite)
     boards = [board(table, baseline) for table in ordered]
-    return leaderboard.text(suite, boards, provenance(suite, ordered), whole=True)
+    return Printed(leaderboard.text(suite, boards, provenance(suite, ordered), whole=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import math
 import signal
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from kdbench import registry
+from kdbench.errors import KdbenchError
 from kdbench.plan import settings
 from kdbench.results import store
 from kdbench.results.schema import COLUMNS, TRIAL_COLUMNS
@@ -19,7 +21,8 @@ from kdbench.results.trials import at_edge, best, read_trials, values_of
 from kdbench.runner import tuning, workspace
 from kdbench.runner.pruning import floors
 from kdbench.runner.studies import Budget, winners
-from kdbench.runner.tuning import tune
+from kdbench.runner.tuning import resolve, tune
+from kdbench.utils.search_space import linear_range, log_range
 from tests.support.cli_process import kdbench, refused, spawn
 from tests.support.tiny import RUN, make
 
@@ -209,6 +212,10 @@ def test_the_test_images_are_never_read(place, monkeypatch):
     usual = {"data_dir": place / "data", "teacher_weights": place / "teachers", "results": place / "results"}
     tuned = tune(str(place / "tiny.toml"), "kd", trials=2, epochs=1, **usual)
     assert tuned.complete
+    assert (
+        repr(tuned) == f"<tiny: 2 trials; the best settings are in {place / 'results' / 'tiny.tuned.toml'}>"
+    )
+    assert html.escape(tuned.table()) in tuned._repr_html_()
     assert set(store.read(place / "results" / "tiny.trials.csv")["split"]) == {"holdout"}
 
 
@@ -355,6 +362,45 @@ def test_tune_then_run_then_report(place):
 )
 def test_a_wrong_command_is_refused(place, arguments, said):
     refused(kdbench(*TUNE, *arguments, cwd=place), said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"trials": "3"}, "trials must be a whole number greater than 0, got '3'"),
+        ({"trials": 2.5}, "trials must be a whole number greater than 0, got 2.5"),
+        ({"trials": True}, "trials must be a whole number greater than 0, got True"),
+        ({"batch": 0}, "batch must be a whole number greater than 0, got 0"),
+        ({"hours": "1"}, "hours must be a number greater than 0, got '1'"),
+        ({"hours": -1}, "hours must be a number greater than 0, got -1"),
+        ({"prune": "yes"}, "prune must be True or False, got 'yes'"),
+        ({"tune_recipe": "lr"}, "tune_recipe must be True or False, got 'lr'"),
+        ({"space": 3}, "space is a TOML file or a dict of methods and their ranges, got 3"),
+        ({"space": {"kd": 3}}, "space: kd must be a table of ranges"),
+        ({"space": {"kd": {"temperature": [1, 2]}}}, "space: kd.temperature takes { log = [low, high] }"),
+        (
+            {"space": {"kd.temperature": {"log": [1, 2]}}},
+            "ranges of kd.temperature, which is not among the methods",
+        ),
+    ],
+)
+def test_a_wrong_value_from_python_is_one_sentence(arguments, said):
+    with pytest.raises(KdbenchError) as caught:
+        tune("digits", "kd", **arguments)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["trial", "sets", "split", "force", "params"])
+def test_a_wrong_keyword_is_an_error_about_tune(name):
+    with pytest.raises(TypeError, match=rf"tune\(\) got an unexpected keyword argument '{name}'"):
+        tune("digits", "kd", **{name: 1})
+
+
+def test_ranges_may_be_a_dict_and_counts_numpys():
+    ranges = {"kd": {"temperature": {"log": (2, 3)}, "kd_weight": linear_range(1, 2)}}
+    tuning, _ = resolve("digits", "kd", trials=np.int64(3), space=ranges)
+    assert tuning.budget == Budget(trials=3)
+    assert dict(tuning.spaces["kd"]) == {"temperature": log_range(2, 3), "kd_weight": linear_range(1, 2)}
 
 
 @pytest.mark.parametrize(
