@@ -97,7 +97,7 @@ def write_report(
         tuning.write(folder, suite, trials, merged.records, footer)
         words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
-        page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
+        page = html.page(suite, boards, footer, merged.attempts, merged.curves, details, runs, shown)
         (folder / "index.html").write_text(page, "utf-8")
         index.write(Path(out))
     except OSError as error:
