@@ -71,6 +71,7 @@ const drawCost = (choice) => {
   byId("cost-heading").textContent = `Cost and ${of.title} (${scope < 0 ? `all ${table.pairs.length} pairs; does not follow the choice of pairs` : arrows(table.scopes[scope].title)})`;
   options(byId("cost-choices").cost, costs.map(({ key, title }) => [key, title.replace("cost, ", "")]), cost.key);
   const place = Math.max(scope, 0);
+  const averaged = of.scopes[place].columns.find((column) => column.lead && column.heading.startsWith("mean"))?.heading;
   const all = labels.map((label) => ({ label, name: table.labels[label], x: cost.scopes[place].means[label], y: of.scopes[place].means[label] }));
   const known = all.filter(({ x, y }) => x !== null && y !== null);
   const middle = of.scopes[place].means[table.labels.indexOf(table.baseline)] ?? null;
@@ -92,7 +93,7 @@ const drawCost = (choice) => {
     marker: { size: 9, color: points.map(({ label }) => ink(table.looks[label][0])) },
     hovertemplate: "%{customdata}: %{x} ×, %{y}<extra></extra>", showlegend: false,
   }] : [], {
-    height: 380, xaxis: { title: { text: `${cost.title.replace("cost, ", "")} × ${table.baseline}` } }, yaxis: { title: { text: of.title } },
+    height: 380, xaxis: { title: { text: `${cost.title.replace("cost, ", "")} × ${table.baseline}` } }, yaxis: { title: { text: [of.title, averaged].filter(Boolean).join(", ") } },
     margin: { l: 10, r: 30, t: 36, b: 40 },
   }, `Cost and ${of.title} of each method. The numbers are in the table above.`);
 };

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kdbench.report.figures.files import Picture
 from kdbench.report.figures.sheet import Drawn, Sheet
-from kdbench.report.render.latex import anchor, escape
+from kdbench.report.render.latex import SHRINK, anchor, escape
 
 SHOWN = ("pdf", "png")  # the formats that pdflatex takes
 
@@ -26,7 +26,7 @@ def tex(suite: str, figures: Sequence[tuple[Picture, Drawn]], sheet: Sheet) -> s
             *([f"% {provenance}"] if provenance else []),
             rf"\begin{{{float_}}}[tbp]",
             r"\centering",
-            rf"\includegraphics{{{picture.name}.{kind}}}",
+            rf"{SHRINK}\includegraphics{{{picture.name}.{kind}}}}}",
             rf"\caption{{{escape(title)}. {escape(reading)}}}",
             rf"\label{{fig:{anchor(suite)}-{anchor(picture.name)}}}",
             rf"\end{{{float_}}}",
