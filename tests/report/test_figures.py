@@ -110,7 +110,7 @@ def test_a_mean_of_fewer_pairs_says_of_how_many(tmp_path):
     assert notes["late", mean] == "1 of 2 pairs"
     assert notes["dkd", mean] == notes["late", COLUMN] == ""
     figure = heatmap.draw(frame, SHEET, "kd")
-    assert "+1.35 (1)" in texts(figure)  # of 1.00 and 1.70, on the one pair
+    assert "+1.34 (1)" in texts(figure)  # of 1.00 and 1.68, on the one pair
     assert "(k) beside a mean" in figure.facts[1]
     frame = forest.frame(board)
     means = frame[(frame["dot"] == "") & (frame["panel"] == mean)].set_index("label")["note"]
