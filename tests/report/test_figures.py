@@ -12,7 +12,9 @@ from matplotlib.text import Text
 
 from kdbench.report import figures
 from kdbench.report.figures import cost_accuracy, curves, forest, heatmap, label_placement, style
+from kdbench.report.figures.files import Picture
 from kdbench.report.figures.sheet import PAPER, SCREEN, Canvas
+from kdbench.report.render import paper_figures
 from kdbench.report.tables import tables
 from kdbench.results import store
 from tests.support.figures import FOOTER, SHEET, keep, tau, texts
@@ -442,3 +444,11 @@ def test_names_keep_clear_of_lines_and_points():
     inside = (named[:, None, :2] < at) & (at < named[:, None, 2:])
     assert not inside.all(axis=2).any()
     assert not ((named[:, 0] < at[0, 0] - 1) & (at[0, 0] + 1 < named[:, 2])).any()  # the vertical line
+
+
+def test_latex_shows_the_format_that_was_written(all_written):
+    _, drawn = all_written
+    figure = drawn["paper"]["forest"]
+    for formats, command in ((("svg",), r"\includesvg{forest.svg}"), (("svg", "pdf"), "{forest.pdf}")):
+        picture = Picture("forest", "Differences", 0, formats)
+        assert command in paper_figures.tex("s", [(picture, figure)], replace(PAPER, formats=formats))
