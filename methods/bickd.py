@@ -109,6 +109,8 @@ class BicKD(Method):
     sample and by class. Cosine, InfoNCE, the temperatures, the negatives and all weights are ours. Do not quote its
     results as the paper's. form="identity" pulls the cosine matrix to the identity (off-diagonal weight lam);
     positives="label" uses all teacher rows of the sample's label as positives.
+    What is its own, the class-wise term, has bought nothing that could be measured: on six pairs of digits (holdout
+    split, five seeds) top-1 is 86.69 without and 86.59 with it, +0.09 [-1.50, +1.69] points without; kd has 82.83.
     """
 
     paper = Paper(

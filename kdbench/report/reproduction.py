@@ -125,8 +125,9 @@ def frame(suite: str, tables: Sequence[Table], curves: pd.DataFrame | None = Non
             for metric in ("top1", "top5"):
                 _decide(compared, metric, table)
             lines.append(compared)
-    result = pd.concat(lines, ignore_index=True) if lines else pd.DataFrame()
-    result = result.reindex(columns=COLUMNS)
+    if not lines:
+        return pd.DataFrame(columns=COLUMNS, dtype=object)
+    result = pd.concat(lines, ignore_index=True).reindex(columns=COLUMNS)
     known = (result["printed"] != "").groupby([result["table"], result["label"]]).transform("any")
     return result[(result["variant"] == "") | known].reset_index(drop=True)
 

@@ -41,6 +41,14 @@ def test_a_baseline_that_nobody_ran_is_refused(written, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_of_the_holdout_split_alone_make_a_report(tmp_path):
+    store.append(
+        tmp_path / "s.csv", [*runs("kd", 60.0, 61.0, split="holdout"), *runs("ce", 50.0, split="holdout")]
+    )
+    write_report("s", tmp_path, tmp_path / "out")
+    assert "Nothing is published" in (tmp_path / "out" / "s" / "reproduction.md").read_text("utf-8")
+
+
 FILES = ["index.html", "leaderboard.csv", "leaderboard.md", "leaderboard.tex"]
 
 
