@@ -55,6 +55,7 @@ def test_a_folder_and_a_single_file(tmp_path):
     plugin(tmp_path, "Second")
     plugin(tmp_path, "_helper", "raise RuntimeError('not a method')")
     (tmp_path / "notes.txt").write_text("1 / 0")
+    (tmp_path / "._first.py").write_bytes(b"\0\5\x16\7")  # macOS writes such files on other disks
     single = plugin(tmp_path / "more", "Third")
     registry.load(tmp_path)
     assert {"first", "second"} <= set(registry.names())

@@ -41,22 +41,23 @@ def suites(context: click.Context) -> list[str]:
     """The shipped suites, and suite files here."""
     from kdbench.suites import names
 
-    return [*names(), *sorted(file.name for file in Path().glob("*.toml") if file.name != "pyproject.toml")]
+    files = (file.name for file in Path().glob("[!.]*.toml"))
+    return [*names(), *sorted(name for name in files if name != "pyproject.toml")]
 
 
 def methods(context: click.Context) -> list[str]:
     """The shipped methods and those of the plug-ins that the command would load."""
-    from kdbench.utils.method_facts import read, shipped
+    from kdbench.utils.method_facts import method_files, read, shipped
 
     place: Path | None = context.params.get("plugins")
-    files = [] if place is None else [place] if place.is_file() else sorted(place.glob("[!_]*.py"))
+    files = [] if place is None else [place] if place.is_file() else method_files(place)
     own = (facts.name for file in files for facts in _readable(read, file))
     return sorted({*shipped(), *own})
 
 
 def _readable(read: Callable, file: Path) -> Iterator:
     try:
-        yield from read(file.read_text("utf-8"))
+        yield from read(file.read_bytes())
     except (OSError, SyntaxError, ValueError):  # `kdbench run` says what is wrong with it
         return
 

@@ -12,6 +12,7 @@ from kdbench.cli import completion
 from kdbench.errors import KdbenchError
 from kdbench.runner.options import EXECUTORS
 from kdbench.utils.graph_kinds import BRANCHES, GRAPHS
+from kdbench.utils.method_facts import method_files
 
 Decorator = Callable[[Any], Any]
 SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves the suite's
@@ -129,7 +130,7 @@ def own_plugins(context: click.Context, parameter: click.Parameter, value: Path 
     here = Path(PLUGINS)
     if value is not None or not here.is_dir():
         return value
-    files = (f for f in here.glob("[!_]*.py") if f.is_file() and not f.name.startswith("test_"))
+    files = filter(Path.is_file, method_files(here))
     return here if any(b"kdbench" in file.read_bytes() for file in files) else None
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
+from kdbench.utils.toml_files import read_toml
 
 FIELDS = {"method", "pair", "params", "recipe", "label"}
 
@@ -45,13 +45,11 @@ def _inline(values: Mapping[str, Any]) -> str:
 def read(path: Path) -> list[Setting]:
     """The settings of a file. Raises KdbenchError for a file that is not there, no TOML or of another form."""
     try:
-        tables = tomllib.loads(path.read_text("utf-8")).get("settings")
+        tables = read_toml(path).get("settings")
     except OSError as error:
         raise KdbenchError(
             f"cannot read {path} ({error.strerror}); `kdbench tune` writes results/<suite>.tuned.toml"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KdbenchError(f"{path} is no TOML file: {error}") from error
     if not isinstance(tables, list) or not tables:
         raise KdbenchError(f"{path} holds no [[settings]]; `kdbench tune` writes such files")
     return [_setting(path, table) for table in tables]

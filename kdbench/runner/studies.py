@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from kdbench.suites.pairs import pair_name
 from kdbench.utils.hashing import digest
 from kdbench.utils.search_space import Choice, Range, Space, of_table
 from kdbench.utils.status import Status
+from kdbench.utils.toml_files import read_toml
 
 BATCH = 8  # trials of a study that train side by side
 
@@ -166,11 +166,9 @@ def search_spaces(methods: Sequence[str], file: Path | None = None) -> dict[str,
 
 def _tables(file: Path) -> Mapping[str, Any]:
     try:
-        tables = tomllib.loads(file.read_text("utf-8"))
+        tables = read_toml(file)
     except OSError as error:
         raise KdbenchError(f"cannot read {file} ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KdbenchError(f"{file} is no TOML file: {error}") from error
     if strange := [name for name, table in tables.items() if not isinstance(table, dict)]:
         raise KdbenchError(f"{file}: {strange[0]} must be a table of ranges, such as [kd]")
     return tables

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import tomllib
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from kdbench.errors import KdbenchError, unknown
 from kdbench.suites.pairs import pair_name, split_pair
 from kdbench.suites.schema import SGD, DataSpec, Pair, Recipe, Suite, find_view
+from kdbench.utils.toml_files import read_toml
 
 Params = Mapping[str, Mapping[str, Any]]  # method -> parameter -> value
 
@@ -38,7 +38,7 @@ PLACES = ("folder", "npz")  # where the user's own data set is
 
 def names() -> list[str]:
     """The suites that ship with kdbench."""
-    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+    return sorted(file.stem for file in FOLDER.glob("[!.]*.toml"))
 
 
 def load(name: str) -> Suite:
@@ -154,13 +154,9 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]
 
 
 def parse(file: Path) -> dict[str, Any]:
-    """Parse the file alone. TOML is UTF-8, and editors on Windows put a mark (BOM) before it."""
+    """Parse the file alone, without its base."""
     try:
-        return tomllib.loads(file.read_text("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise KdbenchError(f"{file} is not UTF-8 ({error}); save it in that encoding") from error
-    except tomllib.TOMLDecodeError as error:
-        raise KdbenchError(f"{file} is not valid TOML: {error}") from error
+        return read_toml(file)
     except OSError as error:
         raise KdbenchError(f"suite file {file} cannot be read ({error.strerror})") from error
 

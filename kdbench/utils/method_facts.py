@@ -45,11 +45,16 @@ def shipped() -> Mapping[str, MethodFacts]:
     package = importlib.util.find_spec("kdbench.methods")
     assert package is not None
     folders = map(Path, package.submodule_search_locations or ())
-    files = sorted(file for folder in folders for file in folder.glob("[!_]*.py"))
-    return {facts.name: facts for file in files for facts in read(file.read_text("utf-8"))}
+    files = sorted(file for folder in folders for file in method_files(folder))
+    return {facts.name: facts for file in files for facts in read(file.read_bytes())}
 
 
-def read(source: str) -> Iterator[MethodFacts]:
+def method_files(folder: Path) -> list[Path]:
+    """The method files of a folder: helpers begin with _, tests with test_, what macOS puts beside them with a dot."""
+    return sorted(file for file in folder.glob("[!_.]*.py") if not file.name.startswith("test_"))
+
+
+def read(source: bytes) -> Iterator[MethodFacts]:
     """The facts of every class in ``source`` that is decorated with @register.
 
     Raises ValueError for a record that is not written out as literals.

@@ -379,7 +379,7 @@ def test_a_wrong_space_file_is_refused(place, text, said):
 
 def test_a_space_file_goes_before_the_methods_own(place):
     (place / "space.toml").write_text(
-        "[kd]\ntemperature = { linear = [2, 3] }\nteacher_fix = { choice = ['none', 'swap'] }"
+        "[kd]\ntemperature = { linear = [2, 3] }\nteacher_fix = { choice = ['none', 'swap'] }", "utf-8-sig"
     )
     plan = kdbench(*TUNE, "--methods", "kd", "--space", "space.toml", "--dry-run", cwd=place).out
     assert "kd: temperature 2 to 3, kd_weight 0.09 to 9, log, teacher_fix none or swap" in plan
