@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from kdbench.report import figures, reproducibility, reproduction, tuning
 from kdbench.report.figures import Drawing, files
 from kdbench.report.figures.sheet import SCREEN, Sheet, styled
 from kdbench.report.leaderboard import board
-from kdbench.report.load import Results, merge, places, rows_of
+from kdbench.report.load import Results, merge, places, rows_of, suites
 from kdbench.report.order import main_first
 from kdbench.report.page import html, index
 from kdbench.report.provenance import provenance
@@ -57,9 +58,9 @@ def write_report(
         raise only.refusal(all_rows)
     if merged.attempts.empty:
         where = ", ".join(str(rows_of(suite, place)) for place in places(results))
-        raise KdbenchError(
-            f"there are no rows of suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
-        )
+        near = difflib.get_close_matches(suite, set(suites(results)) - {suite}, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"type `kdbench run --suite {suite}` first"
+        raise KdbenchError(f"there are no rows of suite {suite!r} in {where}; {hint}")
     ordered = main_first(tables(merged.records), suite)
     boards = [board(table, baseline) for table in ordered]
     compared = sorted({label for each in boards for label in each.labels})
@@ -100,7 +101,7 @@ def write_report(
         tuning.write(folder, suite, trials, merged.records, footer)
         words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
-        page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
+        page = html.page(suite, boards, footer, merged.attempts, merged.curves, details, runs, shown)
         (folder / "index.html").write_text(page, "utf-8")
         index.write(Path(out))
     except OSError as error:

@@ -12,7 +12,9 @@ from matplotlib.text import Text
 
 from kdbench.report import figures
 from kdbench.report.figures import cost_accuracy, curves, forest, heatmap, label_placement, style
+from kdbench.report.figures.files import Picture
 from kdbench.report.figures.sheet import PAPER, SCREEN, Canvas
+from kdbench.report.render import paper_figures
 from kdbench.report.tables import tables
 from kdbench.results import store
 from tests.support.figures import FOOTER, SHEET, keep, tau, texts
@@ -90,7 +92,77 @@ def test_cost_is_drawn_of_what_was_timed_and_compared(tmp_path):
         if (row["method"], row["teacher"]) != ("dist", A[0])
     ]
     (other,) = boards(tmp_path / "c", gap)
-    assert sorted(cost_accuracy.frame(other)["label"]) == ["dkd", "kd"]  # no mean over the same pairs
+    frame = cost_accuracy.frame(other).set_index("label")
+    assert frame["note"].to_dict() == {"kd": "", "dkd": "", "dist": "1 of 2 pairs"}
+    level = frame.loc["kd", "top1"]
+    assert frame.loc["dist", "delta"] == pytest.approx(2.02)  # on the one pair
+    assert frame.loc["dist", "top1"] == pytest.approx(level + 2.02)
+    assert frame["front"].to_dict() == {"kd": False, "dkd": True, "dist": False}
+    figure = cost_accuracy.draw(frame.reset_index(), SHEET, "kd")
+    assert "dist 1 of 2 pairs" in texts(figure)
+    assert "k of n pairs" in figure.facts[1]
+
+
+def test_a_mean_of_fewer_pairs_says_of_how_many(tmp_path):
+    rows = [*grid([A, PAIRS[0]], dkd=1.0), *runs("late", 71.0, 72.0)]
+    (board,) = boards(tmp_path, rows)
+    mean = "mean over 2 pairs"
+    frame = heatmap.frame(board)
+    notes = frame.set_index(["label", "column"])["note"]
+    assert notes["late", mean] == "1 of 2 pairs"
+    assert notes["dkd", mean] == notes["late", COLUMN] == ""
+    figure = heatmap.draw(frame, SHEET, "kd")
+    assert "+1.34 (1)" in texts(figure)  # of 1.00 and 1.68, on the one pair
+    assert "(k) beside a mean" in figure.facts[1]
+    frame = forest.frame(board)
+    means = frame[(frame["dot"] == "") & (frame["panel"] == mean)].set_index("label")["note"]
+    assert means.to_dict() == {"dkd": "", "late": "1 of 2 pairs"}
+    figure = forest.draw(frame, SHEET, "kd")
+    assert "1 of 2 pairs" in "".join(texts(figure))
+    assert forest.PARTIAL in figure.facts[1]
+
+
+@pytest.mark.parametrize("sheet", [SCREEN, PAPER])
+def test_letters_of_a_crowded_figure_can_be_read(tmp_path, sheet):
+    """At least 7 points; on the screen all methods, on paper as many as fit, which the figure says."""
+    (board,) = boards(tmp_path, crowd(63))
+    for module in (forest, heatmap):
+        figure = module.draw(module.frame(board), sheet, "kd")
+        drawn = [
+            text for text in figure.findobj(Text)
+            if text.get_text() and text.get_visible() and text.get_color() != style.GREY
+        ]  # fmt: skip
+        assert min(text.get_fontsize() for text in drawn) >= 7
+        assert figure.get_figheight() <= sheet.tall
+        shown = {f"method_{i:02d}" for i in range(62)} & texts(figure)
+        assert (len(shown) == 62) == (sheet is SCREEN)
+        assert ("methods are drawn" in figure.facts[1]) == (sheet is PAPER)
+
+
+def test_figures_name_the_methods_that_they_leave_out(tmp_path):
+    rows = [*runs("kd", 70.0, 71.0), *runs("dkd", 72.0, 73.5), *runs("untimed", 75.0, 75.0, train_s=None)]
+    keep(tmp_path / "d", rows[0], calibration=np.ones((15, 3)))
+    lines = [
+        {"cell_id": row["cell_id"], "run_id": hex12("run"), "epoch": 1, "term": "top1", "value": 1.0}
+        for row in rows
+        if row["method"] != "dkd"
+    ]
+    (board,) = boards(tmp_path, rows)
+    drawn = figures.of_boards([board], pd.DataFrame(lines), [tmp_path / "d"], "kd", FOOTER)
+    said = {one.name: one.aside for one in drawn if len(one.data)}
+    assert said["forest"] == []
+    assert said["cost"] == [
+        "Not in this figure, without a cost that can be compared or a pair that kd shares: untimed."
+    ]
+    assert said["curves"] == ["Not in this figure, without recorded epochs: dkd."]
+    assert said["calibration"] == ["Not in this figure, without saved predictions: dkd, untimed."]
+
+
+def test_names_break_at_their_parts():
+    assert style.title("resnet14_wide -> resnet14_narrow", 14).split("\n") == [
+        "resnet14_wide", "→", "resnet14_", "narrow",
+    ]  # fmt: skip
+    assert style.title("vgg8 -> " + "x" * 20, 12).split("\n") == ["vgg8 →", "x" * 12, "x" * 8]
 
 
 def boxes(found):
@@ -372,3 +444,13 @@ def test_names_keep_clear_of_lines_and_points():
     inside = (named[:, None, :2] < at) & (at < named[:, None, 2:])
     assert not inside.all(axis=2).any()
     assert not ((named[:, 0] < at[0, 0] - 1) & (at[0, 0] + 1 < named[:, 2])).any()  # the vertical line
+
+
+def test_latex_shows_the_format_that_was_written(all_written):
+    _, drawn = all_written
+    figure = drawn["paper"]["forest"]
+    for formats, command in ((("svg",), r"\includesvg{forest.svg}"), (("svg", "pdf"), "{forest.pdf}")):
+        picture = Picture("forest", "Differences", 0, formats)
+        lines = paper_figures.tex("s", [(picture, figure)], replace(PAPER, formats=formats)).splitlines()
+        (shown,) = [line for line in lines if command in line]
+        assert "%" not in shown  # a comment would swallow it
