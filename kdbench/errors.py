@@ -11,8 +11,9 @@ class KdbenchError(Exception):
 def unknown(kind: str, name: str, choices: Iterable[str], where: str = "") -> KdbenchError:
     """Build the error for a name that is not among ``choices``, with the nearest valid one."""
     known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    written = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(name.lower(), written, n=1)
+    hint = f"did you mean {written[near[0]]!r}?" if near else f"known: {', '.join(known) or 'none'}"
     return KdbenchError(f"unknown {kind} {name!r}{where}; {hint}")
 
 

@@ -245,6 +245,14 @@ class Method:
         "it down by one (Sort-KD, arXiv:2508.16544)",
     )
 
+    def __init__(self, *values: Any, **named: Any) -> None:
+        # `registry.register` gives each method an __init__ of its own
+        if values or named or not hasattr(self, "name"):
+            raise KdbenchError(
+                f"{type(self).__name__} is not registered: write @kdbench.register above the class"
+            )
+        self.__post_init__()
+
     def __post_init__(self) -> None:
         for key, kind in parameter_types(type(self)).items():
             value = coerce(kind, getattr(self, key), f"{self.name}.{key}")

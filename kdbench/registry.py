@@ -24,6 +24,7 @@ from kdbench.errors import KdbenchError, first_line, unknown
 from kdbench.method import OPTIONS, Method, field_types, parameter_types, refusal
 from kdbench.utils import code_hash as codehash
 from kdbench.utils import plugin_import as plugin_files
+from kdbench.utils.method_facts import method_files
 
 M = TypeVar("M", bound=type[Method])
 
@@ -56,7 +57,10 @@ def register(cls: M) -> M:
     cls.name = cls.__name__.lower()
     if clashes := sorted(OPTIONS.keys() & inspect.get_annotations(cls)):
         raise KdbenchError(f"{cls.name}.{clashes[0]} is an option of every method; rename the parameter")
-    frozen = dataclasses.dataclass(frozen=True)(cls)
+    try:
+        frozen = dataclasses.dataclass(frozen=True)(cls)
+    except (TypeError, ValueError) as error:  # a field without a default, or with one that can change
+        raise KdbenchError(f"{cls.name} cannot be registered: {error}") from error
     origin = _origin(cls)
     for key, kind in field_types(frozen).items():
         if kind not in (bool, int, float, str) and get_origin(kind) is not Literal:
@@ -135,14 +139,14 @@ def load(plugins: Path | None = None) -> None:
 
 
 def _plugin_files(place: Path) -> set[Path]:
-    """The method files of a plug-in folder (helpers begin with _, tests with test_), or the one file."""
+    """The method files of a plug-in folder, or the one file."""
     if not place.exists():
         raise KdbenchError(f"plug-in folder {place} does not exist; --plugins takes a folder of .py files")
     if place.is_file():
         if place.suffix != ".py":
             raise KdbenchError(f"{place} is no .py file; --plugins takes one, or a folder of them")
         return {place.resolve()}
-    files = {file.resolve() for file in place.glob("[!_]*.py") if not file.name.startswith("test_")}
+    files = {file.resolve() for file in method_files(place)}
     if not files:
         raise KdbenchError(f"plug-in folder {place} holds no .py file")
     return files

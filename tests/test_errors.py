@@ -23,4 +23,5 @@ def test_an_unknown_name_gives_the_nearest_or_all():
         str(unknown("suite", "digit", ["digits", "cifar"])) == "unknown suite 'digit'; did you mean 'digits'?"
     )
     assert str(unknown("suite", "x", ["b", "a"], " in here")) == "unknown suite 'x' in here; known: a, b"
+    assert str(unknown("method", "KD", ["kd", "at"])) == "unknown method 'KD'; did you mean 'kd'?"
     assert str(unknown("suite", "x", [])) == "unknown suite 'x'; known: none"

@@ -55,6 +55,7 @@ def test_a_folder_and_a_single_file(tmp_path):
     plugin(tmp_path, "Second")
     plugin(tmp_path, "_helper", "raise RuntimeError('not a method')")
     (tmp_path / "notes.txt").write_text("1 / 0")
+    (tmp_path / "._first.py").write_bytes(b"\0\5\x16\7")  # macOS writes such files on other disks
     single = plugin(tmp_path / "more", "Third")
     registry.load(tmp_path)
     assert {"first", "second"} <= set(registry.names())
@@ -222,6 +223,26 @@ def test_register_refuses_a_field_of_another_type():
         @registry.register
         class Optional(Method):
             limit: int | None = None
+
+    with pytest.raises(
+        KdbenchError, match="changing cannot be registered: mutable default <class 'list'> for field"
+    ):
+
+        @registry.register
+        class Changing(Method):
+            widths: list = [1, 2]
+
+
+def test_values_for_a_class_that_is_not_registered_name_the_decorator():
+    class Bare(Method):
+        weight: float = 1.0
+
+    for values in ({}, {"weight": 2.0}):
+        with pytest.raises(
+            KdbenchError, match=r"Bare is not registered: write @kdbench\.register above the class"
+        ):
+            Bare(**values)
+    assert registry.register(Bare)(weight=2.0).weight == 2.0
 
 
 def test_create_names_the_fields_for_an_unknown_key():

@@ -39,7 +39,7 @@ TABLES: dict[str, tuple[type, dict[str, str]]] = {
             "dataset": "Data set, see below.",
             "views": "Augmentations by name. Most methods read the view `weak`; some read `strong` too.",
             "recipe": "How each student is trained, see below.",
-            "pairs": "Teachers and students, see below.",
+            "pairs": 'Teachers and students: tables as below, or texts such as `"resnet56:resnet20"`.',
             "teacher_recipe": "Fields of `recipe` that differ where a teacher is trained.",
             "finetune_recipe": "Fields that differ from the teachers' recipe where a teacher starts from pretrained "
             "weights; empty: a tenth of its epochs and of its lr, only where the classes differ.",

@@ -121,8 +121,9 @@ def report(name: str, data_dir: Path | None = None, device: str = "auto") -> str
     total = duration(3600 * sum(one.hours for one in estimates))
     lines.append(("all pairs", "", total))
     place = collect(choose_device(device))
+    methods = select_methods(None, suite.methods)
     return (
-        f"time for {len(suite.methods)} methods x {len(suite.seeds)} seeds, the methods side by side; measured on "
+        f"time for {len(methods)} methods x {len(suite.seeds)} seeds, the methods side by side; measured on "
         f"{place['device']} with {place['threads']} threads, images in memory; teachers' own training left out\n"
         f"{grid(lines)}"
     )

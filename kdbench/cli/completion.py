@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
+
+from kdbench.suites.pairs import pair_name
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 USUAL = "digits"  # the suite whose pairs are offered where none is named
@@ -41,22 +45,23 @@ def suites(context: click.Context) -> list[str]:
     """The shipped suites, and suite files here."""
     from kdbench.suites import names
 
-    return [*names(), *sorted(file.name for file in Path().glob("*.toml") if file.name != "pyproject.toml")]
+    files = (file.name for file in Path().glob("[!.]*.toml"))
+    return [*names(), *sorted(name for name in files if name != "pyproject.toml")]
 
 
 def methods(context: click.Context) -> list[str]:
     """The shipped methods and those of the plug-ins that the command would load."""
-    from kdbench.utils.method_facts import read, shipped
+    from kdbench.utils.method_facts import method_files, read, shipped
 
     place: Path | None = context.params.get("plugins")
-    files = [] if place is None else [place] if place.is_file() else sorted(place.glob("[!_]*.py"))
+    files = [] if place is None else [place] if place.is_file() else method_files(place)
     own = (facts.name for file in files for facts in _readable(read, file))
     return sorted({*shipped(), *own})
 
 
 def _readable(read: Callable, file: Path) -> Iterator:
     try:
-        yield from read(file.read_text("utf-8"))
+        yield from read(file.read_bytes())
     except (OSError, SyntaxError, ValueError):  # `kdbench run` says what is wrong with it
         return
 
@@ -77,6 +82,23 @@ def pairs(context: click.Context) -> list[str]:
         return list(dict.fromkeys(str(pair) for name in names for pair in known.load(name).pairs))
     except (KdbenchError, OSError):
         return []
+
+
+def published(column: str) -> Callable[[click.Context], list[str]]:
+    """What stands in a column of the published numbers."""
+    return lambda context: list(dict.fromkeys(row[column] for row in _published() if row[column]))
+
+
+def published_pairs(context: click.Context) -> list[str]:
+    """The pairs of which numbers are published."""
+    named = ((row["teacher"], row["student"]) for row in _published())
+    return list(dict.fromkeys(pair_name(*pair) for pair in named if all(pair)))
+
+
+def _published() -> Iterator[dict[str, str]]:
+    yield from csv.DictReader(
+        io.StringIO((files("kdbench.results") / "published.csv").read_text("utf-8"), newline="")
+    )
 
 
 def cells(context: click.Context) -> list[str]:

@@ -45,8 +45,7 @@ def export_command(
     from kdbench.runner.export import export
 
     which, file = _parse(words, push)
-    name = options.suite_name(suite) if suite else None
-    click.echo(export(which, file, results, suite=name, split=split, push=push, private=private))
+    click.echo(export(which, file, results, suite=suite, split=split, push=push, private=private))
 
 
 def _parse(words: tuple[str, ...], push: str | None) -> tuple[str | tuple[str, ...], str | None]:

@@ -10,6 +10,7 @@ import click
 from kdbench.cli import completion, options
 from kdbench.cli.verbs import verb
 from kdbench.errors import KdbenchError
+from kdbench.suites import name_of
 
 
 @verb("forget", short_help="Move cells out of the results into an archive.")
@@ -45,7 +46,7 @@ def forget_command(
     choice = Choice(**{name: value for name, value in conditions.items() if value is not None})
     if not (cells or suite or str(choice)):
         raise KdbenchError("say what to forget: ids of cells, --suite, --methods or another option")
-    chosen = forget.select(results, options.suite_name(suite), cells, choice)
+    chosen = forget.select(results, name_of(suite), cells, choice)
     if dry_run:
         for name, ids in chosen.items():
             click.echo(f"{name}: {' '.join(ids)}")

@@ -16,6 +16,7 @@ from kdbench.cli.export import export_command
 from kdbench.cli.forget import forget_command
 from kdbench.cli.methods import methods_group
 from kdbench.cli.new_method import new_command
+from kdbench.cli.published import published_command
 from kdbench.cli.report import report_command
 from kdbench.cli.results import results_group
 from kdbench.cli.run import ablate_command, run_command
@@ -45,6 +46,7 @@ for command in (
     forget_command,
     methods_group,
     new_command,
+    published_command,
     report_command,
     results_group,
     run_command,

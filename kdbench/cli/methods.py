@@ -176,6 +176,7 @@ def method(name: str, plugins: Path | None) -> str:
     """One method: docstring, parameters with type and default, options, paper, family, fidelity, needs, file."""
     registry = _registry(plugins)
     from kdbench.method import field_types, parameter_types
+    from kdbench.results import published
 
     cls = registry.get(name)
     taken = registry.options(name)
@@ -183,6 +184,8 @@ def method(name: str, plugins: Path | None) -> str:
     shared = {key: kind for key, kind in parameter_types(cls).items() if key in taken}
     inherited = _grid("option of every method", cls, shared)
     facts = [*_origin(cls), f"needs: {needs.describe(cls.needs)}", f"file: {registry.entry(name).origin}"]
+    if printed := (published.load()["method"] == name).sum():
+        facts.append(f"published: {printed} numbers; `kdbench published --methods {name}`")
     return "\n\n".join(filter(None, [inspect.getdoc(cls) or "", own, inherited, "\n".join(facts)]))
 
 

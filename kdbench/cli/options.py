@@ -12,6 +12,8 @@ from kdbench.cli import completion
 from kdbench.errors import KdbenchError
 from kdbench.runner.options import EXECUTORS
 from kdbench.utils.graph_kinds import BRANCHES, GRAPHS
+from kdbench.utils.method_facts import method_files
+from kdbench.utils.text import split_commas
 
 Decorator = Callable[[Any], Any]
 SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves the suite's
@@ -19,7 +21,7 @@ SUITE_DEFAULT = "the suite's"  # shown where an option without a value leaves th
 
 def comma(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
     """``a,b`` -> ``["a", "b"]``."""
-    return [part.strip() for part in value.split(",") if part.strip()] if value is not None else None
+    return split_commas(value) if value is not None else None
 
 
 def names(name: str, metavar: str, help: str, **settings: Any) -> Decorator:
@@ -93,11 +95,6 @@ def suite(default: str = "digits", help: str = "Name of a suite, or a .toml file
     )
 
 
-def suite_name(text: str) -> str:
-    """The name that rows carry of a suite that is given by name or by file."""
-    return Path(text).stem if text.endswith(".toml") else text
-
-
 def several_suites(help: str, show_default: str) -> Decorator:
     """Several suites, comma-separated."""
     complete = completion.several(completion.suites)
@@ -129,7 +126,7 @@ def own_plugins(context: click.Context, parameter: click.Parameter, value: Path 
     here = Path(PLUGINS)
     if value is not None or not here.is_dir():
         return value
-    files = (f for f in here.glob("[!_]*.py") if f.is_file() and not f.name.startswith("test_"))
+    files = filter(Path.is_file, method_files(here))
     return here if any(b"kdbench" in file.read_bytes() for file in files) else None
 
 

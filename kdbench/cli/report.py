@@ -11,6 +11,7 @@ import click
 from kdbench.cli import options
 from kdbench.cli.verbs import verb
 from kdbench.errors import KdbenchError
+from kdbench.suites import name_of
 
 DEFAULT = Path("results")  # that it is not there yet is no mistake in the command
 
@@ -68,7 +69,7 @@ def report_command(
             raise KdbenchError(
                 f"there is no {place}; --results takes one folder or .csv file and may be repeated"
             )
-    names = [options.suite_name(name) for name in suite] if suite else suites_with_results(results)
+    names = [name_of(name) for name in suite] if suite else suites_with_results(results)
     if not names:
         where = ", ".join(map(str, results))
         raise KdbenchError(f"there are no results in {where}; type `kdbench run` first")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
-import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +13,18 @@ from kdbench.errors import KdbenchError, unknown
 from kdbench.method import Method
 from kdbench.plan.settings import Setting
 from kdbench.suites import ModelSpec, Pair, Recipe, Suite, replace_recipe
-from kdbench.suites.pairs import COLON, PREFIXES, split_pair
-from kdbench.utils.field_values import parse
+from kdbench.suites.pairs import listed, read_pair
+from kdbench.utils.field_values import as_int, coerce, parse
+from kdbench.utils.method_facts import matching
+from kdbench.utils.text import split_commas
 
 Values = Mapping[str, Sequence[Any]]  # parameter -> values, which multiply
 Overrides = Mapping[str, Values]  # of each method
 Methods = str | Method | type[Method] | Iterable[str | Method | type[Method]]
+OnePair = str | Pair | tuple[str, str]  # "teacher:student", or the two names
+Pairs = OnePair | Iterable[OnePair]
 Seeds = str | int | Iterable[int]
+Sets = str | Iterable[str] | Mapping[str, Any]
 SPLITS = ("test", "holdout")
 
 
@@ -54,9 +57,9 @@ class Selection:
 def select(
     suite: Suite,
     methods: Methods | None = None,
-    pairs: str | Pair | Iterable[str | Pair] | None = None,
+    pairs: Pairs | None = None,
     seeds: Seeds | None = None,
-    sets: str | Iterable[str] = (),
+    sets: Sets = (),
     variants: Sequence[Overrides] = (),
     settings: Sequence[Setting] = (),
     split: str = "test",
@@ -64,14 +67,15 @@ def select(
     """Check every name and value against the suite and the registry; nothing is opened.
 
     None: as the suite says. methods: names, globs, ``all``, Method classes, or Method objects with values of their own.
-    sets: ``method.parameter=value[,value]``. settings: those of other methods and pairs are left out.
+    sets: ``method.parameter=value[,value]``, or a dict of ``method.parameter`` and its values. settings: those of other
+    methods and pairs are left out.
     Raises KdbenchError for what does not exist.
     """
     if split not in SPLITS:
         raise unknown("split", str(split), SPLITS)
     check_params(suite)
     names, values = _resolve_methods(methods, suite.methods)
-    overrides = parse_sets([sets] if isinstance(sets, str) else sets, names)
+    overrides = parse_sets(sets, names)
     for name in overrides:
         if any(values[name]):
             raise KdbenchError(
@@ -157,6 +161,10 @@ def _resolve_methods(
         chosen = default
     elif isinstance(methods, str):
         chosen = split_commas(methods)
+    elif isinstance(methods, Mapping):
+        raise KdbenchError(
+            f"methods are a list, got {methods!r}; values of parameters are given by sets={{'method.parameter': value}}"
+        )
     else:
         chosen = methods if isinstance(methods, Iterable) else [methods]
     values: dict[str, list[Values]] = {}
@@ -177,41 +185,26 @@ def _resolve_methods(
     return select_methods(values, ()), values
 
 
-def split_commas(text: str) -> list[str]:
-    """``a,b`` -> ``["a", "b"]``."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def select_methods(patterns: Iterable[str] | None, default: Iterable[str]) -> list[str]:
     """Names, ``all`` or globs -> registered names in the order given. Raises KdbenchError for an unknown name."""
-    chosen: list[str] = []
-    for pattern in patterns if patterns is not None else default:
-        if pattern == "all":
-            chosen += registry.names()
-        elif any(c in pattern for c in "*?["):
-            matches = fnmatch.filter(registry.names(), pattern)
-            if not matches:
-                raise unknown("method", pattern, registry.names())
-            chosen += matches
-        else:
-            registry.get(pattern)
-            chosen.append(pattern)
-    if not chosen:
-        raise KdbenchError(f"no method is chosen; known: {', '.join(registry.names())}")
-    return list(dict.fromkeys(chosen))
+    known, patterns = registry.names(), list(patterns if patterns is not None else default)
+    for pattern in patterns:
+        if not (matches := matching([pattern], known)):
+            raise unknown("method", pattern, known)
+        for name in matches:
+            registry.get(name)
+    if not patterns:
+        raise KdbenchError(f"no method is chosen; known: {', '.join(known)}")
+    return matching(patterns, known)
 
 
-def select_pairs(suite: Suite, pairs: str | Pair | Iterable[str | Pair] | None) -> list[Pair]:
-    """``teacher:student`` or ``teacher->student`` texts -> pairs; unlisted ones get the suite's plain recipe."""
+def select_pairs(suite: Suite, pairs: Pairs | None) -> list[Pair]:
+    """Pairs in any form -> pairs; those that the suite does not list get its plain recipe."""
     if pairs is None:
         return list(suite.pairs)
     known = {str(pair): pair for pair in suite.pairs}
-    if isinstance(pairs, str):
-        pairs = split_commas(pairs)
-    elif isinstance(pairs, Pair) or not isinstance(pairs, Iterable):
-        pairs = [pairs]
     chosen: dict[str, Pair] = {}
-    for item in pairs:
+    for item in listed(pairs):
         pair = item if isinstance(item, Pair) else _parse_pair(item, known)
         chosen.setdefault(str(pair), pair)
     if not chosen:
@@ -219,15 +212,8 @@ def select_pairs(suite: Suite, pairs: str | Pair | Iterable[str | Pair] | None) 
     return list(chosen.values())
 
 
-def _parse_pair(text: Any, known: Mapping[str, Pair]) -> Pair:
-    names = split_pair(text) if isinstance(text, str) else None
-    if names is None:
-        has_prefix = any(f"{prefix}{COLON}" in str(text) for prefix in PREFIXES)
-        arrow = ", or in quotes 'teacher->student' where a name holds a colon" if has_prefix else ""
-        raise KdbenchError(
-            f"a pair is written teacher:student{arrow}, got {text!r}; the suite has {', '.join(known)}"
-        )
-    pair = Pair(*names)
+def _parse_pair(item: Any, known: Mapping[str, Pair]) -> Pair:
+    pair = Pair(*read_pair(item, f"; the suite has {', '.join(known)}"))
     return known.get(str(pair), pair)
 
 
@@ -260,36 +246,63 @@ def _seeds_of_text(text: str) -> list[int]:
 
 def _whole(value: Any, what: str, low: int = 1) -> int:
     """A whole number as int, numpy's too; a bool is none."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = low - 1
-    if number < low or isinstance(value, bool):
+    number = as_int(value)
+    if number is None or number < low:
         raise KdbenchError(f"{what} must be a whole number of at least {low}, got {value!r}")
     return number
 
 
-def parse_sets(texts: Iterable[str], methods: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """``method.key=v1,v2`` texts -> values by method and key, parsed by the field's type.
+def parse_sets(sets: Sets, methods: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """Texts ``method.key=v1,v2``, or a dict of ``method.key`` and its values -> values by method and key.
 
-    Raises KdbenchError for a method that is not selected, an unknown key (naming the fields) or a wrong type.
+    Texts are parsed by the field's type. Raises KdbenchError for a method that is not selected, an unknown key (naming
+    the fields) or a wrong type.
     """
-    sets: dict[str, dict[str, list[Any]]] = {}
-    for text in texts:
-        target, equals, values = text.partition("=")
-        name, dot, key = target.partition(".")
-        if not (equals and dot and name and key):
-            raise KdbenchError(f"--set takes method.parameter=value[,value], got {text!r}")
+    parsed: dict[str, dict[str, list[Any]]] = {}
+    for target, values in _assignments(sets):
+        name, dot, key = target.partition(".") if isinstance(target, str) else ("", "", "")
+        if not (dot and name and key):
+            raise _no_set(target)
         if name not in methods:
             registry.get(name)
             raise KdbenchError(
-                f"--set {text}: {name} is not among the methods of this run; add it to --methods"
+                f"--set {target}: {name} is not among the methods of this run; add it to --methods"
             )
         kind = registry.field_type(name, key)
-        parsed = [parse(kind, value, f"{name}.{key}") for value in values.split(",")]
-        values_of = sets.setdefault(name, {}).setdefault(key, [])
-        values_of += [value for value in parsed if value not in values_of]
-    return sets
+        values_of = parsed.setdefault(name, {}).setdefault(key, [])
+        for each in _several(values):
+            value = (parse if isinstance(each, str) else coerce)(kind, each, f"{name}.{key}")
+            if value not in values_of:
+                values_of.append(value)
+        if not values_of:
+            raise _no_set(target)
+    return parsed
+
+
+def _assignments(sets: Sets) -> Iterator[tuple[Any, Any]]:
+    """What is set, and to which values."""
+    if isinstance(sets, Mapping):
+        yield from sets.items()
+        return
+    for text in [sets] if isinstance(sets, str) else sets:
+        target, equals, values = text.partition("=") if isinstance(text, str) else ("", "", "")
+        if not equals:
+            raise _no_set(text)
+        yield target, values
+
+
+def _several(values: Any) -> Iterable[Any]:
+    """One value or several as several; a text is divided at its commas."""
+    if isinstance(values, str):
+        return values.split(",")
+    return values if isinstance(values, Iterable) else [values]
+
+
+def _no_set(got: Any) -> KdbenchError:
+    return KdbenchError(
+        f"--set takes method.parameter=value[,value] (in Python sets={{'method.parameter': value or values}}), "
+        f"got {got!r}"
+    )
 
 
 def check_params(suite: Suite) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import tomllib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdbench.errors import KdbenchError
+from kdbench.suites.pairs import usual_spelling
+from kdbench.utils.toml_files import read_toml
 
 FIELDS = {"method", "pair", "params", "recipe", "label"}
 
@@ -42,16 +44,20 @@ def _inline(values: Mapping[str, Any]) -> str:
     return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items()) + " }"
 
 
-def read(path: Path) -> list[Setting]:
+def read(file: str | Path) -> list[Setting]:
     """The settings of a file. Raises KdbenchError for a file that is not there, no TOML or of another form."""
+    if not isinstance(file, str | os.PathLike):
+        raise KdbenchError(
+            f"params is the path of a file that `kdbench tune` writes, got {file!r}; values of parameters are given by "
+            "sets={'method.parameter': value}"
+        )
+    path = Path(file)
     try:
-        tables = tomllib.loads(path.read_text("utf-8")).get("settings")
+        tables = read_toml(path).get("settings")
     except OSError as error:
         raise KdbenchError(
             f"cannot read {path} ({error.strerror}); `kdbench tune` writes results/<suite>.tuned.toml"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KdbenchError(f"{path} is no TOML file: {error}") from error
     if not isinstance(tables, list) or not tables:
         raise KdbenchError(f"{path} holds no [[settings]]; `kdbench tune` writes such files")
     return [_setting(path, table) for table in tables]
@@ -64,4 +70,4 @@ def _setting(path: Path, table: Any) -> Setting:
         raise KdbenchError(
             f"{path}: each of its [[settings]] has method, pair and params, and may have recipe and label; got {table}"
         )
-    return Setting(**table)
+    return Setting(**{**table, "pair": usual_spelling(table["pair"])})

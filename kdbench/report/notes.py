@@ -221,9 +221,12 @@ def _failed(board: Board) -> list[str]:
     for label, row in board.failed.iterrows():
         without = "–" if pd.isna(row["without"]) else f"{row['without']:+.2f}"
         robust = "–" if pd.isna(row["robust"]) else f"{row['robust']:+.2f}"
+        own = (
+            f"{row['failed']:.0f} of {row['runs']:.0f} runs" if row["failed"] else f"runs of {board.baseline}"
+        )
         lines.append(
-            f"{label}: {row['failed']:.0f} of {row['runs']:.0f} runs failed (diverged or collapsed). Δ without failed "
-            f"runs {without}; with them at chance level, by medians over seeds and pairs, {robust}."
+            f"{label}: {own} failed (diverged or collapsed). Δ without failed runs {without}; with them at chance "
+            f"level, by medians over seeds and pairs, {robust}."
         )
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from kdbench.report import figures, reproducibility, reproduction, tuning
 from kdbench.report.figures import Drawing, files
 from kdbench.report.figures.sheet import SCREEN, Sheet, styled
 from kdbench.report.leaderboard import board
-from kdbench.report.load import Results, merge, places, rows_of
+from kdbench.report.load import Results, merge, places, rows_of, suites
 from kdbench.report.order import main_first
 from kdbench.report.page import html, index
 from kdbench.report.provenance import provenance
@@ -21,31 +22,34 @@ from kdbench.report.render import latex_leaderboard, leaderboard, paper_figures
 from kdbench.report.render import reproduction as beside_published
 from kdbench.report.tables import tables
 from kdbench.results.choice import ALL, Choice
+from kdbench.suites import Suite, name_of
+from kdbench.utils.text import Printed
 
 BASELINE = "kd"
 
 
 def write_report(
-    suite: str,
+    suite: str | Path | Suite,
     results: Results = "results",
     out: str | Path = "reports",
     baseline: str = BASELINE,
-    formats: Sequence[str] | None = None,
+    formats: str | Sequence[str] | None = None,
     only: Choice | None = None,
     style: str = SCREEN.name,
 ) -> str:
     """Write reports/<suite>/ from the rows of the suite and their curves; return the main table as text.
 
-    results: a folder of results or a .csv file, or several, which are merged. Written: leaderboard.md, .csv and .tex,
-    leaderboard-appendix.tex (spreads, comparisons with the baseline and other tables), index.html, reproducibility.csv
-    where cells were trained more than once, what `figures` draws (differences are against the method ``baseline``) and
-    what `render.reproduction` writes; above them, for all suites, what `page.index` writes. only: the rows to report,
-    which the report then says; None: all. style: "paper" also writes figures for a paper, and a figures.tex that shows
-    them, into the folder ``paper`` there. formats: of the style's figures, some of png, svg and pdf (the pages show the
-    first two); None: the style's own.
+    suite: a name, a .toml file, or a `kdbench.Suite`. results: a folder of results or a .csv file, or several, which
+    are merged. Written: leaderboard.md, .csv and .tex, leaderboard-appendix.tex (spreads, comparisons with the baseline
+    and other tables), index.html, reproducibility.csv where cells were trained more than once, what `figures` draws
+    (differences are against the method ``baseline``) and what `render.reproduction` writes; above them, for all suites,
+    what `page.index` writes. only: the rows to report, which the report then says; None: all. style: "paper" also
+    writes figures for a paper, and a figures.tex that shows them, into the folder ``paper`` there. formats: of the
+    style's figures, some of png, svg and pdf (the pages show the first two); None: the style's own.
     Raises KdbenchError when there are no rows, none of a baseline that was asked for, a file is damaged, a style or a
     format is unknown or ``out`` cannot be written.
     """
+    suite = name_of(suite)
     sheet, only = styled(style), only or ALL
     if formats is not None:
         sheet = replace(sheet, formats=files.checked(formats))
@@ -54,9 +58,9 @@ def write_report(
         raise only.refusal(all_rows)
     if merged.attempts.empty:
         where = ", ".join(str(rows_of(suite, place)) for place in places(results))
-        raise KdbenchError(
-            f"there are no rows of suite {suite!r} in {where}; type `kdbench run --suite {suite}` first"
-        )
+        near = difflib.get_close_matches(suite, set(suites(results)) - {suite}, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"type `kdbench run --suite {suite}` first"
+        raise KdbenchError(f"there are no rows of suite {suite!r} in {where}; {hint}")
     ordered = main_first(tables(merged.records), suite)
     boards = [board(table, baseline) for table in ordered]
     compared = sorted({label for each in boards for label in each.labels})
@@ -97,7 +101,7 @@ def write_report(
         tuning.write(folder, suite, trials, merged.records, footer)
         words = leaderboard.markdown(suite, boards, footer, runs, shown)
         (folder / "leaderboard.md").write_text(words, "utf-8")
-        page = html.page(suite, boards, footer, merged.attempts, merged.curves, runs, shown)
+        page = html.page(suite, boards, footer, merged.attempts, merged.curves, details, runs, shown)
         (folder / "index.html").write_text(page, "utf-8")
         index.write(Path(out))
     except OSError as error:
@@ -105,7 +109,7 @@ def write_report(
             f"cannot write {folder} ({error.strerror or error}); choose another --out"
         ) from error
     said = [reproducibility.sentence(runs)] if len(runs) else []
-    return leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced
+    return Printed(leaderboard.text(suite, boards, [*said, *footer]) + "\n" + reproduced)
 
 
 def _write_paper(
@@ -122,4 +126,4 @@ def leaderboard_text(suite: str, attempts: pd.DataFrame, baseline: str = BASELIN
     """All tables of these rows as text for a terminal, at most 80 columns wide; nothing is written."""
     ordered = main_first(tables(attempts), suite)
     boards = [board(table, baseline) for table in ordered]
-    return leaderboard.text(suite, boards, provenance(suite, ordered), whole=True)
+    return Printed(leaderboard.text(suite, boards, provenance(suite, ordered), whole=True))

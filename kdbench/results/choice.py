@@ -5,14 +5,19 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Any
 
 import pandas as pd
 
 from kdbench.errors import KdbenchError
 from kdbench.results import setting
-from kdbench.suites.pairs import ARROW, COLON, pair_name
+from kdbench.suites.pairs import ARROW, COLON, is_pair, listed, pair_name
+from kdbench.utils.field_values import as_int
 from kdbench.utils.status import Status
+from kdbench.utils.text import split_commas
+
+SHOWN = 12  # names that a sentence lists
 
 
 class NothingChosen(KdbenchError):
@@ -23,19 +28,25 @@ class NothingChosen(KdbenchError):
 class Choice:
     """Rows that meet every condition; an empty one is met by all.
 
-    methods, pairs (teacher:student; a run without a teacher serves every pair of its student): names or globs.
-    epochs: of the recipe. split: test or holdout. since: a date or time (ISO, UTC where it says no zone) at or after
-    which the run started. status: of `utils.status.Status`. Raises KdbenchError for a wrong date or status.
+    methods, pairs (teacher:student or (teacher, student); a run without a teacher serves every pair of its student):
+    names or globs. epochs: of the recipe. split: test or holdout. since: a date or time (ISO, UTC where it says no
+    zone) at or after which the run started. status: of `utils.status.Status`. A text of several has commas. Raises
+    KdbenchError for a wrong kind of value, date or status.
     """
 
     methods: Sequence[str] = ()
     pairs: Sequence[str] = ()
     epochs: int | None = None
     split: str = ""
-    since: str = ""
+    since: str | date = ""
     status: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        pairs = [pair_name(*pair) if is_pair(pair) else pair for pair in listed(self.pairs)]
+        for name, values in {"methods": self.methods, "pairs": pairs, "status": self.status}.items():
+            object.__setattr__(self, name, _names(name, values))
+        if self.epochs is not None and as_int(self.epochs) is None:
+            raise KdbenchError(f"epochs is a whole number, got {self.epochs!r}")
         if self.since:
             self._start()
         for name in self.status:
@@ -64,11 +75,12 @@ class Choice:
 
     def refusal(self, rows: pd.DataFrame) -> NothingChosen:
         """The error that none of these rows is chosen."""
-        return NothingChosen(f"no row has {self}; the rows have {_range(rows)}")
+        status = ", ".join(sorted(set(rows["status"])))
+        return NothingChosen(f"no row has {self}; the rows have {span(rows)}; status {status}")
 
     def _start(self) -> datetime:
         try:
-            start = datetime.fromisoformat(self.since)
+            start = datetime.fromisoformat(str(self.since))
         except ValueError:
             raise KdbenchError(
                 f"since is a date or time such as 2026-03-01 or 2026-03-01T12:00, got {self.since!r}"
@@ -82,10 +94,20 @@ class Choice:
             "pairs": ", ".join(self.pairs),
             "epochs": "" if self.epochs is None else str(self.epochs),
             "split": self.split,
-            "since": self.since,
+            "since": str(self.since),
             "status": ", ".join(self.status),
         }
         return "; ".join(f"{name} {value}" for name, value in conditions.items() if value)
+
+
+def _names(kind: str, value: Any) -> tuple[str, ...]:
+    """A text with commas, or names, as names."""
+    if isinstance(value, str):
+        return tuple(split_commas(value))
+    names = tuple(value) if isinstance(value, Iterable) else (value,)
+    if not all(isinstance(name, str) for name in names):
+        raise KdbenchError(f"{kind} takes names or globs, got {value!r}")
+    return names
 
 
 ALL = Choice()
@@ -112,16 +134,25 @@ def _epochs(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(planned, rows.index, dtype=float).fillna(rows["epochs_done"])
 
 
-def _range(rows: pd.DataFrame) -> str:
-    """What rows there are, in a few words."""
-    named = zip(rows["teacher"].fillna(""), rows["student"], strict=True)
-    pairs = sorted({pair_name(teacher, student) if teacher else student for teacher, student in named})
+def span(rows: pd.DataFrame) -> str:
+    """What rows there are: 'methods ce, kd; pairs a:b; seeds 0; epochs 30; splits test'."""
+    named = set(zip(rows["teacher"].fillna(""), rows["student"], strict=True))
+    taught = {student for teacher, student in named if teacher}
+    pairs = sorted(
+        {pair_name(*pair) for pair in named if pair[0]} | ({student for _, student in named} - taught)
+    )
     epochs = [f"{n:g}" for n in sorted(_epochs(rows).dropna().unique())]
     values = {
         "methods": sorted(set(rows["method"])),
         "pairs": pairs,
+        "seeds": [f"{seed:.0f}" for seed in sorted(set(rows["seed"].dropna()))],
         "epochs": epochs,
         "splits": sorted(set(rows["split"])),
-        "status": sorted(set(rows["status"])),
     }
-    return "; ".join(f"{name} {', '.join(found[:12])}" for name, found in values.items())
+    return "; ".join(f"{name} {_some(found)}" for name, found in values.items() if found)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The names, or the first of them and how many there are."""
+    more = [f"... ({len(names)})"] if len(names) > SHOWN else []
+    return ", ".join([*names[:SHOWN], *more])

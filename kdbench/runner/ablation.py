@@ -10,7 +10,7 @@ from typing import Any
 from kdbench import registry
 from kdbench.errors import KdbenchError
 from kdbench.method import Method
-from kdbench.plan.selection import Selection, parse_sets
+from kdbench.plan.selection import Selection, Sets, parse_sets
 from kdbench.runner import run as driver
 from kdbench.runner.options import RunOptions
 from kdbench.suites import Suite
@@ -41,7 +41,7 @@ def changes(method: Method, sweeps: Mapping[str, Sequence[Any]] | None = None) -
 
 
 def resolve(
-    name: str, suite: str | Path | Suite = "digits", sets: str | Sequence[str] = (), **arguments: Any
+    name: str, suite: str | Path | Suite = "digits", sets: Sets = (), **arguments: Any
 ) -> tuple[Selection, RunOptions]:
     """What to train for the ablation of ``name``, and how. Raises KdbenchError for bad input.
 
@@ -50,7 +50,7 @@ def resolve(
     plugins = arguments.get("plugins")
     registry.load(Path(plugins) if plugins else None)
     registry.get(name)
-    sweeps = parse_sets([sets] if isinstance(sets, str) else sets, [name]).get(name, {})
+    sweeps = parse_sets(sets, [name]).get(name, {})
     loaded = driver.load_suite(suite)
     variants = changes(registry.create(name, loaded.params.get(name, {})), sweeps)
     if not variants:

@@ -54,7 +54,8 @@ def remove(workspace: Workspace, name: str, start: str = "") -> str:
         count = "several imports" if fitting else "no import"
         begins = f" whose hash begins with {start!r}" if start else ""
         raise KdbenchError(
-            f"{count} of the teacher {name}{begins} for this data; `kdbench teachers list` shows all"
+            f"{count} of the teacher {name}{begins} for this data; `kdbench teachers list` shows all, and where the "
+            "file of one that was trained here is deleted, the next run trains it again"
         )
     catalog.withdraw(work, data.name, name, fitting[-1])
     removed = f"{catalog.folder(work) / fitting[-1]['file']} is no longer the teacher {name} (the file stays)"

@@ -82,16 +82,17 @@ def _diverged_lines(diverged: pd.DataFrame) -> Iterator[str]:
 def _code_lines(cells: Sequence[Cell], records: pd.DataFrame) -> Iterator[str]:
     """Which methods' code is not that of their rows, and what to do."""
     for name in dict.fromkeys(cell.method for cell in cells):
-        code = registry.code_hash(name)
+        code, origin = registry.code_hash(name), registry.entry(name).origin
         if not code:
             yield f"the source of {name} cannot be read: its rows carry no code_hash, and an edit goes unnoticed"
-        elif not registry.entry(name).origin.is_file():
+        elif not origin.is_file():
             yield f"the code_hash of {name} is of its class alone: an edit of what it calls goes unnoticed"
         hashes = records.loc[(records["method"] == name) & (records["status"] == Status.OK), "code_hash"]
         if code and (hashes != code).any():
+            place = origin if origin.is_file() else "its class"
             yield (
                 f"WARNING: the code of {name} changed since its rows were written; if it gives other numbers, write "
-                f"version = {registry.get(name).version + 1} in {registry.entry(name).origin} and run again"
+                f"version = {registry.get(name).version + 1} in {place} and run again"
             )
 
 

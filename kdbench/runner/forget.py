@@ -90,9 +90,9 @@ def undo(place: Path, results: Path) -> str:
     """
     names = store.suites(place)
     if not names:
-        raise KdbenchError(
-            f"{place} is no folder that `kdbench forget` has written; they are in {results / FOLDER}"
-        )
+        archives = sorted(str(folder) for folder in (results / FOLDER).glob("*/"))
+        remedy = f"--undo takes one of {', '.join(archives)}" if archives else "nothing was forgotten here"
+        raise KdbenchError(f"{place} is no folder that `kdbench forget` has written; {remedy}")
     rows = 0
     for suite in names:
         source, target = Paths(place, suite), Paths(results, suite)

@@ -172,3 +172,9 @@ def _beats(folder: Path) -> list[tuple[Path, Beat]]:
 def beating(folder: Path) -> list[Beat]:
     """What the processes say that live, as far as this machine can know."""
     return [beat for _, beat in _beats(folder) if locks.alive(beat.pid, beat.host)]
+
+
+def cut_off(folder: Path) -> list[Beat]:
+    """What processes of this machine last said that died before all their cells were done."""
+    dead = (beat for _, beat in _beats(folder) if not locks.alive(beat.pid, beat.host))
+    return [beat for beat in dead if beat.recorded < beat.cells]

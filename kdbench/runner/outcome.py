@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from kdbench.plan.cells import Cell
 from kdbench.results import store
 from kdbench.runner.paths import Paths
 from kdbench.utils.status import Status
+from kdbench.utils.text import Printed
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -40,16 +40,23 @@ class Outcome:
         """The tables of ``rows`` as text, differences against the method ``baseline``; '' where there is no row."""
         from kdbench.report.write import leaderboard_text
 
-        return "" if self.rows.empty else leaderboard_text(self.suite, self._with(baseline), baseline)
+        return Printed() if self.rows.empty else leaderboard_text(self.suite, self._with(baseline), baseline)
 
     def _with(self, baseline: str) -> pd.DataFrame:
-        """The rows, and those that the results hold of the baseline under the same conditions where it was not run."""
+        """The rows, and those that the results hold of the baseline under the same conditions where it was not run.
+
+        Where no row has a teacher, the baseline's may be any.
+        """
         if (self.rows["method"] == baseline).any():
             return self.rows
         records = store.records(store.read(self.paths.rows))
-        shared = ["split_id", "recipe_id", "precision", "teacher_id", "student", "seed"]
+        taught = self.rows["teacher_id"].notna()
+        shared = ["split_id", "recipe_id", "precision", "student", "seed"]
+        mine = self.rows
+        if taught.any():
+            shared, mine = [*shared, "teacher_id"], self.rows[taught]
         own = records[(records["method"] == baseline) & (records["default"].astype(str) == "True")]
-        fitting = own[pd.MultiIndex.from_frame(own[shared]).isin(pd.MultiIndex.from_frame(self.rows[shared]))]
+        fitting = own[pd.MultiIndex.from_frame(own[shared]).isin(pd.MultiIndex.from_frame(mine[shared]))]
         return pd.concat([self.rows, fitting]) if len(fitting) else self.rows
 
     @property
@@ -83,5 +90,4 @@ class Outcome:
 
     def _repr_html_(self) -> str:
         """The leaderboard in a notebook."""
-        lines = [repr(self), *self.notes, "", self.leaderboard()]
-        return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+        return Printed("\n".join([repr(self), *self.notes, "", self.leaderboard()]))._repr_html_()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from kdbench.errors import KdbenchError
 from kdbench.runner.pace import Pace, Training
 from kdbench.train.callbacks import Cells, Curve, Progress
 from kdbench.utils.text import clock
@@ -28,6 +29,18 @@ def to_stderr(text: str) -> None:
 def shown() -> Progress:
     """The kind of progress that suits this process's stderr."""
     return Bar() if sys.stderr.isatty() or _in_notebook() else Log()
+
+
+def listener(progress: Progress | None) -> Progress:
+    """``progress``, or for None what `shown` gives. Raises KdbenchError for what is no Progress."""
+    if progress is None:
+        return shown()
+    if not isinstance(progress, Progress):
+        raise KdbenchError(
+            f"progress is a kdbench.train.callbacks.Progress (which shows nothing) or an object of a class of yours "
+            f"that builds on it, got {progress!r}"
+        )
+    return progress
 
 
 def _in_notebook() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from kdbench import registry, suites
 from kdbench.errors import KdbenchError
 from kdbench.plan.cells import Cell
 from kdbench.plan.cohorts import form_cohorts
-from kdbench.plan.selection import Methods, Overrides, Seeds, Selection, change_suite, select
+from kdbench.plan.selection import Methods, Overrides, Pairs, Seeds, Selection, Sets, change_suite, select
 from kdbench.plan.settings import read
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
@@ -24,13 +24,13 @@ from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of, untried
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
-from kdbench.runner.progress import shown
+from kdbench.runner.progress import listener
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
 from kdbench.runner.training import side_by_side
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
-from kdbench.suites import Pair, Suite
+from kdbench.suites import Suite
 from kdbench.train.callbacks import Progress
 from kdbench.utils import environment, locks
 
@@ -42,9 +42,9 @@ def run(
     suite: str | Path | Suite = "digits",
     methods: Methods | None = None,
     *,
-    pairs: str | Pair | Iterable[str | Pair] | None = None,
+    pairs: Pairs | None = None,
     seeds: Seeds | None = None,
-    sets: str | Iterable[str] = (),
+    sets: Sets = (),
     params: str | Path | None = None,
     epochs: int | None = None,
     lr: float | None = None,
@@ -80,9 +80,11 @@ def run(
         suite: a name, a .toml file, or a `kdbench.Suite`.
         methods: names, globs or ``all`` (a list, or a text with commas); classes of methods; objects of them, with
             their own hyperparameters.
-        pairs: ``teacher:student``, or ``teacher->student`` where a name holds a colon.
+        pairs: ``teacher:student``, or ``teacher->student`` where a name holds a colon; ``(teacher, student)``;
+            `kdbench.Pair` objects; one or several.
         seeds: an int, ints, or a text like ``0-2``.
-        sets: ``method.parameter=value[,value]``; several values make several cells.
+        sets: ``method.parameter=value[,value]``, or a dict of ``method.parameter`` and its values; several values make
+            several cells.
         params: a file of settings as `kdbench tune` writes it; they train beside the suite's.
         epochs: the schedule is rescaled.
         lr: learning rate, in place of those of pairs too; teachers keep theirs.
@@ -121,7 +123,7 @@ def run(
     >>> outcome.rows[["method", "top1"]]  # doctest: +SKIP
     """
     arguments = dict(locals())
-    progress = arguments.pop("progress") or shown()
+    progress = listener(arguments.pop("progress"))
     return execute(*resolve(**arguments), progress)
 
 
@@ -138,7 +140,7 @@ def resolve(
     options = RunOptions(**how)
     registry.load(options.plugins)
     changed = change_suite(load_suite(suite), **changes)
-    settings = read(Path(params)) if params is not None else ()
+    settings = read(params) if params is not None else ()
     selection = select(changed, methods, variants=variants, settings=settings, **arguments)
     if options.elsewhere:
         _check_portable(selection)

@@ -12,13 +12,14 @@ import pandas as pd
 from kdbench import suites
 from kdbench.errors import KdbenchError
 from kdbench.results import store
-from kdbench.runner.heartbeat import Beat, beating
+from kdbench.results.choice import span
+from kdbench.runner.heartbeat import Beat, beating, cut_off
 from kdbench.runner.paths import Paths
 from kdbench.runner.submitted import job_states
 from kdbench.suites import Suite
 from kdbench.train.saved import checkpoints
 from kdbench.utils import locks
-from kdbench.utils.method_facts import shipped
+from kdbench.utils.method_facts import matching, shipped
 from kdbench.utils.status import DONE, Status
 from kdbench.utils.text import WIDTH, clock, fold, grid, run_name
 
@@ -30,7 +31,9 @@ def _raise(error: KdbenchError) -> None:
 
 
 def status(results: Path, unreadable: Callable[[KdbenchError], object] = _raise, cells: bool = False) -> str:
-    """Per suite: its cells by status, what the suite itself still lacks, what failed; then what is running or saved.
+    """Per suite: its cells by status, what was recorded, what the suite's own matrix still lacks, what failed.
+
+    Then what is running, was cut off or is saved.
 
     ``unreadable`` is called with the error of each file that cannot be read. cells: list every cell, too.
     """
@@ -46,16 +49,22 @@ def status(results: Path, unreadable: Callable[[KdbenchError], object] = _raise,
             lines += [*_of_suite(name, records), *([f"  before `kdbench run`: {remedy}"] if remedy else [])]
             lines += _cells(records) if cells else []
     paths = Paths(results, "")
-    lines += [*_running(paths), *_saved(paths), *_submitted(paths)]
+    lines += [*_running(paths), *_cut_off(paths), *_saved(paths), *_submitted(paths)]
     return "\n".join(fold(line, indent=4) for line in lines) or f"no results in {results}"
 
 
 def _of_suite(name: str, records: pd.DataFrame) -> list[str]:
     counts = records["status"].value_counts()
     lines = [f"{name}: {', '.join(f'{counts[s]} {s}' for s in sorted(counts.index)) or 'no rows'}"]
+    if len(records):
+        lines.append(f"  {span(records)}")
     if name in suites.names():
-        total, done = own_cells(suites.load(name), records)
-        lines.append(f"  of the suite's own {total} cells: {done} done, {total - done} missing")
+        suite = suites.load(name)
+        total, done = own_cells(suite, records)
+        lines.append(
+            f"  the suite itself, {len(_methods(suite))} methods x {len(suite.pairs)} pairs x {len(suite.seeds)} seeds "
+            f"at {suite.recipe.epochs} epochs: {done} of {total} cells done"
+        )
     for _, row in records[~records["status"].isin([Status.OK, Status.SKIPPED])].iterrows():
         reason = f": {row['error']}" if isinstance(row["error"], str) else ""
         epoch = f", after epoch {row['epochs_done']:g}" if row["status"] == Status.INTERRUPTED else ""
@@ -65,21 +74,26 @@ def _of_suite(name: str, records: pd.DataFrame) -> list[str]:
 
 def own_cells(suite: Suite, records: pd.DataFrame) -> tuple[int, int]:
     """How many cells a shipped suite has on the test split as it is written, and how many of them are done."""
-    methods = shipped()
+    facts = shipped()
     own = {
-        (seed, pair.student, pair.teacher if methods[name].needs.teacher else "", name)
+        (seed, pair.student, pair.teacher if facts[name].needs.teacher else "", name)
         for seed in suite.seeds
         for pair in suite.pairs
-        for name in suite.methods
+        for name in _methods(suite)
     }
     rows = records[
         records["status"].isin(DONE)
+        & (records["dataset"] == suite.dataset.shown)
         & (records["recipe_id"] == suite.recipe.id)
         & (records["split"] == "test")
         & (records["default"].astype(str) == "True")
     ]
     columns = (rows["seed"], rows["student"], rows["teacher"].fillna(""), rows["method"])
     return len(own), len(own & set(zip(*columns, strict=True)))
+
+
+def _methods(suite: Suite) -> list[str]:
+    return matching(suite.methods, list(shipped()))
 
 
 def _cells(records: pd.DataFrame) -> list[str]:
@@ -123,6 +137,15 @@ def _beat(beat: Beat) -> list[str]:
     if time.time() - beat.updated > SILENT:
         head += f"; nothing heard of it for {_ago(beat.updated)}"
     return [head, *(f"  {words}" for words in beat.cohorts)]
+
+
+def _cut_off(paths: Paths) -> list[str]:
+    """A line per process that died before its cells were done."""
+    return [
+        f"cut off: {beat.suite} in process {beat.pid} died with {beat.recorded} of {beat.cells} cells done; "
+        "its command continues, typed again"
+        for beat in cut_off(paths.running)
+    ]
 
 
 def _ago(start: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import tomllib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from kdbench.results.trials import best, latest, values_of
 from kdbench.runner.search import suggest
 from kdbench.suites import Pair
 from kdbench.suites.pairs import pair_name
+from kdbench.utils.field_values import as_float, as_int
 from kdbench.utils.hashing import digest
 from kdbench.utils.search_space import Choice, Range, Space, of_table
 from kdbench.utils.status import Status
+from kdbench.utils.toml_files import read_toml
 
 BATCH = 8  # trials of a study that train side by side
 
@@ -42,6 +44,21 @@ class Budget:
         if self.hours:
             return first + self.batch * (before["train_s"].sum() < 3600 * self.hours)
         return min(first + self.batch, self.trials)
+
+
+def budget_of(trials: Any, hours: Any, batch: Any) -> Budget:
+    """The budget of so many trials or hours; None: that of `Budget`.
+
+    Raises KdbenchError for both and for what is no number greater than 0.
+    """
+    if trials is not None and hours is not None:
+        raise KdbenchError("give a number of trials or hours, not both: each is a budget of its own")
+    numbers: dict[str, Any] = {"trials": as_int(trials), "hours": as_float(hours), "batch": as_int(batch)}
+    for name, value in (("trials", trials), ("hours", hours), ("batch", batch)):
+        if value is not None and not (numbers[name] or 0) > 0:
+            whole = "" if name == "hours" else "whole "
+            raise KdbenchError(f"{name} must be a {whole}number greater than 0, got {value!r}")
+    return Budget(**{name: number for name, number in numbers.items() if number is not None})
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,16 +158,20 @@ def winners(trials: pd.DataFrame) -> list[Setting]:
     return found
 
 
-# --- the file of --space ---
+# --- ranges over those of the methods ---
 
 
-def search_spaces(methods: Sequence[str], file: Path | None = None) -> dict[str, Space]:
-    """Method -> its search space, with the ranges of a TOML file over its own.
+def search_spaces(
+    methods: Sequence[str], given: str | Path | Mapping[str, Any] | None = None
+) -> dict[str, Space]:
+    """Method -> its search space, with the ranges of a TOML file, or of a dict like its content, over its own.
 
     The file has a table per method, such as ``[kd]`` with ``temperature = { log = [1, 16] }``; the words are log,
-    linear and choice. Raises KdbenchError for what is no range or no parameter, and for a method that is not searched.
+    linear and choice. A dict may hold ranges themselves (`kdbench.method.log_range`). Raises KdbenchError for what is
+    no range or no parameter, and for a method that is not searched.
     """
-    tables = _tables(file) if file else {}
+    file = "space" if isinstance(given, Mapping) else str(given)
+    tables = _tables(given) if given else {}
     if strange := [name for name in tables if name not in methods]:
         raise KdbenchError(
             f"{file} has ranges of {strange[0]}, which is not among the methods; add it to --methods"
@@ -164,22 +185,27 @@ def search_spaces(methods: Sequence[str], file: Path | None = None) -> dict[str,
     }
 
 
-def _tables(file: Path) -> Mapping[str, Any]:
-    try:
-        tables = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise KdbenchError(f"cannot read {file} ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KdbenchError(f"{file} is no TOML file: {error}") from error
-    if strange := [name for name, table in tables.items() if not isinstance(table, dict)]:
-        raise KdbenchError(f"{file}: {strange[0]} must be a table of ranges, such as [kd]")
+def _tables(given: str | Path | Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    tables = given if isinstance(given, Mapping) else _read(given)
+    if strange := [name for name, table in tables.items() if not isinstance(table, Mapping)]:
+        where = "space" if given is tables else given
+        raise KdbenchError(f"{where}: {strange[0]} must be a table of ranges, such as [kd]")
     return tables
 
 
-def _range(file: Path | None, name: str, key: str, table: Any) -> Range | Choice:
+def _read(file: str | Path) -> Mapping[str, Any]:
+    if not isinstance(file, str | os.PathLike):
+        raise KdbenchError(f"space is a TOML file or a dict of methods and their ranges, got {file!r}")
+    try:
+        return read_toml(Path(file))
+    except OSError as error:
+        raise KdbenchError(f"cannot read {file} ({error.strerror})") from error
+
+
+def _range(file: str, name: str, key: str, table: Any) -> Range | Choice:
     kind, where = registry.field_type(name, key), f"{file}: {name}.{key}"
     try:
-        space = of_table(table)
+        space = table if isinstance(table, Range | Choice) else of_table(table)
     except KdbenchError as error:
         raise KdbenchError(f"{where} {error}") from None
     if isinstance(space, Range) and kind not in (int, float):

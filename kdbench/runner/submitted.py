@@ -12,7 +12,7 @@ from kdbench.errors import KdbenchError
 def read_notes(folder: Path) -> list[dict[str, Any]]:
     """The notes of jobs that are not collected: job (its number), cells (ids), local."""
     notes = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("[!.]*.json")):
         try:
             notes.append(json.loads(path.read_bytes()))
         except FileNotFoundError:  # collected meanwhile

@@ -7,6 +7,7 @@ finished ones alone (`studies`), so a search that was stopped goes on where it w
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,10 +30,10 @@ from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import find_missing, records_of
 from kdbench.runner.options import RunOptions
-from kdbench.runner.progress import shown
+from kdbench.runner.progress import listener
 from kdbench.runner.pruning import floors
 from kdbench.runner.stop import Stop
-from kdbench.runner.studies import BATCH, Budget, Study, outcome, search_spaces, winners
+from kdbench.runner.studies import BATCH, Budget, Study, budget_of, outcome, search_spaces, winners
 from kdbench.runner.teachers import trained_path
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
@@ -43,13 +44,15 @@ from kdbench.utils.files import write_atomic
 from kdbench.utils.hashing import canonical, digest
 from kdbench.utils.search_space import Space, log_range
 from kdbench.utils.status import Status
-from kdbench.utils.text import grid
+from kdbench.utils.text import Printed, grid
 
 TENFOLD = (
     "lr",
     "weight_decay",
 )  # fields of the recipe that --tune-recipe searches from a tenth to ten times the suite's
 
+
+OF_RUN = frozenset(inspect.signature(driver.run).parameters) - {"sets", "params", "split", "force"}
 
 Asked = tuple[Study, int, Setting, list[Cell]]  # a trial: its study, its number, its values, its runs
 
@@ -73,7 +76,7 @@ class Tuning:
         return {key: log_range(value / 10, value * 10) for key, value in values.items() if value}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tuned:
     """What `tune` came to.
 
@@ -92,6 +95,14 @@ class Tuned:
     def exit_code(self) -> int:
         """0 all trials are done, 3 some are left, 128 + signal when interrupted."""
         return 128 + self.signal if self.signal is not None else 3 * (not self.complete)
+
+    def __repr__(self) -> str:
+        left = "" if self.complete else ", others are left"
+        return f"<{self.suite}: {len(self.rows)} trials{left}; the best settings are in {self.file}>"
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        return Printed(f"{self!r}\n\n{self.table()}")._repr_html_()
 
     def table(self) -> str:
         """A line per method and pair: trials, accuracy of the default and of the best, its values, its cost."""
@@ -120,7 +131,7 @@ class Tuned:
                 f"{study.method}, {study.pair}: the best {key} is at the edge of {study.both[key]}: widen it by --space"
                 for key in (at_edge(top) if top["trial"] else [])
             ]
-        return "\n".join([grid(lines), *notes])
+        return Printed("\n".join([grid(lines), *notes]))
 
 
 def resolve(
@@ -129,30 +140,28 @@ def resolve(
     trials: int | None = None,
     hours: float | None = None,
     batch: int = BATCH,
-    space: str | Path | None = None,
+    space: str | Path | Mapping[str, Any] | None = None,
     tune_recipe: bool = False,
     prune: bool = False,
     **arguments: Any,
 ) -> tuple[Tuning, RunOptions]:
     """What to search and how, from the arguments of `tune`; nothing is opened. Raises KdbenchError for bad input."""
-    if trials is not None and hours is not None:
-        raise KdbenchError("give a number of trials or hours, not both: each is a budget of its own")
-    for name, value in (("trials", trials), ("batch", batch), ("hours", hours)):
-        if value is not None and not value > 0:
-            raise KdbenchError(f"{name} must be greater than 0, got {value!r}")
+    budget = budget_of(trials, hours, batch)
+    for name, value in (("tune_recipe", tune_recipe), ("prune", prune)):
+        if not isinstance(value, bool):
+            raise KdbenchError(f"{name} must be True or False, got {value!r}")
     selection, options = driver.resolve(suite, methods, split="holdout", **arguments)
     if selection.overrides:
         raise KdbenchError(
             "tune starts from the suite's values: give methods by name, and ranges by a space file"
         )
-    spaces = search_spaces(selection.methods, Path(space) if space else None)
+    spaces = search_spaces(selection.methods, space)
     searched = tuple(name for name in selection.methods if spaces[name] or tune_recipe)
     if not searched:
         raise KdbenchError(
             f"nothing to search: {', '.join(selection.methods)} declares no `space`; give ranges by --space FILE.toml, "
             "or search the recipe by --tune-recipe"
         )
-    budget = Budget(trials or Budget.trials, hours or 0.0, batch)
     return Tuning(replace(selection, methods=searched), spaces, budget, tune_recipe, prune), options
 
 
@@ -174,17 +183,27 @@ def tune(
     suite: str | Path | Suite = "digits",
     methods: Methods | None = None,
     *,
+    trials: int | None = None,
+    hours: float | None = None,
+    batch: int = BATCH,
+    space: str | Path | Mapping[str, Any] | None = None,
+    tune_recipe: bool = False,
+    prune: bool = False,
     progress: Progress | None = None,
     **arguments: Any,
 ) -> Tuned:
     """Search each method's parameters on the holdout split; the Python form of `kdbench tune`.
 
     trials: of each method and pair (24); hours: in their place, hours of the students' own training. batch: trials
-    side by side. space: a TOML file with ranges over those of the methods. tune_recipe: search learning rate and weight
-    decay too. prune: stop runs below the median of earlier trials. arguments: others of `run`, less sets and split.
-    Raises KdbenchError for bad input.
+    side by side. space: ranges over those of the methods: a TOML file, or a dict like its content, such as
+    ``{"kd": {"temperature": {"log": [1, 16]}}}``. tune_recipe: search learning rate and weight decay too. prune: stop
+    runs below the median of earlier trials. arguments: pairs, seeds, epochs and the others of `run`, less sets, params,
+    split and force. Raises KdbenchError for bad input.
     """
-    return execute(*resolve(suite, methods, **arguments), progress or shown())
+    if wrong := arguments.keys() - OF_RUN:
+        raise TypeError(f"tune() got an unexpected keyword argument {min(wrong)!r}")
+    what = resolve(suite, methods, trials, hours, batch, space, tune_recipe, prune, **arguments)
+    return execute(*what, listener(progress))
 
 
 def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import tomllib
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdbench.errors import KdbenchError, unknown
-from kdbench.suites.pairs import pair_name, split_pair
-from kdbench.suites.schema import SGD, DataSpec, Pair, Recipe, Suite, find_view
+from kdbench.suites.checks import check_data, check_recipe
+from kdbench.suites.pairs import read_pair, usual_spelling
+from kdbench.suites.schema import DataSpec, Pair, Recipe, Suite, find_view
+from kdbench.utils.field_values import as_float, as_int
+from kdbench.utils.toml_files import read_toml
 
 Params = Mapping[str, Mapping[str, Any]]  # method -> parameter -> value
 
@@ -38,7 +40,7 @@ PLACES = ("folder", "npz")  # where the user's own data set is
 
 def names() -> list[str]:
     """The suites that ship with kdbench."""
-    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+    return sorted(file.stem for file in FOLDER.glob("[!.]*.toml"))
 
 
 def load(name: str) -> Suite:
@@ -46,13 +48,23 @@ def load(name: str) -> Suite:
     file = find(name)
     table, where = read(file)
     shared = _value(Mapping[str, Params], table.pop("pair_params", {}), f"{where}: pair_params")
-    shared = {_pair_key(pair): params for pair, params in shared.items()}
+    shared = {usual_spelling(pair): params for pair, params in shared.items()}
     suite = _build(Suite, table, where)
     pairs = tuple(_with_shared_params(pair, shared.get(str(pair), {})) for pair in suite.pairs)
     suite = dataclasses.replace(suite, name=file.stem, pairs=pairs)
     _check_parts(suite, where)
     _check_own_names(suite, parse(file), where)
     return suite
+
+
+def name_of(suite: str | os.PathLike | Suite) -> str:
+    """The name that rows carry of a suite that is given by name, by file or as an object."""
+    if isinstance(suite, Suite):
+        return suite.name
+    if not isinstance(suite, str | os.PathLike):
+        raise KdbenchError(f"suite takes a name, a .toml file or a kdbench.Suite, got {suite!r}")
+    name = os.fspath(suite)
+    return Path(name).stem if name.lower().endswith(".toml") else name
 
 
 def validated(suite: Suite) -> Suite:
@@ -63,7 +75,9 @@ def validated(suite: Suite) -> Suite:
             "Suite(..., name='mine')"
         )
     where = f"suite {suite.name}"
-    checked = dataclasses.replace(_build(Suite, _table(suite), where), name=suite.name)
+    table = _table(suite)
+    _expand_pairs(table, where)
+    checked = dataclasses.replace(_build(Suite, table, where), name=suite.name)
     _check_parts(checked, where)
     return checked
 
@@ -96,17 +110,11 @@ def _with_shared_params(pair: Pair, shared: Params) -> Pair:
     return dataclasses.replace(pair, params=merged)
 
 
-def _pair_key(text: str) -> str:
-    """The pair as `Pair` is written, however it is spelled here."""
-    names = split_pair(text)
-    return pair_name(*names) if names else text
-
-
 def _check_own_names(suite: Suite, own: Mapping[str, Any], where: str) -> None:
     """Teachers and pairs that the suite's own file names must exist; those of its base may be unused here."""
     for key, kind, hint, known, spelled in (
         ("teachers", "teacher", ": no pair has it", {pair.teacher for pair in suite.pairs}, str),
-        ("pair_params", "pair", "", {str(pair) for pair in suite.pairs}, _pair_key),
+        ("pair_params", "pair", "", {str(pair) for pair in suite.pairs}, usual_spelling),
     ):
         for name in own.get(key, {}):
             if spelled(name) not in known:
@@ -141,6 +149,7 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]
     own = parse(file)
     if isinstance(own.get("dataset"), dict):
         own["dataset"] = _located(own["dataset"], file)
+    _expand_pairs(own, str(file))
     for table, key in _networks(own):
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = _located_network(table[key], file)
@@ -154,13 +163,9 @@ def read(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], str]
 
 
 def parse(file: Path) -> dict[str, Any]:
-    """Parse the file alone. TOML is UTF-8, and editors on Windows put a mark (BOM) before it."""
+    """Parse the file alone, without its base."""
     try:
-        return tomllib.loads(file.read_text("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise KdbenchError(f"{file} is not UTF-8 ({error}); save it in that encoding") from error
-    except tomllib.TOMLDecodeError as error:
-        raise KdbenchError(f"{file} is not valid TOML: {error}") from error
+        return read_toml(file)
     except OSError as error:
         raise KdbenchError(f"suite file {file} cannot be read ({error.strerror})") from error
 
@@ -194,6 +199,20 @@ def _located(table: dict[str, Any], file: Path) -> dict[str, Any]:
             located[key] = os.path.abspath(file.parent / Path(path).expanduser())
             located.setdefault("name", Path(located[key]).name.removesuffix(".npz"))
     return located
+
+
+def _expand_pairs(table: dict[str, Any], where: str) -> None:
+    """Pairs that are written as texts or two names become tables."""
+    if isinstance(pairs := table.get("pairs"), list):
+        table["pairs"] = [_pair_table(pair, f" in {where}: pairs[{i}]") for i, pair in enumerate(pairs)]
+
+
+def _pair_table(pair: Any, where: str) -> Any:
+    return (
+        pair
+        if isinstance(pair, dict)
+        else dict(zip(("teacher", "student"), read_pair(pair, where), strict=True))
+    )
 
 
 def _networks(own: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -243,9 +262,9 @@ def _build(cls: type, table: Any, where: str) -> Any:
     except KdbenchError as error:  # a View checks itself
         raise KdbenchError(f"{where}: {error}") from error
     if cls is Recipe:
-        _check_recipe(instance, where)
+        check_recipe(instance, where)
     if cls is DataSpec:
-        _check_data(instance, where)
+        check_data(instance, where)
     return instance
 
 
@@ -269,10 +288,12 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is Any:
         return value
-    if kind is float and type(value) in (int, float):
-        if not math.isfinite(value):
+    if kind is float and (real := as_float(value)) is not None:
+        if not math.isfinite(real):
             raise KdbenchError(f"{where} must be finite, got {value}")
-        return float(value)
+        return real
+    if kind is int and (whole := as_int(value)) is not None:
+        return whole
     if type(value) is not kind:
         raise KdbenchError(f"{where} must be of type {kind.__name__}, got {value!r}")
     return value
@@ -285,57 +306,3 @@ def _check_lists(suite: Suite, where: str) -> None:
         for text in texts:
             if texts.count(text) > 1:
                 raise KdbenchError(f"{where}: {key} lists {text} twice; remove one of the two")
-
-
-def _check_data(data: DataSpec, where: str) -> None:
-    if not (len(data.mean) in (0, 3) and len(data.std) in (0, 3) and min(data.std, default=1) > 0):
-        raise KdbenchError(
-            f"{where}: mean and std take 3 numbers each (red, green, blue), std greater than 0; or leave them out"
-        )
-    if data.folder and data.npz:
-        raise KdbenchError(f"{where}: the images come from folder or from npz; name one of them")
-    if data.classes < 0 or data.size < 0:
-        raise KdbenchError(f"{where}: classes and size must be greater than 0, or left out")
-    if data.stream and (data.npz or not (data.size and data.mean and data.std)):
-        raise KdbenchError(
-            f"{where}: streamed images are in class folders, not npz, and need size, mean and std"
-        )
-    if not data.stream and (data.eval_resize or data.workers is not None):
-        raise KdbenchError(f"{where}: eval_resize and workers are for streamed images; set stream = true")
-    if data.eval_resize and data.eval_resize < data.size:
-        raise KdbenchError(
-            f"{where}: eval_resize must be at least size = {data.size}, got {data.eval_resize}"
-        )
-    if data.workers is not None and data.workers < 0:
-        raise KdbenchError(f"{where}: workers must be 0 or more, got {data.workers}")
-
-
-def _check_recipe(recipe: Recipe, where: str) -> None:
-    for key in ("epochs", "reference_epochs", "batch_size", "lr", "eval_every"):
-        if not getattr(recipe, key) > 0:
-            raise KdbenchError(f"{where}: {key} must be greater than 0, got {getattr(recipe, key)}")
-    if recipe.batch_size < 2:
-        raise KdbenchError(f"{where}: batch_size must be at least 2 (BatchNorm), got {recipe.batch_size}")
-    if not (0 <= recipe.momentum < 1 and recipe.weight_decay >= 0):
-        raise KdbenchError(f"{where}: momentum must be in 0..1 and weight_decay 0 or more")
-    if recipe.nesterov and recipe.momentum == 0:
-        raise KdbenchError(f"{where}: nesterov needs a momentum greater than 0")
-    if recipe.optimizer == SGD and recipe.optimizer_args:
-        raise KdbenchError(
-            f"{where}: optimizer_args are for timm's optimizers; sgd has momentum and nesterov"
-        )
-    for key in ("clip", "mixup", "warmup_epochs"):
-        if getattr(recipe, key) < 0:
-            raise KdbenchError(f"{where}: {key} must be 0 or more, got {getattr(recipe, key)}")
-    for key in ("label_smoothing", "ema"):
-        if not 0 <= getattr(recipe, key) < 1:
-            raise KdbenchError(f"{where}: {key} must be from 0 to below 1, got {getattr(recipe, key)}")
-    if recipe.warmup_epochs and recipe.schedule == "onecycle":
-        raise KdbenchError(f"{where}: onecycle warms up by itself; leave out warmup_epochs")
-    if recipe.warmup_epochs >= recipe.reference_epochs:
-        raise KdbenchError(
-            f"{where}: warmup_epochs must be less than reference_epochs = {recipe.reference_epochs}, "
-            f"got {recipe.warmup_epochs}"
-        )
-    if not 0 < recipe.peak < 1:
-        raise KdbenchError(f"{where}: peak must be between 0 and 1, got {recipe.peak}")

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from kdbench import registry
 from kdbench.errors import KdbenchError
-from kdbench.method import Batch, Context, Method, ModelFacts, Outputs, Views, momentum_range, overrides
+from kdbench.method import Batch, Context, Method, ModelFacts, Views, momentum_range, overrides
 from kdbench.models.flops import device_of
-from kdbench.models.wrapper import Normalised
+from kdbench.train.own_networks import adapted, run
 from kdbench.train.schedule import moment
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Call, build_modules, call_loss, call_update, summed
-from kdbench.utils.needs import Needs, Role
+from kdbench.utils.field_values import as_int
 from kdbench.utils.rng import Streams
 
 Images = Tensor | Mapping[str, Tensor]
@@ -29,12 +29,12 @@ class Distiller(nn.Module):
     """A method, a student and a teacher as one module, whose `loss` a training loop back-propagates.
 
     method: a registered name, a Method class, or an object with values of its own. student, teacher: timm models, or
-    any modules from images to logits where the method reads logits alone. Both get the images as the loop has them:
-    normalised. teacher: None where the method has none; it is frozen and always in evaluation mode.
-    epochs, steps: of the loop; steps are those of an epoch. reference_epochs: what a method's warm-up refers to, 240 on
-    CIFAR-100; None: epochs. size: pixels per side, where the method reads more than logits. targets: [N] labels of the
-    training images, where it remembers images. classes: None: as the student says. seed: of the method's own random
-    numbers.
+    any modules from images to logits (or to an object that has them as ``logits``) where the method reads logits alone.
+    Both get the images as the loop has them: normalised. teacher: None where the method has none; it is frozen and
+    always in evaluation mode. epochs, steps: of the loop; steps are those of an epoch. reference_epochs: what a
+    method's warm-up refers to, 240 on CIFAR-100; None: epochs. size: pixels per side, where the method reads more than
+    logits. targets: [N] labels of the training images, where it remembers images. classes: None: as the student says.
+    seed: of the method's own random numbers.
 
     `parameters` has the student's, the method's and the frozen teacher's. Raises KdbenchError for what these networks
     or one optimiser cannot train.
@@ -57,20 +57,21 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.method = _method(method)
-        for key, count in (("epochs", epochs), ("steps", steps), ("batch_size", batch_size)):
-            if type(count) is not int or count < 1:
-                raise KdbenchError(f"{key} must be a whole number of at least 1, got {count!r}")
+        epochs, steps, batch_size = (
+            _count(key, value)
+            for key, value in {"epochs": epochs, "steps": steps, "batch_size": batch_size}.items()
+        )
         if not self.method.needs.teacher:
             teacher = None
         self._check(student, teacher, targets)
         self._epochs, self._steps, self._reference = epochs, steps, reference_epochs or epochs
         device = device_of(student)
         labels = torch.as_tensor([] if targets is None else targets, dtype=torch.int64, device=device)
-        self.student, student_facts = _adapted(self.method, "student", student, size)
+        self.student, student_facts = adapted(self.method, "student", student, size)
         self.teacher: nn.Module | None = None
         teacher_facts: ModelFacts | None = None
         if teacher is not None:
-            self.teacher, teacher_facts = _adapted(self.method, "teacher", teacher, size)
+            self.teacher, teacher_facts = adapted(self.method, "teacher", teacher, size)
             self.teacher.requires_grad_(False)
         context = Context(
             num_classes=classes or _classes(student),
@@ -130,13 +131,15 @@ class Distiller(nn.Module):
         in ``targets``, where the method remembers images. Raises KdbenchError for what is missing.
         """
         needs = self.method.needs
+        shown = self.by_view(images)
+        _check_batch(shown, target)
         if target.device != self._streams.device:  # the module was moved
             self._streams = Streams(self._seed, target.device)
-        batch, shown = self._batch(target, index), self.by_view(images)
+        batch = self._batch(target, index)
         with self._streams.active():
-            student = Views(_run(self.student, shown, needs.of("student")), needs.of("student"))
+            student = Views(run(self.student, shown, needs.of("student")), needs.of("student"))
             with torch.no_grad():
-                outputs = _run(self.teacher, shown, needs.of("teacher")) if self.teacher is not None else {}
+                outputs = run(self.teacher, shown, needs.of("teacher")) if self.teacher is not None else {}
             teacher = Views(outputs, needs.of("teacher")) if needs.teacher else None
             self._check_classes(student, teacher)
             with torch.autocast(target.device.type, enabled=False):
@@ -177,7 +180,7 @@ class Distiller(nn.Module):
         """The logits [B, C] of the student, with what it keeps of the method."""
         needs = self.method.needs.of("student")
         view = {needs.views[0]: images}
-        return self.method.predict(Views(_run(self.student, view, needs), needs), self.extra)
+        return self.method.predict(Views(run(self.student, view, needs), needs), self.extra)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint needs beyond tensors: the place in training and the random streams."""
@@ -221,9 +224,9 @@ class Distiller(nn.Module):
     def by_view(self, images: Images) -> Mapping[str, Tensor]:
         """The images of each view that the method reads. Raises KdbenchError where one is missing."""
         views = self.method.needs.views
-        if isinstance(images, Tensor) and len(views) == 1:
+        if not isinstance(images, Mapping) and len(views) == 1:
             return {views[0]: images}
-        if isinstance(images, Tensor) or set(views) - set(images):
+        if not isinstance(images, Mapping) or set(views) - set(images):
             raise KdbenchError(
                 f"{self.method.name} reads several views: give images as a dict of {', '.join(views)}"
             )
@@ -262,28 +265,7 @@ class _TeacherBatches:
     def _shown(self, images: Mapping[str, Tensor]) -> Views:
         teacher, needs = self._distiller.teacher, self._distiller.method.needs.of("teacher")
         with torch.no_grad():
-            return Views(_run(teacher, images, needs) if teacher is not None else {}, needs)
-
-
-class _Logits(nn.Module):
-    """A module from images to logits as a network that yields nothing else."""
-
-    facts = ModelFacts(
-        stages=(),
-        feature_channels=0,
-        feature_size=(0, 0),
-        embedding_size=0,
-        classify=lambda embedding: embedding,
-        linear_head=False,
-        has_preact=False,
-    )
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor, needs: Needs) -> Outputs:
-        return Outputs(self.model(images).float())
+            return Views(run(teacher, images, needs) if teacher is not None else {}, needs)
 
 
 def _method(method: str | Method | type[Method]) -> Method:
@@ -297,18 +279,28 @@ def _method(method: str | Method | type[Method]) -> Method:
     return method
 
 
-def _adapted(method: Method, role: Role, model: nn.Module, size: int | None) -> tuple[nn.Module, ModelFacts]:
-    """The model as a network that yields what the method reads, and its facts."""
-    needs = method.needs.of(role)
-    if needs == Needs(needs.views, needs.teacher, index=needs.index):
-        try:
-            return Normalised(model), _Logits.facts
-        except KdbenchError:  # no timm model
-            return _Logits(model), _Logits.facts
-    if size is None:
-        raise KdbenchError(f"{method.name} reads more than logits; give the images' size= in pixels per side")
-    network = Normalised(model)
-    return network, network.facts(size)
+def _count(key: str, value: Any) -> int:
+    number = as_int(value)
+    if number is None or number < 1:
+        raise KdbenchError(f"{key} must be a whole number of at least 1, got {value!r}")
+    return number
+
+
+def _check_batch(images: Mapping[str, Any], target: Any) -> None:
+    """Refuse what torch would answer with an error about a tensor of its own, or take for class probabilities."""
+    if not (isinstance(target, Tensor) and target.dtype == torch.int64 and target.ndim == 1):
+        raise KdbenchError(
+            f"target must be the labels of the batch, an int64 tensor [B], got {_kind(target)}"
+        )
+    for view in images.values():
+        if not (isinstance(view, Tensor) and view.ndim > 1 and len(view) == len(target)):
+            raise KdbenchError(
+                f"images must be a tensor with an image per label, {len(target)}, got {_kind(view)}"
+            )
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _classes(student: nn.Module) -> int:
@@ -316,7 +308,3 @@ def _classes(student: nn.Module) -> int:
     if not isinstance(count, int):
         raise KdbenchError("the student does not say its number of classes; give classes=")
     return count
-
-
-def _run(network: nn.Module, images: Mapping[str, Tensor], needs: Needs) -> dict[str, Outputs]:
-    return {view: network(pixels, needs) for view, pixels in images.items()}

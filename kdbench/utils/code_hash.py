@@ -103,7 +103,7 @@ def _imported(tree: ast.Module, file: Path, root: Path) -> list[Path]:
             if not rest:
                 files.append(start / "__init__.py")
             if "*" in members:  # a package's __all__ may name its modules
-                members = [path.stem for path in sorted(start.joinpath(*rest).glob("*.py"))]
+                members = [path.stem for path in sorted(start.joinpath(*rest).glob("[!.]*.py"))]
             files += [
                 path for member in ([], *([m] for m in members)) for path in _run(start, [*rest, *member])
             ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import functools
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,29 @@ def shipped() -> Mapping[str, MethodFacts]:
     package = importlib.util.find_spec("kdbench.methods")
     assert package is not None
     folders = map(Path, package.submodule_search_locations or ())
-    files = sorted(file for folder in folders for file in folder.glob("[!_]*.py"))
-    return {facts.name: facts for file in files for facts in read(file.read_text("utf-8"))}
+    files = sorted(file for folder in folders for file in method_files(folder))
+    return {facts.name: facts for file in files for facts in read(file.read_bytes())}
 
 
-def read(source: str) -> Iterator[MethodFacts]:
+def method_files(folder: Path) -> list[Path]:
+    """The method files of a folder: helpers begin with _, tests with test_, what macOS puts beside them with a dot."""
+    return sorted(file for file in folder.glob("[!_.]*.py") if not file.name.startswith("test_"))
+
+
+def matching(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The names that ``all``, globs or names mean, in the order given, each once; names are not checked."""
+    chosen: list[str] = []
+    for pattern in patterns:
+        if pattern == "all":
+            chosen += names
+        elif any(c in pattern for c in "*?["):
+            chosen += fnmatch.filter(names, pattern)
+        else:
+            chosen.append(pattern)
+    return list(dict.fromkeys(chosen))
+
+
+def read(source: bytes) -> Iterator[MethodFacts]:
     """The facts of every class in ``source`` that is decorated with @register.
 
     Raises ValueError for a record that is not written out as literals.

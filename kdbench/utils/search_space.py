@@ -108,7 +108,7 @@ def of_table(table: Any) -> Range | Choice:
     if not (isinstance(table, dict) and len(table) == 1 and table.keys() <= FORMS.keys()):
         raise KdbenchError("takes { log = [low, high] }, { linear = [low, high] } or { choice = [...] }")
     ((form, ends),) = table.items()
-    if not isinstance(ends, list):
+    if not isinstance(ends, list | tuple):
         raise KdbenchError(f"{form} takes a list, got {ends!r}")
     if form != "choice" and not (len(ends) == 2 and all(type(end) in (int, float) for end in ends)):
         raise KdbenchError(f"{form} takes two numbers, got {ends!r}")

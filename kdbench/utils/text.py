@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 WIDTH = 80
+
+
+class Printed(str):
+    """A text that a notebook shows as print does."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self)}</pre>"
 
 
 def grid(rows: Iterable[Sequence[Any]], width: int | None = None) -> str:
@@ -51,6 +59,11 @@ def run_name(method: str, teacher: str | None, student: str, seed: object) -> st
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds: 0:12:00."""
     return str(timedelta(seconds=round(seconds)))
+
+
+def split_commas(text: str) -> list[str]:
+    """``a,b`` -> ``["a", "b"]``."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def wrap(text: str, width: int = WIDTH, indent: int = 2) -> list[str]:

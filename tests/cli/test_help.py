@@ -25,7 +25,7 @@ OPTIONS = [
 ]
 LISTED = [path for path in COMMANDS if path != "kdbench"]
 VERBS = """
-    ablate bench check export forget methods new report results run status suites teachers tune
+    ablate bench check export forget methods new published report results run status suites teachers tune
     bench-epoch bench-methods bench-precision bench-scale bench-step
     methods-bibtex methods-list methods-pairs methods-show
     results-upgrade teachers-cache teachers-import teachers-list teachers-remove teachers-train teachers-use
@@ -161,7 +161,7 @@ def offered(words: list[str]) -> list[str]:
         (["bench", "s"], ["scale", "step"]),
         (["methods", "p"], ["pairs", "pkt"]),
         (["methods", "show", "bic"], ["bickd"]),
-        (["suites", "d"], ["digits"]),
+        (["suites", "d"], ["digits", "digits-all"]),
         (["run", "--ma"], ["--max-hours"]),
         (["run", "--split", ""], ["test", "holdout"]),
         (["run", "--suite", "tiny"], ["tiny-imagenet"]),
@@ -178,6 +178,9 @@ def offered(words: list[str]) -> list[str]:
         (["run", "--pairs", "digits"], ["digits_teacher:digits_student"]),
         (["run", "--suite", "cifar100", "--pairs", "vgg"], ["vgg13:vgg8", "vgg13:mobilenetv2"]),
         (["run", "--suite", "broken.toml", "--pairs", ""], []),
+        (["published", "--methods", "wk"], ["wkd", "wkd-f", "wkd-l+wkd-f"]),
+        (["published", "--pairs", "a:b,resnet56:resnet2"], ["a:b,resnet56:resnet20"]),
+        (["published", "--dataset", "tiny"], ["tiny-imagenet"]),
         (["export", "ab"], ["abcdef012345"]),
         (["export", "--results", "nowhere", "ab"], []),
         (["forget", "abcdef012345", "01"], ["012345abcdef"]),
@@ -198,4 +201,4 @@ def test_values_are_completed(tmp_path, monkeypatch, words, offers):
 
 
 def test_bash_is_answered(tmp_path):
-    assert complete("kdbench", "run", "--suite", "dig", cwd=tmp_path) == ["digits"]
+    assert complete("kdbench", "run", "--suite", "dig", cwd=tmp_path) == ["digits", "digits-all"]

@@ -121,3 +121,15 @@ def test_bibtex_of_all_has_every_paper_once(tmp_path):
     assert [key.rstrip("0123456789") for key in re.findall(r"^@\w+\{(\w+),$", text, re.M)] == cited
     assert "and others" not in text
     refused(kdbench("methods", "bibtex", "kd_twoview", cwd=tmp_path), "'kd_twoview' names no paper")
+
+
+def test_published_numbers_are_a_verb_that_a_methods_page_names(tmp_path):
+    page = kdbench("methods", "dkd", cwd=tmp_path).out
+    (hint,) = re.findall(r"^published: 137 numbers; `kdbench (.*)`$", page, re.M)
+    table = kdbench(*hint.split(), "--pairs", "resnet56:resnet20", cwd=tmp_path)
+    assert (table.code, table.err) == (0, "")
+    assert re.search(r"^dkd +71\.97 +5 +best +DKD$", table.out, re.M)
+    assert "published:" not in kdbench("methods", "bickd", cwd=tmp_path).out
+    refused(
+        kdbench("published", "--pairs", "resnet56:resnet21", cwd=tmp_path), "did you mean 'resnet56:resnet20'"
+    )

@@ -53,7 +53,9 @@ TYPED = {
     "report --suite nowhere/mine.toml --results folder": ["there are no rows of suite 'mine'"],
     "report --results folder --since yesterday": ["such as 2026-03-01", "'yesterday'"],
     "forget --status lost": ["unknown status 'lost'; known: ok"],
-    "forget --undo folder": ["folder is no folder that `kdbench forget` has written"],
+    "forget --undo folder": [
+        "folder is no folder that `kdbench forget` has written; nothing was forgotten here"
+    ],
     "teachers use digits_teacher": ["`kdbench teachers use` needs HASH"],
     "results upgrade nowhere.csv": ["nowhere.csv", "does not exist"],
 }

@@ -93,6 +93,8 @@ def test_a_later_run_is_compared_with_the_baseline_of_before(place):
     later = kdbench(*RUN, "--methods", "dkd", cwd=place)
     assert re.search(r"^ *kd +\d+\.\d\d", later.out, re.M), later.out
     assert "No Δ" not in later.out
+    untaught = kdbench(*RUN, "--methods", "ce", cwd=place)  # the baseline's teacher may be any
+    assert re.search(r"^ce +\d+\.\d\d \(1\)[^-+]* [-+]\d", untaught.out, re.M), untaught.out
     other = kdbench(*RUN, "--methods", "dkd", "--epochs", "2", cwd=place)
     assert "No Δ" in other.out
 

@@ -19,6 +19,7 @@ from kdbench.runner import status
 from kdbench.runner.heartbeat import Beat
 from kdbench.runner.paths import Paths
 from kdbench.utils import locks
+from kdbench.utils.method_facts import shipped
 from tests.support.cli_process import ENVIRONMENT, line_of
 from tests.support.scenarios import hex12, run
 
@@ -43,7 +44,8 @@ def test_status_counts_cells_not_attempts(tmp_path):
     )
     text = status.status(tmp_path)
     assert line_of(text, "digits:") == "digits: 1 diverged, 2 ok, 1 oom, 1 skipped"
-    assert line_of(text, "  of the suite") == "  of the suite's own 108 cells: 0 done, 108 missing"
+    itself = "the suite itself, 6 methods x 6 pairs x 3 seeds at 17 epochs: 0 of 108 cells done"
+    assert itself in " ".join(text.split())
     assert line_of(text, "  diverged") == "  diverged  kd, t -> s, seed 2: the loss became nan"
     assert line_of(text, "  oom") == "  oom  dkd, s, seed 0"
     assert "first try" not in text
@@ -74,6 +76,7 @@ def test_status_counts_what_the_suite_itself_still_lacks(tmp_path, scratch_regis
         own | {"cell_id": "d", "split": "holdout"},
         own | {"cell_id": "e", "seed": 9},
         own | {"cell_id": "f", "default": False},
+        own | {"cell_id": "g", "method": "dkd", "dataset": "cifar100 (5 a class)"},
         own | other,
         suite="cifar100",
     )
@@ -82,7 +85,24 @@ def test_status_counts_what_the_suite_itself_still_lacks(tmp_path, scratch_regis
     total = len(suite.seeds) * (alone * len(students) + (len(suite.methods) - alone) * len(suite.pairs))
     found = store.records(store.read(tmp_path / "cifar100.csv"))
     assert status.own_cells(suite, found) == (total, 2)
-    assert f"own {total} cells: 2 done, {total - 2} missing" in status.status(tmp_path)
+    assert f"2 of {total} cells done" in " ".join(status.status(tmp_path).split())
+
+
+def test_status_says_what_was_recorded_beside_the_suite_itself(tmp_path):
+    """Of a suite whose methods are `all`, too."""
+    pair = {"teacher": "resnet20_thin", "student": "resnet8_thin", "epochs_done": 2, "status": "ok"}
+    rows(
+        tmp_path,
+        pair | {"cell_id": "a", "method": "kd", "seed": 7},
+        pair | {"cell_id": "b", "method": "ce", "teacher": None, "seed": 0},
+        suite="digits-all",
+    )
+    text = " ".join(status.status(tmp_path).split())
+    total = len(suites.load("digits-all").seeds) * len(suites.load("digits-all").pairs) * len(shipped())
+    assert text == (
+        "digits-all: 2 ok methods ce, kd; pairs resnet20_thin:resnet8_thin; seeds 0, 7; epochs 2; splits test "
+        f"the suite itself, {len(shipped())} methods x 6 pairs x 5 seeds at 17 epochs: 0 of {total} cells done"
+    )
 
 
 def test_status_keeps_to_80_columns(tmp_path):
@@ -113,6 +133,20 @@ def test_status_tells_what_a_live_process_trains(tmp_path, in_child, wait_for):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert "running" not in status.status(tmp_path)
+
+
+def test_status_says_how_far_a_killed_command_was(tmp_path, in_child):
+    process = in_child(os.getpid)
+    process.join()
+    folder = Paths(tmp_path, "tiny").running
+    folder.mkdir(parents=True)
+    for name, recorded in (("done", 9), ("killed", 2)):
+        beat = Beat(process.pid, os.uname().nodename, 0.0, 0.0, "tiny", 9, recorded, None)
+        (folder / f"{name}.json").write_text(json.dumps(asdict(beat)))
+    text = " ".join(status.status(tmp_path).split())
+    assert text == (
+        f"cut off: tiny in process {process.pid} died with 2 of 9 cells done; its command continues, typed again"
+    )
 
 
 def test_a_silent_process_of_another_machine_is_remarked_on(tmp_path):

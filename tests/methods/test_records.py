@@ -1,6 +1,7 @@
 """Every method's paper, family and fidelity; read from its file, they are what the class says."""
 
 import ast
+import codecs
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 import kdbench
 from kdbench import registry
-from kdbench.utils.method_facts import read, shipped
+from kdbench.utils.method_facts import method_files, read, shipped
 from kdbench.utils.papers import FAMILIES, FIDELITIES, Paper
 
 registry.load()
@@ -67,7 +68,7 @@ def test_methods_of_one_paper_cite_it_alike():
         assert PAPERS[one] == PAPERS[other]
 
 
-SOURCE = """
+SOURCE = b"""
 from kdbench.method import Method, Needs, Paper
 from kdbench import registry
 
@@ -86,8 +87,9 @@ class Bare(Method):
 """
 
 
-def test_facts_of_a_source():
-    mine, bare = read(SOURCE)
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_facts_of_a_source(mark):
+    mine, bare = read(mark + SOURCE)
     assert mine.paper == Paper(title="One title", authors=("Ada Lovelace",), year=1843)
     assert (mine.name, mine.family, mine.fidelity, mine.two_view) == ("mine", None, "code", True)
     assert (bare.name, bare.paper, bare.family, bare.needs.views, bare.two_view) == (
@@ -99,9 +101,15 @@ def test_facts_of_a_source():
     )
 
 
+def test_a_folder_of_methods_as_macos_copies_it(tmp_path):
+    for name in ("kd.py", "._kd.py", "_terms.py", "test_kd.py", "kd.txt"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert method_files(tmp_path) == [tmp_path / "kd.py"]
+
+
 def test_a_computed_record_is_refused():
     with pytest.raises(ValueError, match="malformed"):
-        list(read(SOURCE.replace('"One " "title"', "str(1)")))
+        list(read(SOURCE.replace(b'"One " "title"', b"str(1)")))
 
 
 def test_an_unverified_paper_says_so_in_bibtex():

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from kdbench import registry
@@ -132,6 +133,43 @@ def test_colons_that_may_divide_twice_need_an_arrow(lab, text):
         select_pairs(lab.suite, [text])
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ("x", "y"),
+        [("x", "y")],
+        [["x", "y"]],
+        (("x", "y"), "x:y"),
+        (pair for pair in [Pair("x", "y")]),
+        Pair("x", "y"),
+        "x:y,x->y",
+    ],
+)
+def test_a_pair_is_taken_in_any_form(lab, pairs):
+    assert select_pairs(lab.suite, pairs) == [Pair("x", "y")]
+
+
+def test_two_names_may_hold_colons_and_be_the_suites_pair(lab):
+    own = Pair("timm:vit", "student", recipe={"lr": 0.01})
+    suite = dataclasses.replace(lab.suite, pairs=(own,))
+    assert select_pairs(suite, [("timm:vit", "student"), ("cifar:a", "hf-hub:b/c")]) == [
+        own,
+        Pair("cifar:a", "hf-hub:b/c"),
+    ]
+
+
+@pytest.mark.parametrize("pair", [("a", "b", "c"), ("a",), ("a:b", "c"), ("a", ""), (1, 2), {"a": "b"}, None])
+def test_what_are_not_two_names_is_no_pair(lab, pair):
+    with pytest.raises(KdbenchError, match="a pair is written teacher:student, got "):
+        select_pairs(lab.suite, [pair])
+
+
+def test_a_list_of_names_is_several_pairs_not_one(lab):
+    """As `--pairs a,b` gives it: two students may be meant."""
+    with pytest.raises(KdbenchError, match="a pair is written teacher:student, got 'a'"):
+        select_pairs(lab.suite, ["a", "b"])
+
+
 def test_no_pair_at_all_is_an_error_not_an_empty_run(lab):
     with pytest.raises(KdbenchError, match="no pair"):
         select_pairs(lab.suite, [])
@@ -163,7 +201,7 @@ def test_sets_are_parsed_by_the_fields_type(lab):
         ("dkd.warmup_epochs=2.5", r"dkd\.warmup_epochs takes a int, got '2\.5'"),
         ("ctkd.standardize=yes", r"ctkd\.standardize takes a bool, got 'yes'"),
         ("mlkd.form=papper", r"unknown value 'papper' for mlkd\.form; did you mean 'paper'"),
-        ("kd.temperature", r"method\.parameter=value\[,value\], got 'kd\.temperature'"),
+        ("kd.temperature", r"method\.parameter=value\[,value\].*, got 'kd\.temperature'"),
         ("temperature=2", r"method\.parameter=value"),
         ("ckd.x=2", r"ckd is not among the methods of this run; add it to --methods"),
         ("kdd.temperature=2", r"unknown method 'kdd'; did you mean"),
@@ -183,3 +221,38 @@ def test_the_same_parameter_set_twice_keeps_both(lab):
     """Neither text may vanish silently."""
     sets = parse_sets(["kd.temperature=1,2", "kd.temperature=2,3"], SIX)
     assert sets["kd"]["temperature"] == [1.0, 2.0, 3.0]
+
+
+def test_a_dict_gives_one_value_or_several(lab):
+    sets = {
+        "kd.temperature": [2, np.float32(4.5), 2.0],
+        "mlkd.form": "code,paper",
+        "dkd.warmup_epochs": np.int64(5),
+        "ctkd.standardize": (True, False),
+        "dkd.beta": np.linspace(1, 2, 2),
+    }
+    parsed = parse_sets(sets, SIX)
+    assert parsed == {
+        "kd": {"temperature": [2.0, 4.5]},
+        "mlkd": {"form": ["code", "paper"]},
+        "dkd": {"warmup_epochs": [5], "beta": [1.0, 2.0]},
+        "ctkd": {"standardize": [True, False]},
+    }
+    values = [value for params in parsed.values() for listed in params.values() for value in listed]
+    assert {type(value) for value in values} == {float, str, int, bool}
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ({"kd": {"temperature": 2}}, r"in Python sets=\{'method\.parameter': value or values\}\), got 'kd'"),
+        ({"kd.temperature": True}, r"kd\.temperature takes a finite float, got True"),
+        ({"kd.temperature": None}, r"kd\.temperature takes a finite float, got None"),
+        ({"kd.temperature": []}, "got 'kd.temperature'"),
+        ({3: 2}, "got 3"),
+        ([("kd.temperature", 2)], r"got \('kd.temperature', 2\)"),
+    ],
+)
+def test_a_wrong_dict_names_the_remedy(lab, sets, message):
+    with pytest.raises(KdbenchError, match=message):
+        parse_sets(sets, SIX)

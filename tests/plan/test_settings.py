@@ -20,6 +20,8 @@ def test_a_file_gives_back_what_was_written(tmp_path):
     settings = [KD, Setting("dist", 'a "b":c', {"beta": 1e-05, "form": "ü", "on": True}, {}, "x")]
     (tmp_path / "a.toml").write_text(write(settings), "utf-8")
     assert read(tmp_path / "a.toml") == settings
+    (tmp_path / "a.toml").write_text(write(settings), "utf-8-sig")  # as Notepad saves it
+    assert read(tmp_path / "a.toml") == settings
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         ("[[settings]]\nmethod = 3\npair = 'a:b'\nparams = {}", "has method, pair and params"),
         ("[[settings]]\nmethod = 'kd'\npair = 'a:b'\nparams = {}\nlr = 1", "has method, pair and params"),
         ("settings = 3", "holds no"),
-        ("kd = ", "is no TOML file"),
+        ("kd = ", "is not valid TOML"),
     ],
 )
 def test_another_file_is_refused(tmp_path, text, said):

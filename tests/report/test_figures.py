@@ -1,12 +1,8 @@
-"""Figures: heat map and cost, what is drawn and written, and that little or nothing to draw is no error."""
-
-from dataclasses import replace
+"""Figures: heat map, cost, forest and curves: what is drawn, and that names can be read."""
 
 import matplotlib
 import numpy as np
 import pandas as pd
-import PIL.Image
-import pypdf
 import pytest
 from matplotlib.text import Text
 
@@ -15,7 +11,7 @@ from kdbench.report.figures import cost_accuracy, curves, forest, heatmap, label
 from kdbench.report.figures.sheet import PAPER, SCREEN, Canvas
 from kdbench.report.tables import tables
 from kdbench.results import store
-from tests.support.figures import FOOTER, SHEET, keep, tau, texts
+from tests.support.figures import FOOTER, SHEET, keep, texts
 from tests.support.scenarios import COLUMN, PAIRS, A, boards, grid, hex12, run, runs
 
 
@@ -90,7 +86,77 @@ def test_cost_is_drawn_of_what_was_timed_and_compared(tmp_path):
         if (row["method"], row["teacher"]) != ("dist", A[0])
     ]
     (other,) = boards(tmp_path / "c", gap)
-    assert sorted(cost_accuracy.frame(other)["label"]) == ["dkd", "kd"]  # no mean over the same pairs
+    frame = cost_accuracy.frame(other).set_index("label")
+    assert frame["note"].to_dict() == {"kd": "", "dkd": "", "dist": "1 of 2 pairs"}
+    level = frame.loc["kd", "top1"]
+    assert frame.loc["dist", "delta"] == pytest.approx(2.02)  # on the one pair
+    assert frame.loc["dist", "top1"] == pytest.approx(level + 2.02)
+    assert frame["front"].to_dict() == {"kd": False, "dkd": True, "dist": False}
+    figure = cost_accuracy.draw(frame.reset_index(), SHEET, "kd")
+    assert "dist 1 of 2 pairs" in texts(figure)
+    assert "k of n pairs" in figure.facts[1]
+
+
+def test_a_mean_of_fewer_pairs_says_of_how_many(tmp_path):
+    rows = [*grid([A, PAIRS[0]], dkd=1.0), *runs("late", 71.0, 72.0)]
+    (board,) = boards(tmp_path, rows)
+    mean = "mean over 2 pairs"
+    frame = heatmap.frame(board)
+    notes = frame.set_index(["label", "column"])["note"]
+    assert notes["late", mean] == "1 of 2 pairs"
+    assert notes["dkd", mean] == notes["late", COLUMN] == ""
+    figure = heatmap.draw(frame, SHEET, "kd")
+    assert "+1.34 (1)" in texts(figure)  # of 1.00 and 1.68, on the one pair
+    assert "(k) beside a mean" in figure.facts[1]
+    frame = forest.frame(board)
+    means = frame[(frame["dot"] == "") & (frame["panel"] == mean)].set_index("label")["note"]
+    assert means.to_dict() == {"dkd": "", "late": "1 of 2 pairs"}
+    figure = forest.draw(frame, SHEET, "kd")
+    assert "1 of 2 pairs" in "".join(texts(figure))
+    assert forest.PARTIAL in figure.facts[1]
+
+
+@pytest.mark.parametrize("sheet", [SCREEN, PAPER])
+def test_letters_of_a_crowded_figure_can_be_read(tmp_path, sheet):
+    """At least 7 points; on the screen all methods, on paper as many as fit, which the figure says."""
+    (board,) = boards(tmp_path, crowd(63))
+    for module in (forest, heatmap):
+        figure = module.draw(module.frame(board), sheet, "kd")
+        drawn = [
+            text for text in figure.findobj(Text)
+            if text.get_text() and text.get_visible() and text.get_color() != style.GREY
+        ]  # fmt: skip
+        assert min(text.get_fontsize() for text in drawn) >= 7
+        assert figure.get_figheight() <= sheet.tall
+        shown = {f"method_{i:02d}" for i in range(62)} & texts(figure)
+        assert (len(shown) == 62) == (sheet is SCREEN)
+        assert ("methods are drawn" in figure.facts[1]) == (sheet is PAPER)
+
+
+def test_figures_name_the_methods_that_they_leave_out(tmp_path):
+    rows = [*runs("kd", 70.0, 71.0), *runs("dkd", 72.0, 73.5), *runs("untimed", 75.0, 75.0, train_s=None)]
+    keep(tmp_path / "d", rows[0], calibration=np.ones((15, 3)))
+    lines = [
+        {"cell_id": row["cell_id"], "run_id": hex12("run"), "epoch": 1, "term": "top1", "value": 1.0}
+        for row in rows
+        if row["method"] != "dkd"
+    ]
+    (board,) = boards(tmp_path, rows)
+    drawn = figures.of_boards([board], pd.DataFrame(lines), [tmp_path / "d"], "kd", FOOTER)
+    said = {one.name: one.aside for one in drawn if len(one.data)}
+    assert said["forest"] == []
+    assert said["cost"] == [
+        "Not in this figure, without a cost that can be compared or a pair that kd shares: untimed."
+    ]
+    assert said["curves"] == ["Not in this figure, without recorded epochs: dkd."]
+    assert said["calibration"] == ["Not in this figure, without saved predictions: dkd, untimed."]
+
+
+def test_names_break_at_their_parts():
+    assert style.title("resnet14_wide -> resnet14_narrow", 14).split("\n") == [
+        "resnet14_wide", "→", "resnet14_", "narrow",
+    ]  # fmt: skip
+    assert style.title("vgg8 -> " + "x" * 20, 12).split("\n") == ["vgg8 →", "x" * 12, "x" * 8]
 
 
 def boxes(found):
@@ -183,181 +249,6 @@ def test_a_method_that_was_swept_is_once_among_all_methods():
 def test_ink_reads_on_its_background():
     assert style.ink((1.0, 1.0, 1.0)) == style.ink((0.9, 0.9, 0.2)) == "black"
     assert style.ink((0.0, 0.0, 0.0)) == style.ink((0.0, 0.0, 0.6)) == "white"
-
-
-def everything(path):
-    """A suite with a sweep, an ablation, curves and details, a diverged and a skipped cell."""
-    rows = [
-        *grid([A, PAIRS[0]], dkd=0.5),
-        *tau(4.0, 71.0, 71.5),
-        *tau(1.0, 70.0, 70.5),
-        *tau(2.0, 70.4, 71.0),
-    ]
-    rows += [*tau(4.0, 70.0, 70.1, beta=0.0), *runs("ce", 66.0, 67.0, pair=(None, A[1]))]
-    rows += [
-        run("crd", None, status="diverged"),
-        run("fitnet", None, status="skipped", error="stages differ"),
-    ]
-    rng = np.random.default_rng(0)
-    for row in rows:
-        if row["status"] == "ok":
-            p, q = (m / m.sum(axis=1, keepdims=True) for m in (rng.random((2, 4, 4)) + 3 * np.eye(4)))
-            bins = np.column_stack([np.full(15, 20.0), np.linspace(1, 19, 15), np.linspace(0, 20, 15)])
-            arrays = {"calibration": bins, "student_class_means": p} | (
-                {"teacher_class_means": q} if row["teacher"] else {}
-            )
-            keep(path / "s.details", row, **arrays)
-    found = boards(path, rows)
-    lines = [
-        {"cell_id": row["cell_id"], "epoch": e, "term": term, "value": 1.0 + e}
-        for row in rows for e in (1, 2) for term in ("top1", "loss")
-    ]  # fmt: skip
-    return found, pd.DataFrame(lines), [path / "s.details"]
-
-
-def write(found, lines, folder):
-    """The figures of these boards in a folder: name -> what pages say of each."""
-    drawings = list(figures.of_boards(found, lines, [folder / "none"], "kd", FOOTER))
-    figures.write_data(drawings, folder)
-    return {picture.name: picture for picture, _ in figures.write(drawings, SCREEN, FOOTER, folder)}
-
-
-FIGURES = {
-    "ablation-bickd", "calibration", "cost", "curves", "forest", "heatmap", "similarity", "sweep-bickd-tau",
-}  # fmt: skip
-
-
-DEVICES = "; ".join(f"NVIDIA H100 80GB HBM3 number {i}" for i in range(60))
-
-
-@pytest.fixture(scope="module")
-def all_written(tmp_path_factory):
-    """(the folder of first, second and paper, each one's figures by name)"""
-    path, drawn = tmp_path_factory.mktemp("all"), {}
-    inputs = everything(path)
-    footer = [*FOOTER, DEVICES]
-    drawings = list(figures.of_boards(*inputs, "kd", footer))
-    for folder in (path / "first", path / "second", path / "paper"):
-        folder.mkdir()
-        sheet = PAPER if folder.name == "paper" else replace(SCREEN, formats=("svg", "png", "pdf"))
-        shown = figures.write(drawings, sheet, footer, folder)
-        drawn[folder.name] = {picture.name: figure for picture, figure in shown}
-    for folder in (path / "first", path / "second"):
-        figures.write_data(drawings, folder)
-    return path, drawn
-
-
-def test_every_figure_has_its_data_beside_it(all_written):
-    folder, drawn = all_written[0] / "first", all_written[1]["first"]
-    assert set(drawn) == FIGURES
-    pages = {"ablation-bickd.md", "similarity.md", "similarity-scores.csv", "sweep-bickd-tau.md"}
-    names = {f"{name}.{kind}" for name in FIGURES for kind in ("csv", "png", "svg", "pdf")}
-    assert {path.name for path in folder.iterdir()} == names | pages
-    for name in FIGURES:
-        assert len(pd.read_csv(folder / f"{name}.csv")), name
-        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert "<svg" in (folder / f"{name}.svg").read_text()[:500]
-        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_same_rows_same_figures(all_written):
-    first, second = all_written[0] / "first", all_written[0] / "second"
-    for path in first.iterdir():
-        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
-
-
-def test_a_papers_figures_say_nothing_but_their_files_do(all_written):
-    for name, figure in all_written[1]["paper"].items():
-        assert figure.get_figwidth() in (3.3, 6.9), name
-        assert figure.get_figheight() <= 4.6, name
-        words = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
-        assert not [t for t in words if "240 epochs" in t.get_text() or "recipe r1" in t.get_text()], name
-        assert min(t.get_fontsize() for t in words) >= 5, name
-        size = figure.bbox.padded(1).extents
-        for ax in figure.findobj(matplotlib.axes.Axes):
-            if ax.get_visible():
-                left, bottom, right, top = ax.get_tightbbox().extents
-                assert left >= size[0], name
-                assert bottom >= size[1], name
-                assert right <= size[2], name
-                assert top <= size[3], name
-        title, _, provenance = figure.facts
-        assert "240 epochs" in title
-        assert provenance == " ".join([*FOOTER, DEVICES])
-        file = all_written[0] / "paper" / f"{name}.pdf"
-        assert pypdf.PdfReader(file).metadata["/Keywords"] == provenance
-
-
-def test_provenance_is_in_pictures_of_every_format(tmp_path):
-    sheet = replace(PAPER, formats=("png", "svg")).saying(["made by 3 of 4 rows"])
-    figure, _ = Canvas(sheet, sheet.column, "A title", ["how to read"]).draw([1.0])
-    sheet.save(figure, tmp_path / "x")
-    kept = PIL.Image.open(tmp_path / "x.png").text
-    assert (kept["Title"], kept["Description"], kept["Source"]) == figure.facts
-    head = (tmp_path / "x.svg").read_text("utf-8").partition("</metadata>")[0]
-    assert all(fact in head for fact in figure.facts)
-
-
-def test_fonts_of_a_pdf_are_true_type(all_written):
-    for name in FIGURES:
-        fonts = pypdf.PdfReader(all_written[0] / "paper" / f"{name}.pdf").pages[0]["/Resources"]["/Font"]
-        kinds = {font.get_object()["/Subtype"] for font in fonts.values()}
-        assert "/Type3" not in kinds, name
-
-
-def test_every_figure_ends_with_the_whole_footer_below_all_else(all_written):
-    for name, figure in all_written[1]["first"].items():
-        (footer,) = [text for text in figure.findobj(Text) if "number 59" in text.get_text()]
-        assert " ".join([*FOOTER, DEVICES]) in " ".join(footer.get_text().split()), name
-        left, bottom, right, top = footer.get_window_extent().extents
-        assert left >= 0, name
-        assert bottom >= 0, name
-        assert right <= figure.bbox.width, name
-        shown = [ax for ax in figure.findobj(matplotlib.axes.Axes) if ax.get_visible()]
-        assert min(ax.get_tightbbox().y0 for ax in shown) >= top, name
-
-
-@pytest.mark.parametrize("left", ["one run", "no baseline", "only failures", "no teacher", "foreign params"])
-def test_little_to_draw_is_no_error(tmp_path, left):
-    rows = {
-        "one run": [run("kd")],
-        "no baseline": [*runs("dkd", 70.0, 71.0), *runs("ce", 60.0, 61.0)],
-        "only failures": [run("kd", None, status="error", epochs_done=None, train_s=None)],
-        "no teacher": runs("ce", 60.0, 61.0, pair=(None, "resnet20")),
-        "foreign params": [
-            run("kd", params=text, variant=str(i))
-            for i, text in enumerate(('{"a":null}', '{"a":{"b":1}}', '{"a":[1]}'))
-        ],
-    }[left]
-    found = boards(tmp_path, rows)
-    none = pd.DataFrame(columns=store.CURVE_COLUMNS)
-    (tmp_path / "without").mkdir()
-    assert write(found, none, tmp_path / "without") == {}
-    assert list((tmp_path / "without").iterdir()) == []
-    lines = pd.DataFrame(
-        [{"cell_id": row["cell_id"], "epoch": 1, "term": "top1", "value": 1.0} for row in rows]
-    )
-    (tmp_path / "with").mkdir()
-    captions = write(found, lines, tmp_path / "with")
-    assert set(captions) == ({"curves"} if left != "only failures" else set())
-    files = {f"{name}.{kind}" for name in captions for kind in ("png", "csv")}
-    assert {path.name for path in (tmp_path / "with").iterdir() if path.stat().st_size} == files
-
-
-def test_each_table_has_its_own_figures(tmp_path):
-    rows = grid([A, PAIRS[0]], dkd=0.5)
-    rows += [run(r["method"], r["top1"], A, r["seed"], split="holdout") for r in rows[:6]]
-    found = boards(tmp_path, rows)
-    assert [b.table.split for b in found] == ["test", "holdout"]
-    none = pd.DataFrame(columns=store.CURVE_COLUMNS)
-    captions = write(found, none, tmp_path)
-    slug = f"holdout-240ep-{hex12('r1')[:8]}"  # the holdout has one pair: no heat map
-    assert {name: caption.table for name, caption in captions.items()} == {
-        "forest": 0, "heatmap": 0, "cost": 0, f"forest-{slug}": 1, f"cost-{slug}": 1,
-    }  # fmt: skip
-    headings = [b.table.heading for b in found]
-    for name, caption in captions.items():
-        assert set(pd.read_csv(tmp_path / f"{name}.csv")["table"]) == {headings[caption.table]}
 
 
 def test_names_keep_clear_of_lines_and_points():

@@ -143,9 +143,9 @@ def test_the_appendix_compares_and_has_the_notes_in_its_float(tmp_path):
     found = boards(tmp_path, [*runs("kd", 70.0, 75.0, 80.0), *runs("dkd", 71.0, 76.1, 80.9)])
     tex = appendix("s", found, ["Suite s; 6 rows."])
     assert "Bold: within 0.17 of the best." in tex  # one-sided t of 2 degrees, 2.920, times 0.1 / 3**0.5
-    last = tex.rindex(r"\end{table}")
+    last = tex.rindex(r"\end{table*}")  # across both columns: a column would be all notes
     assert tex.index("Comparison with kd") < tex.rindex("Suite s; 6 rows.") < last
-    assert tex[last:].strip() == r"\end{table}"  # nothing loose
+    assert tex[last:].strip() == r"\end{table*}"  # nothing loose
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

@@ -71,6 +71,13 @@ def test_a_collapsed_seed_is_marked_and_never_bold(tmp_path):
     (without,) = boards(tmp_path / "sound", sound)
     assert b.best[COLUMN].yardstick == pytest.approx(without.best[COLUMN].yardstick)
     assert "broken: 1 of 3 runs failed" in said(b)
+    (b,) = boards(tmp_path / "base", [*runs("kd", 70.0, 1.0), *runs("dkd", 71.0, 71.2)])
+    assert "dkd: runs of kd failed (diverged or collapsed). Δ without failed runs +1.00;" in said(b)
+
+
+def test_differences_without_failed_runs_and_at_chance(tmp_path):
+    sound = [*runs("kd", 70.0, 70.3, 70.1), *runs("dkd", 71.0, 71.2, 71.1)]
+    (b,) = boards(tmp_path, [*sound, *runs("broken", 78.0, 78.2, 1.0)])
     assert b.failed.loc["broken", "without"] == pytest.approx(7.95)  # of the seeds that did not collapse
     assert b.failed.loc["broken", "robust"] == pytest.approx(7.9)  # medians: 78.0 - 70.1
 

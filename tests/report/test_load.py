@@ -211,6 +211,9 @@ def test_a_place_that_is_absent_is_an_error(tmp_path):
         merge("s", [tmp_path / "a", tmp_path / "missing"])
     with pytest.raises(KdbenchError, match="kdbench run --suite s"):
         write_report("s", tmp_path / "missing", tmp_path / "out")
+    write(tmp_path / "results", [run()], suite="digits")
+    with pytest.raises(KdbenchError, match="did you mean 'digits'"):
+        write_report("digit", tmp_path / "results", tmp_path / "out")
 
 
 def test_a_bad_file_stops_no_other_suites_report(tmp_path):

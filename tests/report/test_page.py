@@ -162,7 +162,7 @@ def by_label(shown, cells):
 
 
 def test_its_numbers_are_those_of_the_csv(board_of_three, tmp_path):
-    shown = view(board_of_three, NO_CURVES)
+    shown = view(board_of_three, NO_CURVES, [])
     (tmp_path / "l.csv").write_text(leaderboard.csv("s", [board_of_three], []))
     written = pd.read_csv(tmp_path / "l.csv").set_index("label")
     top1 = shown["metrics"][0]
@@ -184,7 +184,7 @@ def test_its_numbers_are_those_of_the_csv(board_of_three, tmp_path):
 
 @pytest.mark.parametrize("place", [1, 2], ids=["same family", "one pair"])
 def test_numbers_of_a_choice_are_those_of_its_pairs_alone(board_of_three, tmp_path, place):
-    shown = view(board_of_three, NO_CURVES)
+    shown = view(board_of_three, NO_CURVES, [])
     scope = shown["scopes"][place]
     rows = board_of_three.table.rows
     rows = rows[rows["pair"].isin([shown["pairs"][i] for i in scope["pairs"]])][store.COLUMNS]
@@ -232,7 +232,7 @@ def test_every_two_methods_differ_as_from_a_baseline(board_of_three, metric):
 
 def test_costs_follow_the_choice_and_have_no_difference(tmp_path):
     (found,) = boards(tmp_path, timed_grid())
-    shown = view(found, NO_CURVES)
+    shown = view(found, NO_CURVES, [])
     (cost,) = [metric for metric in shown["metrics"] if metric["key"] == "step_cost"]
     dkd = shown["labels"].index("dkd")
     assert [column["cells"][dkd][0] for column in cost["pairs"]] == ["1.25", "2.00"]

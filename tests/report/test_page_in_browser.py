@@ -4,8 +4,10 @@ import csv
 import io
 import re
 
+import numpy as np
 import pytest
 
+from tests.support.figures import keep
 from tests.support.scenarios import grid, wild
 from tests.support.web_pages import SHOWN, failed_then_done, needs_browser, start_browser, write_page
 
@@ -20,6 +22,10 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     wild(folder, methods=3)
     more = [row | {"ece": row["top1"] / 10} for row in grid([("resnet56", "vgg8")], dkd=0.6)]
+    for row in more:  # of 10 images of each class kd has 6 and 5 right, dkd 8 and 4
+        right = {"kd": (6, 5), "dkd": (8, 4)}[row["method"]]
+        confusion = np.array([[right[0], 10 - right[0]], [10 - right[1], right[1]]])
+        keep(folder / "s.details", row, confusion=confusion)
     shown = [*SHOWN, SHOWN[0]._replace(name="gone")]
     return write_page(folder, [*failed_then_done(EVIL), *more], shown=shown)
 
@@ -210,6 +216,19 @@ def test_two_methods_are_compared_side_by_side(opened):
     driver = opened("#pairs=vgg13+-%3E+vgg8")
     table = dict(zip(column(driver, "method"), column(driver, "Δ vs kd"), strict=True))
     assert table["bickd"].rstrip("§") + " (3)" == rows["top-1", "vgg13 → vgg8"]
+
+
+def test_two_methods_are_compared_class_by_class(opened):
+    driver = opened("#a=kd&b=dkd")
+    assert "resnet56 → vgg8" in driver.find_element("id", "classes-heading").text
+    rows = driver.find_elements("css selector", "#classes tr")
+    shown = [" ".join(row.text.split()) for row in rows]
+    assert shown[0] == "class kd − dkd kd dkd images"
+    assert shown[1:] == ["1 +10.0 50.0 40.0 10", "0 −20.0 60.0 80.0 10"]
+    assert "on the same seeds (3)" in driver.find_element("id", "classes-said").text
+    choose(driver, "b", "bickd")
+    assert "no predictions of bickd on this pair" in driver.find_element("id", "classes-said").text
+    assert not driver.find_element("id", "classes").is_displayed()
 
 
 def test_a_link_brings_everything_back(opened):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import subprocess
 import sys
 import time
@@ -111,7 +112,7 @@ def test_latex_is_a_booktabs_table_with_every_cell(tmp_path):
     body = [row for row in text.splitlines() if row.endswith(r" \\")]
     assert text.count(r"\toprule") == text.count(r"\bottomrule") >= 1
     assert any(row.startswith("kd & 70.65 $\\pm$ 0.07 (2)") for row in body)
-    assert any("70.66 last {[}CRD{]}" in row for row in body)
+    assert any(r"70.66 last \cite{CRD}" in row for row in body)
     assert r"50\% \& more" in text
     assert r"foot\_note" in text
     assert not set("±–Δ†→") & set(text)
@@ -158,7 +159,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
         shown = [picture for picture, _ in figures.write([beside.drawing(data)], SCREEN, footer, folder)]
         beside.write(folder, "cifar100", data, footer, shown)
     ours = [f"{name}.{kind}" for name in NAMES for kind in ("csv", "md", "tex")]
-    ours += ["published.png", "reproduction.csv", "reproduction.md"]
+    ours += ["published.bib", "published.png", "reproduction.csv", "reproduction.md"]
     assert sorted(path.name for path in folders[0].iterdir()) == sorted(ours)
     for name in ours:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
@@ -227,3 +228,19 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     beside.text("cifar100", data)
     assert len(rows) > 10_000
     assert time.process_time() - start < 8
+
+
+def test_sources_are_cited_and_each_is_in_the_bibliography(tmp_path):
+    data = frame(tmp_path, everything())
+    beside.write(tmp_path, "cifar100", data, [])
+    bib = (tmp_path / "published.bib").read_text("utf-8")
+    entries = set(re.findall(r"^@\w+{(.+),$", bib, re.MULTILINE))
+    cited = set()
+    for name in NAMES:
+        tex = (tmp_path / f"{name}.tex").read_text("utf-8")
+        cited |= {key for keys in re.findall(r"\\cite{(.*?)}", tex) for key in keys.split(",")}
+        assert "{[}CRD{]}" not in tex
+    assert "CRD" in cited
+    assert cited <= entries
+    (crd,) = re.findall(r"@inproceedings{CRD,(.*?)\n}", bib, re.DOTALL)
+    assert "Contrastive Representation Distillation" in crd

@@ -175,7 +175,7 @@ def test_ten_thousand_rows_take_seconds(tmp_path):
     leaderboard.csv("s", boards, [])
     latex_leaderboard.leaderboard("s", boards, [])
     latex_leaderboard.appendix("s", boards, [])
-    page = html.page("s", boards, [], merged.attempts, merged.curves, runs, [])
+    page = html.page("s", boards, [], merged.attempts, merged.curves, [], runs, [])
     assert page.count('"facts":[') == 45 * 15
     assert len(rows) > 10_000
     assert time.process_time() - start < 10

@@ -229,6 +229,7 @@ KINDS = {
     "conflict at the start": (b"<<<<<<< HEAD\n" + TODAY, "line 1: a merge of git"),
     "other header inside": (TODAY + needed_only(), "line 4: a header with other columns"),
     "schemas mixed": (with_value("schema", "2", line=3), "line 3, column schema: 2 below rows of schema 5"),
+    "header in a row": (TODAY[:-1] + TODAY, "line 3 has 125 values, the header 63"),
     "joined lines": (TODAY + LINES[1] + LINES[2] + b"\n", "line 4 has 125 values, the header 63"),
     "decimal comma": (TODAY.replace(b",70.25,", b",70,25,"), "line 2 has 64 values, the header 63"),
     "spaces": (TODAY.replace(b",", b", "), "the names in line 1 have spaces around them"),

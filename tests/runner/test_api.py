@@ -1,9 +1,11 @@
 """`kdbench.run` from Python: what it takes, what it refuses, what it returns."""
 
 import dataclasses
+import html
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,9 +77,14 @@ def test_a_wrong_keyword_is_an_error_about_run():
         ({"methods": [3]}, "methods are given by name, or as Method classes or objects; got 3"),
         ({"methods": []}, "no method is chosen"),
         ({"methods": dict}, "Method classes or objects; got <class 'dict'>"),
-        ({"pairs": [("a", "b")]}, "a pair is written teacher:student, got ('a', 'b')"),
+        (
+            {"methods": {"kd": {"temperature": 2}}},
+            "values of parameters are given by sets={'method.parameter': value}",
+        ),
+        ({"pairs": [("a", "b", "c")]}, "a pair is written teacher:student, got ('a', 'b', 'c')"),
         ({"seeds": 0.0}, "a seed must be a whole number of at least 0, got 0.0"),
         ({"sets": {"temperature": 2}}, "--set takes method.parameter=value"),
+        ({"params": {"kd": {}}}, "params is the path of a file that `kdbench tune` writes, got {'kd': {}}; "),
         ({"epochs": "3"}, "epochs must be of type int, got '3'"),
         ({"epochs": 0}, "epochs must be greater than 0, got 0"),
         ({"per_class": 1.5}, "per_class must be a whole number of at least 1, got 1.5"),
@@ -124,6 +131,27 @@ def test_seeds_are_ints_in_any_form(seeds, expected):
 def test_seeds_of_another_kind_are_refused(seeds):
     with pytest.raises(KdbenchError, match="seed"):
         parse_seeds(seeds)
+
+
+def test_numbers_of_numpy_are_plain_ones(lab):
+    numpys = {
+        "epochs": np.int64(3),
+        "lr": np.float64(0.25),
+        "clip": np.float32(0.5),
+        "per_class": np.int32(2),
+    }
+    plain = {"epochs": 3, "lr": 0.25, "clip": 0.5, "per_class": 2}
+    selection, _ = resolve("digits", "kd", **numpys)
+    assert selection == resolve("digits", "kd", **plain)[0]
+    assert {type(getattr(selection.suite.recipe, key)) for key in ("lr", "clip")} == {float}
+    assert type(selection.suite.recipe.epochs) is int
+
+
+@pytest.mark.parametrize("call", [kdbench.run, kdbench.tune])
+@pytest.mark.parametrize("progress", [True, False, print, Heard])
+def test_progress_is_an_object_of_progress(call, progress):
+    with pytest.raises(KdbenchError, match=r"progress is a kdbench\.train\.callbacks\.Progress "):
+        call("digits", "kd", progress=progress)
 
 
 # --- methods as objects ---
@@ -185,10 +213,13 @@ def _check_outcome(outcome, lab):
     assert {"cell_id", "run_id", "epoch", "term", "value"} == set(outcome.curves.columns)
     assert set(outcome.curves["cell_id"]) == set(outcome.rows["cell_id"])
     assert "typed" in outcome.leaderboard(baseline="ce")
-    assert outcome.leaderboard(baseline="ce") in outcome._repr_html_() or "&" in outcome._repr_html_()
+    assert f"\n\n{html.escape(outcome.leaderboard())}</pre>" in outcome._repr_html_()
+    assert outcome.leaderboard()._repr_html_() == f"<pre>{html.escape(outcome.leaderboard())}</pre>"
     rows = kdbench.load_results(lab.folder / "results")
     assert rows["cell_id"].tolist() == outcome.rows["cell_id"].tolist()
     assert kdbench.load_results(lab.folder / "results" / "tiny.csv", "tiny").equals(rows)
+    for suite in ("tiny.toml", Path("suites/tiny.toml"), lab.suite):
+        assert kdbench.load_results(lab.folder / "results", suite).equals(rows)
     with pytest.raises(KdbenchError, match="has no rows of suite 'tin'; it has tiny"):
         kdbench.load_results(lab.folder / "results", "tin")
 
@@ -235,6 +266,12 @@ def test_every_public_name_is_there():
 
 
 def test_results_that_are_not_there(tmp_path):
-    with pytest.raises(KdbenchError, match=r"there is no .*none; name a folder"):
-        kdbench.load_results(tmp_path / "none")
+    with pytest.raises(
+        KdbenchError, match=r"there is no .*none; name a folder .* \(a suite by suite='.*none'\)"
+    ):
+        kdbench.load_results(str(tmp_path / "none"))
+    with pytest.raises(
+        KdbenchError, match=r"path is one folder of results or one \.csv file of it, got \['a', 'b'\]"
+    ):
+        kdbench.load_results(["a", "b"])
     assert list(kdbench.load_results(tmp_path).columns) == store.COLUMNS

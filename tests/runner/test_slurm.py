@@ -28,6 +28,12 @@ def notes(options):
     return read_notes(options["results"] / ".work" / "slurm")
 
 
+def test_what_macos_puts_beside_a_note_is_none(tmp_path):
+    (tmp_path / "7.json").write_text('{"job": "7"}')
+    (tmp_path / "._7.json").write_bytes(b"\0\5\x16\7")
+    assert read_notes(tmp_path) == [{"job": "7"}]
+
+
 @pytest.mark.slow
 def test_jobs_give_the_numbers_of_one_process(options, lab):
     heard = Heard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import math
 import signal
@@ -20,12 +21,11 @@ from kdbench.runner import tuning, workspace
 from kdbench.runner.pruning import floors
 from kdbench.runner.studies import Budget, winners
 from kdbench.runner.tuning import tune
-from tests.support.cli_process import kdbench, refused, spawn
-from tests.support.tiny import RUN, make
+from tests.support.cli_process import kdbench, spawn
+from tests.support.tiny import RUN, TUNE, make
 
 pytest.importorskip("optuna", reason="tuning needs the extra kdbench[tune]")
 registry.load()
-TUNE = ["tune", *RUN[1:]]
 TRIAL = [
     "study",
     "trial",
@@ -209,6 +209,10 @@ def test_the_test_images_are_never_read(place, monkeypatch):
     usual = {"data_dir": place / "data", "teacher_weights": place / "teachers", "results": place / "results"}
     tuned = tune(str(place / "tiny.toml"), "kd", trials=2, epochs=1, **usual)
     assert tuned.complete
+    assert (
+        repr(tuned) == f"<tiny: 2 trials; the best settings are in {place / 'results' / 'tiny.tuned.toml'}>"
+    )
+    assert html.escape(tuned.table()) in tuned._repr_html_()
     assert set(store.read(place / "results" / "tiny.trials.csv")["split"]) == {"holdout"}
 
 
@@ -341,45 +345,3 @@ def test_tune_then_run_then_report(place):
     report = kdbench("report", cwd=place)
     assert report.code == 0, report.err
     assert {folder.name for folder in (place / "reports").iterdir() if folder.is_dir()} == {"tiny", "_assets"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--trials", "3", "--hours", "1"], "not both"),
-        (["--teacher-split"], "leave out teacher_weights"),
-        (["--methods", "ce"], "nothing to search: ce declares no `space`"),
-        (["--space", "none.toml"], "cannot read none.toml"),
-        (["--set", "kd.temperature=3"], "has no option --set"),
-    ],
-)
-def test_a_wrong_command_is_refused(place, arguments, said):
-    refused(kdbench(*TUNE, *arguments, cwd=place), said)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("kd = 3", "kd must be a table of ranges"),
-        ("[dist]\nbeta = { log = [1, 2] }", "dist, which is not among the methods"),
-        ("[kd]\ntemprature = { log = [1, 2] }", "unknown parameter 'temprature'"),
-        ("[kd]\ntemperature = [1, 2]", "{ log = [low, high] }"),
-        ("[kd]\ntemperature = { log = 3 }", "log takes a list, got 3"),
-        ("[kd]\ntemperature = { log = [0, 2] }", "must begin above 0"),
-        ("[kd]\ntemperature = { linear = [-1, 2] }", "must be greater than 0"),
-        ("[kd]\nteacher_fix = { log = [1, 2] }", "is no number"),
-        ("[kd]\ntemperature = { choice = [2.0, 'a'] }", "kd.temperature takes a"),
-        ("[kd]\ntemperature = { choice = [2.0] }", "two different values"),
-    ],
-)
-def test_a_wrong_space_file_is_refused(place, text, said):
-    (place / "space.toml").write_text(text)
-    refused(kdbench(*TUNE, "--methods", "kd", "--space", "space.toml", "--dry-run", cwd=place), said)
-
-
-def test_a_space_file_goes_before_the_methods_own(place):
-    (place / "space.toml").write_text(
-        "[kd]\ntemperature = { linear = [2, 3] }\nteacher_fix = { choice = ['none', 'swap'] }"
-    )
-    plan = kdbench(*TUNE, "--methods", "kd", "--space", "space.toml", "--dry-run", cwd=place).out
-    assert "kd: temperature 2 to 3, kd_weight 0.09 to 9, log, teacher_fix none or swap" in plan

@@ -52,6 +52,34 @@ def test_texts_and_lists_are_replaced(write, base):
     assert (suite.recipe, suite.dataset, suite.views) == (base.recipe, base.dataset, base.views)
 
 
+def test_pairs_may_be_texts_or_two_names_beside_tables(write, lab):
+    suite = write(
+        'pairs = ["a:b", "timm:resnet18 -> local-dir:nets/c", ["d", "e"], '
+        '{ teacher = "teacher", student = "student", recipe = { lr = 0.5 } }]\n'
+        '[pair_params."a->b"]\nkd = { temperature = 3.0 }'
+    )
+    here = f"local-dir:{lab.folder / 'below' / 'nets' / 'c'}"
+    assert suite.pairs == (
+        Pair("a", "b", params={"kd": {"temperature": 3.0}}),
+        Pair("timm:resnet18", here),
+        Pair("d", "e"),
+        Pair("teacher", "student", {"lr": 0.5}),
+    )
+
+
+def test_pairs_of_a_built_suite_may_be_texts_or_tuples(base):
+    built = dataclasses.replace(base, pairs=["a:b", ("c", "d"), Pair("e", "f")])
+    assert suites.validated(built).pairs == (Pair("a", "b"), Pair("c", "d"), Pair("e", "f"))
+
+
+@pytest.mark.parametrize("pair", ['"ab"', '"timm:a:b"', '["a", "b", "c"]', "3"])
+def test_a_wrong_pair_names_its_file_and_place(write, pair):
+    with pytest.raises(
+        KdbenchError, match=r"a pair is written teacher:student.*, got .* in .*mine\.toml: pairs\[1\]"
+    ):
+        write(f'pairs = ["a:b", {pair}]')
+
+
 def test_recipes_merge_key_by_key(write, base):
     suite = write("[recipe]\nlr = 0.3\nmilestones = [7]\n[teacher_recipe]\nepochs = 9")
     assert suite.recipe == dataclasses.replace(base.recipe, lr=0.3, milestones=(7,))

@@ -69,5 +69,6 @@ def rows(place: Path) -> pd.DataFrame:
 
 
 RUN = ["run", "--suite", "tiny.toml", "--data-dir", "data", "--teacher-weights", "teachers"]
+TUNE = ["tune", *RUN[1:]]
 # columns that a repetition of the same cell on the same machine gives again
 NUMBERS = ["cell_id", "method", "seed", "status", "top1", "top5", "nll", "ece", "train_top1", "final_loss"]

@@ -32,7 +32,7 @@ def boards_of(results):
 
 
 def write_page(folder, rows=(), curves=(), shown=SHOWN):
-    """Rows -> <folder>/s.csv and <folder>/reports/s/index.html, with one small picture."""
+    """Rows -> <folder>/s.csv and <folder>/reports/s/index.html, with one small picture; details: <folder>/s.details."""
     store.append(folder / "s.csv", rows)
     store.append(folder / "s.curves.csv", curves, store.CURVE_COLUMNS)
     merged, boards = merge("s", folder), boards_of(folder)
@@ -41,7 +41,9 @@ def write_page(folder, rows=(), curves=(), shown=SHOWN):
     out = folder / "reports" / "s"
     out.mkdir(parents=True)
     (out / "forest.png").write_bytes(Path(__file__).with_name("pixel.png").read_bytes())
-    text = html.page("s", boards, footer, merged.attempts, merged.curves, repeated, shown)
+    text = html.page(
+        "s", boards, footer, merged.attempts, merged.curves, [folder / "s.details"], repeated, shown
+    )
     (out / "index.html").write_text(text, "utf-8")
     index.write(out.parent)
     return out / "index.html"

@@ -1,5 +1,7 @@
 """A method in one's own loop takes the harness's steps, bit for bit, and says what it lacks in one sentence."""
 
+import types
+
 import pytest
 import torch
 import torchvision
@@ -218,6 +220,7 @@ def timm_pair():
         ),
         ("kd", {"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ("kd", {"steps": 2.5}, "steps must be a whole number of at least 1, got 2.5"),
+        ("kd", {"batch_size": True}, "batch_size must be a whole number of at least 1, got True"),
         (["kd"], {}, "method is a name, a Method class or an object of one, got"),
         (
             "fitnet",
@@ -238,6 +241,56 @@ def test_what_is_missing_is_one_sentence(method, options, message):
     with pytest.raises(KdbenchError, match=message) as caught:
         kdbench.Distiller(method, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "target", "message"),
+    [
+        (
+            IMAGES,
+            TARGET.float(),
+            r"target must be the labels .* int64 tensor \[B\], got torch\.float32 \[6\]",
+        ),
+        (IMAGES, torch.eye(4)[TARGET], r"target must be the labels .* got torch\.float32 \[6, 4\]"),
+        (IMAGES, TARGET.tolist(), r"target must be the labels .* got list"),
+        (TARGET, IMAGES, r"target must be the labels .* got torch\.float32 \[6, 3, 4, 4\]"),
+        (
+            IMAGES,
+            TARGET[:5],
+            r"images must be a tensor with an image per label, 5, got torch\.float32 \[6, 3",
+        ),
+        (IMAGES.numpy(), TARGET, r"images must be a tensor with an image per label, 6, got ndarray"),
+    ],
+)
+def test_a_wrong_batch_is_one_sentence(images, target, message):
+    distiller = kdbench.Distiller("kd", Plain(), Plain(), classes=4, **LOOP)
+    with pytest.raises(KdbenchError, match=message):
+        distiller.loss(images, target)
+    assert distiller.get_extra_state()["batches"] == 0
+
+
+def test_a_model_may_return_an_object_that_holds_the_logits():
+    class Wrapped(Plain):
+        def forward(self, images):
+            return types.SimpleNamespace(logits=super().forward(images), hidden=None)
+
+    torch.manual_seed(0)
+    student, teacher = Plain(), Plain()
+    wrapped_student, wrapped_teacher = Wrapped(), Wrapped()
+    wrapped_student.load_state_dict(student.state_dict())
+    wrapped_teacher.load_state_dict(teacher.state_dict())
+    plain = kdbench.Distiller("kd", student, teacher, classes=4, **LOOP).loss(IMAGES, TARGET)
+    wrapped = kdbench.Distiller("kd", wrapped_student, wrapped_teacher, classes=4, **LOOP).loss(
+        IMAGES, TARGET
+    )
+    assert wrapped.item() == plain.item()
+
+    class Several(Plain):
+        def forward(self, images):
+            return super().forward(images), images
+
+    with pytest.raises(KdbenchError, match=r"Several returns tuple in place of logits \[B, C\]; wrap it"):
+        kdbench.Distiller("kd", Several(), Plain(), classes=4, **LOOP).loss(IMAGES, TARGET)
 
 
 def test_a_forgotten_call_is_one_sentence():

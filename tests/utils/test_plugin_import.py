@@ -170,6 +170,13 @@ def test_a_bom_or_a_coding_line_is_pythons_to_read(tmp_path, head, coding):
     assert registry.code_hash("mine") == code_hash.code_hash(plain)
 
 
+def test_what_macos_puts_into_a_package_is_no_module(tmp_path):
+    write(tmp_path, sub____init__="VALUE = 1", mine=method("from sub import *", "VALUE"))
+    (tmp_path / "sub" / "._deep.py").write_bytes(b"\0\5\x16\7")
+    registry.load(tmp_path)
+    assert registry.get("mine").value == 1
+
+
 def test_an_installed_method_names_its_package(tmp_path, monkeypatch):
     """An entry point's module may import its neighbours by their full name."""
     package = write(tmp_path / "site" / "pkg_x", _t="VALUE = 1", mine="from pkg_x._t import VALUE")

@@ -17,7 +17,7 @@ const plot = (id, traces, layout, label) => {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
     margin: { l: 10, r: 10, t: narrow() ? 10 : 36, b: 40 }, dragmode: narrow() ? false : "zoom",
     modebar: { bgcolor: "rgba(0,0,0,0)", color: styleOf("--soft"), activecolor: styleOf("--accent") },
-    legend: { orientation: narrow() ? "h" : "v", y: narrow() ? -0.25 : 1 },
+    legend: { orientation: narrow() ? "h" : "v", y: narrow() ? -0.3 : 1 },
     ...layout, xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
   element.setAttribute("role", "img");
@@ -31,19 +31,25 @@ const plot = (id, traces, layout, label) => {
 /** Black lines have the colour of the text: in a dark room black would not be seen. */
 const ink = (colour) => (colour.toUpperCase() === "#000000" ? styleOf("--text") : colour);
 
-/** lines: {name, bar: [difference, low, high], colour}, the first on top. */
-const drawForest = (id, lines, title) => {
-  const shown = lines.filter(({ bar }) => bar.length && bar[0] !== null).reverse();
-  const reach = (end) => shown.map(({ bar }) => (bar[1] === null ? 0 : Math.abs(bar[end] - bar[0])));
+/** Names and values that lie beyond the ends of an axis, in words; '' where none does. */
+const beyond = (points) => (points.length ? `Beyond the chart's end: ${points.map(({ name, value }) => `${name} (${value})`).join(", ")}.` : "");
+
+/** lines: {name, bar: [difference, low, high], colour}, the first on top. reach: how far from 0 the axis goes. */
+const drawForest = (id, lines, title, reach = Infinity) => {
+  const all = lines.filter(({ bar }) => bar.length && bar[0] !== null);
+  const shown = all.filter(({ bar }) => Math.abs(bar[0]) <= reach).reverse();
+  const far = all.filter((line) => !shown.includes(line)).map(({ name, bar }) => ({ name, value: bar[0] }));
+  const length = (end) => shown.map(({ bar }) => (bar[1] === null ? 0 : Math.abs(bar[end] - bar[0])));
   plot(id, shown.length ? [{
     type: "scatter", mode: "markers", x: shown.map(({ bar }) => bar[0]), y: shown.map(({ name }) => name),
-    error_x: { type: "data", symmetric: false, array: reach(2), arrayminus: reach(1), color: styleOf("--soft"), thickness: 1.2, width: 0 },
+    error_x: { type: "data", symmetric: false, array: length(2), arrayminus: length(1), color: styleOf("--soft"), thickness: 1.2, width: 0 },
     marker: { size: 9, color: shown.map(({ colour }) => ink(colour)) },
     hovertemplate: "%{y}: %{x}<extra></extra>", showlegend: false,
   }] : [], {
     height: 90 + 24 * shown.length, xaxis: { title: { text: title }, zeroline: true, zerolinewidth: 1.5 },
-    yaxis: { type: "category", tickfont: { size: narrow() ? 11 : 12 } },
+    yaxis: { type: "category", range: [-0.7, shown.length - 0.3], tickfont: { size: narrow() ? 11 : 12 } },
   }, `${title}. The numbers are in the table above.`);
+  return beyond(far);
 };
 
 const drawBars = (choice) => {
@@ -51,8 +57,8 @@ const drawBars = (choice) => {
   const about = scope < 0 ? `all ${table.pairs.length} pairs; does not follow the choice of pairs` : arrows(table.scopes[scope].title);
   byId("bars-heading").textContent = metric.unit ? `Difference to ${table.baseline} in ${metric.title} (${about})`
     : `A cost has no difference to ${table.baseline}: choose another metric`;
-  drawForest("bars", labels.map((label) => ({ name: table.labels[label], bar: over.bars[label] || [], colour: table.looks[label][0] }))
-    .filter(({ name }) => name !== table.baseline), `${metric.title} − ${table.baseline}'s, ${metric.unit}, 95% interval`);
+  byId("bars-said").textContent = drawForest("bars", labels.map((label) => ({ name: table.labels[label], bar: over.bars[label] || [], colour: table.looks[label][0] }))
+    .filter(({ name }) => name !== table.baseline), `${metric.title} − ${table.baseline}'s, ${metric.unit}, 95% interval`, over.reach ?? Infinity);
 };
 
 const drawCost = (choice) => {
@@ -60,21 +66,34 @@ const drawCost = (choice) => {
   const costs = table.metrics.filter(({ unit }) => !unit);
   const cost = costs.find(({ key }) => key === state.cost) || costs[0];
   const of = metric.unit ? metric : table.metrics[0];
-  byId("cost-heading").hidden = byId("cost-choices").hidden = !cost;
+  for (const name of ["cost-heading", "cost-choices", "cost-said"]) byId(name).hidden = !cost;
   if (!cost) return plot("cost", [], {});
   byId("cost-heading").textContent = `Cost and ${of.title} (${scope < 0 ? `all ${table.pairs.length} pairs; does not follow the choice of pairs` : arrows(table.scopes[scope].title)})`;
   options(byId("cost-choices").cost, costs.map(({ key, title }) => [key, title.replace("cost, ", "")]), cost.key);
   const place = Math.max(scope, 0);
-  const points = labels.map((label) => ({ label, x: cost.scopes[place].means[label], y: of.scopes[place].means[label] }))
-    .filter(({ x, y }) => x !== null && y !== null);
+  const averaged = of.scopes[place].columns.find((column) => column.lead && column.heading.startsWith("mean"))?.heading;
+  const all = labels.map((label) => ({ label, name: table.labels[label], x: cost.scopes[place].means[label], y: of.scopes[place].means[label] }));
+  const known = all.filter(({ x, y }) => x !== null && y !== null);
+  const middle = of.scopes[place].means[table.labels.indexOf(table.baseline)] ?? null;
+  const far = middle === null ? [] : known.filter(({ y }) => Math.abs(y - middle) > (of.scopes[place].reach ?? Infinity));
+  const points = known.filter((point) => !far.includes(point));
+  const absent = all.filter((point) => !known.includes(point)).map(({ name }) => name);
+  const few = points.length <= MANY_NAMES;
+  byId("cost-said").textContent = [
+    few ? "" : "Named: those that no cheaper method equals, and the baseline; touch a point for the others.",
+    beyond(far.map(({ name, y }) => ({ name, value: y }))),
+    absent.length ? `Not shown, without a cost or a mean over these pairs: ${absent.join(", ")}.` : "",
+  ].filter(Boolean).join(" ");
+  const unequalled = (one) => !points.some(({ x, y }) => (x < one.x && (of.lower ? y <= one.y : y >= one.y)));
   return plot("cost", points.length ? [{
-    type: "scatter", mode: points.length > MANY_NAMES ? "markers" : "markers+text",
-    x: points.map(({ x }) => x), y: points.map(({ y }) => y), text: points.map(({ label }) => table.labels[label]),
+    type: "scatter", mode: "markers+text", customdata: points.map(({ name }) => name),
+    x: points.map(({ x }) => x), y: points.map(({ y }) => y),
+    text: points.map((one) => (few || one.name === table.baseline || unequalled(one) ? one.name : "")),
     textposition: "top center", textfont: { size: 11 }, cliponaxis: false,
     marker: { size: 9, color: points.map(({ label }) => ink(table.looks[label][0])) },
-    hovertemplate: "%{text}: %{x} ×, %{y}<extra></extra>", showlegend: false,
+    hovertemplate: "%{customdata}: %{x} ×, %{y}<extra></extra>", showlegend: false,
   }] : [], {
-    height: 380, xaxis: { title: { text: `${cost.title.replace("cost, ", "")} × ${table.baseline}` } }, yaxis: { title: { text: of.title } },
+    height: 380, xaxis: { title: { text: `${cost.title.replace("cost, ", "")} × ${table.baseline}` } }, yaxis: { title: { text: [of.title, averaged].filter(Boolean).join(", ") } },
     margin: { l: 10, r: 30, t: 36, b: 40 },
   }, `Cost and ${of.title} of each method. The numbers are in the table above.`);
 };
@@ -102,13 +121,14 @@ const drawCurves = (choice) => {
     const [colour, dash] = [ink(table.looks[label][0]), DASHES[table.looks[label][1]]];
     const unit = state.x === "time" ? table.curves.seconds[label][pair] / 60 : 1;
     const x = epochs.map((epoch) => epoch * unit);
-    const look = { type: "scatter", mode: "lines", legendgroup: label, x, visible: all || table.curves.named.includes(label) ? true : "legendonly" };
+    const visible = all || table.curves.named.includes(label);
+    const look = { type: "scatter", mode: "lines", legendgroup: label, x, visible: visible || "legendonly" };
     const edge = (sign) => means.map((mean, i) => mean + sign * (stds[i] ?? 0));
     const band = lines.length > FEW_BANDS || stds.every((std) => !std) ? [] : [
       { ...look, y: edge(-1), line: { width: 0 }, showlegend: false, hoverinfo: "skip" },
       { ...look, y: edge(1), line: { width: 0 }, fill: "tonexty", fillcolor: translucent(colour), showlegend: false, hoverinfo: "skip" },
     ];
-    return [...band, { ...look, mode: epochs.length < 15 ? "lines+markers" : "lines", y: means, name: table.labels[label] + (diverged && ` ✗ seed ${diverged}`),
+    return [...band, { ...look, mode: epochs.length < 15 ? "lines+markers" : "lines", y: means, name: table.labels[label] + (diverged && ` ✗ seed ${diverged}`), showlegend: visible || !narrow(),
       line: { color: colour, dash, width: diverged ? 1 : 2 }, hovertemplate: "%{fullData.name}: %{y} at %{x:.4~g}<extra></extra>" }];
   });
   byId("curves-heading").textContent = `Curves: ${TERMS[term]} on ${arrows(table.pairs[pair])}, mean ± std over seeds`;

@@ -26,7 +26,7 @@ const namesOf = (places) => {
 const listenToChoices = (draw) => {
   listen(byId("choices"), ({ name, value }) => {
     if (name === "scope") remember({ pairs: namesOf((chosen().table.scopes[value] || chosen()).pairs) });
-    else if (name === "table") remember({ pairs: [], sort: "", a: "", b: "", curve: "", table: value });
+    else if (name === "table") remember({ pairs: [], sort: "", a: "", b: "", classes: "", curve: "", table: value });
     else if (name === "metric") remember({ sort: "", metric: value });
     else remember({ [name]: value });
     draw();
@@ -37,7 +37,7 @@ const listenToChoices = (draw) => {
     draw();
     byId("pairs").querySelector(`[value="${target.value}"]`).focus(); // the fields are new
   });
-  for (const id of ["two", "cost-choices", "curve-choices"]) {
+  for (const id of ["two", "class-choices", "cost-choices", "curve-choices"]) {
     listen(byId(id), ({ name, value }) => { remember({ [name]: value }); draw(); });
   }
 };

@@ -47,6 +47,7 @@ const drawCompare = () => {
     : `Every difference is ${minus} on the same seeds, with a 95% interval of this one comparison: it is not corrected for `
       + "having chosen these two." + (several ? " Over all pairs: the mean of the pairs that both have, with their number." : "");
   drawCompareChart(choice, first, second, minus);
+  drawClasses(choice, first, second);
   byId("compare-facts").replaceChildren(sideBySide(table, pairs, [one, other]));
 };
 

@@ -3,7 +3,7 @@
 const DATA = JSON.parse(byId("data").textContent);
 const START = {
   table: "", metric: "top1", pairs: [], methods: "", family: "", sort: "", a: "", b: "", entry: "",
-  cost: "", curve: "", term: "", x: "epoch", y: "linear",
+  classes: "", cost: "", curve: "", term: "", x: "epoch", y: "linear",
 };
 let state = { ...START };
 

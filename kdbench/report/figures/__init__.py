@@ -22,7 +22,7 @@ from kdbench.report.figures import (
 )
 from kdbench.report.figures import sweep as sweeps
 from kdbench.report.figures.files import Picture
-from kdbench.report.figures.sheet import Drawn, Sheet, save_data
+from kdbench.report.figures.sheet import Drawn, Sheet, absent, save_data
 from kdbench.report.leaderboard import Board
 
 
@@ -102,8 +102,11 @@ def _of_board(
     said = f"Difference to {baseline} on every pair"
     drawn = partial(heatmap.draw, baseline=baseline)
     yield Drawing("heatmap", said, heatmap.frame(board), drawn, aside=aside)
+    labels = style.main(board.labels)
+    data = cost_accuracy.frame(board)
     drawn = partial(cost_accuracy.draw, baseline=baseline)
-    yield Drawing("cost", "Cost and accuracy", cost_accuracy.frame(board), drawn, aside=aside)
+    without = absent(labels, data["label"], f"a cost that can be compared or a pair that {baseline} shares")
+    yield Drawing("cost", "Cost and accuracy", data, drawn, aside=[*aside, *without])
     drawn = partial(sweeps.draw, baseline=baseline)
     for (method, parameter), data in sweeps.frame([table], baseline).groupby(["method", "parameter"]):
         name, said = f"sweep-{method}-{parameter}", f"Sweep of {method}'s {parameter}"
@@ -117,17 +120,24 @@ def _of_board(
             yield Drawing(f"ablation-{method}", said, data, drawn, page=page)
     said = "Accuracy and loss by epoch"
     drawn = partial(curves.draw, baseline=baseline)
-    yield Drawing("curves", said, curves.frame(table, epochs), drawn, aside=aside)
+    data = curves.frame(table, epochs)
+    without = absent(labels, data["label"], "recorded epochs")
+    yield Drawing("curves", said, data, drawn, aside=[*aside, *without])
     said = "Confidence and accuracy"
     drawn = partial(calibration.draw, baseline=baseline)
-    yield Drawing("calibration", said, calibration.frame(table, details), drawn, aside=aside)
+    data = calibration.frame(table, details)
+    without = absent(labels, data["label"], "saved predictions")
+    yield Drawing("calibration", said, data, drawn, aside=[*aside, *without])
     measured = class_similarity.measure([board], details)
     if len(measured.runs):
         scores = class_similarity.frame(measured.runs, [board])
         page = class_similarity.markdown(scores, baseline, footer)
         said = "How alike student and teacher predict, class by class"
         drawn = partial(class_similarity.draw, baseline=baseline)
-        yield Drawing("similarity", said, measured.matrices, drawn, aside=aside, page=page, scores=scores)
+        data = measured.matrices
+        without = absent(labels, data["label"], "saved predictions on every pair of the ranks")
+        aside = [*aside, *without]
+        yield Drawing("similarity", said, data, drawn, aside=aside, page=page, scores=scores)
 
 
 def _others(board: Board) -> list[str]:

@@ -19,8 +19,9 @@ from kdbench.utils.calibration import expected_calibration_error
 
 COLUMNS = ["table", "label", "pair", "bin", "n", "confidence", "accuracy", "ece", "ece_std", "floor", "runs"]
 FEW = 10  # samples that a bin must have to be joined to its neighbours
-SIDE = 1.6  # inches of a panel at most
+SIDES = 0.75, 1.6  # inches of a panel at least and at most
 TOP, BOTTOM = 0.4, 0.45  # inches above and below all panels
+BETWEEN = 0.42  # inches between two rows of panels: what two lines above a panel take
 
 
 def frame(table: Table, folders: Sequence[Path]) -> pd.DataFrame:
@@ -59,26 +60,26 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
         f"{baseline}. ECE: mean ± std over pairs (of one pair: over seeds), points; the smallest is first. A perfectly "
         f"calibrated model with such confidences on as many images would show about {floor:.1f}."
     )
+    partial = errors["count"][errors["count"] < data["pair"].nunique()]
+    if len(partial):
+        where = ", ".join(f"{label} ({n:.0f})" for label, n in partial.items())
+        reading += f" *: on fewer than all {data['pair'].nunique()} pairs: {where}."
     canvas = Canvas(sheet, sheet.wide, f"Reliability: {data['table'].iloc[0]}", [reading])
     across, down, side = canvas.fit(
-        len(errors), (0.65, TOP + BOTTOM), SIDE, lambda side: side + _title(side), spare=1.0
+        len(errors), (0.65, TOP + BOTTOM), SIDES, lambda side: side + BETWEEN, spare=1.0
     )
     said = left_out(min(across * down, len(errors)), len(errors), "methods")
-    height = TOP + BOTTOM + side * down + _title(side) * (down - 1)
+    height = TOP + BOTTOM + side * down + BETWEEN * (down - 1)
     figure, (part,) = canvas.draw([height], said)
-    grid = style.grid(part, (down, across), (0.5, 0.15, TOP, BOTTOM), _title(side), across=0.12)
-    _panels(grid, data, errors[: across * down], baseline, min(7.0, max(5.0, 72 * side / 14)))
+    grid = style.grid(part, (down, across), (0.5, 0.15, TOP, BOTTOM), BETWEEN, across=0.12)
+    _panels(grid, data, errors[: across * down], baseline, int(side / style.LETTER))
     part.supxlabel("confidence (%)", fontsize=8, y=0.04 / style.inches(part)[1], va="bottom")
     part.supylabel("accuracy (%)", fontsize=8, x=0.08 / style.inches(part)[0])
     return figure
 
 
-def _title(side: float) -> float:
-    """Inches between two rows of panels: what two lines above a panel take."""
-    return 0.42 if side > 1 else 0.32
-
-
-def _panels(grid: np.ndarray, data: pd.DataFrame, errors: pd.DataFrame, baseline: str, size: float) -> None:
+def _panels(grid: np.ndarray, data: pd.DataFrame, errors: pd.DataFrame, baseline: str, letters: int) -> None:
+    """letters: of a line above a panel."""
     pairs, across = data["pair"].nunique(), grid.shape[1]
     bins = _pooled(data)
     base = bins.loc[bins.index.isin([baseline], level="label") & (bins["n"] >= FEW)]
@@ -88,10 +89,13 @@ def _panels(grid: np.ndarray, data: pd.DataFrame, errors: pd.DataFrame, baseline
         ax.plot(base["confidence"], base["accuracy"], color=style.GREY, linewidth=0.9, linestyle=(0, (4, 2)))
         _panel(ax, data[data["label"] == label], bins.loc[[str(label)]], style.colour(str(label)))
         spread = "" if np.isnan(std) else f" ± {std:.1f}"
-        where = f" ({n:.0f} of {pairs} pairs)" if n < pairs else ""
-        ax.set_title(f"{style.title(str(label), 22)}\nECE {mean:.1f}{spread}{where}", fontsize=size, pad=3)
+        name = style.title(f"{label}{'*' * (n < pairs)}", letters)
+        ax.set_title(f"{name}\nECE {mean:.1f}{spread}", fontsize=style.READABLE, pad=3)
         ax.tick_params(
-            labelbottom=i + across >= len(errors), labelleft=i % across == 0, length=2, labelsize=size
+            labelbottom=i + across >= len(errors),
+            labelleft=i % across == 0,
+            length=2,
+            labelsize=style.READABLE,
         )
     for ax in grid.flat[len(errors) :]:
         ax.set_visible(False)

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import SubFigure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
@@ -30,9 +31,9 @@ SCALARS = ["same", "other", "mass"]
 MOST = 200  # classes that a figure can show
 COLUMNS = ["table", "label", "pair", "measure", "mean", "std", "n", "delta", "low", "high"]
 DIGITS = 4  # of the cosines that are saved
-SIDE = 1.3  # inches of a matrix at most
+SIDES = 0.75, 1.3  # inches of a matrix at least and at most
 EDGE = 0.75  # inches above and below all of them
-SMALLEST = 0.06  # inches of a class whose number can be read beside the first matrix
+SMALLEST = 0.11  # inches of a class whose number can be read beside the first matrix
 
 
 class Measured(NamedTuple):
@@ -213,7 +214,7 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     canvas = Canvas(
         sheet, sheet.wide, f"Class-by-class similarity to the teacher: {data['table'].iloc[0]}", [reading]
     )
-    across, down, side = canvas.fit(len(order), (0.35, EDGE), SIDE, _step)
+    across, down, side = canvas.fit(len(order), (0.35, EDGE), SIDES, _step)
     said = left_out(min(across * down, len(order)), len(order), "models")
     figure, (part,) = canvas.draw([EDGE + _step(side) * down], said)
     _draw(part, cosines, {label: means[label] for label in order[: across * down]}, baseline, across, side)
@@ -249,16 +250,18 @@ def _draw(
     for i, (label, mean) in enumerate(shown.items()):
         left, top = 0.25 + i % across * (side + GAP), height - 0.45 - i // across * _step(side)
         above = _matrix(part, (left, top - side, side), cosines[label][sorted_], "cividis", norms[0])
-        above.axes.set_title(f"{style.title(label, 20)}\n{mean:.4f}", fontsize=min(7.0, 72 * side / 9), pad=3)
+        above.axes.set_title(
+            f"{style.title(label, int(side / style.LETTER))}\n{mean:.4f}", fontsize=style.READABLE, pad=3
+        )
         if i == 0 and side >= SMALLEST * len(classes):
-            above.axes.set_yticks(range(len(classes)), [str(c) for c in classes], fontsize=5.5)
+            above.axes.set_yticks(range(len(classes)), [str(c) for c in classes], fontsize=style.READABLE)
             above.axes.tick_params(length=0, pad=1)
         if label in gaps:
             place = (left, top - 2 * side - 0.06, side)
             below = _matrix(part, place, gaps[label][sorted_], "PuOr", norms[1])
     _scale(part, above, 0.12, "cosine")
     if gaps:
-        _scale(part, below, 0.57, f"difference to {baseline}", extend="both")
+        _scale(part, below, 0.57, f"difference to {baseline}", extend="both", ticks=MaxNLocator(4))
 
 
 def _matrix(
@@ -278,7 +281,7 @@ def _scale(part: SubFigure, image: AxesImage, left: float, name: str, **more: An
     cax = part.add_axes((left, 0.36 / height, 0.3, 0.09 / height))
     bar = part.colorbar(image, cax=cax, orientation="horizontal", **more)
     bar.set_label(name, size=7, labelpad=1)
-    bar.ax.tick_params(labelsize=6.5, length=2)
+    bar.ax.tick_params(labelsize=style.READABLE, length=2)
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 

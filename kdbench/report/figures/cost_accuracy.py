@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,6 +18,7 @@ from kdbench.report.leaderboard import Board
 
 COLUMNS = ["table", "pairs", "label", "kind", "cost", "top1", "delta", "low", "high", "n", "note", "front"]
 SHAPE = 0.73  # height of the panel with its titles, in widths
+NAMES = 1.8  # of methods for which a square inch has room
 AXIS = {
     "step": (
         "own steps, × {}",
@@ -29,12 +32,13 @@ AXIS = {
 
 
 def frame(board: Board) -> pd.DataFrame:
-    """One line per method (`style.main`) that was timed on the baseline's machine and has a result on every pair.
+    """One line per method (`style.main`) that was timed on the baseline's machine and shares a pair with it.
 
     kind: "alone" where that cost is known of every method that has a "step" cost, else "step"; cost: in multiples of
-    the baseline's; top1: mean over these pairs; delta: paired, with its 95 % interval over n pairs, or seeds of the
-    one pair; note: seeds that diverged ("✗ 1 of 3": the mean is of the others) and ‡ for a baseline that was timed in
-    another cohort; front: see `front`, among methods without a diverged seed.
+    the baseline's; top1: mean over these pairs, of a method without a result on some pair the baseline's mean plus
+    delta; delta: paired, with its 95 % interval over n pairs, or seeds of the one pair; note: such a method's pairs
+    ("5 of 6 pairs"), seeds that diverged ("✗ 1 of 3": the mean is of the others) and ‡ for a baseline that was timed
+    in another cohort; front: see `front`, among methods with all pairs and without a diverged seed.
     """
     if not board.has_baseline:
         return pd.DataFrame(columns=COLUMNS)
@@ -44,14 +48,19 @@ def frame(board: Board) -> pd.DataFrame:
     runs = board.entries[["diverged", "n"]].groupby("label").sum()
     data = shown[[f"{kind}_cost", "delta", "low", "high", "delta_n"]]
     data = data.rename(columns={"delta_n": "n", f"{kind}_cost": "cost"})
-    failed = runs["diverged"].map("✗ {}".format) + (runs["diverged"] + runs["n"]).map(" of {}".format)
-    notes = failed.where(runs["diverged"] > 0, "") + shown["cost_apart"].map({True: APART, False: ""})
-    data = data.assign(top1=means, kind=kind, note=notes).rename_axis("label").reset_index()
+    partial, failed = means.isna(), runs["diverged"] > 0
+    on = data["n"].map(f"{{:.0f}} of {len(board.table.pairs)} pairs".format).where(partial, "")
+    diverged = runs["diverged"].map("✗ {}".format) + (runs["diverged"] + runs["n"]).map(" of {}".format)
+    note = (diverged.where(failed, "") + " " + on).str.strip()
+    note += shown["cost_apart"].map({True: APART, False: ""})
+    top1 = means.fillna(means[board.baseline] + data["delta"])
+    data = data.assign(top1=top1, kind=kind, note=note, sound=~partial & ~failed)
+    data = data.rename_axis("label").reset_index()
     known = data["delta"].notna() | (data["label"] == board.baseline)
     data = data[known & data["cost"].notna() & data["top1"].notna()]
     if len(data) < 2 or board.baseline not in set(data["label"]):
         return pd.DataFrame(columns=COLUMNS)
-    sound = ~data["note"].str.startswith("✗")
+    sound = data["sound"]
     data["front"] = False
     data.loc[sound, "front"] = front(data.loc[sound, "cost"], data.loc[sound, "top1"])
     data = data.assign(table=board.table.heading)
@@ -81,23 +90,39 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     )
     if data["note"].str.startswith("✗").any():
         reading += " ✗ k of n: k of n seeds diverged; the mean is that of the others, and not on the front."
+    if data["note"].str.contains("pairs").any():
+        reading += (
+            f" k of n pairs: without a result on the others, so at {baseline}'s top-1 plus the difference on these; "
+            "not on the front."
+        )
     if data["note"].str.endswith(APART).any():
         reading += f" {APART}: {baseline} was timed in another cohort, perhaps under another load."
     axis, cost = (text.format(baseline) for text in AXIS[data["kind"].iloc[0]])
     pairs = data["pairs"].iloc[0]
-    canvas = Canvas(
-        sheet, sheet.panel, f"Cost and accuracy: {data['table'].iloc[0]}", [reading, cost], [pairs]
-    )
-    figure, (part,) = canvas.draw([min(SHAPE * sheet.panel, canvas.room)])
+    crowded = len(data) > NAMES * SHAPE * sheet.panel**2
+    width = sheet.wide if crowded else sheet.panel
+    canvas = Canvas(sheet, width, f"Cost and accuracy: {data['table'].iloc[0]}", [reading, cost], [pairs])
+    height = min(SHAPE * width, canvas.room)
+    named = _named(data, baseline, int(NAMES * height * width))
+    said = [
+        f"Named: the front, {baseline} and the best, {len(named)} of {len(data)}; the .csv of this figure has all."
+    ]
+    figure, (part,) = canvas.draw([height], said if len(named) < len(data) else [])
     ax = style.grid(part, (1, 1), (0.6, 0.2, canvas.top(0.35), 0.45), 0.0)[0, 0]
     ax.set_title(pairs.replace("->", "→") if canvas.named else "")
     ax.set_xlabel(f"seconds per epoch, {axis}")
     ax.set_ylabel("top-1 (%), last epoch")
-    _panel(ax, data, baseline)
+    _panel(ax, data, baseline, named)
     return figure
 
 
-def _panel(ax: Axes, block: pd.DataFrame, baseline: str) -> None:
+def _named(data: pd.DataFrame, baseline: str, most: int) -> set[str]:
+    """The methods that have their names beside them: the baseline, the front and the best, as many as there is room."""
+    order = data.assign(first=data["front"] | (data["label"] == baseline))
+    return set(order.sort_values(["first", "top1"], ascending=False)["label"][:most])
+
+
+def _panel(ax: Axes, block: pd.DataFrame, baseline: str, named: Collection[str]) -> None:
     level = block.loc[block["label"] == baseline, "top1"].item()
     floor = level - 1.02 * style.reach(block["delta"])
     block = block.assign(y=block["top1"].clip(lower=floor), colour=block["label"].map(style.colour))
@@ -123,6 +148,7 @@ def _panel(ax: Axes, block: pd.DataFrame, baseline: str) -> None:
     ]
     names = (block["label"] + " " + block["note"]).str.strip()
     names = names.where(~far, names + block["top1"].map(" ({:.1f})".format))
+    names = names.where(block["label"].isin(named), "")
     label_placement.place(ax, block["cost"].tolist(), block["y"].tolist(), names.tolist(), np.vstack(lines))
 
 

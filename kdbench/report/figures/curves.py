@@ -102,7 +102,9 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
         [pair for pair, _ in pairs],
     )
     top = canvas.top(TITLE)
-    down = min(-(-len(pairs) // across), max(1, int((canvas.room - EDGE - legend) / height)))
+    rows = -(-len(pairs) // across)
+    space = canvas.room_for(height * rows + EDGE + legend)
+    down = min(rows, max(1, int((space - EDGE - legend) / height)))
     shown = pairs[: across * down]
     said = left_out(len(shown), len(pairs), "pairs")
     figure, parts = canvas.draw([EDGE - TITLE + top + height * down, legend], said)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kdbench.errors import KdbenchError, unknown
 from kdbench.report.figures.sheet import FORMATS
+from kdbench.utils.text import split_commas
 
 SEEN = ("png", "svg")  # the formats that a browser and a markdown page can show
 # Figures and, where they have one, their table; of the appendix with "-" and the name of the table or the method.
@@ -37,8 +38,9 @@ class Picture(NamedTuple):
         return next((f"{self.name}.{kind}" for kind in SEEN if kind in self.formats), "")
 
 
-def checked(formats: Sequence[str]) -> tuple[str, ...]:
+def checked(formats: str | Sequence[str]) -> tuple[str, ...]:
     """The formats, each once. Raises KdbenchError for none and for one that is not among FORMATS."""
+    formats = split_commas(formats) if isinstance(formats, str) else formats
     if not formats:
         raise KdbenchError(
             f"no figure format is named; --format takes {', '.join(FORMATS)} (several: png,svg)"

@@ -20,7 +20,7 @@ WIDTH = 1.6  # least inches of a panel
 LABEL, SHORT = 28, 19  # letters of a line of a label; in a column of a paper
 NOTE = 0.35  # of a panel's width: what a note needs
 RIGHT = 0.15  # inches right of the last panel
-LINE, THIN = 0.22, 0.11  # inches of a method in it, and the least
+LINE, THIN = 0.22, 0.14  # inches of a method in it, and the least
 FOOT = 0.3  # inches below the panels
 STEP = 0.02  # of a panel's width, from one arrow head for a dot to the next
 READING = (
@@ -28,6 +28,7 @@ READING = (
     "Bar: 95% interval (pooled error); an arrow head where it leaves the panel, and the mean if beyond too. A small "
     "arrow head: a dot beyond the panel."
 )
+PARTIAL = "k of n pairs, hollow diamond: the mean is of the k pairs that both have."
 DIVERGED = "✗ k of n, hollow diamond: k of n seeds diverged; dots and mean are those of the others."
 
 
@@ -35,8 +36,9 @@ def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
     """What `draw` draws: for each panel and label a mean (low, high, n) with a note, and dots.
 
     A panel is one pair with its seeds, or the means of all pairs that a method shares with the baseline: ``dot`` names
-    the seed or the pair, and is empty in a mean. note: how many seeds diverged, else why there is no mean, else empty.
-    Panels without any interval are left out. ``shown``: the labels, else those of `style.main`.
+    the seed or the pair, and is empty in a mean. note: how many seeds diverged, else why there is no mean, else of how
+    many pairs it is where it is not of all, else empty. Panels without any interval are left out. ``shown``: the
+    labels, else those of `style.main`.
     """
     if not board.has_baseline:
         return pd.DataFrame(columns=COLUMNS)
@@ -50,6 +52,10 @@ def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
         means = board.summary.loc[others, ["delta", "low", "high", "delta_n"]].copy()
         counts = board.entries[["diverged", "n"]].groupby("label").sum().loc[others]
         means["note"] = _notes(means["delta"], counts)
+        partial = (means["note"] == "") & (means["delta_n"] < len(board.table.pairs))
+        means.loc[partial, "note"] = means["delta_n"].map(
+            f"{{:.0f}} of {len(board.table.pairs)} pairs".format
+        )
         parts.append(_panel(name, dots[means.index[means["delta"].notna()]], means))
     for pair in board.table.pairs:
         entries = level(board.entries, "pair", pair).loc[others]
@@ -93,13 +99,15 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str, reading: Sequence[str]
     width = sheet.wide if len(names) > 1 else max(sheet.column, left + WIDTH + RIGHT)
     heading = f"Top-1 against {baseline}, points, last epoch:\n{data['table'].iloc[0]}"
     failed = [DIVERGED] * bool(data["note"].str.startswith("✗").any())
-    canvas = Canvas(sheet, width, heading, [*reading, *failed], names)
-    space = canvas.room - FOOT
-    labels = labels[: max(1, int((space - 0.7) / THIN))]
+    partial = [PARTIAL] * bool(data["note"].str.endswith("pairs").any())
+    canvas = Canvas(sheet, width, heading, [*reading, *failed, *partial], names)
     across = min(len(names), max(1, int((width - left) / WIDTH)))
     titles = {name: style.title(name, int((width - left) / across / 0.066)) for name in names}
     top = canvas.top(0.25 + 0.14 * max(title.count("\n") + 1 for title in titles.values()))
-    places, end = _places([len(lines[label]) for label in labels])
+    sizes = np.cumsum(_sizes(lines.values()))
+    space = canvas.room_for(top + THIN * sizes[-1] + FOOT) - FOOT
+    labels = labels[: max(1, int((sizes <= (space - top) / THIN + 1e-9).sum()))]
+    places, end = _places([lines[label] for label in labels])
     line = min(LINE, (space - top) / end)
     tall = top + line * end
     down = min(-(-len(names) // across), max(1, int(space / tall)))
@@ -120,9 +128,14 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str, reading: Sequence[str]
     return figure
 
 
-def _places(lines: Sequence[int]) -> tuple[np.ndarray, float]:
-    """Numbers of lines of the labels -> their heights on the axis, in labels of one line, and the axis' end."""
-    sizes = 0.13 + 0.87 * np.array(lines)
+def _sizes(labels: Collection[Sequence[str]]) -> np.ndarray:
+    """Labels in lines -> their heights on the axis, in labels of one line."""
+    return 0.13 + 0.87 * np.array([len(lines) for lines in labels])
+
+
+def _places(labels: Collection[Sequence[str]]) -> tuple[np.ndarray, float]:
+    """Labels in lines -> the middles of their places on the axis, and the axis' end."""
+    sizes = _sizes(labels)
     return np.cumsum(sizes) - sizes / 2, float(sizes.sum())
 
 

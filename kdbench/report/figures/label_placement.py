@@ -18,7 +18,7 @@ POINT = 3.0  # half the size that a marker needs, in pixels
 def place(
     ax: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str], lines: np.ndarray, size: float = 7
 ) -> None:
-    """Write each name near its point (data coordinates); a thin line leads to a name that had to go far.
+    """Write each name that is not empty near its point (data coordinates); a thin line leads to one that had to go far.
 
     lines: [n, 4] horizontal or vertical lines to keep clear of, as x, y of both ends. Call it when the axes' limits
     and scales are set. The points of the most crowded places choose first, the nearest free place; where none is
@@ -37,6 +37,8 @@ def place(
     canvas = ax.figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     for i in np.argsort(apart[:, 1:6].sum(axis=1), kind="stable"):
+        if not names[i]:
+            continue
         text = ax.text(0, 0, names[i], fontsize=size, ha="center", va="center")
         extent = text.get_window_extent(canvas.get_renderer())
         candidates = _candidates(points[i], extent.width + 2, extent.height)

@@ -71,7 +71,7 @@ def draw(points: pd.DataFrame, sheet: Sheet) -> Drawn:
         [str(pair) for pair, _ in panels],
     )
     most = max(len(_texts(rows)[1]) for _, rows in panels)
-    line = min(LINE, (canvas.room - 1.3) / (most + 1))
+    line = min(LINE, (canvas.room_for(LINE * (most + 1) + 1.3) - 1.3) / (most + 1))
     tall = max(LEAST, line * (most + 1))
     down = min(-(-len(panels) // across), max(1, int(canvas.room / (tall + 1))))
     step = (width - 0.1) / across
@@ -101,7 +101,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, tall: float, line: float) -> None:
     ax.hlines(rows["ours"], rows["low"], rows["high"], colors=colours, linewidth=1.0)
     ax.vlines(rows["published"], rows["ours"] - spread, rows["ours"] + spread, colors=colours, linewidth=1.0)
     ax.scatter(rows["published"], rows["ours"], s=20, c=colours, zorder=3)
-    _labels(ax, rows, colours, (high - low) * line / tall, min(6.5, 72 * line * 0.7))
+    _labels(ax, rows, colours, (high - low) * line / tall, min(style.READABLE, 72 * line * 0.7))
 
 
 def _labels(ax: Axes, rows: pd.DataFrame, colours: Sequence[str], gap: float, size: float) -> None:

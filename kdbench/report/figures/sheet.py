@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure, SubFigure
 from kdbench.errors import unknown
 from kdbench.report.figures.style import GREY
 
-GAP, MOST_ACROSS = 0.12, 9  # inches between two squares of a row, and squares in it at most
+GAP = 0.12  # inches between two squares of a row
 SMALL = 0.13  # inches of a line at the foot
 # format -> how it is saved, and what its metadata call title, description and provenance
 SAVED: dict[str, dict[str, Any]] = {
@@ -49,7 +49,8 @@ RC: Any = {
 class Sheet:
     """The sizes of a style, inches, and what every figure says.
 
-    name: of the style. wide, high: of a figure at most; column: of a column of text; panel: width of a figure that has
+    name: of the style. wide, high: of a figure at most; tall: of one that has a line per method or a row of pairs, and
+    would else leave some out; column: of a column of text; panel: width of a figure that has
     one panel. words: whether title, reading and provenance are drawn; else they are metadata of the file, for a paper's
     caption says them. formats: of the files. aside: what a figure leaves out; provenance: where its numbers come from.
     """
@@ -57,6 +58,7 @@ class Sheet:
     name: str
     wide: float
     high: float
+    tall: float
     column: float
     panel: float
     words: bool
@@ -87,8 +89,8 @@ class Drawn(Figure):
     facts: tuple[str, str, str] = ("", "", "")
 
 
-SCREEN = Sheet("screen", wide=7.0, high=8.0, column=3.5, panel=7.0, words=True, formats=("png",))
-PAPER = Sheet("paper", wide=6.9, high=4.5, column=3.3, panel=3.3, words=False, formats=("pdf",))
+SCREEN = Sheet("screen", wide=7.0, high=8.0, tall=14.0, column=3.5, panel=7.0, words=True, formats=("png",))
+PAPER = Sheet("paper", wide=6.9, high=4.5, tall=5.6, column=3.3, panel=3.3, words=False, formats=("pdf",))
 STYLES = {sheet.name: sheet for sheet in (SCREEN, PAPER)}
 
 
@@ -121,7 +123,14 @@ class Canvas:
     @property
     def room(self) -> float:
         """Inches for the parts, one more line at the foot allowed for; at least half of the sheet."""
-        return max(self.sheet.high - self._head - self._foot(()) - SMALL, self.sheet.high / 2)
+        return self._room(self.sheet.high)
+
+    def room_for(self, height: float) -> float:
+        """Inches for parts that would be so high: `room`, or as much more as they need and a tall figure has."""
+        return min(max(self.room, height), self._room(self.sheet.tall))
+
+    def _room(self, high: float) -> float:
+        return max(high - self._head - self._foot(()) - SMALL, high / 2)
 
     def draw(self, heights: Sequence[float], said: Sequence[str] = ()) -> tuple[Drawn, list[SubFigure]]:
         """A figure of stacked parts of these heights (inches) between title and foot. said: further lines of reading.
@@ -156,27 +165,39 @@ class Canvas:
         self,
         count: int,
         edges: tuple[float, float],
-        most: float,
+        sides: tuple[float, float],
         step: Callable[[float], float],
         spare: float = 0.0,
     ) -> tuple[int, int, float]:
         """Squares in a row, rows, and a square's side (inches): the largest side for their number that the room allows.
 
-        edges: inches left of the rows, and above and below all of them; most: side at most; step: side -> height from
-        one row to the next; spare: share of what step adds to the side that the last row does not need.
+        edges: inches left of the rows, and above and below all of them; sides: the least and the largest; step: side ->
+        height from one row to the next; spare: share of what step adds to the side that the last row does not need.
+        Where not all fit at the least side, a tall figure has as many as fit.
         """
-        left, room = edges[0], self.room - edges[1]
-        for across in range(min(count, 4), MOST_ACROSS + 1):
-            side, down = min((self.width - left) / across - GAP, most), -(-count // across)
-            last = spare * (step(side) - side)
-            if step(side) * down - last <= room:
+        (left, ends), (least, most) = edges, sides
+        width = self.width - left
+        widest = max(1, int(width / (least + GAP)))
+        for across in range(min(count, 4), widest + 1):
+            side, down = min(width / across - GAP, most), -(-count // across)
+            if step(side) * down - spare * (step(side) - side) <= self.room - ends:
                 return -(-count // down), down, side  # rows evenly filled
-        return across, max(1, int((room + last) / step(side))), side
+        side = min(width / widest - GAP, most)
+        last = spare * (step(side) - side)
+        needed = -(-count // widest)
+        room = self.room_for(step(side) * needed - last + ends) - ends
+        return widest, max(1, min(needed, int((room + last) / step(side) + 1e-9))), side
 
 
 def _stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, hspace=0, squeeze=False)
     return list(parts[:, 0])
+
+
+def absent(labels: Iterable[str], shown: Iterable[str], why: str) -> list[str]:
+    """What a figure says of the methods that it has not at all; ``why``: what it has of the others."""
+    missing = [label for label in labels if label not in set(shown)]
+    return [f"Not in this figure, without {why}: {', '.join(missing)}."] if missing else []
 
 
 def left_out(shown: int, total: int, what: str, also: str = "") -> list[str]:

@@ -62,5 +62,5 @@ def draw(data: pd.DataFrame, sheet: Sheet) -> Drawn:
             ax.xaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_major_locator(MaxNLocator(4))
         ax.set_title(textwrap.fill(name, 18), fontsize=7)
-        ax.tick_params(labelsize=6.5)
+        ax.tick_params(labelsize=style.READABLE)
     return figure

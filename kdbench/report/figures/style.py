@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from kdbench.report.figures.looks import look
 
 GREY = "#666666"
 FEW = 4
+LETTER = 0.054  # inches of a letter of 7 points, on average
+READABLE = 7.0  # points of the smallest letters
 
 
 def colour(label: str) -> str:
@@ -35,7 +38,20 @@ def ink(background: Sequence[float]) -> str:
 def title(pair: str, most: int = 34) -> str:
     """teacher -> student, on two lines, or more where a name is longer than ``most`` characters."""
     halves = pair.replace(" -> ", " →\n").split("\n")
-    return "\n".join(textwrap.fill(half, most) for half in halves)
+    return "\n".join(line for half in halves for line in _lines(half, most))
+
+
+def _lines(text: str, most: int) -> list[str]:
+    """Lines of at most ``most`` characters: broken at spaces, in a long word after _ - and . where it has them."""
+    longest = max(text.split(), key=len, default="")
+    parts = re.findall(r"[^_.-]+[_.-]*|[_.-]+", text) if len(longest) > most else [text]
+    joined, lines = "", []
+    for part in parts:
+        if joined and len((joined + part).rstrip()) > most:
+            lines.append(joined)
+            joined = ""
+        joined += part
+    return [line for piece in [*lines, joined] for line in textwrap.wrap(piece, most)]
 
 
 def main(labels: Iterable[str]) -> list[str]:

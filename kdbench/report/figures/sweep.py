@@ -131,7 +131,7 @@ def draw(data: pd.DataFrame, sheet: Sheet, baseline: str) -> Drawn:
     )
     across = min(len(panels), ACROSS)
     first = data.iloc[0]
-    title = f"{first['method']}: {first['parameter']}\n{first['table']}"
+    title = f"Sweep of {first['method']}'s {first['parameter']}:\n{first['table']}"
     canvas = Canvas(sheet, width, title, [reading], [pair for pair, _ in panels])
     space = canvas.room - EDGE - sum(legend)
     down = min(-(-len(panels) // across), max(1, int(space / HEIGHT)))

@@ -6,6 +6,7 @@ The plain tables are what is read without JavaScript, or without the libraries b
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -29,6 +30,7 @@ SCRIPTS = (
     "table",
     "choices",
     "leaderboard",
+    "classes",
     "compare",
     "charts",
     "details",
@@ -44,12 +46,14 @@ def page(
     footer: Sequence[str],
     attempts: pd.DataFrame,
     curves: pd.DataFrame,
+    details: Sequence[Path],
     repeated: pd.DataFrame,
     shown: Sequence[Picture],
 ) -> str:
     """index.html of one suite.
 
-    boards: of top-1, the main one first; attempts: all of them; curves: long form; repeated: the frame of
+    boards: of top-1, the main one first; attempts: all of them; curves: long form; details: folders of the
+    predictions that runs saved; repeated: the frame of
     `reproducibility`; shown: the figures.
     """
     names = slugs([board.table for board in boards])
@@ -59,7 +63,9 @@ def page(
     ]
     data = {
         "suite": suite,
-        "tables": [{"key": name} | view(board, curves) for name, board in zip(names, boards, strict=True)],
+        "tables": [
+            {"key": name} | view(board, curves, details) for name, board in zip(names, boards, strict=True)
+        ],
         "facts": _facts({method for board in boards for method in board.table.rows["method"]}),
         **runs.histories(boards, attempts, curves),
     }

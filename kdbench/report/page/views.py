@@ -6,6 +6,7 @@ What a reader can choose is computed here; the page's script only picks from it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ import pandas as pd
 from kdbench.report import columns, notes
 from kdbench.report.columns import Column, Text
 from kdbench.report.costs import COSTS
-from kdbench.report.figures import looks
+from kdbench.report.figures import looks, style
 from kdbench.report.leaderboard import Board, board
 from kdbench.report.metrics import TOP1, measured
-from kdbench.report.page import compare, curves, runs
+from kdbench.report.page import compare, curves, per_class, runs
 from kdbench.report.page.scopes import restricted, scopes
 from kdbench.report.render import latex
 
@@ -25,11 +26,11 @@ LEAD = ("mean", "Δ")  # starts of the summary's headings that come before the p
 WORST = 1e30  # in place of an infinity, which JSON has not
 
 
-def view(whole: Board, epochs: pd.DataFrame) -> dict[str, Any]:
+def view(whole: Board, epochs: pd.DataFrame, details: Sequence[Path]) -> dict[str, Any]:
     """All that the page needs of the table of a board of top-1.
 
     ``labels`` are in the board's order, and cells of every column are in that of the labels. epochs: curves of all
-    cells, in long form.
+    cells, in long form. details: folders of the predictions that runs saved.
     """
     choices = scopes(whole.table.pairs)
     by_scope = [_boards(whole, scope.pairs) for scope in choices]
@@ -50,6 +51,7 @@ def view(whole: Board, epochs: pd.DataFrame) -> dict[str, Any]:
         ],
         "metrics": [*metrics, *(cost for cost in costs if cost)],
         "curves": curves.of_methods(whole, epochs),
+        "classes": per_class.of_pairs(whole, details),
         "entries": runs.entries(whole),
     }
 
@@ -89,7 +91,10 @@ def _metric(boards: Sequence[Board], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _summary(of: Board, labels: Sequence[str], shown: Iterable[Column]) -> dict[str, Any]:
-    """The numbers over the pairs of one board; ``order``: labels best first; ``bars``: difference and its limits."""
+    """The numbers over the pairs of one board.
+
+    ``order``: labels best first; ``bars``: difference and its limits; ``reach``: how far from 0 charts of them go.
+    """
     said = columns.said_below(of)
     of_label = of.summary.to_dict("index")
     values = of.summary["mean"] if of.over_pairs() else of.entries["mean"].droplevel("pair")
@@ -106,6 +111,7 @@ def _summary(of: Board, labels: Sequence[str], shown: Iterable[Column]) -> dict[
         ],
         "means": [_number(values.get(label, np.nan)) for label in labels],
         "bars": bars,
+        "reach": _number(style.reach(of.summary["delta"])),
         "notes": _arrows(notes.notes(of)),
     }
 

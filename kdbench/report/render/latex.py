@@ -13,7 +13,7 @@ import numpy as np
 # letters side by side at each size, the table being shrunk a little; more columns continue in a further table
 WIDE = {"footnotesize": (75, 125), "scriptsize": (90, 150)}  # in a column, over both
 LONG, LEAST = 48, 12  # lines of one table with its notes, and rows at least; more continue in a further one
-NOTE = 110  # letters of a note in a line
+NOTES = {"table": 60, "table*": 125}  # letters of a note in a line
 PACKAGES = r"% needs \usepackage{booktabs,graphicx}"
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # never enlarges
 
@@ -82,18 +82,16 @@ def table(
 ) -> str:
     """A booktabs table that fits the line: shrunk where it must be, continued where it is too wide or long.
 
-    It stands in a column of the page, or across both (table*) where it is wider. header: one text per column, ``\\n``
-    where it may break; rows: one text per column each. The first column names the row: it is on the left of every
-    part, the others are right-aligned. All texts are escaped but those of type `Tex`. Parts are labelled ``label``,
-    ``label-2`` ...; the notes stand in the float of the last one.
+    It stands in a column of the page, or across both (table*) where it is wider or has long notes. header: one text
+    per column, ``\\n`` where it may break; rows: one text per column each. The first column names the row: it is on
+    the left of every part, the others are right-aligned. All texts are escaped but those of type `Tex`. Parts are
+    labelled ``label``, ``label-2`` ...; the notes stand in the float of the last one.
     """
-    small = sum(1 + len(note) // NOTE for note in notes)
-    most = max(LONG - form.top - round(0.85 * small), LEAST)
-    pages = _evenly(rows[form.top :], most) or [[]]
     seen = ["" if form.upright and "\n" in text else text for text in header]
     sizes = [2 + max(map(_size, texts)) for texts in zip(seen, *rows, strict=True)]
     column, whole = WIDE[form.size]
-    kind = "table*" if sum(sizes) > column else "table"
+    kind = "table*" if sum(sizes) > column or _printed("table", notes) > LONG // 2 else "table"
+    pages = _evenly(rows[form.top :], max(LONG - form.top - _printed(kind, notes), LEAST)) or [[]]
     parts = [(places, lines) for lines in pages for places in _wide(sizes, whole)]
     result = []
     for i, (places, lines) in enumerate(parts):
@@ -134,6 +132,11 @@ def _tabular(
         r"\bottomrule",
         r"\end{tabular}}",
     ]
+
+
+def _printed(kind: str, notes: Sequence[str]) -> int:
+    """The lines of a table whose height the notes take."""
+    return round(0.85 * sum(1 + _size(note) // NOTES[kind] for note in notes))
 
 
 def _evenly(rows: Sequence, most: int) -> list[Sequence]:

@@ -6,27 +6,27 @@ from collections.abc import Sequence
 
 from kdbench.report.figures.files import Picture
 from kdbench.report.figures.sheet import Drawn, Sheet
-from kdbench.report.render.latex import anchor, escape
+from kdbench.report.render.latex import SHRINK, anchor, escape
 
-SHOWN = ("pdf", "png")  # the formats that pdflatex takes
+GRAPHICX = ("graphicx", r"\includegraphics", r"\graphicspath")
+SVG = ("svg", r"\includesvg", r"\svgpath")
+SHOWN = {"pdf": GRAPHICX, "png": GRAPHICX, "svg": SVG}  # format -> the package that shows it and its commands
 
 
 def tex(suite: str, figures: Sequence[tuple[Picture, Drawn]], sheet: Sheet) -> str:
     """A float per figure, across both columns where it is wider than one; where its numbers come from as a comment."""
-    parts = [
-        r"% needs \usepackage{graphicx}, and \graphicspath to this folder where the document is in another"
-    ]
+    kind = next(kind for kind in SHOWN if kind in sheet.formats)
+    package, shown, path = SHOWN[kind]
+    parts = [rf"% needs \usepackage{{{package}}}, and {path} to this folder where the document is in another"]
     for picture, figure in figures:
-        kind = next((kind for kind in SHOWN if kind in picture.formats), "")
-        if not kind:
-            continue
         title, reading, provenance = figure.facts
         float_ = "figure*" if figure.get_figwidth() > sheet.column + 0.5 else "figure"
         lines = [
             *([f"% {provenance}"] if provenance else []),
             rf"\begin{{{float_}}}[tbp]",
             r"\centering",
-            rf"\includegraphics{{{picture.name}.{kind}}}",
+            SHRINK,
+            rf"{shown}{{{picture.name}.{kind}}}}}",
             rf"\caption{{{escape(title)}. {escape(reading)}}}",
             rf"\label{{fig:{anchor(suite)}-{anchor(picture.name)}}}",
             rf"\end{{{float_}}}",

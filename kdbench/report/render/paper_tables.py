@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 from kdbench.report.markdown import escape
 from kdbench.report.render import latex
+from kdbench.report.render.bibliography import cite
+from kdbench.report.render.latex import Tex
 from kdbench.report.tables import ARROW
 from kdbench.utils.method_facts import MethodFacts, shipped
 from kdbench.utils.papers import FAMILIES
@@ -73,7 +75,7 @@ def markdown(suite: str, layout: Layout, notes: Sequence[str], footer: Sequence[
     """A table for each set of conditions; entries of three lines: ours, published, difference and verdict."""
     parts = [f"# {suite}: {layout.title}"]
     for heading, lines in layout.lines.groupby("table", sort=False):
-        header, rows = _grid(lines)
+        header, rows = _grid(lines, "{} [{}]".format)
         text = [
             "| " + " | ".join(escape(h) for h in header) + " |",
             "|---" + "|---:" * (len(header) - 1) + "|",
@@ -87,14 +89,14 @@ def markdown(suite: str, layout: Layout, notes: Sequence[str], footer: Sequence[
 
 
 def tex(suite: str, layout: Layout, notes: Sequence[str], footer: Sequence[str]) -> str:
-    """booktabs; a method takes up to three rows: ours, the published number, the difference and the verdict."""
+    """booktabs; a method takes up to three rows: ours, the published number with its \\cite, difference and verdict."""
     parts = [latex.PACKAGES]
     for number, (heading, lines) in enumerate(layout.lines.groupby("table", sort=False)):
-        header, rows = _grid(lines)
+        header, rows = _grid(lines, lambda text, keys: Tex(f"{latex.escape(text)} {cite(keys.split())}"))
         texts = []
         for name, *entries in rows:
             if not any(entries):
-                texts.append([latex.Tex(rf"\textit{{{latex.escape(name[0])}}}"), *("" for _ in entries)])
+                texts.append([Tex(rf"\textit{{{latex.escape(name[0])}}}"), *("" for _ in entries)])
             for i in range(max(map(len, entries))):
                 texts.append(
                     ["" if i else name[0], *(entry[i] if i < len(entry) else "" for entry in entries)]
@@ -117,8 +119,11 @@ def csv(suite: str, layout: Layout, footer: Sequence[str]) -> str:
 Entry = tuple[str, ...]  # lines of text
 
 
-def _grid(lines: pd.DataFrame) -> tuple[list[str], list[list[Entry]]]:
-    """Lines of one table -> (header, rows); a row's first entry is its name; the row of a group has empty entries."""
+def _grid(lines: pd.DataFrame, cited: Callable[[str, str], str]) -> tuple[list[str], list[list[Entry]]]:
+    """Lines of one table -> (header, rows); a row's first entry is its name; the row of a group has empty entries.
+
+    cited: a published number and the keys of its sources -> both as one text.
+    """
     lines = _ordered(lines)
     metrics = sorted(lines["metric"].unique())
     places = [(pair, metric) for pair in sorted(lines["pair"].unique()) for metric in metrics]
@@ -126,7 +131,7 @@ def _grid(lines: pd.DataFrame) -> tuple[list[str], list[list[Entry]]]:
     methods: dict[tuple[str, str], dict[tuple[str, str], Entry]] = {}
     for entry in lines.to_dict("records"):
         own = methods.setdefault((entry["group"], entry["label"]), {})
-        own[entry["pair"], entry["metric"]] = tuple(_parts(entry))
+        own[entry["pair"], entry["metric"]] = tuple(_parts(entry, cited))
     rows: list[list[Entry]] = []
     for group, several in itertools.groupby(methods.items(), key=lambda item: item[0][0]):
         if group:
@@ -152,13 +157,13 @@ def _year(facts: MethodFacts) -> int:
     return facts.paper.year if facts.paper else 9999
 
 
-def _parts(entry: Mapping) -> Iterator[str]:
+def _parts(entry: Mapping, cited: Callable[[str, str], str]) -> Iterator[str]:
     """Ours, published, difference and verdict, as far as there are any."""
     yield ours(entry)
     if not entry["printed"]:
         return
     rule = "" if entry["method"] == "teacher" else f" {entry['rule']}"
-    yield f"{entry['printed']}{rule} [{entry['keys']}]"
+    yield cited(f"{entry['printed']}{rule}", entry["keys"])
     if entry["verdict"]:
         difference = "" if pd.isna(entry["delta"]) else f"{entry['delta']:+.2f} "
         yield difference + entry["verdict"] + (" †" if entry["note"] else "")

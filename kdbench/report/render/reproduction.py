@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from kdbench.report.figures import published as scatter
 from kdbench.report.figures.files import Picture, in_markdown
 from kdbench.report.markdown import escape, pipes
 from kdbench.report.order import count
-from kdbench.report.render import paper_tables
+from kdbench.report.render import bibliography, paper_tables
 from kdbench.results import published
 from kdbench.utils.text import fold, wrap
 
@@ -45,29 +44,30 @@ def drawing(data: pd.DataFrame) -> Drawing:
 def write(
     folder: Path, suite: str, data: pd.DataFrame, footer: Sequence[str], shown: Sequence[Picture] = ()
 ) -> str:
-    """Write reproduction.md and .csv and paper_*.md, .csv and .tex into ``folder``; return the first as text.
+    """Write reproduction.md and .csv, paper_*.md, .csv and .tex and published.bib into ``folder``; return the first.
 
-    data: `reproduction.frame`; shown: its figure, where there is one. The text is at most 80 columns wide. Paper tables
-    are written where something is published of the suite's data; reproduction.md says why, where they are not.
+    data: `reproduction.frame`; shown: its figure, where there is one. The text that is returned is at most 80 columns
+    wide. Paper tables are written where something is published of the suite's data; reproduction.md says why, where
+    they are not.
     """
     layouts = paper_tables.layouts(data)
     names = _sources(data)
     (folder / "reproduction.md").write_text(markdown(suite, data, names, layouts, shown, footer), "utf-8")
     whole = data.assign(suite=suite, provenance=" ".join(footer))
     (folder / "reproduction.csv").write_text(whole.to_csv(index=False, lineterminator="\n"), "utf-8")
-    for name, kind in itertools.product(paper_tables.FILES, ("md", "tex", "csv")):
-        (folder / f"{name}.{kind}").unlink(missing_ok=True)  # an earlier report's
+    earlier = [f"{name}.{kind}" for name in paper_tables.FILES for kind in ("md", "tex", "csv")]
+    for file in [*earlier, bibliography.FILE]:
+        (folder / file).unlink(missing_ok=True)
+    if layouts:
+        (folder / bibliography.FILE).write_text(bibliography.bibtex(names), "utf-8")
     for layout in layouts:
-        notes = [
-            *reproduction.headline(layout.lines),
-            *LEGEND,
-            *_notes(layout.lines),
-            *_cited(layout.lines, names),
-        ]
+        notes = [*reproduction.headline(layout.lines), *LEGEND, *_notes(layout.lines)]
+        in_brackets = [*notes, *_cited(layout.lines, names)]
+        in_tex = [bibliography.with_cites(note, names) for note in notes]
         (folder / f"{layout.name}.md").write_text(
-            paper_tables.markdown(suite, layout, notes, footer), "utf-8"
+            paper_tables.markdown(suite, layout, in_brackets, footer), "utf-8"
         )
-        (folder / f"{layout.name}.tex").write_text(paper_tables.tex(suite, layout, notes, footer), "utf-8")
+        (folder / f"{layout.name}.tex").write_text(paper_tables.tex(suite, layout, in_tex, footer), "utf-8")
         (folder / f"{layout.name}.csv").write_text(paper_tables.csv(suite, layout, footer), "utf-8")
     return text(suite, data)
 

@@ -18,6 +18,7 @@ from kdbench.runner.export.folder import write_folder
 from kdbench.runner.export.formats import FORMATS, Export, load_student, write
 from kdbench.runner.export.usage import usage
 from kdbench.runner.paths import Paths
+from kdbench.suites import Suite, name_of
 from kdbench.utils.hashing import canonical
 from kdbench.utils.state_dicts import load_weights
 
@@ -27,24 +28,24 @@ def export(
     file: str | Path | None = None,
     results: str | Path = "results",
     *,
-    suite: str | None = None,
+    suite: str | Path | Suite | None = None,
     split: str | None = None,
     push: str | None = None,
     private: bool = False,
 ) -> str:
     """Write the student of a finished cell, with a model card; returns in words what it is and how it is loaded.
 
-    which: the beginning of the cell's id; or method, pair (``teacher:student``) and seed.
+    which: the beginning of the cell's id; or method, pair (``teacher:student`` or the two names) and seed.
     file: its suffix says the form (`formats.FORMATS`); without one, a folder that ``local-dir:`` loads. None: push it
         alone.
-    suite, split: those of the cell, where several have that method, pair and seed.
+    suite (name, file or object), split: those of the cell, where several have that method, pair and seed.
     push: OWNER/NAME of a repository of the hub; private: whether it is made a private one.
     Raises KdbenchError for a cell that is unknown, ambiguous or unfinished, for a student that is not here, and for a
     file that exists or cannot be written.
     """
     path = None if file is None else Path(file)
     _check(path, push, private)
-    row = choose(which, Path(results), suite, split)
+    row = choose(which, Path(results), None if suite is None else name_of(suite), split)
     student = _read(row, Path(results))
     facts = trained(row)
     words = [_headline(path or push or "", facts)]
