@@ -11,7 +11,7 @@ from kdbench.errors import KdbenchError, unknown
 from kdbench.results import published
 from kdbench.results.published import Name, Number, Published
 from kdbench.suites.pairs import pair_name, usual_spelling
-from kdbench.utils.method_facts import matching
+from kdbench.utils.method_facts import matching, shipped
 from kdbench.utils.text import fold, grid
 
 HEADINGS = ("method", "value", "runs", "epoch", "sources")
@@ -61,6 +61,8 @@ def _chosen(kind: str, patterns: Names, column: Iterable[str]) -> list[str]:
     names = list(dict.fromkeys(column))
     for pattern in patterns or ():
         if not set(matching([pattern], names)) & set(names):
+            if pattern in shipped():
+                raise KdbenchError(f"no published number of {pattern} is known to kdbench")
             raise unknown(f"published {kind}", pattern, names)
     return names if patterns is None else matching(patterns, names)
 

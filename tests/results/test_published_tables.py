@@ -70,6 +70,7 @@ def test_globs_and_arrows_choose_too():
             {"methods": ["wkd"], "pairs": ["resnet56:resnet20"]},
             "nothing is published of these methods on these pairs",
         ),
+        ({"methods": ["bickd"]}, "no published number of bickd is known"),
     ],
 )
 def test_a_choice_of_nothing_names_the_remedy(choice, message):
