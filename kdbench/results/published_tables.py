@@ -62,7 +62,7 @@ def _chosen(kind: str, patterns: Names, column: Iterable[str]) -> list[str]:
     for pattern in patterns or ():
         if not set(matching([pattern], names)) & set(names):
             if pattern in shipped():
-                raise KdbenchError(f"no published number of {pattern} is known to kdbench")
+                raise KdbenchError(f"kdbench knows no published number of {pattern} on these data")
             raise unknown(f"published {kind}", pattern, names)
     return names if patterns is None else matching(patterns, names)
 

@@ -65,12 +65,15 @@ def test_globs_and_arrows_choose_too():
             "unknown published pair 'resnet56:resnet21'; did you mean 'resnet56:resnet20'",
         ),
         ({"dataset": ["cifar"]}, "unknown published data set 'cifar'; did you mean 'cifar10'"),
-        ({"methods": ["wkd"], "dataset": ["tiny-imagenet"]}, "unknown published method 'wkd'"),
+        (
+            {"methods": ["wkd"], "dataset": ["tiny-imagenet"]},
+            "knows no published number of wkd on these data",
+        ),
         (
             {"methods": ["wkd"], "pairs": ["resnet56:resnet20"]},
             "nothing is published of these methods on these pairs",
         ),
-        ({"methods": ["bickd"]}, "no published number of bickd is known"),
+        ({"methods": ["bickd"]}, "knows no published number of bickd on these data"),
     ],
 )
 def test_a_choice_of_nothing_names_the_remedy(choice, message):
