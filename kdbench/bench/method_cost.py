@@ -30,7 +30,7 @@ SUITE = replace(
         "weak": View(pad=4, flip=True),
         "strong": View(pad=4, flip=True, ops=2, magnitude=10, cutout=0.5),
     },
-    recipe=replace(toy_suite.SUITE.recipe, batch_size=BATCH, lr=0.01),
+    recipe=replace(toy_suite.SUITE.recipe, batch_size=BATCH, lr=0.001),  # at 0.01 semckd diverges on noise
     pairs=(PAIR,),
     name="cost",
 )
