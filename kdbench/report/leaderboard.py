@@ -56,8 +56,8 @@ class Board:
     summary: index label, best first; covered = pairs with a result; rank and mean over ``common``; DIFFERENCE over the
     pairs that the method shares with the baseline, the pairs held fixed (error from seeds), delta_n = seeds of the one
     pair or number of pairs; alike_low, alike_high, alike_p: the same for pairs like these (error from pairs), NaN for
-    one pair; record = (wins, ties, losses) or None; step_cost and alone_cost over pairs, cost_apart = it is so on some
-    pair. NaN: no value.
+    one pair and where some seeds of a pair diverged; record = (wins, ties, losses) or None; step_cost and alone_cost
+    over pairs, cost_apart = it is so on some pair. NaN: no value.
     common: the largest complete block of pairs, behind the ranks. baseline: its name; has_baseline: whether a
     finished run of it, with the suite's own settings, is there.
     best: pair -> who is bold and why. pools: pair -> the error behind its differences, in which higher is better.
@@ -281,6 +281,11 @@ def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: A
             ["alike_low", "alike_high", "alike_p"], axis=1
         )
         result = result.join(spread)
+        mixed = (compared["diverged"] > 0) & compared[
+            "delta"
+        ].notna()  # in the difference, and not in the spread
+        failed = mixed.groupby(level="label").any()
+        result.loc[failed[failed].index, spread.columns] = np.nan
     result["record"] = _records(entries, baseline).reindex(result.index)
     return result.join(costs.over_pairs(entries, baseline), how="outer").reindex(columns=columns)
 

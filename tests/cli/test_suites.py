@@ -94,4 +94,4 @@ def test_no_data_is_fetched_for_a_look_at_a_suite(monkeypatch, tmp_path, name):
     monkeypatch.setattr("kdbench.models.create", without_memory)
     text = shown.suite(name, tmp_path)
     assert max(map(len, text.splitlines())) <= 80
-    assert ("data not found" in " ".join(text.split())) == (name != "digits")
+    assert ("data not found" in " ".join(text.split())) == (suites.load(name).dataset.name != "digits")

@@ -136,6 +136,7 @@ ELSEWHERE = {
     "report/figures/looks.py": set(shipped()) - WORDS - ROLES,  # a colour of its own for each
     "report/reproduction.py": {"crd"},  # CRD's protocol
     "results/published.py": {"crd"},
+    "results/published_tables.py": {"crd"},
 }
 
 

@@ -121,6 +121,15 @@ def test_a_diverged_seed_is_last_a_loss_and_shown_both_ways(tmp_path):
     assert b.summary["rank"]["kd"] == 1.5
 
 
+def test_a_partly_diverged_pair_leaves_no_interval_for_pairs_like_these(tmp_path):
+    """It would be of other pairs than the difference beside it."""
+    rows = [*grid([A, *PAIRS], dkd=5.0, ce=-1.0), run("dkd", None, seed=3, status="diverged")]
+    (b,) = boards(tmp_path, rows)
+    assert b.summary.loc["dkd", ["alike_low", "alike_high", "alike_p"]].isna().all()
+    assert b.summary.loc["ce", ["alike_low", "alike_high", "alike_p"]].notna().all()
+    assert cells(b)["dkd", "pairs like these [95%]"] == "–"
+
+
 def test_each_comparison_uses_the_pairs_that_it_shares(tmp_path):
     rows = [
         *grid([A, PAIRS[0], PAIRS[1]], dkd=1.0),

@@ -296,13 +296,16 @@ def test_a_folder_or_a_dead_link_in_place_of_a_file_is_told(tmp_path):
 # --- folders and places ---
 
 
+RECORDED = "  methods kd; pairs resnet56:resnet20; seeds 0, 1; epochs 240; splits test"  # as status says it
+
+
 def test_what_other_programs_leave_in_a_folder_is_no_suite(tmp_path):
     for name in "._s.csv .~lock.s.csv# ~$s.csv s.csv.schema2 s.csv~ #s.csv# .#s.csv s.CURVES.csv".split():
         saved(tmp_path, b"junk", name)
     saved(tmp_path, TODAY, "s.CSV")
     assert store.suites(tmp_path) == suites(tmp_path) == ["s"]
     assert merge("s", tmp_path).records["top1"].tolist() == [70.25, 71.0]
-    assert status.status(tmp_path) == "s: 2 ok"
+    assert status.status(tmp_path) == f"s: 2 ok\n{RECORDED}"
 
 
 def test_a_place_named_twice_counts_once(tmp_path):
@@ -320,7 +323,7 @@ def test_one_bad_file_hides_no_other_from_status(tmp_path):
     saved(tmp_path / "results", with_value("status", "OK"), "bad.csv")
     done = kdbench("status", cwd=tmp_path)
     assert done.code == 1
-    assert done.out == "bad: cannot be read\ngood: 2 ok\n"
+    assert done.out == f"bad: cannot be read\ngood: 2 ok\n{RECORDED}\n"
     assert done.err.startswith("kdbench: results/bad.csv, line 2, column status: 'OK'")
 
 

@@ -87,9 +87,12 @@ def test_status_shows_an_older_file_and_names_the_command(tmp_path, schema):
     done = kdbench("status", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     said = " ".join(done.out.split())
-    assert f"old: 2 ok before `kdbench run`: it has schema {schema}, this kdbench writes schema 5" in said
+    recorded = "2 ok methods kd; pairs resnet56:resnet20; seeds 0, 1; epochs 240; splits test"
+    assert (
+        f"old: {recorded} before `kdbench run`: it has schema {schema}, this kdbench writes schema 5" in said
+    )
     assert "type `kdbench results upgrade results/old.csv`" in said
-    assert said.endswith("today: 2 ok")
+    assert said.endswith(f"today: {recorded}")
 
 
 def test_report_gives_an_older_file_todays_table(tmp_path):
