@@ -283,7 +283,7 @@ def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: A
         result = result.join(spread)
         mixed = (compared["diverged"] > 0) & compared[
             "delta"
-        ].notna()  # in the difference, and not in the spread
+        ].notna()  # pairs of the difference, not of the spread
         failed = mixed.groupby(level="label").any()
         result.loc[failed[failed].index, spread.columns] = np.nan
     result["record"] = _records(entries, baseline).reindex(result.index)

@@ -47,7 +47,7 @@ class Budget:
 
 
 def budget_of(trials: Any, hours: Any, batch: Any) -> Budget:
-    """The budget of so many trials or hours; None: that of `Budget`.
+    """The budget of this number of trials or hours; None: that of `Budget`.
 
     Raises KdbenchError for both and for what is no number greater than 0.
     """

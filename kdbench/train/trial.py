@@ -117,7 +117,7 @@ class Trial:
         try:
             large = self._numbers(method) > LARGE
             with shapes() if large else contextlib.nullcontext():
-                self._step(method, leaves(student), teacher, count, finite and not large)
+                self._step(method, leaves(student), teacher, count, finite and not large, large)
         except Exception as error:  # whatever a method raises is its result here
             return str(error) if isinstance(error, KdbenchError) else f"{type(error).__name__}: {error}"
         return ""
@@ -142,13 +142,18 @@ class Trial:
             return 0
         return sum(t.numel() for t in [*modules.parameters(), *modules.buffers()])
 
-    def _step(self, method: Method, student: Outputs, teacher: Outputs, count: int, finite: bool) -> None:
+    def _step(
+        self, method: Method, student: Outputs, teacher: Outputs, count: int, finite: bool, large: bool
+    ) -> None:
         """Build, prepare, then loss, gradients and update in the first and the last epoch, and predict."""
         needs, context = method.needs, self._context_of(method)
         own = Views(dict.fromkeys(needs.views, student), needs.of("student"))
         other = Views(dict.fromkeys(needs.views, teacher), needs.of("teacher")) if needs.teacher else None
-        with student.logits.device:  # not .to: it cannot move parameters without values
-            modules = build_modules(method, context)
+        if large:  # parameters without values can be made on a device, and not be moved there
+            with student.logits.device:
+                modules = build_modules(method, context)
+        else:
+            modules = build_modules(method, context).to(student.logits.device)
         if overrides(method, "prepare") and other:
             with torch.no_grad():
                 method.prepare(context, OneBatch(self._batch(needs, 0.0, count), other), modules)

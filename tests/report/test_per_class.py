@@ -11,7 +11,7 @@ IMAGES = (4, 2, 0)
 
 
 def confusion(first, second):
-    """Three classes of 4, 2 and no images, so many of the first two right."""
+    """Three classes of 4, 2 and no images; the numbers of the first two that are right."""
     return np.array([[first, 4 - first, 0], [2 - second, second, 0], [0, 0, 0]])
 
 

@@ -49,7 +49,7 @@ def frame(board: Board) -> pd.DataFrame:
     data = shown[[f"{kind}_cost", "delta", "low", "high", "delta_n"]]
     data = data.rename(columns={"delta_n": "n", f"{kind}_cost": "cost"})
     partial, failed = means.isna(), runs["diverged"] > 0
-    on = data["n"].map(f"{{:.0f}} of {len(board.table.pairs)} pairs".format).where(partial, "")
+    on = style.of_pairs(data["n"], len(board.table.pairs)).where(partial, "")
     diverged = runs["diverged"].map("✗ {}".format) + (runs["diverged"] + runs["n"]).map(" of {}".format)
     note = (diverged.where(failed, "") + " " + on).str.strip()
     note += shown["cost_apart"].map({True: APART, False: ""})

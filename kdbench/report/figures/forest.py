@@ -53,9 +53,7 @@ def frame(board: Board, shown: Collection[str] | None = None) -> pd.DataFrame:
         counts = board.entries[["diverged", "n"]].groupby("label").sum().loc[others]
         means["note"] = _notes(means["delta"], counts)
         partial = (means["note"] == "") & (means["delta_n"] < len(board.table.pairs))
-        means.loc[partial, "note"] = means["delta_n"].map(
-            f"{{:.0f}} of {len(board.table.pairs)} pairs".format
-        )
+        means.loc[partial, "note"] = style.of_pairs(means["delta_n"], len(board.table.pairs))
         parts.append(_panel(name, dots[means.index[means["delta"].notna()]], means))
     for pair in board.table.pairs:
         entries = level(board.entries, "pair", pair).loc[others]

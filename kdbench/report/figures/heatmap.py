@@ -49,9 +49,7 @@ def frame(board: Board) -> pd.DataFrame:
         means = board.summary[["delta", "low", "high", "delta_n"]].join(runs).assign(skipped="").reset_index()
         means["note"] = [_note(entry, board.baseline) for entry in means.to_dict("records")]
         partial = (means["note"] == "") & (means["delta_n"] < len(board.table.pairs))
-        means.loc[partial, "note"] = means["delta_n"].map(
-            f"{{:.0f}} of {len(board.table.pairs)} pairs".format
-        )
+        means.loc[partial, "note"] = style.of_pairs(means["delta_n"], len(board.table.pairs))
         parts.insert(0, means.drop(columns="n").assign(column=name))
     whole = pd.concat(parts, ignore_index=True).assign(table=board.table.heading)
     whole = whole[whole["label"].isin(style.main(board.labels))]

@@ -54,6 +54,11 @@ def _lines(text: str, most: int) -> list[str]:
     return [line for piece in [*lines, joined] for line in textwrap.wrap(piece, most)]
 
 
+def of_pairs(counts: pd.Series, total: int) -> pd.Series:
+    """What a figure says beside a mean that is over ``counts`` of all ``total`` pairs."""
+    return counts.map(f"{{:.0f}} of {total} pairs".format)
+
+
 def main(labels: Iterable[str]) -> list[str]:
     """The labels that a figure of all methods shows, sorted: each method as the suite sets it.
 

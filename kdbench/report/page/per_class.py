@@ -59,7 +59,7 @@ def _recalls(rows: pd.DataFrame, folders: Sequence[Path]) -> tuple[Recalls, np.n
 
 
 def _fitting(labels: Sequence[str], baseline: str, classes: int) -> list[str]:
-    """As many labels, the first ones and the baseline, as have at most MOST differences over so many classes."""
+    """As many labels, the first ones and the baseline, as have at most MOST differences; classes: of all pairs."""
     most = next((n for n in range(len(labels), 2, -1) if n * (n - 1) // 2 * classes <= MOST), 2)
     if len(labels) <= most:
         return list(labels)
