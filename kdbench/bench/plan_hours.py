@@ -66,7 +66,7 @@ def report(selection: Selection, options: RunOptions, say: Say, price: float | N
     inputs = find_inputs(workspace, lambda text: None)
     missing = find_missing(store.read(workspace.paths.rows), inputs.cells(), options.force).cells
     reached = positions(workspace.paths.work, missing)
-    teachers, cohorts = _untrained(inputs), form_cohorts(missing, reached)
+    teachers, cohorts = _untrained(inputs), form_cohorts(missing, reached, len(workspace.devices))
     slots = process_devices(workspace.devices, options.jobs, len(cohorts))
     images = len(workspace.split.train), len(workspace.split.evaluation)
     with _threads(slots):

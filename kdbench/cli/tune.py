@@ -46,6 +46,7 @@ def tune_command(dry_run: bool, **chosen: Any) -> None:
     with more trials to go on. `kdbench run --params results/SUITE.tuned.toml`
     trains the best settings beside the defaults.
     """
+    from kdbench.results.trials import best
     from kdbench.runner.progress import shown
     from kdbench.runner.tuning import execute, plan_text, resolve
 
@@ -56,7 +57,11 @@ def tune_command(dry_run: bool, **chosen: Any) -> None:
     tuned = execute(tuning, how, shown())
     if len(tuned.rows):
         click.echo(tuned.table())
-        click.echo(f"`kdbench run --params {tuned.file}` trains the best beside the defaults", err=True)
+        if best(tuned.rows):
+            click.echo(f"`kdbench run --params {tuned.file}` trains the best beside the defaults", err=True)
+        else:
+            statuses = ", ".join(tuned.rows["status"].unique())
+            click.echo(f"no trial has an accuracy, so none is the best; their statuses: {statuses}", err=True)
     if not tuned.complete:
         click.echo("not all trials are done: type the same command to go on", err=True)
     sys.exit(tuned.exit_code)

@@ -10,11 +10,13 @@ from kdbench.utils.hashing import canonical
 Position = tuple[int, int]  # (epoch, step) already done
 
 
-def form_cohorts(missing: Iterable[Cell], positions: Mapping[str, Position]) -> list[list[Cell]]:
+def form_cohorts(
+    missing: Iterable[Cell], positions: Mapping[str, Position], at_least: int = 1
+) -> list[list[Cell]]:
     """Cells that train side by side: equal data, views, teacher, seed, position, and parts of the recipe.
 
     These are batch size, epochs, precision and mixup. Cells without a teacher join a cohort that has one, where there
-    is one.
+    is one. at_least: as many cohorts, by halving the largest ones while they have several cells.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in missing:
@@ -48,4 +50,7 @@ def form_cohorts(missing: Iterable[Cell], positions: Mapping[str, Position]) -> 
         elif alone:
             with_teacher = [alone]
         result += with_teacher
+    while len(result) < at_least and (largest := max(result, key=len, default=[]))[1:]:
+        place, half = result.index(largest), (len(largest) + 1) // 2
+        result[place : place + 1] = [largest[:half], largest[half:]]
     return result

@@ -21,7 +21,7 @@ ERRORS = {  # whose intervals do not have the pooled error, and why
 }
 PAIRS_LIKE_THESE = (
     "Pairs like these: the same difference with the error from pair to pair, for a pair that is not in the table; "
-    "its p counts all methods (Dunnett, or sign flips of the largest t where residuals are not normal). "
+    "its p counts all methods (Dunnett; where residuals are not normal, p and interval are by exact sign flips). "
     "W-T-L: pairs whose own interval shows the method better, neither, and worse."
 )
 WEAK = "†"  # marks a teacher below the accuracy that the suite expects

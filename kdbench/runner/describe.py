@@ -47,7 +47,7 @@ def describe(selection: Selection, options: RunOptions, say: Say) -> str:
     lines += [*_diverged_lines(diverged), *_code_lines(cells, records), *_sweep_lines(selection, cells)]
     lines += _teacher_lines(inputs)
     reached = positions(workspace.paths.work, missing)
-    for number, cohort in enumerate(form_cohorts(missing, reached), 1):
+    for number, cohort in enumerate(form_cohorts(missing, reached, len(workspace.devices)), 1):
         teacher = next((cell.teacher for cell in cohort if cell.teacher), "no teacher")
         members = ", ".join(f"{cell} ({cell.student})" for cell in cohort)
         epoch, _ = reached.get(cohort[0].id, (0, 0))

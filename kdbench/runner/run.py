@@ -194,7 +194,8 @@ def _announced(inputs: Inputs, cells: Sequence[Cell], say: Say) -> Missing:
 
 def train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop: Stop) -> None:
     """Train ``missing`` by the executor of the options, and record each result under the workspace's paths."""
-    workspace, paths, cohorts = inputs.workspace, inputs.workspace.paths, form_cohorts(missing.cells, {})
+    workspace, paths = inputs.workspace, inputs.workspace.paths
+    cohorts = form_cohorts(missing.cells, {}, len(workspace.devices))
     progress.plan(cohorts)
     if missing.cells:
         locks.check(paths.locks)

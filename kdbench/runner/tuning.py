@@ -220,7 +220,8 @@ def execute(tuning: Tuning, options: RunOptions, progress: Progress) -> Tuned:
         studies = list(_studies(tuning, inputs)) if inputs.complete else []
         _announce_teachers(inputs, progress.say)
         while not stop() and _round(studies, tuning, inputs, file, progress, stop):
-            write_atomic(tuned, settings.write(winners(read_trials(file))).encode())
+            if found := winners(read_trials(file)):
+                write_atomic(tuned, settings.write(found).encode())
     trials = read_trials(file)
     left = any(study.left(trials, tuning.budget) for study in studies)
     mine = trials[trials["study"].isin([study.id for study in studies])]

@@ -209,6 +209,17 @@ def test_every_cell_is_in_exactly_one_cohort(lab):
     assert len(trained) == 2 * 3 * 6
 
 
+@pytest.mark.parametrize(
+    ("at_least", "sizes"), [(0, [6]), (1, [6]), (2, [3, 3]), (3, [2, 1, 3]), (4, [2, 1, 2, 1]), (9, [1] * 6)]
+)
+def test_the_largest_cohorts_are_halved_until_each_device_has_one(lab, at_least, sizes):
+    cells = lab.cells(*SIX)
+    cohorts = form_cohorts(cells, {}, at_least)
+    assert [len(cohort) for cohort in cohorts] == sizes
+    assert [cell for cohort in cohorts for cell in cohort] == form_cohorts(cells, {})[0]
+    assert form_cohorts([], {}, at_least) == []
+
+
 def test_a_cohort_needs_no_teacher_where_no_cell_does(scratch_registry, lab):
     class Solo(Method):
         needs: ClassVar[Needs] = Needs(teacher=False)

@@ -122,6 +122,13 @@ def test_rows_that_a_kill_left_out_are_made_again(search, tmp_path, place, writt
     assert store.read(place / "results" / "tiny.trials.csv")["cell_id"].is_unique
 
 
+def test_where_all_diverge_there_is_no_file_of_winners(search):
+    tuned = search(lambda cell: None, trials=3)
+    assert tuned.complete
+    assert len(tuned.rows) == 3
+    assert not tuned.file.exists()
+
+
 def test_runs_that_diverge_count_as_chance_and_never_win(search):
     """Above temperature 3 all diverge; 4 in 10 of random trials are below it."""
 

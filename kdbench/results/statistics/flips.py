@@ -39,6 +39,31 @@ def largest_t(differences: pd.DataFrame) -> pd.Series:
     return pd.Series(p, differences.columns)
 
 
+def limits(differences: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """The interval of each method's mean that the sign flips of this method alone do not reject; columns low, high.
+
+    A difference d is rejected where those minus d are. NaN for a method with fewer than `fewest_units` (1 - level).
+    """
+    return pd.DataFrame({name: _limits(column.dropna(), level) for name, column in differences.items()}).T
+
+
+def _limits(values: pd.Series, level: float) -> pd.Series:
+    """Patterns count for d where the mean of the flipped values and that of the others lie on two sides of it.
+
+    All of these ranges contain the mean of all values, so the limits are quantiles of their ends.
+    """
+    signs = _signs(len(values))
+    flipped = signs < 0
+    count = flipped.sum(1)
+    own = flipped.any(1) & ~flipped.all(1)  # the pattern that was seen counts for every d
+    sums, total = flipped[own] @ values.to_numpy(float), values.sum()
+    ends = np.sort([sums / count[own], (total - sums) / (len(values) - count[own])], axis=0)
+    place = math.floor((1 - level) * len(signs) + 1e-9) - 1
+    if place < 0:
+        return pd.Series({"low": np.nan, "high": np.nan})
+    return pd.Series({"low": np.sort(ends[0])[place], "high": -np.sort(-ends[1])[place]})
+
+
 def fewest_units(alpha: float = 0.05) -> int:
     """The fewest units with which any such test can reach p <= alpha: 2 of the 2^k sign patterns; 6 for .05."""
     return math.ceil(1 - math.log2(alpha))

@@ -25,9 +25,9 @@ DOUBTFUL = 0.01  # level at which the residuals are held not to be normal
 class Alike(NamedTuple):
     """Comparison of every method with the baseline on shared units.
 
-    cells: index method; delta, se, df, n = shared units, error, low, high, p, p_family (Dunnett), p_flip (largest
-    t; NaN below flips.fewest_units() units), decided = the one of the two to use. units: how many. normal: p of the
-    residuals' normality (Shapiro-Wilk). pool: the error behind them.
+    cells: index method; delta, se, df, n = shared units, error, p, p_family (Dunnett), p_flip (largest t; NaN below
+    flips.fewest_units() units), decided = the one of the two to use, and low, high = the interval that belongs to it.
+    units: how many. normal: p of the residuals' normality (Shapiro-Wilk). pool: the error behind them.
     """
 
     cells: pd.DataFrame
@@ -93,6 +93,8 @@ def pairs_alike(
     exact = normal < DOUBTFUL and p_flip.notna().any()
     decided = p_flip if exact else parametric.cells["p_family"]
     cells = parametric.cells.assign(p_flip=p_flip, decided=decided)
+    if exact:
+        cells[["low", "high"]] = flips.limits(apart, level)
     return Alike(cells, int(apart.notna().any(axis=1).sum()), normal, parametric.pool)
 
 

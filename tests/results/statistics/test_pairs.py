@@ -90,6 +90,29 @@ def test_many_pairs_are_drawn_and_near_the_normal_law():
     assert flips.largest_t(pd.DataFrame({"a": np.ones(40)}))["a"] == 1 / 20_000  # never 0
 
 
+@pytest.mark.parametrize("k", [6, 7, 9])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_limits_are_where_the_sign_flip_test_changes_its_mind(k, level):
+    values = np.random.default_rng(k).normal(0.4, 1, k)
+    low, high = flips.limits(pd.DataFrame({"a": values}), level).loc["a"]
+    for inside, outside in ((low + 1e-6, low - 1e-6), (high - 1e-6, high + 1e-6)):
+        assert sign_flip(values - inside) > 1 - level >= sign_flip(values - outside)
+
+
+def test_limits_of_six_pairs_are_the_smallest_and_the_largest_difference():
+    values = pd.DataFrame({"a": [3.0, 1, 2, 5, 4, 9], "b": [1.0, 2, 3, 4, 5, np.nan]})
+    found = flips.limits(values)
+    assert found.loc["a"].tolist() == [1, 9]
+    assert found.loc["b"].isna().all()  # five pairs reject nothing
+
+
+def test_limits_of_many_pairs_are_near_the_normal_law():
+    values = np.random.default_rng(3).normal(0.3, 1, 40)
+    half = distributions.norm.ppf(0.975) * np.sqrt((values**2).mean() / 40)
+    found = flips.limits(pd.DataFrame({"a": values})).loc["a"]
+    assert found.tolist() == pytest.approx([values.mean() - half, values.mean() + half], abs=0.02)
+
+
 def test_pairs_alike_is_the_method_by_pair_analysis():
     means = frame(pairs(1, 6)[0])
     found = pairs_alike(means, "kd")
@@ -108,6 +131,24 @@ def test_skewed_residuals_leave_the_decision_to_the_flips():
     found = pairs_alike(means, "kd")
     assert found.normal < 0.01
     assert (found.cells["decided"] == found.cells["p_flip"]).all()
+    apart = means.drop(columns="kd").sub(means["kd"], axis=0)
+    pd.testing.assert_frame_equal(found.cells[["low", "high"]], flips.limits(apart))
+
+
+@pytest.mark.parametrize("tables", [40, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("k", [6, 8, 13])
+def test_intervals_of_skewed_differences_cover_and_never_contradict_their_p(tables, k):
+    covered = []
+    for seed in range(tables):
+        noise = (np.random.default_rng(seed).exponential(size=(k, 8)) ** 2 - 2) / 20
+        found = pairs_alike(frame(70 + EFFECTS + noise), "kd")
+        if (found.cells["decided"] == found.cells["p_flip"]).all():
+            low, high = found.cells["low"], found.cells["high"]
+            truth = EFFECTS[1:] - EFFECTS[0]
+            covered.append(((low <= truth) & (truth <= high)).mean())
+            assert not ((found.cells["decided"] <= 0.05) & (low <= 0) & (high >= 0)).any()
+    assert len(covered) > tables / 2
+    assert np.mean(covered) > 0.95 - 4 * np.sqrt(0.05 * 0.95 / len(covered))
 
 
 def test_below_six_units_no_flip_is_given():
