@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from kdbench.report import markdown
 from kdbench.report.figures import Drawing, slices
 from kdbench.report.figures import tuning as curves
+from kdbench.results.statistics.critical import holm
 from kdbench.results.trials import at_edge, best, latest, read_trials, space_of, values_of
 from kdbench.utils.search_space import distribution
 from kdbench.utils.status import Status
@@ -119,10 +119,7 @@ def against_default(records: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame
         means = {"default": rows["top1"].mean(), "tuned": rows["top1_tuned"].mean()}
         lines.append({**line, **means, "delta": differences.mean(), "low": low, "high": high, "p": p})
     table = pd.DataFrame(lines)
-    tested = table["p"].notna() if len(table) else []
-    if np.any(tested):
-        table.loc[tested, "p"] = multipletests(table.loc[tested, "p"], method="holm")[1]
-    return table
+    return table.assign(p=holm(table["p"])) if lines else table
 
 
 def _paired(differences: np.ndarray) -> tuple[float, float, float]:

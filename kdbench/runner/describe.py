@@ -97,12 +97,17 @@ def _code_lines(cells: Sequence[Cell], records: pd.DataFrame) -> Iterator[str]:
 
 
 def _sweep_lines(selection: Selection, cells: Sequence[Cell]) -> Iterator[str]:
-    """Parameters that have several values on the test split, which must not choose among them."""
+    """Parameters that have several values on the test split, which must not choose among them.
+
+    One setting of a params file beside the default is no such choice: its values were chosen before.
+    """
     values: dict[str, dict[tuple, set[str]]] = {}
+    labels = {setting.label for setting in selection.settings}
     for cell in cells if selection.split == "test" else ():
         for name, value in cell.params.items():
             pairs = values.setdefault(f"{cell.method}.{name}", {})
-            pairs.setdefault((cell.teacher, cell.student), set()).add(canonical(value))
+            place = cell.teacher, cell.student, cell.variant in labels
+            pairs.setdefault(place, set()).add(canonical(value))
     several = [name for name, pairs in values.items() if max(map(len, pairs.values())) > 1]
     if several:
         yield (

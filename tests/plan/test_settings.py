@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 
 from kdbench import registry, suites
@@ -9,6 +10,9 @@ from kdbench.errors import KdbenchError
 from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import select
 from kdbench.plan.settings import Setting, read, write
+from kdbench.results import store
+from kdbench.runner.describe import announce_missing
+from kdbench.runner.missing import find_missing
 
 registry.load()
 PAIR = "digits_teacher:digits_student"
@@ -47,6 +51,17 @@ def test_another_file_is_refused(tmp_path, text, said):
 def _cells(*settings, methods=("kd", "dkd")):
     selection = select(suites.load("digits"), list(methods), PAIR, seeds=[0, 1], settings=settings)
     return plan_cells(selection, "split", IDS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [([KD], False), ([KD, dataclasses.replace(KD, params={"temperature": 8.0}, label="x")], True)],
+)
+def test_one_setting_beside_the_default_is_no_choice_by_the_test_images(settings, warned):
+    selection = select(suites.load("digits"), ["kd"], PAIR, seeds=[0], settings=settings)
+    cells, rows, said = plan_cells(selection, "split", IDS), pd.DataFrame(columns=store.COLUMNS), []
+    announce_missing(find_missing(rows, cells), selection, cells, rows, said.append)
+    assert any("several values of kd.temperature" in line for line in said) == warned
 
 
 def test_a_setting_stands_beside_the_suites_values():

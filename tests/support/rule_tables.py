@@ -8,7 +8,7 @@ import pytest
 
 SD = 0.25  # of one run, points
 EFFECTS = np.array([0.0, 0.0, 0.0, 0.0, 0.2, 0.5, 1.0, -0.5])  # the baseline first, then three equal to it
-SIZES = [3000, pytest.param(20_000, marks=pytest.mark.slow)]  # tables a simulation
+SIZES = [1000, pytest.param(20_000, marks=pytest.mark.slow)]  # tables a simulation
 
 
 def seeds(tables, n=3, effects=EFFECTS, shared=0.0, sd=SD, seed=0):

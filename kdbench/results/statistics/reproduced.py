@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats as distributions
-from statsmodels.stats.multitest import multipletests
+
+from kdbench.results.statistics.critical import holm
 
 MARGIN = 0.5  # points
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
@@ -54,7 +55,7 @@ def verdicts(cells: pd.DataFrame, noise: Noise, margin: float = MARGIN, alpha: f
     last, best = (_tests(cells, cells[key], noise, margin, alpha) for key in ("last", "best"))
     unknown = cells["rule"] == UNKNOWN
     result = best.where(cells["rule"] == BEST, last).mask(unknown, _bracket(last, best))
-    result["p_holm"] = _holm(result["p"])
+    result["p_holm"] = holm(result["p"])
     result["verdict"] = np.select(
         [result["p"].isna(), result["p_margin"] <= alpha, result["p_holm"] <= alpha],
         ["", AGREES, DIFFERS],
@@ -100,12 +101,3 @@ def _error(cells: pd.DataFrame, noise: Noise) -> tuple[pd.Series, pd.Series]:
     mixed = (mine + theirs) ** 2 / parts.where(parts > 0)
     own = noise.df if noise.df else np.nan
     return np.sqrt(mine + theirs), mixed.where(estimated, own)
-
-
-def _holm(p: pd.Series) -> pd.Series:
-    """Adjusted in place; NaN is no test and stays NaN."""
-    adjusted = p.copy()
-    tested = p.notna()
-    if tested.any():
-        adjusted[tested] = multipletests(p[tested], method="holm")[1]
-    return adjusted

@@ -236,7 +236,7 @@ def test_shared_teachers_need_the_teacher_as_unit(tables):
     assert as_teachers[:, 5].mean() > 0.6
 
 
-@pytest.mark.parametrize("tables", [300, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tables", [100, pytest.param(5000, marks=pytest.mark.slow)])
 def test_flips_keep_their_family_error_and_find_at_six_pairs(tables):
     apart = [pd.DataFrame(table[:, 1:] - table[:, :1]) for table in pairs(tables, 6)]
     p = np.array([flips.largest_t(one).to_numpy() for one in apart])
@@ -247,7 +247,7 @@ def test_flips_keep_their_family_error_and_find_at_six_pairs(tables):
     assert min(holm(one).min() for one in alone) > 0.05
 
 
-@pytest.mark.parametrize("tables", [100, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tables", [40, pytest.param(600, marks=pytest.mark.slow)])
 def test_these_pairs_cover_the_mean_over_exactly_these(tables):
     hit = []
     for seed in range(tables):

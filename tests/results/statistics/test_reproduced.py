@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as distributions
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_ind
 
+from kdbench.results.statistics import critical
 from kdbench.results.statistics.reproduced import Noise, seed_noise, verdicts
 from tests.support.rule_tables import SD, SIZES, holm, near
 
@@ -69,6 +71,14 @@ def test_three_verdicts():
     assert verdict(value=70.2, n=3, runs=NAN) == "undecided"  # one run of theirs: no agreement can be shown
     assert verdict(value=71.5) == "differs"
     assert verdict(value=70.3, n=100, runs=100.0) == "agrees"  # real, and within the margin
+
+
+def test_holm_is_that_of_statsmodels_and_leaves_out_what_is_no_test():
+    p = pd.Series([0.04, NAN, 0.001, 0.04, 0.9, NAN, 0.013], index=list("abcdefg"))
+    found = critical.holm(p)
+    assert found[p.notna()].tolist() == pytest.approx(multipletests(p.dropna(), method="holm")[1].tolist())
+    assert found[p.isna()].isna().all()
+    assert critical.holm(p[p.isna()]).isna().all()
 
 
 def test_holm_is_over_the_table():
