@@ -42,7 +42,9 @@ def test_only_phases_sees_what_a_change_of_phase_forgets(tmp_path, scratch_regis
     assert failed == ["phases"]
 
 
-@pytest.mark.parametrize("name", ["ab", "ft", "fsp"])
+@pytest.mark.parametrize(
+    "name", ["ab", *(pytest.param(each, marks=pytest.mark.slow) for each in ("ft", "fsp"))]
+)
 def test_phases_sees_momentum_of_only_some_parameters(scratch_registry, monkeypatch, name):
     monkeypatch.setattr("kdbench.train.optimizers.momentum_from_zero", lambda optimizer: None)
     (subject,) = contract.subjects(name)

@@ -54,7 +54,15 @@ def test_without_momentum_nothing_is_kept():
 
 
 @pytest.mark.parametrize(
-    "recipe", [{}, {"nesterov": True}, {"weight_decay": 0.0}, {"momentum": 0.0}], ids=str
+    "recipe",
+    [
+        {},
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ({"nesterov": True}, {"weight_decay": 0.0}, {"momentum": 0.0})
+        ),
+    ],
+    ids=str,
 )
 def test_a_run_keeps_its_bits(lab, monkeypatch, recipe):
     """ce and methods with modules, trained with zeros and with torch's lazy buffers."""
