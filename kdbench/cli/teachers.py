@@ -35,6 +35,7 @@ def teachers_list(**chosen: Any) -> None:
 @options.teaching
 @options.devices
 @options.side_by_side
+@options.several_pairs("Only the teachers of these pairs.", "all pairs")
 def teachers_train(**chosen: Any) -> None:
     """Train the missing teachers of a suite, each as a job of its own.
 

@@ -184,6 +184,13 @@ def test_a_run_trains_all_teachers_before_its_cells(lab):
     assert ["training" in line for line in said] == [True, True, False, False]
 
 
+def test_the_command_trains_the_teachers_of_some_pairs_alone(lab):
+    lab.suite_file(*TWO)
+    done = kdbench(*TRAIN, "--pairs", "larger:student", cwd=lab.folder)
+    assert done.code == 0, done.err
+    assert saved(lab).keys() == {"larger"}
+
+
 def test_a_teacher_that_another_process_trains_is_waited_for(lab, in_child, wait_for):
     lab.suite_file(("epochs = 2", "epochs = 20"))
     folder = lab.folder / "results" / ".work"
