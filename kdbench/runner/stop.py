@@ -35,14 +35,18 @@ class Stop:
             return
 
         def note(number: int, frame: Any) -> None:
-            if self.signal is not None:
-                sys.exit(128 + number)
-            self.signal = number
+            again, self.signal = self.signal is not None, number
+            if again:
+                sys.exit(self.exit_code)
             say("stopping after this step; the state is being saved")
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
+        except SystemExit:
+            if self.signal is None:
+                raise
+            sys.exit(self.exit_code)  # Ray makes code 1 of one that a signal raises within its calls
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
