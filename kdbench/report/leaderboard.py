@@ -281,9 +281,8 @@ def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: A
             ["alike_low", "alike_high", "alike_p"], axis=1
         )
         result = result.join(spread)
-        mixed = (compared["diverged"] > 0) & compared[
-            "delta"
-        ].notna()  # pairs of the difference, not of the spread
+        # a pair with diverged seeds is one of the difference, and none of the spread
+        mixed = (compared["diverged"] > 0) & compared["delta"].notna()
         failed = mixed.groupby(level="label").any()
         result.loc[failed[failed].index, spread.columns] = np.nan
     result["record"] = _records(entries, baseline).reindex(result.index)

@@ -32,14 +32,12 @@ def of_suites(files):
 
 
 def test_all_of_them_stay_small(committed):
-    assert (
-        sum(file.stat().st_size for file in committed) < 9 * MEGABYTE
-    )  # 5 of them are the page of all methods
+    # 5 of them are the page of all methods
+    assert sum(file.stat().st_size for file in committed) < 9 * MEGABYTE
     pictures = [file for file in committed if file.suffix in (".png", ".svg", ".pdf")]
     assert pictures
-    assert (
-        max(file.stat().st_size for file in pictures) < 0.45 * MEGABYTE
-    )  # curves of all methods on six pairs
+    # the largest has the curves of all methods on six pairs
+    assert max(file.stat().st_size for file in pictures) < 0.45 * MEGABYTE
     for folder in {file.parent for file in pictures}:
         assert sum(file.parent == folder for file in pictures) <= 4, folder
 

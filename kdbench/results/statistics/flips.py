@@ -44,24 +44,25 @@ def limits(differences: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
     A difference d is rejected where those minus d are. NaN for a method with fewer than `fewest_units` (1 - level).
     """
-    return pd.DataFrame({name: _limits(column.dropna(), level) for name, column in differences.items()}).T
+    found = {name: _limits(column.dropna().to_numpy(float), level) for name, column in differences.items()}
+    return pd.DataFrame.from_dict(found, orient="index", columns=["low", "high"])
 
 
-def _limits(values: pd.Series, level: float) -> pd.Series:
+def _limits(values: np.ndarray, level: float) -> tuple[float, float]:
     """Patterns count for d where the mean of the flipped values and that of the others lie on two sides of it.
 
     All of these ranges contain the mean of all values, so the limits are quantiles of their ends.
     """
+    if len(values) < fewest_units(1 - level):
+        return np.nan, np.nan
     signs = _signs(len(values))
     flipped = signs < 0
     count = flipped.sum(1)
-    own = flipped.any(1) & ~flipped.all(1)  # the pattern that was seen counts for every d
-    sums, total = flipped[own] @ values.to_numpy(float), values.sum()
+    own = (count > 0) & (count < len(values))  # the pattern that was seen counts for every d
+    sums, total = flipped[own] @ values, values.sum()
     ends = np.sort([sums / count[own], (total - sums) / (len(values) - count[own])], axis=0)
-    place = math.floor((1 - level) * len(signs) + 1e-9) - 1
-    if place < 0:
-        return pd.Series({"low": np.nan, "high": np.nan})
-    return pd.Series({"low": np.sort(ends[0])[place], "high": -np.sort(-ends[1])[place]})
+    place = math.floor((1 - level) * len(signs) + 1e-9)
+    return np.sort(ends[0])[place - 1], np.sort(ends[1])[-place]
 
 
 def fewest_units(alpha: float = 0.05) -> int:
