@@ -220,6 +220,16 @@ def test_a_far_failure_does_not_shrink_the_others(tmp_path):
     assert any("-40.0" in text for text in texts(figure))  # said where it is cut
 
 
+def test_a_far_mean_of_fewer_pairs_says_both_in_one_place(tmp_path):
+    rows = [*grid([A, PAIRS[0]], **{f"m{i}": 0.1 * i for i in range(12)}), *runs("broken", 30.0, 31.0)]
+    (one,) = boards(tmp_path, rows)
+    frame = forest.frame(one)
+    mean = frame[frame["panel"] == "mean over 2 pairs"]
+    figure = forest.draw(mean, SHEET, "kd")
+    low = mean[(mean["label"] == "broken") & (mean["dot"] == "")]["delta"].item()
+    assert [text.strip() for text in texts(figure) if "1 of 2 pairs" in text] == [f"{low:+.1f}, 1 of 2 pairs"]
+
+
 def test_many_curves_name_the_baseline_and_the_best(tmp_path):
     gains = {f"m{i:02d}": float(i) for i in range(12)}
     rows = grid([A], **gains, bad=-9.0)

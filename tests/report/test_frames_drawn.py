@@ -68,6 +68,21 @@ def test_curves_are_means_over_seeds_of_an_epochs_last_value(tmp_path):
     assert frame["std"].item() == pytest.approx(200**0.5)
 
 
+@pytest.mark.parametrize("last", [2.82, 3.5, 4.3, 0.9, 0.04])
+def test_losses_of_any_span_have_a_few_ticks(tmp_path, last):
+    rows = runs("kd", 70.0)
+    store.append(tmp_path / "s.csv", rows)
+    losses = np.geomspace(4.39, last, 6)
+    lines = pd.DataFrame(
+        [{"cell_id": rows[0]["cell_id"], "epoch": e, "term": "loss", "value": v} for e, v in enumerate(losses, 1)]
+    )
+    (table,) = tables(store.read(tmp_path / "s.csv"))
+    figure = curves.draw(curves.frame(table, lines), SHEET, "kd")
+    ax = next(ax for ax in figure.findobj(Axes) if ax.get_yscale() == "log")
+    low, high = ax.get_ylim()
+    assert 2 <= sum(low <= tick <= high for tick in ax.get_yticks()) <= 7
+
+
 def test_a_diverged_run_is_a_line_up_to_its_last_finite_value(tmp_path):
     rows = [*runs("kd", 70.0, 71.0), run("dkd", None, status="diverged"), run("dkd", 70.0, seed=1)]
     rows += [run("crd", None, seed=1, status="diverged")]

@@ -156,9 +156,10 @@ def _pair(axes: np.ndarray, pair: str, rows: pd.DataFrame, looks: dict[str, dict
         for place, (label, look) in enumerate(looks.items()):
             if label in lines:
                 _line(ax, lines[label], look, place)
-        if term == "loss" and len(lines) and rows.loc[rows["term"] == term, "mean"].min() > 0:
+        if term == "loss" and len(lines) and own["mean"].min() > 0:
             ax.set_yscale("log")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            narrow = own["mean"].max() < 3 * own["mean"].min()
+            ax.yaxis.set_major_locator(MaxNLocator(3) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.yaxis.set_minor_locator(NullLocator())
         ax.autoscale_view()

@@ -197,14 +197,16 @@ def _draw_panel(ax: Axes, rows: pd.DataFrame, limits: tuple[float, float]) -> No
             }
             ax.scatter(np.broadcast_to(place, len(some)), some["place"] + below, **arrows)
         for row in means[sign * means["delta"] < sign * end].to_dict("records"):
-            _say(ax, end, row["place"], f"  {row['delta']:+.1f}  ", ha=side)
+            said = ", ".join(filter(None, [f"{row['delta']:+.1f}", row["note"]]))
+            _say(ax, end, row["place"], f"  {said}  ", ha=side)
     looks: dict[str, Any] = {"s": 18, "marker": "D", "edgecolors": "white", "linewidths": 0.5, "zorder": 3}
     shown = means[means["delta"].between(left, right)]
     whole, partial = shown[shown["note"] == ""], shown[shown["note"] != ""]
     ax.scatter(whole["delta"], whole["place"] - 0.08, c=whole["colour"], **looks)
     looks |= {"c": "white", "edgecolors": list(partial["colour"]), "linewidths": 1.0}
     ax.scatter(partial["delta"], partial["place"] - 0.08, **looks)
-    for row in rows[rows["note"] != ""].to_dict("records"):
+    missing = rows[(rows["dot"] == "") & rows["delta"].isna()]
+    for row in pd.concat([partial, missing]).to_dict("records"):
         _note(ax, row, limits)
 
 
