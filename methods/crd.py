@@ -138,6 +138,7 @@ class CRD(PlusKD):
 
     needs: ClassVar[Needs] = Needs(embedding=True, index=True)
     coupled: ClassVar[bool] = True  # Z, in the first batch
+    version: ClassVar[int] = 2  # 1 drew the numbers that the modules or the dropout began with, too
     weights: ClassVar = {"ce_weight": "ce", "crd_weight": "crd"}
     positive: ClassVar = ("kd_temperature", "temperature", "negatives", "size")
 

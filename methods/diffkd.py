@@ -221,6 +221,7 @@ class DiffKD(PlusKD):
         "temperature": log_range(0.5, 8.0),
     }
 
+    version: ClassVar[int] = 2  # 1 drew the numbers that the modules or the dropout began with, too
     needs: ClassVar[Needs] = Needs(features=True)
     coupled: ClassVar[bool] = True  # BatchNorm in all modules
     min_batch: ClassVar[int] = 2

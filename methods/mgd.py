@@ -81,6 +81,7 @@ class MGD(PlusKD):
     separable = False  # the mask is drawn for the whole batch
 
     needs: ClassVar[Needs] = Needs(features=True)
+    version: ClassVar[int] = 2  # 1 drew the numbers that the modules or the dropout began with, too
     weights: ClassVar = {"ce_weight": "ce", "mgd_weight": "mgd"}
     positive: ClassVar = ("kd_temperature",)
     ablate: ClassVar = {"mask": ("position",)}

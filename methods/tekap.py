@@ -59,6 +59,7 @@ class TeKAP(Method):
     }
     separable = False  # the noise is drawn for the whole batch
 
+    version: ClassVar[int] = 2  # 1 drew the numbers that the modules or the dropout began with, too
     alias_of: ClassVar[str] = "kd"  # the noise is small beside the logits
     weights: ClassVar = {"ce_weight": "ce", "kd_weight": ("kd", "noisy"), "noise_weight": "noisy"}
     zero_at_match: ClassVar = ("kd",)

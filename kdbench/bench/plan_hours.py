@@ -24,11 +24,12 @@ from kdbench.plan.selection import Selection
 from kdbench.results import store
 from kdbench.runner.executors import process_devices
 from kdbench.runner.inputs import Inputs, find_inputs
-from kdbench.runner.missing import find_missing, positions
+from kdbench.runner.missing import find_missing
 from kdbench.runner.options import RunOptions
 from kdbench.runner.teachers import pretrained_path, teacher_cell
 from kdbench.runner.workspace import Say, Workspace, open_workspace
 from kdbench.suites import DataSpec
+from kdbench.train.checkpoint import positions
 from kdbench.train.job import Job
 from kdbench.train.recorded_steps import settled
 from kdbench.train.schedule import evaluates

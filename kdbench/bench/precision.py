@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from kdbench.errors import KdbenchError
-from kdbench.plan.cells import replace_recipe
 from kdbench.report.figures import style
 from kdbench.report.figures.sheet import SCREEN, Canvas, Drawn
 from kdbench.report.tables import ARROW, Table, tables
 from kdbench.results import setting
 from kdbench.results.statistics import summary as stats
 from kdbench.results.statistics.power import detects
-from kdbench.suites import Suite
+from kdbench.suites import Suite, replace_recipe
 from kdbench.utils.hashing import canonical
 
 PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")

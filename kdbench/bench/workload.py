@@ -12,9 +12,9 @@ from typing import Any
 from kdbench import models, registry
 from kdbench.contract import toy_suite
 from kdbench.data.loading import load_data, load_split
-from kdbench.plan.cells import plan_cells, replace_recipe
+from kdbench.plan.cells import plan_cells
 from kdbench.plan.selection import Overrides, Selection
-from kdbench.suites import DataSpec, Pair, Suite
+from kdbench.suites import DataSpec, Pair, Suite, replace_recipe
 from kdbench.train.cohort import train_cohort
 from kdbench.train.job import Job
 from kdbench.utils.precision import check as check_fast_paths

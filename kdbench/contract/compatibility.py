@@ -55,10 +55,7 @@ def cells(suite: Suite, methods: Sequence[str]) -> Cells:
 
 def _try_all(networks: Networks, pair: Pair, names: Sequence[str]) -> dict[str, Outcome]:
     suite, data = networks.suite, networks.suite.dataset
-    methods = {
-        name: registry.create(name, {**suite.params.get(name, {}), **pair.params.get(name, {})})
-        for name in names
-    }
+    methods = {name: registry.create(name, suite.params_of(name, pair)) for name in names}
     outcomes = {
         name: Outcome(SKIPS, f"the suite has no view {view!r}")
         for name, method in methods.items()

@@ -15,7 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Method, Needs
 from kdbench.plan.selection import Selection
 from kdbench.plan.settings import Setting
-from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, replace_recipe
+from kdbench.suites import DataSpec, ModelSpec, Pair, Recipe, recipe_of
 from kdbench.suites.schema import SGD, View, drawn_as, find_view
 from kdbench.teachers.logit_cache import STORAGE, count_outcomes
 from kdbench.utils.hashing import canonical, digest
@@ -154,7 +154,7 @@ def _configured(
 
     In order of precedence, highest first: ``choices``, the pair's parameters, the suite's, the method's defaults.
     """
-    standard = {**selection.suite.params.get(name, {}), **pair.params.get(name, {})}
+    standard = selection.suite.params_of(name, pair)
     usual = registry.create(name, standard)
     for values in itertools.product(*choices.values()):
         method = registry.create(name, {**standard, **dict(zip(choices, values, strict=True))})
@@ -181,7 +181,7 @@ def _cell(
             raise KdbenchError(
                 f"{method.name} needs the view {view!r}; add [views.{drawn_as(view)}] to suite {suite.name}"
             )
-    recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
+    recipe = recipe_of(suite, pair)
     _check_recipe(method, recipe)
     cached = teacher_cache and cacheable(method.needs, recipe, suite.views)
     return Cell(

@@ -12,6 +12,7 @@ import csv
 import fcntl
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ __all__ = [
     "upgrade_note",
 ]  # fmt: skip
 
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 BLOCK = 1 << 13  # bytes that are read at once at a file's ends; more than a header has
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
@@ -47,7 +49,7 @@ class _Foreign(KdbenchError):
 
 
 def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    """Rows as CSV lines: floats by repr, None as empty, line breaks inside a value as \\n."""
+    """Rows as CSV lines: floats by repr, None as empty; line breaks and control characters inside a value escaped."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([_text(row[key]) for key in columns] for row in rows)
     return buffer.getvalue().encode("utf-8", "backslashreplace")
@@ -56,7 +58,7 @@ def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
 def _text(value: Any) -> Any:
     if value is None or isinstance(value, float):
         return value  # csv writes them so
-    return str(value).replace("\r", "\\r").replace("\n", "\\n")
+    return CONTROL.sub(lambda match: repr(match[0])[1:-1], str(value))
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = COLUMNS) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 
 from kdbench import registry
 from kdbench.errors import KdbenchError
-from kdbench.method import Method
+from kdbench.method import TASK, Method
 from kdbench.plan.selection import Selection, Sets, parse_sets
 from kdbench.runner import run as driver
 from kdbench.runner.options import RunOptions
 from kdbench.suites import Suite
 
 REFERENCES = ("ce", "kd")  # trained beside it
-TASK = "ce"  # the term that stays on when another one stands alone
 
 Change = dict[str, Any]  # parameter -> value
 
@@ -29,7 +28,9 @@ def changes(method: Method, sweeps: Mapping[str, Sequence[Any]] | None = None) -
     that are not 0 anyway.
     """
     active = [field for field in method.weights if getattr(method, field)]
-    task = [field for field in active if method.weights[field] == TASK]
+    task = [
+        field for field in active if method.weights[field] == TASK
+    ]  # it stays on when another stands alone
     candidates: list[Change] = [{field: type(getattr(method, field))(0)} for field in active]
     for alone in active:
         rest = [field for field in active if field != alone and (alone in task or field not in task)]
@@ -52,7 +53,10 @@ def resolve(
     registry.get(name)
     sweeps = parse_sets(sets, [name]).get(name, {})
     loaded = driver.load_suite(suite)
-    variants = changes(registry.create(name, loaded.params.get(name, {})), sweeps)
+    selection, _ = driver.resolve(loaded, [name], split="holdout", **arguments)
+    usual = [registry.create(name, selection.suite.params_of(name, pair)) for pair in selection.pairs]
+    every = [change for method in usual for change in changes(method, sweeps)]
+    variants = [change for place, change in enumerate(every) if change not in every[:place]]
     if not variants:
         raise KdbenchError(f"{name} declares neither `weights` nor `ablate`: say what to try with --set")
     return driver.resolve(

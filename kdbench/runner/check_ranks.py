@@ -9,10 +9,9 @@ import torch
 from kdbench import models
 from kdbench.errors import KdbenchError
 from kdbench.models.flops import random_images
-from kdbench.plan.cells import replace_recipe
 from kdbench.plan.selection import Selection
 from kdbench.runner.options import AUTO, RunOptions
-from kdbench.suites import Recipe, Suite
+from kdbench.suites import Recipe, Suite, recipe_of
 
 
 def check_ranks(selection: Selection, options: RunOptions, devices: Sequence[str]) -> None:
@@ -34,7 +33,7 @@ def check_ranks(selection: Selection, options: RunOptions, devices: Sequence[str
         )
     suite = selection.suite
     for pair in selection.pairs:
-        _check_recipe(replace_recipe(suite.recipe, pair.recipe, str(pair)), options.ranks)
+        _check_recipe(recipe_of(suite, pair), options.ranks)
     for student in dict.fromkeys(pair.student for pair in selection.pairs):
         if _draws(suite, student):
             raise KdbenchError(

@@ -12,11 +12,12 @@ from kdbench.plan.cohorts import form_cohorts
 from kdbench.plan.selection import Selection
 from kdbench.results import store
 from kdbench.runner.inputs import Inputs, find_inputs
-from kdbench.runner.missing import Missing, done_ids, find_missing, positions, records_of
+from kdbench.runner.missing import Missing, done_ids, find_missing, records_of
 from kdbench.runner.options import RunOptions
 from kdbench.runner.teachers import pretrained_path
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
+from kdbench.train.checkpoint import positions
 from kdbench.utils.hashing import canonical
 from kdbench.utils.status import Status
 from kdbench.utils.text import duration, run_name

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from kdbench.plan.cells import Cell
-from kdbench.plan.cohorts import Position
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
-from kdbench.train.checkpoint import resumable
 from kdbench.utils.status import DONE, Status
 
 
@@ -53,9 +50,3 @@ def done_ids(records: pd.DataFrame) -> set[str]:
 def count_tries(attempts: pd.DataFrame) -> Counter[str]:
     """Cell id -> how many rows it has, interrupted ones left out."""
     return Counter(attempts.loc[attempts["status"] != Status.INTERRUPTED, "cell_id"])
-
-
-def positions(work: Path, cells: Iterable[Cell]) -> dict[str, Position]:
-    """How far each cell's checkpoint is: (epoch, step)."""
-    states = {cell.id: resumable(work, cell) for cell in cells}
-    return {name: (state["epoch"], state["step"]) for name, state in states.items() if state}

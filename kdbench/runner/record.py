@@ -88,7 +88,7 @@ def _row(inputs: Inputs, result: Result, attempts: Attempts) -> dict[str, Any]:
 
 
 def _append(paths: Paths, complete: Sequence[tuple[Result, Mapping[str, Any]]]) -> None:
-    """Add curves and rows to their files; then drop the checkpoints of all but interrupted cells."""
+    """Add curves and rows to their files; then drop the checkpoints of the cells that are done."""
     curves = [
         {"cell_id": result.cell.id, "run_id": row["run_id"], "epoch": epoch, "term": term, "value": value}
         for result, row in complete
@@ -100,7 +100,7 @@ def _append(paths: Paths, complete: Sequence[tuple[Result, Mapping[str, Any]]]) 
     if complete:
         store.append(paths.rows, [row for _, row in complete])
     for result, row in complete:
-        if row["status"] != Status.INTERRUPTED:
+        if row["status"] in DONE:
             checkpoint.remove(paths.work, result.cell.id)
 
 

@@ -13,25 +13,30 @@ import torch
 
 from kdbench.errors import first_line
 from kdbench.plan.cells import Cell
-from kdbench.plan.cohorts import form_cohorts
+from kdbench.plan.cohorts import Position, form_cohorts
 from kdbench.runner.executors import open_executor
-from kdbench.runner.executors.base import Done, Executor, Preempted, now
-from kdbench.runner.missing import positions
+from kdbench.runner.executors.base import Done, Executor, now
 from kdbench.runner.stop import Stop
 from kdbench.runner.workspace import Say, Workspace
 from kdbench.train.callbacks import Progress
+from kdbench.train.checkpoint import positions
 from kdbench.train.job import Job, Result
 from kdbench.utils import locks
 from kdbench.utils.status import Status
 
-RETRIES = 3  # of a cohort whose process dies
+RETRIES = 3  # of a cohort whose process dies, from one position
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A locked cohort. ``started``: when it was submitted. ``deaths``: how many processes have died on it."""
+    """A locked cohort.
+
+    start: the position from which it trains. started: when it was submitted. deaths: how many processes have died on it
+    from this position on.
+    """
 
     cells: Sequence[Cell]
+    start: Position = (0, 0)
     started: str = ""
     deaths: int = 0
 
@@ -79,7 +84,9 @@ def train(
 
 def _attempts(cells: Sequence[Cell], work: Path, deaths: int = 0) -> list[_Attempt]:
     """Cohorts of cells that go on from equal positions."""
-    return [_Attempt(cohort, deaths=deaths) for cohort in form_cohorts(cells, positions(work, cells))]
+    reached = positions(work, cells)
+    cohorts = form_cohorts(cells, reached)
+    return [_Attempt(cohort, reached.get(cohort[0].id, (0, 0)), deaths=deaths) for cohort in cohorts]
 
 
 def _collect(
@@ -89,16 +96,23 @@ def _collect(
     results: Sequence[Result] = []
     again: Sequence[_Attempt] = []
     try:
-        return future.result(), []
+        done = future.result()
+        return _go_on(done, attempt, work, say) if done.stopped and not stop() else (done, [])
     except torch.OutOfMemoryError as error:
         results, again = _split(attempt, str(error), work, say)
-    except Preempted:
-        say(f"the machine that trained {len(attempt.cells)} cells is taken away; they go on elsewhere")
-        again = _attempts(attempt.cells, work, attempt.deaths)
     except BrokenExecutor as error:
         if not stop():
             results, again = _retry(attempt, first_line(error), work, say)
     return Done(list(results), False, {"started_utc": attempt.started}), again
+
+
+def _go_on(done: Done, attempt: _Attempt, work: Path, say: Say) -> tuple[Done, Sequence[_Attempt]]:
+    """What is final of a job that was stopped, not by this run: its machine is taken away; the rest is tried again."""
+    final = [result for result in done.results if result.row["status"] != Status.INTERRUPTED]
+    closed = {result.cell.id for result in final}
+    left = [cell for cell in attempt.cells if cell.id not in closed]
+    say(f"the machine that trained {len(left)} cells is taken away; they go on elsewhere")
+    return replace(done, results=final), _attempts(left, work, attempt.deaths)
 
 
 def _split(
@@ -109,19 +123,31 @@ def _split(
     if len(cells) == 1:
         return [Result(cells[0], {"status": Status.OOM, "error": reason, "cohort_size": 1})], []
     say(f"out of memory with {len(cells)} students side by side; training them in two halves")
+    return [], _halves(cells, work)
+
+
+def _halves(cells: Sequence[Cell], work: Path) -> list[_Attempt]:
     half = len(cells) // 2
-    return [], [each for part in (cells[:half], cells[half:]) for each in _attempts(part, work)]
+    return [each for part in (cells[:half], cells[half:]) for each in _attempts(part, work)]
 
 
 def _retry(
     attempt: _Attempt, reason: str, work: Path, say: Say
 ) -> tuple[Sequence[Result], Sequence[_Attempt]]:
-    """The same cells from their last checkpoint; after ``RETRIES`` they are recorded as failed."""
+    """The same cells from their last checkpoint; after ``RETRIES`` two halves, and a single cell is recorded as failed.
+
+    So a method that ends its process takes no other one with it.
+    """
     cells, deaths = attempt.cells, attempt.deaths + 1
+    reached = positions(work, cells)
+    if any(reached.get(cell.id, (0, 0)) != attempt.start for cell in cells):
+        deaths = 1
+    if deaths > RETRIES and len(cells) > 1:
+        say(f"the process that trained {len(cells)} cells died {deaths} times; training them in two halves")
+        return [], _halves(cells, work)
     if deaths > RETRIES:
         error = f"its process died {deaths} times, at last: {reason}"
-        row = {"status": Status.ERROR, "error": error, "cohort_size": len(cells)}
-        return [Result(cell, row) for cell in cells], []
+        return [Result(cells[0], {"status": Status.ERROR, "error": error, "cohort_size": 1})], []
     say(f"the process that trained {len(cells)} cells died; they continue from their last checkpoint")
     return [], _attempts(cells, work, deaths)
 

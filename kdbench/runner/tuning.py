@@ -37,7 +37,7 @@ from kdbench.runner.studies import BATCH, Budget, Study, budget_of, outcome, sea
 from kdbench.runner.teachers import trained_path
 from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
-from kdbench.suites import Recipe, Suite, replace_recipe
+from kdbench.suites import Recipe, Suite, recipe_of
 from kdbench.train.callbacks import Progress
 from kdbench.utils import locks
 from kdbench.utils.files import write_atomic
@@ -173,10 +173,18 @@ def plan_text(tuning: Tuning) -> str:
         f"suite {selection.suite.name}, split holdout: {len(selection.methods)} methods x {len(selection.pairs)} "
         f"pairs, {each} each, {len(selection.seeds)} seeds per trial"
     ]
-    for name in selection.methods:
-        ranges = {**tuning.spaces[name], **tuning.recipe_space(selection.suite.recipe)}
-        lines.append(f"{name}: " + ", ".join(f"{key} {values}" for key, values in ranges.items()))
+    lines += [f"{name}: {_in_words(tuning.spaces[name])}" for name in selection.methods]
+    pairs: dict[str, list[str]] = {}
+    for pair in selection.pairs:
+        recipe_space = tuning.recipe_space(recipe_of(selection.suite, pair))
+        pairs.setdefault(_in_words(recipe_space), []).append(str(pair))
+    if tuning.recipe:
+        lines += [f"the recipe of {', '.join(names)}: {ranges}" for ranges, names in pairs.items()]
     return "\n".join(lines)
+
+
+def _in_words(space: Space) -> str:
+    return ", ".join(f"{key} {values}" for key, values in space.items()) or "nothing of its own"
 
 
 def tune(
@@ -232,10 +240,10 @@ def _studies(tuning: Tuning, inputs: Inputs) -> Iterator[Study]:
     """One per method and pair, the id of each from the cells of its default."""
     suite = tuning.selection.suite
     for pair in tuning.selection.pairs:
-        recipe = replace_recipe(suite.recipe, pair.recipe, f"pair {pair}")
+        recipe = recipe_of(suite, pair)
         recipe_space = tuning.recipe_space(recipe)
         for name in tuning.selection.methods:
-            usual = registry.create(name, {**suite.params.get(name, {}), **pair.params.get(name, {})})
+            usual = registry.create(name, suite.params_of(name, pair))
             space = tuning.spaces[name]
             default = {key: getattr(usual, key) for key in space}
             default |= {key: getattr(recipe, key) for key in recipe_space}

@@ -15,7 +15,7 @@ from kdbench.runner.check_ranks import check_ranks
 from kdbench.runner.networks import open_networks
 from kdbench.runner.options import RunOptions
 from kdbench.runner.paths import Paths
-from kdbench.suites import Suite, replace_recipe
+from kdbench.suites import Suite, recipe_of, replace_recipe
 from kdbench.train.optimizers import check as check_optimizer
 from kdbench.utils.environment import choose_devices, unused_gpu
 from kdbench.utils.precision import check as check_fast_paths
@@ -85,7 +85,7 @@ def open_workspace(selection: Selection, options: RunOptions, say: Say) -> Works
 
 def _check_recipes(selection: Selection, graphs: str, devices: Sequence[str]) -> None:
     suite = selection.suite
-    recipes = [replace_recipe(suite.recipe, pair.recipe, str(pair)) for pair in selection.pairs]
+    recipes = [recipe_of(suite, pair) for pair in selection.pairs]
     for recipe in (suite.recipe, *recipes):
         check_optimizer(recipe, graphs)
         for device in devices:

@@ -1,6 +1,6 @@
 """What is trained on what, by which recipe: one TOML file per suite, read strictly into frozen dataclasses."""
 
-from kdbench.suites.loader import FOLDER, load, name_of, names, replace_recipe, validated
+from kdbench.suites.loader import FOLDER, load, name_of, names, recipe_of, replace_recipe, validated
 from kdbench.suites.schema import (
     DataSpec,
     ModelSpec,
@@ -23,6 +23,7 @@ __all__ = [
     "load",
     "name_of",
     "names",
+    "recipe_of",
     "replace_recipe",
     "validated",
 ]

@@ -94,7 +94,7 @@ def _table(value: Any) -> Any:
 def _check_parts(suite: Suite, where: str) -> None:
     """Recipes, views and lists must fit each other."""
     for pair in suite.pairs:
-        replace_recipe(suite.recipe, pair.recipe, f"{where}: pair {pair}")
+        recipe_of(suite, pair, where)
     teachers = replace_recipe(suite.recipe, suite.teacher_recipe, f"{where}: teacher_recipe")
     replace_recipe(teachers, suite.finetune_recipe, f"{where}: finetune_recipe")
     for view in suite.recipe.train_views:
@@ -235,6 +235,11 @@ def _located_network(name: str, file: Path) -> str:
 def file_fields(cls: type) -> dict[str, dataclasses.Field]:
     """The fields of a dataclass that a suite file may set, by name."""
     return {f.name: f for f in dataclasses.fields(cls) if f.metadata.get("file", True)}
+
+
+def recipe_of(suite: Suite, pair: Pair, where: str = "") -> Recipe:
+    """The recipe on a pair: what the pair says over the suite's. ``where``: that is written; default: the suite."""
+    return replace_recipe(suite.recipe, pair.recipe, f"{where or suite.name}: pair {pair}")
 
 
 def replace_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:

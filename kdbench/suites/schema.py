@@ -281,3 +281,7 @@ class Suite:
     def model(self, name: str) -> ModelSpec:
         """The suite's own definition of ``name``, else the architecture of that name."""
         return self.models.get(name, ModelSpec(name))
+
+    def params_of(self, method: str, pair: Pair) -> dict[str, Any]:
+        """The method's parameters on a pair: what the pair says over what the suite says for all."""
+        return {**self.params.get(method, {}), **pair.params.get(method, {})}

@@ -11,6 +11,7 @@ B = batch, N = images, O = outcomes of the view, C = classes.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -70,6 +71,7 @@ class Table:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            weakref.finalize(self, os.close, self._file)
             os.ftruncate(self._file, 2 * int(np.prod(self.shape)))  # zeros that take no space until written
         except OSError as error:
             raise KdbenchError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kdbench import registry
 from kdbench.plan.cells import Cell
+from kdbench.plan.cohorts import Position
 from kdbench.train import saved
 from kdbench.utils.state_dicts import load_state, save_state
 
@@ -24,12 +25,12 @@ checkpoint_path = saved.checkpoint_path
 class Saver:
     """Writes the training states of a cohort into ``work``, in the background.
 
-    every: seconds between two saves that are not forced. failed: is called, where training goes on, with the error of a
-    write (a full disk ...).
+    every: seconds between two saves that are not forced. warn: is told once of a write that failed (a full disk ...);
+    training goes on.
     """
 
-    def __init__(self, work: Path, every: float, failed: Callable[[OSError], None]) -> None:
-        self._work, self._every, self._failed = work, every, failed
+    def __init__(self, work: Path, every: float, warn: Callable[[str], None]) -> None:
+        self._work, self._every, self._warn, self._warned = work, every, warn, False
         self._saved_at = -math.inf
         self._writing: Future[None] | None = None
 
@@ -65,7 +66,12 @@ class Saver:
             if writing is not None:
                 writing.result()
         except OSError as error:
-            self._failed(error)
+            if not self._warned:
+                self._warn(
+                    f"cannot save a checkpoint in {self._work} ({error.strerror}); training goes on, but a crash "
+                    "would lose it: free some space"
+                )
+            self._warned = True
 
 
 def copied(value: Any) -> Any:
@@ -93,3 +99,9 @@ def resumable(work: Path, cell: Cell) -> dict[str, Any] | None:
     expected = (cell.id, registry.code_hash(cell.method))
     fits = isinstance(state, dict) and (state.get("cell_id"), state.get("code")) == expected
     return state if fits else None
+
+
+def positions(work: Path, cells: Iterable[Cell]) -> dict[str, Position]:
+    """How far each cell's checkpoint is: (epoch, step)."""
+    states = {cell.id: resumable(work, cell) for cell in cells}
+    return {name: (state["epoch"], state["step"]) for name, state in states.items() if state}

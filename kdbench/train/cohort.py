@@ -6,10 +6,9 @@ and returns what is to be recorded.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,21 +24,21 @@ from kdbench.method import Context
 from kdbench.metrics import top_k
 from kdbench.models.wrapper import Network, to_device
 from kdbench.plan.cells import Cell
+from kdbench.plan.cohorts import form_cohorts
 from kdbench.teachers.accuracy import teacher_logits
 from kdbench.train import checkpoint
 from kdbench.train.callbacks import Progress
 from kdbench.train.cell_trainer import Trainee, build_net
 from kdbench.train.cohort_step import CohortStep, EagerSteps, Inputs, open_ones
-from kdbench.train.collectives import RankLost
 from kdbench.train.cuda_graphs import GraphRecorder, Recorder
+from kdbench.train.failures import NOT_OF_A_CELL, Failures
 from kdbench.train.job import Job, Result, load_images
-from kdbench.train.ranks import CellsFailed, Ranks
+from kdbench.train.ranks import Ranks
 from kdbench.train.recorded_steps import RecordedSteps
 from kdbench.train.result import result_of
 from kdbench.train.schedule import evaluates, learning_rate, moment
 from kdbench.train.teacher_outputs import SharedTeacher, open_shared_cache
 from kdbench.train.teacher_pass import TeacherPass
-from kdbench.utils.files import write_atomic
 from kdbench.utils.graph_kinds import BRANCHES
 from kdbench.utils.memory import reset_peak
 from kdbench.utils.needs import union
@@ -54,17 +53,27 @@ def train_cohort(
     stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
 ) -> tuple[list[Result], bool]:
-    """Train the cells of ``job`` side by side from their common checkpoint position.
+    """Train the cells of ``job`` side by side; where their checkpoints are at different positions, group by group.
 
     Returns one result per cell, and whether ``stop`` ended it early: then the state is saved and the results say
     "interrupted". ranks: this process's among those that train the job together; the first one alone has the results.
     Raises torch.OutOfMemoryError for the caller to split the cohort, and of several ranks `CellsFailed`.
     """
-    return Cohort(job, progress or Progress(), ranks=ranks).run(stop)
+    registry.load(job.plugins)
+    registry.unpack(job.methods)
+    results, stopped = [], False
+    for cells in form_cohorts(job.cells, checkpoint.positions(job.work, job.cells)):
+        cohort = Cohort(replace(job, cells=tuple(cells)), progress or Progress(), ranks=ranks)
+        some, stopped = cohort.run(stop)
+        results += some
+    return results, stopped
 
 
 class Cohort:
-    """The live state of one job. ``recorder``: records its steps where the job says so; default: as CUDA graphs."""
+    """The live state of one job whose cells are at one position, and whose methods are registered.
+
+    recorder: records its steps where the job says so; default: as CUDA graphs.
+    """
 
     def __init__(
         self,
@@ -78,8 +87,6 @@ class Cohort:
             self._open(job, progress, recorder)
 
     def _open(self, job: Job, progress: Progress, recorder: Recorder | None) -> None:
-        registry.load(job.plugins)
-        registry.unpack(job.methods)
         self.job, self.progress = job, progress
         self.device = torch.device(job.device)
         reset_peak(self.device)
@@ -93,10 +100,10 @@ class Cohort:
         self.shared = self._shared()
         self.data_watch, self.step_watch = Stopwatch(self.device), Stopwatch(self.device)
         self.students_eval: dict[str, Tensor] = {}
+        self.failing = Failures(job.work)
         self.failures: dict[str, str] = {}  # of cells that could not even be built
         self.seconds_before: dict[str, dict[str, float]] = {}  # shared seconds before a resume
-        self.saver = checkpoint.Saver(job.work, job.save_every, self._save_failed)
-        self.warned_of_saving = False
+        self.saver = checkpoint.Saver(job.work, job.save_every, progress.warn)
         trainees = [t for cell in job.cells if (t := self._trainee(cell)) is not None]
         for failures in self.ranks.of_all(self.failures):
             self.failures = {**failures, **self.failures}
@@ -104,7 +111,8 @@ class Cohort:
         self.stepping = self._stepping(recorder)
 
     def _stepping(self, recorder: Recorder | None) -> EagerSteps | RecordedSteps:
-        eager = EagerSteps(self.shared, self._closing if self.ranks.world == 1 else self._leaving)
+        self.in_step = self.failing.closing if self.ranks.world == 1 else self.failing.leaving
+        eager = EagerSteps(self.shared, self.in_step)
         if not self.job.graphs:
             return eager
         for trainee in self._live():
@@ -156,12 +164,15 @@ class Cohort:
                         )
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:
-                    trainee.prepare(TeacherPass(cell, self.train, self.teacher, trainee.needs, self.device))
+                    own = trainee.streams.generator
+                    trainee.prepare(
+                        TeacherPass(cell, self.train, self.teacher, trainee.needs, self.device, own)
+                    )
             return trainee
-        except torch.OutOfMemoryError:
+        except NOT_OF_A_CELL:
             raise
         except Exception as error:
-            self.failures[cell.id] = self._explain(cell, "build", error)
+            self.failures[cell.id] = self.failing.explain(cell, "build", error)
             return None
 
     # --- the loop ---
@@ -197,7 +208,7 @@ class Cohort:
             return [], stopped
         for trainee in self._live():  # one whose process died between its last checkpoint and its row
             if trainee.epoch == self.recipe.epochs and trainee.cell.id not in self.students_eval:
-                with self._closing([trainee], "evaluation"):
+                with self.failing.closing([trainee], "evaluation"):
                     self.students_eval[trainee.cell.id] = trainee.evaluate(self.evaluation)
         return [self._result(cell) for cell in self.job.cells], stopped
 
@@ -260,13 +271,13 @@ class Cohort:
 
     def _end_epoch(self, epoch: int) -> None:
         last = epoch + 1 == self.recipe.epochs
-        with self._closing([t for t in self._live() if t.cell.teacher_cache], "the teacher's cache"):
+        with self.in_step([t for t in self._live() if t.cell.teacher_cache], "the teacher's cache"):
             self.stepping.settle()
         for trainee in self._live():
             trainee.end_epoch()
         measured = [t for t in self._live() if last or evaluates(t.cell.recipe, epoch)]
         for trainee in measured if self.ranks.first else ():
-            with self._closing([trainee], "evaluation"):
+            with self.failing.closing([trainee], "evaluation"):
                 self._measure(trainee)
         outcomes = self.ranks.of_first([trainee.outcome for trainee in measured])
         for trainee, outcome in zip(measured, outcomes, strict=True):
@@ -289,36 +300,7 @@ class Cohort:
                 f"{trainee.best:.2f} % at best until epoch {trainee.epoch}, where earlier trials have {floor:.2f} %",
             )
 
-    # --- errors and checkpoints ---
-
-    @contextlib.contextmanager
-    def _closing(self, trainees: Sequence[Trainee], what: str) -> Iterator[None]:
-        """Close the cells ``trainees`` where the block raises, with the reason; the others go on."""
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            for trainee in trainees:
-                trainee.outcome = (Status.ERROR, self._explain(trainee.cell, what, error))
-
-    @contextlib.contextmanager
-    def _leaving(self, trainees: Sequence[Trainee], what: str) -> Iterator[None]:
-        """As `_closing` where other ranks may wait for this one: they all start anew without the cells ``trainees``."""
-        try:
-            yield
-        except (torch.OutOfMemoryError, RankLost):
-            raise
-        except Exception as error:
-            raise CellsFailed({t.cell.id: self._explain(t.cell, what, error) for t in trainees}) from error
-
-    def _explain(self, cell: Cell, what: str, error: Exception) -> str:
-        if isinstance(error, KdbenchError):
-            return f"{cell.method}: {error}"
-        log = self.job.work / "errors" / f"{cell.id}.txt"
-        with contextlib.suppress(OSError):
-            write_atomic(log, traceback.format_exc().encode())
-        return f"{cell.method} failed in {what}: {type(error).__name__}: {error} (traceback in {log})"
+    # --- checkpoints and results ---
 
     def _save(self, trainees: Sequence[Trainee]) -> None:
         """Have the checkpoints of ``trainees`` written."""
@@ -329,15 +311,6 @@ class Cohort:
                 [(t.cell, {**t.state(), "shared_seconds": self._shared_seconds(t)}) for t in trainees]
             )
 
-    def _save_failed(self, error: OSError) -> None:
-        """Where the disk is full, warn once and go on training."""
-        if not self.warned_of_saving:
-            self.progress.warn(
-                f"cannot save a checkpoint in {self.job.work} ({error.strerror}); training goes on, but a crash "
-                "would lose it: free some space"
-            )
-        self.warned_of_saving = True
-
     def _result(self, cell: Cell) -> Result:
         trainee = next((t for t in self.trainees if t.cell is cell), None)
         cohort: dict[str, Any] = {"cohort_size": len(self.job.cells)}
@@ -345,8 +318,11 @@ class Cohort:
             return Result(cell, {"status": Status.ERROR, "error": self.failures[cell.id], **cohort})
         if trainee.outcome is None or trainee.outcome[0] != Status.SKIPPED:
             cohort |= self._shared_seconds(trainee)
-        logits = self.students_eval.get(cell.id)
-        return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)
+        with self.failing.closing([trainee], "its measurements"):
+            logits = self.students_eval.get(cell.id)
+            return result_of(trainee, logits, self.teacher_eval, self.evaluation, cohort)
+        status, reason = trainee.outcome
+        return Result(cell, {"status": status, "error": reason, "epochs_done": trainee.epoch, **cohort})
 
     def _shared_seconds(self, trainee: Trainee) -> dict[str, float]:
         """The cohort's cohort_s and data_s, and teacher_s of the views that the cell reads."""

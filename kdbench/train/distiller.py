@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from kdbench import registry
@@ -20,7 +21,7 @@ from kdbench.train.schedule import moment
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Call, build_modules, call_loss, call_update, summed
 from kdbench.utils.field_values import as_int
-from kdbench.utils.rng import Streams
+from kdbench.utils.rng import Streams, stream
 
 Images = Tensor | Mapping[str, Tensor]
 
@@ -34,7 +35,8 @@ class Distiller(nn.Module):
     always in evaluation mode. epochs, steps: of the loop; steps are those of an epoch. reference_epochs: what a
     method's warm-up refers to, 240 on CIFAR-100; None: epochs. size: pixels per side, where the method reads more than
     logits. targets: [N] labels of the training images, where it remembers images. classes: None: as the student says.
-    seed: of the method's own random numbers.
+    seed: of the networks' dropout and of the method's random numbers, which differ from rank to rank; None: torch's, as
+    `torch.manual_seed` set it.
 
     `parameters` has the student's, the method's and the frozen teacher's. Raises KdbenchError for what these networks
     or one optimiser cannot train.
@@ -53,7 +55,7 @@ class Distiller(nn.Module):
         size: int | None = None,
         targets: Sequence[int] | Tensor | None = None,
         classes: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.method = _method(method)
@@ -84,10 +86,13 @@ class Distiller(nn.Module):
         )
         if reason := skip_reason(self.method, context):
             raise KdbenchError(f"{self.method.name} cannot train these networks: {reason}")
-        self._context, self._seed, self._streams = context, seed, Streams(seed, device)
-        with self._streams.active():
-            self.extra = build_modules(self.method, context).to(device)
+        self._context, self._seed = context, torch.initial_seed() if seed is None else seed
         self._batches = 0  # that were trained on
+        self._streams = Streams(self._seed, device)
+        with self._streams.active():  # on all ranks alike
+            self.extra = build_modules(self.method, context).to(device)
+        if _rank():
+            self._streams = self._new_streams(device)
         self._prepared = not overrides(self.method, "prepare")
         self._call: Call | None = None  # of the last loss, until `update`
         self.terms: dict[str, Tensor] = {}  # of the last loss, detached
@@ -134,7 +139,7 @@ class Distiller(nn.Module):
         shown = self.by_view(images)
         _check_batch(shown, target)
         if target.device != self._streams.device:  # the module was moved
-            self._streams = Streams(self._seed, target.device)
+            self._streams = self._new_streams(target.device)
         batch = self._batch(target, index)
         with self._streams.active():
             student = Views(run(self.student, shown, needs.of("student")), needs.of("student"))
@@ -193,8 +198,14 @@ class Distiller(nn.Module):
         self._batches, self._prepared = state["batches"], state["prepared"]
         device = torch.device(state["device"])
         if device.type == "cpu" or torch.cuda.is_available():
-            self._streams = Streams(self._seed, device)
-            self._streams.load(state["streams"])
+            self._streams = self._new_streams(device)
+            if not _rank():  # a checkpoint is the first rank's
+                self._streams.load(state["streams"])
+
+    def _new_streams(self, device: torch.device) -> Streams:
+        """Of this rank, at this place in training."""
+        rank = _rank()
+        return Streams(stream("rank", self._seed, rank, self._batches) if rank else self._seed, device)
 
     def _batch(self, target: Tensor, index: Tensor | None) -> Batch:
         name = self.method.name
@@ -257,7 +268,7 @@ class _TeacherBatches:
                 epoch=0.0,
                 last=place == len(self._batches),
                 progress=torch.tensor(0.0, device=target.device),
-                generator=torch.Generator(target.device),
+                generator=self._distiller._streams.generator,
                 sample_index=index[0] if needs.index else None,
             )
             yield batch, images
@@ -277,6 +288,10 @@ def _method(method: str | Method | type[Method]) -> Method:
     if not isinstance(method, Method):
         raise KdbenchError(f"method is a name, a Method class or an object of one, got {method!r}")
     return method
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def _count(key: str, value: Any) -> int:

@@ -46,9 +46,7 @@ def result_of(
     latest = {name: value for _, name, value in trainee.curves}
     row.update(_cost(trainee), train_top1=latest.get("train_top1"), final_loss=latest.get("loss"))
     if status != Status.ERROR:  # a faulty method's `predict` is not run again
-        net, modules = trainee.deployed
-        with probing(modules):
-            row["macs"] = models.macs(net, cell.dataset.size, trainee.predict)
+        row["macs"] = _macs(trainee)
     if not finished or logits is None:
         return result
     if not torch.isfinite(logits).all():
@@ -61,6 +59,16 @@ def result_of(
     result.details = details(logits, evaluation.targets, teacher)
     result.student = {k: v.detach().cpu() for k, v in trainee.deployed[0].model.state_dict().items()}
     return result
+
+
+def _macs(trainee: Trainee) -> int | None:
+    """None where the method cannot predict a single image."""
+    net, modules = trainee.deployed
+    with probing(modules):
+        try:
+            return models.macs(net, trainee.cell.dataset.size, trainee.predict)
+        except Exception:  # the method's own; its accuracy is measured on batches
+            return None
 
 
 def _cost(trainee: Trainee) -> dict[str, Any]:

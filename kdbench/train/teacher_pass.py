@@ -19,7 +19,7 @@ from kdbench.plan.cells import Cell
 class TeacherPass:
     """`kdbench.method.TeacherBatches` of the images ``train``, in the views and the batch size of ``cell``.
 
-    teacher: None where the cohort has none; reading then raises KdbenchError.
+    teacher: None where the cohort has none; reading then raises KdbenchError. generator: the cell's own.
     """
 
     cell: Cell
@@ -27,6 +27,7 @@ class TeacherPass:
     teacher: Network | None
     needs: Needs
     device: torch.device
+    generator: torch.Generator
 
     def __iter__(self) -> Iterator[tuple[Batch, Views]]:
         seen = 0
@@ -55,7 +56,7 @@ class TeacherPass:
             epoch=0.0,
             last=seen == len(self.train),
             progress=torch.tensor(0.0, device=self.device),
-            generator=torch.Generator(self.device),
+            generator=self.generator,
             sample_index=index if needs.index else None,
         )
         with torch.no_grad():

@@ -22,7 +22,7 @@ def write_atomic(path: Path, content: bytes, sync: bool = False) -> None:
     sync: a crash of the machine, too. Raises OSError (a full disk ...), and leaves no temporary file then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)

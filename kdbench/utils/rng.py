@@ -32,7 +32,7 @@ class Streams:
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(stream("own", seed))
         self._host = torch.Generator().manual_seed(seed).get_state()
         self._on_gpu = torch.Generator(device).manual_seed(seed) if device.type == "cuda" else None
 

@@ -74,7 +74,10 @@ def test_losses_of_any_span_have_a_few_ticks(tmp_path, last):
     store.append(tmp_path / "s.csv", rows)
     losses = np.geomspace(4.39, last, 6)
     lines = pd.DataFrame(
-        [{"cell_id": rows[0]["cell_id"], "epoch": e, "term": "loss", "value": v} for e, v in enumerate(losses, 1)]
+        [
+            {"cell_id": rows[0]["cell_id"], "epoch": e, "term": "loss", "value": v}
+            for e, v in enumerate(losses, 1)
+        ]
     )
     (table,) = tables(store.read(tmp_path / "s.csv"))
     figure = curves.draw(curves.frame(table, lines), SHEET, "kd")

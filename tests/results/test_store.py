@@ -108,6 +108,7 @@ def test_no_value_is_an_empty_column(tmp_path):
         "tab\tand ünïcode ✗",
         "half a pair \udcff",
         "\u2028",
+        "a zero\0byte, \x1b[31mcolour\x1b[0m",
     ],
 )
 def test_one_record_is_one_physical_line(tmp_path, text):
@@ -118,6 +119,7 @@ def test_one_record_is_one_physical_line(tmp_path, text):
     found = store.read(tmp_path / "s.csv")
     assert found["cell_id"].tolist() == ids("ab")
     assert found["error"][1] == "next"
+    assert b"\0" not in raw
 
 
 def test_a_line_break_in_an_error_is_shown_escaped(tmp_path):

@@ -69,6 +69,15 @@ def test_a_method_without_anything_to_ablate_says_how(scratch_registry):
     assert (selection.methods, selection.split) == (("plain", "ce", "kd"), "holdout")
 
 
+def test_terms_that_a_pair_alone_weights_are_left_out_too(tmp_path, scratch_registry):
+    registry.register(type("Own", (Made,), {"__module__": __name__}))
+    place = make(tmp_path)
+    text = (place / "tiny.toml").read_text()
+    (place / "tiny.toml").write_text(f"{text}params = {{ own = {{ off = 2.0 }} }}\n")
+    selection, _ = ablation.resolve("own", place / "tiny.toml")
+    assert {"own": {"off": [0.0]}} in selection.variants
+
+
 def test_the_command_trains_the_plan_on_the_holdout_split_once(tmp_path):
     place = make(tmp_path / "place")
     options = ["--suite", "tiny.toml", "--data-dir", "data", "--teacher-weights", "teachers", "--epochs", "1"]

@@ -17,7 +17,7 @@ from kdbench.method import Method
 from kdbench.plan.cohorts import form_cohorts
 from kdbench.results import store
 from kdbench.results.attempts import Attempts
-from kdbench.runner.executors.base import Done, Preempted
+from kdbench.runner.executors.base import Done
 from kdbench.runner.executors.processes import Processes
 from kdbench.runner.inputs import find_inputs
 from kdbench.runner.missing import find_missing, untried
@@ -146,7 +146,9 @@ class Taken(Dying):
         self.tried.append(job)
         future = Future()
         if len(self.tried) <= 6:
-            future.set_exception(Preempted())
+            rows = [Result(cell, {"status": "interrupted"}) for cell in job.cells if cell.method != "tfkd"]
+            finished = [Result(cell, {"status": "diverged"}) for cell in job.cells if cell.method == "tfkd"]
+            future.set_result(Done([*finished, *rows], True, {}))
         else:
             future.set_result(Done([Result(cell, {"status": "ok"}) for cell in job.cells], False, {}))
         return future
@@ -158,6 +160,61 @@ def test_a_machine_that_is_taken_away_is_no_death(lab):
     assert result.row["status"] == "ok"
     assert len(executor.tried) == 7
     assert heard.said == ["the machine that trained 1 cells is taken away; they go on elsewhere"] * 6
+
+
+def test_what_is_final_when_a_machine_is_taken_away_is_kept(lab):
+    heard, executor = Heard(), Taken()
+    results = _results(lab, executor, heard.say, seeds=[0], methods=["ce", "tfkd"])
+    assert [(each.cell.method, each.row["status"]) for each in results] == [
+        ("tfkd", "diverged"),
+        ("ce", "ok"),
+    ]
+    assert [len(job.cells) for job in executor.tried] == [2] + [1] * 6
+
+
+class Deadly(Dying):
+    """An executor whose process dies on every cohort with tfkd."""
+
+    def submit(self, job):
+        if "tfkd" in [cell.method for cell in job.cells]:
+            return super().submit(job)
+        self.tried.append(job)
+        future = Future()
+        future.set_result(Done([Result(cell, {"status": "ok"}) for cell in job.cells], False, {}))
+        return future
+
+
+def test_a_method_that_kills_its_process_takes_no_other_with_it(lab):
+    """Four tries of three students, then of halves: 1 + 2, and of the half with tfkd."""
+    heard, executor = Heard(), Deadly()
+    results = _results(lab, executor, heard.say, seeds=[0], methods=["ce", "tfkd", "uskd"])
+    assert {each.cell.method: each.row["status"] for each in results} == {
+        "ce": "ok",
+        "uskd": "ok",
+        "tfkd": "error",
+    }
+    assert "the process that trained 3 cells died 4 times; training them in two halves" in heard.said
+
+
+def test_deaths_count_from_where_training_got_to(lab, monkeypatch):
+    """A process that dies once an epoch gets to the end, however many epochs there are."""
+    epochs = iter(range(100))
+
+    def positions(work, cells):
+        epoch = next(epochs)
+        return {cell.id: (epoch, 0) for cell in cells}
+
+    class Mortal(Dying):
+        def submit(self, job):
+            if len(self.tried) < 9:
+                return super().submit(job)
+            future = Future()
+            future.set_result(Done([Result(cell, {"status": "ok"}) for cell in job.cells], False, {}))
+            return future
+
+    monkeypatch.setattr("kdbench.runner.training.positions", positions)
+    (result,) = _results(lab, Mortal(), print, seeds=[0], methods=["ce"])
+    assert result.row["status"] == "ok"
 
 
 def _command(options, lab):

@@ -9,6 +9,7 @@ import pytest
 from kdbench import suites
 from kdbench.errors import KdbenchError
 from kdbench.results import store
+from kdbench.runner.executors.ranks import GRACE
 from kdbench.runner.options import RunOptions
 from kdbench.runner.run import run
 from kdbench.suites import ModelSpec, Pair
@@ -95,6 +96,17 @@ def test_a_cell_that_fails_on_one_rank_fails_alone(options, lab):
     status = outcome.rows.set_index("method")["status"]
     assert status.to_dict() == {"ce": "ok", "kd": "ok", "faulty": "error"}
     assert "ValueError: one rank" in outcome.rows.set_index("method")["error"]["faulty"]
+
+
+@pytest.mark.slow
+def test_the_first_rank_has_all_the_time_to_measure(options, lab):
+    """It evaluates alone, when the others have ended: longer than they are given once one has failed."""
+    choice = with_fault(options, lab, "pass")
+    plugin = lab.folder / "plugins" / "faulty.py"
+    slow = f"    def predict(self, student, modules):\n        import time\n        time.sleep({2 * GRACE})\n"
+    plugin.write_text(plugin.read_text() + "\n" + slow + "        return student.logits\n", "utf-8")
+    outcome = run(**choice, ranks=2, progress=Heard())
+    assert outcome.rows["status"].tolist() == ["ok"] * 3
 
 
 @pytest.mark.slow

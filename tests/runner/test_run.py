@@ -1,5 +1,6 @@
 """The driver on 64 images: out of memory, out of time, rows, other processes."""
 
+import dataclasses
 import math
 import time
 from datetime import datetime
@@ -19,6 +20,7 @@ from kdbench.runner.executors import base
 from kdbench.train.cohort import train_cohort
 from kdbench.utils import locks
 from tests.support.heard import Heard
+from tests.support.loops import After
 
 
 def _raise(*args):
@@ -80,6 +82,22 @@ def test_a_cell_that_does_not_fit_is_recorded_and_retried(drive, lab, monkeypatc
     outcome = drive("kd", "dkd")
     assert outcome.exit_code == 0
     assert sorted(outcome.rows["attempt"]) == [1, 2]
+
+
+def test_out_of_memory_on_the_way_loses_no_epoch(drive, lab, monkeypatch):
+    """Nothing of the method: what was trained before goes on, with the numbers of a whole run."""
+    epochs, whole = {"epochs": 6}, drive("kd", results=lab.folder / "whole", epochs=6)
+
+    def stopped(job, progress, stop):
+        train_cohort(dataclasses.replace(job, save_every=0.0), progress, After(3 * 4 + 2))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(base, "train_cohort", stopped)
+    assert drive("kd", **epochs).rows["status"].tolist() == ["oom"]
+    monkeypatch.setattr(base, "train_cohort", train_cohort)
+    outcome = drive("kd", **epochs)
+    assert any("continuing after epoch" in text for text in drive.said)
+    assert outcome.rows["final_loss"].iloc[-1] == whole.rows["final_loss"].item()
 
 
 def test_out_of_memory_late_after_a_neighbour_diverged(drive, lab):

@@ -1,10 +1,12 @@
-"""A job where it trains: out of memory."""
+"""A job where it trains: out of memory, and a GPU that fails."""
 
 import weakref
 
 import pytest
 import torch
 
+from kdbench.errors import KdbenchError
+from kdbench.method import Method
 from kdbench.runner.executors import base
 from kdbench.train.callbacks import Progress
 
@@ -28,3 +30,17 @@ def test_out_of_memory_frees_the_cohort_before_the_cache(lab, monkeypatch):
     with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory\. Tried to allocate 2 GiB$"):
         base.train_job(lab.job(lab.cells("kd")), Progress(), lambda: False)
     assert alive == [None]
+
+
+def test_a_gpu_that_fails_is_one_sentence_and_no_cells_fault(lab, scratch_registry):
+    """After a device-side assert every call on the GPU raises: no other cell may be blamed."""
+
+    class Broken(Method):
+        def loss(self, batch, student, teacher, modules):
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered\nmore")
+
+    scratch_registry.register(Broken)
+    with pytest.raises(
+        KdbenchError, match=r"^cpu failed while it trained kd, broken: CUDA error: device-side"
+    ):
+        base.train_job(lab.job(lab.cells("kd", "broken")), Progress(), lambda: False)

@@ -95,6 +95,13 @@ def test_a_wrong_space_file_is_refused(place, text, said):
     refused(kdbench(*TUNE, "--methods", "kd", "--space", "space.toml", "--dry-run", cwd=place), said)
 
 
+def test_the_plan_has_each_pairs_own_recipe(place):
+    text = (place / "tiny.toml").read_text()
+    (place / "tiny.toml").write_text(text + "recipe = { lr = 0.5 }\n")
+    plan = kdbench(*TUNE, "--methods", "kd", "--tune-recipe", "--dry-run", cwd=place).out
+    assert "the recipe of large:small: lr 0.05 to 5, log, weight_decay 5e-05 to 0.005, log" in plan
+
+
 def test_a_space_file_goes_before_the_methods_own(place):
     (place / "space.toml").write_text(
         "[kd]\ntemperature = { linear = [2, 3] }\nteacher_fix = { choice = ['none', 'swap'] }", "utf-8-sig"

@@ -35,6 +35,13 @@ def table(folder, key="k", count=6, view=WEAK, classes=3):
     return Table(folder, key, count, view, classes)
 
 
+def test_a_table_that_is_no_more_holds_no_file(tmp_path):
+    before = os.listdir("/proc/self/fd")
+    for number in range(3):
+        table(tmp_path, str(number))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 @pytest.mark.parametrize(
     ("view", "count"),
     [(View(pad=4, flip=True), 162), (View(pad=4), 81), (View(flip=True), 2), (View(), 1)],

@@ -1,6 +1,8 @@
 """The cohort loop on 64 images: against a plain loop, and each cell alone and in company."""
 
 import dataclasses
+import gc
+import weakref
 from typing import ClassVar
 
 import pytest
@@ -12,7 +14,8 @@ from kdbench import models, registry
 from kdbench.method import Method, Needs
 from kdbench.suites.schema import View
 from kdbench.train import job
-from kdbench.train.cohort import train_cohort
+from kdbench.train.callbacks import Progress
+from kdbench.train.cohort import Cohort, train_cohort
 from kdbench.utils.rng import generator as generator_
 from kdbench.utils.rng import stream
 from tests.support.loops import same, state_of
@@ -283,3 +286,16 @@ def test_how_often_is_measured_changes_nothing(lab):
     often, once = (lab.using(work=f"w{n}", eval_every=n).train("frozen", "kd") for n in (1, 2))
     for name in ("kd", "frozen"):
         assert same(often[name].student, once[name].student), name
+
+
+def test_a_cohort_that_has_ended_is_freed_at_once(lab):
+    """Its networks, images and teacher must not wait for the garbage collector while the next one trains."""
+    gc.disable()
+    try:
+        cohort = Cohort(lab.job(lab.using(epochs=1).cells("kd", "crd")), Progress())
+        cohort.run(lambda: False)
+        left = weakref.ref(cohort)
+        del cohort
+        assert left() is None
+    finally:
+        gc.enable()

@@ -178,6 +178,47 @@ def test_a_checkpoint_goes_on_with_the_same_bits():
     assert len(set(losses)) == 5
 
 
+def test_without_a_seed_torchs_own_decides():
+    """Runs of a loop that differ by `torch.manual_seed` alone must not share dropout and noise."""
+
+    def drawn(outside, seed=None):
+        torch.manual_seed(0)
+        student, teacher = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 4)), Plain()
+        torch.manual_seed(outside)
+        return (
+            kdbench.Distiller("kd", student, teacher, classes=4, seed=seed, **LOOP)
+            .loss(IMAGES, TARGET)
+            .item()
+        )
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert drawn(1, seed=5) == drawn(2, seed=5) != drawn(1)
+
+
+def test_ranks_draw_apart(monkeypatch):
+    """What a method builds is alike on all ranks; its noise is not, nor after a checkpoint of the first rank."""
+
+    class Noisy(Method):
+        name = "noisy"
+
+        def build(self, context):
+            return nn.Linear(2, 2)
+
+        def loss(self, batch, student, teacher, modules):
+            return {"noise": torch.rand((), generator=batch.generator) + 0 * student.logits.sum()}
+
+    def of(rank):
+        monkeypatch.setattr("kdbench.train.distiller._rank", lambda: rank)
+        distiller = kdbench.Distiller(Noisy(), Plain(), Plain(), classes=4, seed=0, **LOOP)
+        return distiller, distiller.loss(IMAGES, TARGET).item()
+
+    (first, noise), (second, other) = of(0), of(1)
+    assert torch.equal(first.extra.weight, second.extra.weight)
+    assert noise != other
+    second.load_state_dict(first.state_dict())
+    assert first.loss(IMAGES, TARGET).item() != second.loss(IMAGES, TARGET).item()
+
+
 def test_validation_is_no_step():
     distiller = kdbench.Distiller("kd", Plain(), Plain(), classes=4, **LOOP)
     distiller.eval()

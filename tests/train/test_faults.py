@@ -11,6 +11,7 @@ from kdbench import registry
 from kdbench.data.loading import load_split
 from kdbench.errors import KdbenchError
 from kdbench.method import Method
+from kdbench.train import cohort
 from kdbench.utils.state_dicts import weights_digest
 
 
@@ -78,6 +79,35 @@ def test_a_faulty_method_is_closed_and_others_go_on(lab, kd_alone, fault):
     assert results["kd"].row["status"] == "ok"
     assert row["cohort_size"] == 2
     assert weights_digest(results["kd"].student) == kd_alone
+
+
+def test_a_prediction_that_fails_on_one_image_costs_its_macs_alone(lab):
+    """As `squeeze` does; the accuracy is measured on batches."""
+
+    def predict(self, student, modules):
+        return student.logits if len(student.logits) > 1 else _raise()
+
+    def loss(self, batch, student, teacher, modules):
+        return {"ce": cross_entropy(student.logits, batch.target)}
+
+    registry.register(type("Single", (Method,), {"loss": loss, "predict": predict, "__module__": __name__}))
+    results = lab.using(epochs=1).train("single", "kd")
+    assert {name: result.row["status"] for name, result in results.items()} == {"single": "ok", "kd": "ok"}
+    assert results["single"].row["macs"] is None
+    assert results["kd"].row["macs"] > 0
+
+
+def test_an_error_after_training_costs_one_cell(lab, monkeypatch):
+    result_of = cohort.result_of
+
+    def failing(trainee, *args):
+        return _raise() if trainee.cell.method == "ce" else result_of(trainee, *args)
+
+    monkeypatch.setattr(cohort, "result_of", failing)
+    results = lab.using(epochs=1).train("ce", "kd")
+    assert results["kd"].row["status"] == "ok"
+    assert results["ce"].row["status"] == "error"
+    assert "ce failed in its measurements: ValueError: on purpose" in results["ce"].row["error"]
 
 
 def test_a_traceback_is_kept_where_the_row_says(lab):

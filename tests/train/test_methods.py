@@ -119,6 +119,26 @@ def test_extra_parameters_count_where_they_stay(lab):
 # --- the rest of the interface ---
 
 
+def test_prepare_draws_from_the_cells_own_generator(lab):
+    drawn = []
+
+    class Draws(Method):
+        def prepare(self, context, teacher_batches, modules):
+            drawn.append([torch.rand(2, generator=batch.generator) for batch, _ in teacher_batches])
+
+        def loss(self, batch, student, teacher, modules):
+            return {"ce": cross_entropy(student.logits, batch.target)}
+
+    registry.register(Draws)
+    (cell,) = lab.cells("draws")
+    for place, seed in enumerate((0, 1, 0)):
+        train_cohort(lab.using(work=str(place)).job([dataclasses.replace(cell, seed=seed)]))
+    first, other, again = (torch.stack(each) for each in drawn)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len(first.unique()) == first.numel()  # another draw for each batch
+
+
 def test_prepare_sees_the_plain_train_set_in_order_each_pass(lab):
     passes = []
 

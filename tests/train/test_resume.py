@@ -13,12 +13,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kdbench import registry
+from kdbench.contract.toy_suite import Steps
 from kdbench.method import Method, Needs
 from kdbench.train import checkpoint
 from kdbench.train.callbacks import Progress
 from kdbench.train.checkpoint import checkpoint_path, resumable
 from kdbench.train.cohort import train_cohort
 from tests.support.loops import After, same, state_of
+
+STEPS = 4  # of an epoch of 64 images
 
 # --- stop, kill, resume ---
 
@@ -153,7 +156,7 @@ def test_a_save_copies_what_training_changes_meanwhile(lab, monkeypatch):
         save(path, state)
 
     monkeypatch.setattr(checkpoint, "save_state", slow)
-    saver = checkpoint.Saver(lab.work, 60.0, failed=pytest.fail)
+    saver = checkpoint.Saver(lab.work, 60.0, warn=pytest.fail)
     state = {"epoch": 1, "net": nn.Linear(2, 2).state_dict(), "curves": [(1, "loss", 0.5)], "step": 0}
     state |= {"cell_id": cell.id, "code": registry.code_hash("kd")}
     before = copy.deepcopy(state)
@@ -166,6 +169,40 @@ def test_a_save_copies_what_training_changes_meanwhile(lab, monkeypatch):
     there = resumable(lab.work, cell)
     assert same(there, before)
     assert there["net"]._metadata == before["net"]._metadata
+
+
+def test_a_job_of_cells_at_different_positions_trains_each_from_its_own(lab):
+    """As one that a cluster queues again after one of its cells had failed: nobody has regrouped it."""
+    failing = [True]
+
+    class Once(Method):
+        needs: ClassVar[Needs] = Needs(teacher=False)
+
+        def loss(self, batch, student, teacher, modules):
+            if failing[0] and batch.epoch >= 120:  # in the middle
+                raise RuntimeError("on purpose")
+            return {"ce": cross_entropy(student.logits, batch.target)}
+
+    registry.register(Once)
+    recipe = {"epochs": 8, "reference_epochs": 240}
+    failing[0] = False
+    whole = lab.using(work="whole", **recipe).train("once", "ce")
+    failing[0] = True
+    there = lab.using(work="again", **recipe)
+    job = dataclasses.replace(there.job(there.cells("ce", "once")), save_every=0.0)
+    steps = Steps()
+    results, stopped = train_cohort(job, steps, lambda: steps.done >= 6 * STEPS + 2)
+    assert stopped
+    rows = {result.cell.method: result.row for result in results}
+    assert (rows["ce"]["status"], rows["ce"]["epochs_done"]) == ("interrupted", 6)
+    assert (rows["once"]["status"], rows["once"]["epochs_done"]) == ("error", 3)
+    failing[0] = False
+    again, stopped = train_cohort(job)
+    assert not stopped
+    for result in again:
+        assert result.row["status"] == "ok"
+        assert result.row["final_loss"] == whole[result.cell.method].row["final_loss"]
+        assert same(result.student, whole[result.cell.method].student)
 
 
 def test_a_checkpoint_of_another_kind_of_device_continues(lab):

@@ -19,9 +19,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("f", b"old")]
 
 
-def test_a_full_disk_is_an_oserror_and_leaves_no_litter(tmp_path):
+def test_a_full_disk_is_an_oserror_and_leaves_no_litter(tmp_path, monkeypatch):
     """/dev/full refuses every byte; a temporary file that links to it is a full disk."""
-    temporary = tmp_path / f".f.{os.getpid()}.tmp"
+    monkeypatch.setattr(os, "urandom", bytes)
+    temporary = tmp_path / f".f.{'00' * 6}.tmp"
     temporary.symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         write_atomic(tmp_path / "f", b"content")

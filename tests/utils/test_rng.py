@@ -25,6 +25,14 @@ def test_a_cells_draws_depend_on_its_own_alone():
     assert not torch.equal(drawn[0], drawn[1])
 
 
+def test_a_methods_own_generator_is_no_copy_of_the_global_one():
+    """Else the noise of a method would be the numbers that its modules began with."""
+    streams = Streams(7, CPU)
+    with streams.active():
+        built = torch.rand(4)
+    assert not torch.equal(torch.rand(4, generator=streams.generator), built)
+
+
 def test_the_global_generator_is_restored_after_an_error():
     before = torch.get_rng_state()
     with contextlib.suppress(ValueError), Streams(7, CPU).active():

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from kdbench.errors import KdbenchError, first_line
 from kdbench.plan.cells import Cell
 from kdbench.runner.executors.ranks import rank_count, train_on_ranks
 from kdbench.train.callbacks import Progress
@@ -33,10 +34,6 @@ class Done:
     source: dict[str, Any]
 
 
-class Preempted(Exception):
-    """The job saved its state and returned because its machine is taken away; it goes on elsewhere."""
-
-
 class Executor(Protocol):
     """Trains jobs. ``slots``: how many at a time. ``name`` and ``jobs``: the columns of rows called executor and jobs.
 
@@ -50,8 +47,8 @@ class Executor(Protocol):
     def submit(self, job: Job) -> Future[Done]:
         """Start a job; there must be a free slot.
 
-        The future raises torch.OutOfMemoryError where the job does not fit, BrokenExecutor where its process died,
-        `Preempted`, and what `train_cohort` raises.
+        The future raises torch.OutOfMemoryError where the job does not fit, BrokenExecutor where its process died, and
+        what `train_cohort` raises. Its result is ``stopped`` where the job's machine is taken away, too.
         """
 
     def submitted(self, cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -76,7 +73,10 @@ _collect = functools.cache(
 
 
 def train_job(job: Job, progress: Progress, stop: Callable[[], bool]) -> Done:
-    """Do one job; out of memory, free what it took before that is raised."""
+    """Do one job; out of memory, free what it took before that is raised.
+
+    Raises KdbenchError where the GPU reports an error, after which a process can compute nothing on it.
+    """
     source = {**_collect(job.device), "threads": torch.get_num_threads(), "started_utc": now()}
     count = 1 if job.fills_cache else rank_count(job)
     try:
@@ -87,6 +87,12 @@ def train_job(job: Job, progress: Progress, stop: Callable[[], bool]) -> Done:
         return Done(*work(job, progress, stop), source)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
+    except torch.AcceleratorError as error:
+        names = ", ".join(dict.fromkeys(cell.method for cell in job.cells))
+        raise KdbenchError(
+            f"{job.device} failed while it trained {names}: {first_line(error)}. Nothing of this is recorded; the same "
+            "command goes on from the last checkpoints. If it fails again, name the methods one by one"
+        ) from error
     gc.collect()  # a cohort refers to itself: until then its memory is no cache that could be emptied
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

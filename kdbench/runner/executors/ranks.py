@@ -7,6 +7,7 @@ job goes on from its last checkpoint.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -36,7 +37,7 @@ from kdbench.utils.status import Status
 from kdbench.utils.threads import thread_share
 
 POLL = 0.1  # seconds between two looks at progress and at whether to stop
-GRACE = 2.0  # seconds that ranks have to say why they end, once one of them has ended
+GRACE = 2.0  # seconds that ranks have to say why they end, once one of them has failed
 
 Trained = tuple[list[Result], bool]
 
@@ -80,14 +81,14 @@ def _train(job: Job, count: int, progress: Progress, stop: Callable[[], bool]) -
         stack.callback(display.close)
         seat = _Seat(pickle.dumps(job), count, threads, Path(folder) / "meeting")
         ranks = [stack.enter_context(_Rank(seat, number)) for number in range(count)]
-        while not any(rank.ended for rank in ranks):
+        deadline = math.inf
+        while not all(rank.ended for rank in ranks) and time.monotonic() < deadline:
             _listen(ranks, display, POLL)
             if stop():
                 for rank in ranks:
                     rank.stop()
-        deadline = time.monotonic() + GRACE
-        while not all(rank.ended for rank in ranks) and time.monotonic() < deadline:
-            _listen(ranks, display, POLL)
+            if any(rank.failed for rank in ranks):
+                deadline = min(deadline, time.monotonic() + GRACE)
         return _outcome(ranks, progress.say)
 
 
@@ -165,6 +166,11 @@ class _Rank:
     def ended(self) -> bool:
         """Whether no more is to come."""
         return self.outcome is not None or not self.process.is_alive()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without results; else the first rank may still measure what all have trained."""
+        return self.ended and not isinstance(self.outcome, tuple)
 
     @property
     def died(self) -> str:

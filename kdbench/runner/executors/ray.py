@@ -20,7 +20,7 @@ import ray
 
 from kdbench.errors import KdbenchError, first_line
 from kdbench.plan.cells import Cell
-from kdbench.runner.executors.base import Done, Preempted
+from kdbench.runner.executors.base import Done
 from kdbench.runner.executors.ray_cluster import check_fits, connected, here, nodes, resources_of
 from kdbench.runner.executors.ray_job import Task, input_files, versions
 from kdbench.runner.executors.reports import Display
@@ -152,8 +152,6 @@ class Ray:
             self._displays[job.lane].close()
         ray.get(self._mailbox.close.remote(job.number))
         outcome = _outcome(job.ref)
-        if isinstance(outcome, Done) and outcome.stopped and not self._stop():
-            outcome = Preempted()
         if isinstance(outcome, Done):
             future.set_result(outcome)
         else:
