@@ -9,6 +9,7 @@ from kdbench.errors import KdbenchError
 from kdbench.method import Method
 from kdbench.runner import trial
 from kdbench.runner.run import run
+from kdbench.train import trial as train_trial
 from kdbench.train.trial import FEW
 
 VIT = (
@@ -121,5 +122,8 @@ def test_a_trial_leaves_the_random_streams_alone(lab):
 
 def test_large_modules_are_tried_on_shapes(lab, monkeypatch):
     """semckd between stages of 512 channels has 69 million parameters: none is given a value."""
-    monkeypatch.setattr("kdbench.train.trial.LARGE", 0)
+    entered, shapes = [], train_trial.shapes
+    monkeypatch.setattr(train_trial, "LARGE", 0)
+    monkeypatch.setattr(train_trial, "shapes", lambda: entered.append(1) or shapes())
     tried(lab, ["semckd", "crd"])
+    assert len(entered) == 3  # both counted (crd in vain: it builds by the labels), one tried

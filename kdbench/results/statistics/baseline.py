@@ -19,7 +19,8 @@ from kdbench.results.statistics.blocks import Pool, pool
 from kdbench.results.statistics.critical import adjusted_p
 from kdbench.results.statistics.fit import Error
 
-KINDS = NONE, BLOCK, SHRUNK, OWN = "", "block", "shrunk", "own"
+KINDS = "", "block", "shrunk", "own"
+NONE, BLOCK, SHRUNK, OWN = range(len(KINDS))
 PRIOR = 4  # degrees of freedom that the pooled variance counts for beside a method's own
 UNEQUAL = 0.05  # level of the test that the variances of a table are the same
 # levels at which a method's, and the baseline's, variance is held to be larger; with .07 the interval of a method four
@@ -95,10 +96,11 @@ def differences(
     delta = np.nansum(apart, -2) / some
     own = np.nansum((apart - delta[..., None, :]) ** 2, -2) / np.maximum(n - 1, 1) / 2  # of one run
     pooled, df = error.fit.variance[..., None], error.fit.df[..., None]
-    kind = np.where(n > 1, _kinds(error, base, suspect), 0)
+    kind = np.where(n > 1, _kinds(error, base, suspect), NONE)
     shrunk = (PRIOR * pooled + (n - 1) * own) / (PRIOR + n - 1)
-    variance = np.select([kind == 1, kind == 2, kind == 3], [pooled + 0 * own, shrunk, own], np.nan)
-    free = np.select([kind == 1, kind == 2, kind == 3], [df + 0 * n, PRIOR + n - 1, n - 1], np.nan)
+    kinds = [kind == BLOCK, kind == SHRUNK, kind == OWN]
+    variance = np.select(kinds, [pooled + 0 * own, shrunk, own], np.nan)
+    free = np.select(kinds, [df + 0 * n, PRIOR + n - 1, n - 1], np.nan)
     return Differences(np.where(n > 0, delta, np.nan), np.sqrt(2 * variance / some), free, n, kind)
 
 
@@ -129,5 +131,5 @@ def _kinds(error: Error, base: int, suspect: tuple[float, float]) -> np.ndarray:
     """Index into KINDS [..., m] of the error that each method's difference takes."""
     own = ~error.kept | (error.p_noisy < suspect[0])
     own = own | (~error.kept | (error.p_noisy < suspect[1]))[..., [base]]
-    pooled = np.where(error.unequal < UNEQUAL, 2, 1)[..., None]
-    return np.where(own, 3, pooled)
+    pooled = np.where(error.unequal < UNEQUAL, SHRUNK, BLOCK)[..., None]
+    return np.where(own, OWN, pooled)
