@@ -64,7 +64,7 @@ def _save_files(inputs: Inputs, result: Result) -> None:
     try:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **result.details)  # type: ignore[arg-type]
-        write_atomic(paths.details / f"{cell.id}.npz", buffer.getvalue())
+        write_atomic(paths.details / f"{cell.id}.npz", buffer.getvalue(), sync=True)
         described = describe(cell, workspace.class_names, teacher)
         save_weights(paths.students / f"{cell.id}.safetensors", result.student, described.header())
     except OSError as error:

@@ -46,7 +46,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a training state of tensors and plain values. Raises OSError (a full disk ...)."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), sync=True)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -61,7 +61,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: dict[str, st
     """Write weights as safetensors, with ``metadata`` in its header. Raises OSError (a full disk ...)."""
     # safetensors refuses shared memory, so tied weights are stored once per name
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    write_atomic(path, safetensors.torch.save(copies, metadata))
+    write_atomic(path, safetensors.torch.save(copies, metadata), sync=True)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
