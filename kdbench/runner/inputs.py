@@ -50,15 +50,15 @@ class Inputs:
         options = self.workspace.options
         return Job(
             tuple(cells),
-            self.teachers[name] if name else None,
-            options.data_dir,
-            self.workspace.paths.work,
-            self.workspace.device,
-            options.plugins,
-            options.teacher_cache,
-            options.graphs,
-            registry.packed({cell.method for cell in cells}) if options.elsewhere else b"",
-            {cell.id: self.floors[cell.id] for cell in cells if cell.id in self.floors},
+            teacher=self.teachers[name] if name else None,
+            data_dir=options.data_dir,
+            work=self.workspace.paths.work,
+            device=self.workspace.device,
+            plugins=options.plugins,
+            teacher_cache=options.teacher_cache,
+            graphs=options.graphs,
+            methods=registry.packed({cell.method for cell in cells}) if options.elsewhere else b"",
+            floors={cell.id: self.floors[cell.id] for cell in cells if cell.id in self.floors},
             ranks=options.ranks,
         )
 
