@@ -237,7 +237,9 @@ def _seeds_of_text(text: str) -> list[int]:
     seeds: list[int] = []
     try:
         for part in text.split(","):
-            first, dash, last = part.partition("-")
+            first, dash, last = (text.strip() for text in part.partition("-"))
+            if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
+                raise ValueError(part)
             seeds += range(int(first), int(last) + 1) if dash else [int(first)]
     except ValueError:
         raise KdbenchError(f"seeds are written like 0-2 or 0,3, got {text!r}") from None

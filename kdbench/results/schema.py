@@ -166,7 +166,7 @@ ROWS = (
         "deterministic",
         "provenance",
         "truth",
-        "Whether a repetition on the same device, PyTorch and threads gives the same bits.",
+        "Whether a repetition, throughout on the same device, PyTorch and threads, gives the same bits.",
     ),
     _text("error", "provenance", "Why there is no result; empty where there is one."),
 )  # error is the last column: a line that is cut within it has all its numbers

@@ -24,6 +24,7 @@ import pandas as pd
 from kdbench.errors import KdbenchError
 from kdbench.results import lines, values
 from kdbench.results.schema import COLUMNS, CURVE_COLUMNS, NEEDED, SCHEMA, TEXT
+from kdbench.utils.files import BESIDE_ROWS
 from kdbench.utils.status import DONE
 
 __all__ = [
@@ -159,11 +160,19 @@ def _own_header(path: Path, content: bytes, columns: list[str]) -> list[str]:
     if columns == COLUMNS and _is_known(path, content):
         raise KdbenchError(f"rows cannot be added to {path}: {upgrade_note(path, content)}")
     unknown = sorted(set(names) - set(columns))
-    remedy = f"delete {', '.join(unknown[:5])}, " if unknown and set(columns) < set(names) else ""
+    surplus = [name or "the column without a name" for name in unknown[:5]]
+    remedy = f"delete {', '.join(surplus)}, " if unknown and set(columns) < set(names) else ""
     raise KdbenchError(
         f"{path} has another header than this version of kdbench writes (schema {SCHEMA}); {remedy}"
         "move it aside or choose another --results folder"
     )
+
+
+def check_header(path: Path, columns: list[str]) -> None:
+    """Raise KdbenchError where rows with these columns cannot be added to a file; one that is absent takes any."""
+    if path.exists():
+        with path.open("rb") as file:
+            _own_header(path, file.read(BLOCK), columns)
 
 
 def _is_known(path: Path, content: bytes) -> bool:
@@ -291,7 +300,7 @@ def _files(results: Path) -> dict[str, Path]:
         file.stem: file
         for file in sorted(results.iterdir() if results.is_dir() else ())
         if file.suffix.lower() == ".csv"
-        and not file.stem.lower().endswith((".curves", ".trials", ".tuning"))
+        and not file.stem.lower().endswith(BESIDE_ROWS)
         and not file.name.startswith((".", "~"))
     }  # of .CSV and .csv the last one counts, the one that kdbench writes
     return files

@@ -19,7 +19,7 @@ from kdbench.runner.trial import try_methods
 from kdbench.runner.workspace import Say, open_workspace
 from kdbench.train.checkpoint import positions
 from kdbench.utils.hashing import canonical
-from kdbench.utils.status import Status
+from kdbench.utils.status import DONE, Status
 from kdbench.utils.text import duration, run_name
 
 LONG_PLAN = 8  # cells; a plan this long says what it will take before it starts
@@ -32,6 +32,7 @@ def describe(selection: Selection, options: RunOptions, say: Say) -> str:
     """
     workspace = open_workspace(selection, options, say)
     attempts = store.read(workspace.paths.rows)
+    store.check_header(workspace.paths.curves, store.CURVE_COLUMNS)
     inputs = find_inputs(workspace, say)
     cells = inputs.cells()
     records = records_of(attempts, cells)
@@ -46,7 +47,7 @@ def describe(selection: Selection, options: RunOptions, say: Say) -> str:
         f"{len(missing)} missing ({failed} of them failed or were interrupted)"
     ]
     lines += [*_diverged_lines(diverged), *_code_lines(cells, records), *_sweep_lines(selection, cells)]
-    lines += _teacher_lines(inputs)
+    lines += [*_teacher_lines(inputs), *_other_teacher_lines(missing, attempts)]
     reached = positions(workspace.paths.work, missing)
     for number, cohort in enumerate(form_cohorts(missing, reached, len(workspace.devices)), 1):
         teacher = next((cell.teacher for cell in cohort if cell.teacher), "no teacher")
@@ -121,10 +122,26 @@ def announce_missing(
     missing: Missing, selection: Selection, cells: Sequence[Cell], attempts: pd.DataFrame, say: Say
 ) -> None:
     """Before training: which methods' code is not that of their rows, sweeps, and how long a long plan takes."""
-    for line in (*_code_lines(cells, records_of(attempts, cells)), *_sweep_lines(selection, cells)):
+    lines = [*_code_lines(cells, records_of(attempts, cells)), *_sweep_lines(selection, cells)]
+    for line in (*lines, *_other_teacher_lines(missing.cells, attempts)):
         say(line)
     if len(missing.cells) >= LONG_PLAN:
         say(f"{len(missing.cells)} cells to train; {estimate(attempts, missing.cells)}")
+
+
+def _other_teacher_lines(missing: Sequence[Cell], attempts: pd.DataFrame) -> Iterator[str]:
+    """Warn where the finished rows are all of another teacher of the same name than the one here."""
+    done = attempts[attempts["status"].isin(DONE)]
+    for name in dict.fromkeys(cell.teacher for cell in missing if cell.teacher):
+        mine = [cell for cell in missing if cell.teacher == name]
+        alike = done[(done["teacher"] == name) & done["split_id"].isin({cell.split_id for cell in mine})]
+        known = set(alike["teacher_id"])
+        if known and known.isdisjoint(cell.teacher_id for cell in mine):
+            yield (
+                f"WARNING: the finished rows with teacher {name} are of other weights ({', '.join(sorted(known))}) "
+                f"than those here ({mine[0].teacher_id or 'to be trained'}); their cells train again, and tables keep "
+                "the two apart. To go on with these rows bring the teacher's file: `kdbench teachers import`"
+            )
 
 
 def estimate(rows: pd.DataFrame, missing: Sequence[Cell]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shlex
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
@@ -79,8 +80,8 @@ def forget(results: Path, chosen: dict[str, list[str]]) -> str:
                 f"cannot write {error.filename or place} ({error.strerror}); free or fix it and type the same command "
                 "again: nothing is lost"
             ) from error
-    undo = f"`kdbench forget --undo {place}`"
-    return f"{rows} rows of {len(ids)} cells are moved to {place}; {undo} brings them back"
+    command = f"kdbench forget --undo {shlex.quote(str(place))} --results {shlex.quote(str(results))}"
+    return f"{rows} rows of {len(ids)} cells are moved to {place}; `{command}` brings them back"
 
 
 def undo(place: Path, results: Path) -> str:
@@ -153,11 +154,15 @@ def _copy(results: Path, place: Path, suite: str, ids: Collection[str]) -> int:
 
 
 def _drop(results: Path, suite: str, ids: Collection[str]) -> None:
-    """Remove these cells: rows first, since they say what there is."""
+    """Remove these cells: rows first, since they say what there is. What rows of another suite need stays."""
     file = store.file_of(results, suite)
     archive.drop(file, ids, store.COLUMNS)
     archive.drop(store.curves_of(file), ids, store.CURVE_COLUMNS)
-    for path in _files(Paths(results, suite), ids):
+    others = [name for name in store.suites(results) if name != suite]
+    needed = {cell for name in others for cell in store.load(store.file_of(results, name))["cell_id"]}
+    paths = Paths(results, suite)
+    details = [paths.details / f"{cell}.npz" for cell in ids]
+    for path in [*details, *_files(paths, set(ids) - needed)]:
         path.unlink(missing_ok=True)
 
 

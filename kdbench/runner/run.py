@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from kdbench.results.attempts import Attempts
 from kdbench.runner import options as run_options
 from kdbench.runner.describe import announce_missing
 from kdbench.runner.executors import check_not_submitted
+from kdbench.runner.heartbeat import beating
 from kdbench.runner.inputs import Inputs, complete_inputs, find_inputs
 from kdbench.runner.listeners import heard_by_all
 from kdbench.runner.missing import Missing, done_ids, find_missing, records_of, untried
 from kdbench.runner.options import RunOptions
 from kdbench.runner.outcome import Outcome
+from kdbench.runner.paths import Paths
 from kdbench.runner.progress import listener
 from kdbench.runner.record import record
 from kdbench.runner.stop import Stop
@@ -172,6 +174,7 @@ def execute(selection: Selection, options: RunOptions, progress: Progress) -> Ou
     with stop.listening(progress.say), heard_by_all(progress, suite, options) as progress:
         workspace = open_workspace(selection, options, progress.say)
         store.check_writable(workspace.paths.rows)
+        store.check_header(workspace.paths.curves, store.CURVE_COLUMNS)
         located = find_inputs(workspace, progress.say)
         planned = find_missing(store.read(workspace.paths.rows), located.cells(), options.force)
         try_methods(workspace, planned.cells)
@@ -212,13 +215,28 @@ def train_and_record(missing: Missing, inputs: Inputs, progress: Progress, stop:
 def _conclude(inputs: Inputs, cells: Sequence[Cell], stop: Stop) -> Outcome:
     paths = inputs.workspace.paths
     rows = records_of(store.read(paths.rows), cells)
-    busy = set(locks.running(paths.locks)) - done_ids(rows)
+    left = {cell.id for cell in cells} - done_ids(rows)
     return Outcome(
         suite=inputs.workspace.suite.name,
         cells=cells,
         rows=rows,
         paths=paths,
-        elsewhere=len(busy.intersection(cell.id for cell in cells)),
+        elsewhere=len(_trained_elsewhere(paths, left)),
         signal=stop.signal,
         out_of_time=stop.out_of_time,
     )
+
+
+def _trained_elsewhere(paths: Paths, ids: Collection[str]) -> set[str]:
+    """Those of the cells that another process trains now, for the same file of rows.
+
+    A note alone proves nothing: its process may have died on another machine.
+    """
+    others = {(beat.pid, beat.host) for beat in beating(paths.running) if beat.suite != paths.suite}
+    noted = {
+        name
+        for name, note in locks.running(paths.locks).items()
+        if name in ids and (note["pid"], note["host"]) not in others
+    }
+    with locks.held(paths.locks, noted) as free:
+        return noted - set(free)

@@ -18,6 +18,7 @@ from kdbench.suites.checks import check_data, check_recipe
 from kdbench.suites.pairs import read_pair, usual_spelling
 from kdbench.suites.schema import DataSpec, Pair, Recipe, Suite, find_view
 from kdbench.utils.field_values import as_float, as_int
+from kdbench.utils.files import BESIDE_ROWS
 from kdbench.utils.toml_files import read_toml
 
 Params = Mapping[str, Mapping[str, Any]]  # method -> parameter -> value
@@ -129,6 +130,11 @@ def find(name: str, folder: Path = Path(), where: str = "") -> Path:
             raise KdbenchError(f"suite file {file} does not exist{where}")
         if file.stem.encode(errors="ignore").decode() != file.stem:  # it would be part of every table
             raise KdbenchError(f"the name of suite file {file.name!r} is not UTF-8; rename it")
+        if file.stem.lower().endswith(BESIDE_ROWS):
+            endings = ", ".join(BESIDE_ROWS)
+            raise KdbenchError(
+                f"the name of suite file {file.name!r} ends as those of results ({endings}); rename it"
+            )
         return file
     if name not in names():
         if (folder / f"{name}.toml").is_file():

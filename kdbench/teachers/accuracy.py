@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdbench.data.dataset import Split
 from kdbench.data.streaming import open_feed
+from kdbench.errors import KdbenchError
 from kdbench.method import Needs
 from kdbench.metrics import predictions, top_k
 from kdbench.models.wrapper import Network, to_device
@@ -29,7 +30,8 @@ def teacher_logits(teacher: Teacher, net: Network, split: Split, work: Path, dev
     """
     path = logits_path(teacher, net.mean, net.std, split.id, work)
     if path.is_file():
-        return load_weights(path)["logits"].to(device)
+        with contextlib.suppress(KdbenchError):  # damaged: they are measured again
+            return load_weights(path)["logits"].to(device)
     logits = predictions(lambda images: net(images, Needs()).logits, open_feed(split.evaluation, device))
     with contextlib.suppress(OSError):  # they are then measured again next time
         save_weights(path, {"logits": logits})

@@ -35,6 +35,7 @@ from kdbench.train.optimizers import Optimisation
 from kdbench.train.ranks import Ranks, shared
 from kdbench.train.skip_rules import skip_reason
 from kdbench.train.step import Step, build_modules
+from kdbench.utils.environment import machine
 from kdbench.utils.needs import union
 from kdbench.utils.precision import autocast
 from kdbench.utils.rng import Streams, stream
@@ -86,6 +87,7 @@ class Trainee:
         self.needs = union(self.passes)  # the passes' views, in their order
         self.min_batch = max(2, self.method.min_batch)  # BatchNorm cannot train on a single sample
         self.outcome: tuple[Status, str] | None = None
+        self.mixed = False  # trained on two machines that give other bits
         self.epoch, self.step_in_epoch, self.seen = 0, 0, 0
         self.sums: dict[str, Tensor] = {}
         self.curves: list[tuple[int, str, float]] = []
@@ -250,6 +252,8 @@ class Trainee:
         return {
             "cell_id": self.cell.id,
             "code": registry.code_hash(self.cell.method),
+            "machine": machine(self.device),
+            "mixed": self.mixed,
             "epoch": self.epoch,
             "step": self.step_in_epoch,
             "seen": self.seen,
@@ -266,8 +270,11 @@ class Trainee:
             "averaged": self.averaged,
         }
 
-    def load(self, state: Mapping[str, Any]) -> bool:
-        """Restore what `state` returned; False where that was on another kind of device: random streams start anew."""
+    def load(self, state: Mapping[str, Any]) -> str:
+        """Restore what `state` returned; on another kind of device random streams start anew.
+
+        Returns in words what was other than here, so that the bits are of neither; '' where nothing was.
+        """
         self.epoch, self.step_in_epoch, self.seen = state["epoch"], state["step"], state["seen"]
         self.sums = {name: self.ranks.first * value.to(self.device) for name, value in state["sums"].items()}
         self.curves = [tuple(row) for row in state["curves"]]
@@ -280,4 +287,13 @@ class Trainee:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
             self.averaged = state["averaged"]
-        return self.streams.load(state["streams"])
+        there, here = state.get("machine", {}), machine(self.device)
+        other = [
+            f"other {key} ({there[key]}, here {here[key]})"
+            for key in here
+            if there.get(key, here[key]) != here[key]
+        ]
+        if not self.streams.load(state["streams"]):
+            other = ["another kind of device"]
+        self.mixed = bool(other) or state.get("mixed", False)
+        return ", ".join(other)

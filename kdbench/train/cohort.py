@@ -157,10 +157,10 @@ class Cohort:
             if trainee.outcome is None:
                 state = checkpoint.resumable(self.job.work, cell)
                 if state:
-                    if not trainee.load(state):
+                    if other := trainee.load(state):
                         self.progress.warn(
-                            f"{cell}: continues on {self.device.type} from a checkpoint of another kind of device; its "
-                            "numbers are those of neither alone"
+                            f"{cell}: continues on {self.device.type} from a checkpoint of {other}; its numbers are "
+                            "those of neither alone"
                         )
                     self.seconds_before[cell.id] = state.get("shared_seconds", {})
                 else:

@@ -39,6 +39,7 @@ def result_of(
         "error": reason or None,
         "epochs_done": trainee.epoch,
         **cohort,
+        **({"deterministic": False} if trainee.mixed else {}),
     }
     result = Result(cell, row, trainee.curves)
     if status == Status.SKIPPED:

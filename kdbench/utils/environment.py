@@ -40,11 +40,22 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def device_name(device: str) -> str:
+    """As rows name it."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{processor()} (cpu)"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What bits depend on, beside the code: device, torch, and on a CPU the number of threads."""
+    known = {"device": device_name(str(device)), "torch": str(torch.__version__)}
+    return known if device.type == "cuda" else {**known, "threads": torch.get_num_threads()}
+
+
 def collect(device: str) -> dict[str, Any]:
     """kdbench, git_commit, git_dirty, torch, timm, cuda, device, threads, deterministic.
 
     deterministic: a repetition gives the same bits where device, torch and threads are the same, as it does on a CPU
-    (docs/concepts.md says what may differ elsewhere).
+    (docs/concepts.md says what may differ elsewhere) unless these changed on the way.
     """
     cuda = device.startswith("cuda")
     status = _git("status", "--porcelain", "--", "kdbench", "methods")  # results change with every run
@@ -55,7 +66,7 @@ def collect(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "timm": timm.__version__,
         "cuda": torch.version.cuda if cuda else None,
-        "device": torch.cuda.get_device_name(device) if cuda else f"{processor()} (cpu)",
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "deterministic": not cuda or torch.are_deterministic_algorithms_enabled(),
     }

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+BESIDE_ROWS = (".curves", ".trials", ".tuning")  # how the names of a suite's other files end, before .csv
+
 
 def file_stem(name: str) -> str:
     """A network's name as that of a file: one with a colon, which may hold a path, as a single word.

@@ -32,6 +32,8 @@ TYPED = {
     "run --per-class -1": ["'--per-class'", "x>=1"],
     "run --max-hours -1": ["'--max-hours'", "x>0"],
     "run --seeds -1": ["seeds are written like 0-2 or 0,3, got '-1'"],
+    "run --seeds 0-2,5-3": ["seeds are written like 0-2 or 0,3, got '0-2,5-3'"],
+    "run --seeds 1_0": ["seeds are written like 0-2 or 0,3, got '1_0'"],
     "run --split train": ["'train' is not one of 'test', 'holdout'"],
     "run --methods mine.py": ["mine.py is a file: load it by --plugins mine.py"],
     "ablate mine.py": ["mine.py is a file: load it by --plugins mine.py"],

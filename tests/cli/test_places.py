@@ -86,6 +86,9 @@ def test_how_a_suite_file_may_be_called(tmp_path):
     (tmp_path / "yours.toml").write_text(SUITE, "utf-8")
     with pytest.raises(KdbenchError, match=r"for the file .*yours\.toml type the whole name"):
         suites.load(str(tmp_path / "yours"))
+    (tmp_path / "my.trials.toml").write_text(SUITE, "utf-8")
+    with pytest.raises(KdbenchError, match=r"'my\.trials\.toml' ends as those of results \(.*; rename it"):
+        suites.load(str(tmp_path / "my.trials.toml"))
     latin = os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr.toml")
     Path(latin).write_text(SUITE, "utf-8")
     with pytest.raises(KdbenchError, match="not UTF-8; rename it"):

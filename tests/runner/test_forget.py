@@ -71,6 +71,23 @@ def test_cells_go_as_a_whole_and_come_back(results):
     assert content(results) == before
 
 
+def test_what_another_suite_needs_stays(results):
+    """Suites that share a cell share its student and its checkpoint, not its details."""
+    store.append(results / "other.csv", [run(cell_id=IDS[0], suite="other", status="ok", method="ce")])
+    student, details = forget._files(Paths(results, "tiny"), [IDS[0]])[1::-1]
+    forget.forget(results, {"tiny": [IDS[0]]})
+    assert student.exists()
+    assert not details.exists()
+    forget.forget(results, {"other": [IDS[0]]})
+    assert not student.exists()
+
+
+def test_the_undo_that_is_printed_names_the_results(results):
+    spaced = results.rename(results.with_name("my results"))
+    said = forget.forget(spaced, {"tiny": [IDS[1]]})
+    assert f"forgotten/{archive_of(spaced).name}' --results '{spaced}'` brings them back" in said
+
+
 def test_a_cell_that_was_trained_again_keeps_its_newer_files(results):
     forget.forget(results, {"tiny": [IDS[1]]})
     newer = Paths(results, "tiny").details / f"{IDS[1]}.npz"

@@ -1,7 +1,10 @@
 """The driver on 64 images: out of memory, out of time, rows, other processes."""
 
 import dataclasses
+import json
 import math
+import os
+import socket
 import time
 from datetime import datetime
 
@@ -17,6 +20,8 @@ from kdbench.results import store
 from kdbench.runner import record as recording
 from kdbench.runner import run as driver
 from kdbench.runner.executors import base
+from kdbench.runner.heartbeat import Beat
+from kdbench.runner.paths import Paths
 from kdbench.train.cohort import train_cohort
 from kdbench.utils import locks
 from tests.support.heard import Heard
@@ -235,3 +240,56 @@ def test_time_that_runs_out_after_the_last_cell_is_no_failure(drive, lab, monkey
     assert outcome.rows["status"].tolist() == ["ok"]
     assert outcome.exit_code == 0
     assert not any("stopped before the end" in note for note in outcome.notes)
+
+
+def test_the_note_of_a_process_that_died_elsewhere_is_no_training(drive, lab):
+    """Its kernel has released the lock, but nobody could remove the note."""
+    outcome = drive("kd", max_hours=1e-9)
+    folder = outcome.paths.locks
+    (cell,) = outcome.cells
+    note = {"pid": 1, "host": "another", "since": time.time()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{cell.id}.lock").write_text(json.dumps(note))
+    outcome = drive("kd", max_hours=1e-9)
+    assert (outcome.elsewhere, outcome.exit_code) == (0, 3)
+
+
+def test_a_process_that_trains_for_another_suite_does_not_complete_this_one(drive, lab, monkeypatch):
+    (cell,) = drive("kd", max_hours=1e-9).cells
+    paths = Paths(lab.folder / "results", "tiny")
+    beat = Beat(**{**dict.fromkeys(Beat.__annotations__, 0), "suite": "other", "pid": os.getpid()})
+    beat = dataclasses.replace(beat, host=socket.gethostname())
+    with locks.held(paths.locks, [cell.id]):
+        assert drive("kd", max_hours=1e-9).elsewhere == 1
+        monkeypatch.setattr(driver, "beating", lambda folder: [beat])
+        outcome = drive("kd", max_hours=1e-9)
+        assert (outcome.elsewhere, outcome.exit_code) == (0, 3)
+
+
+def test_curves_that_cannot_take_more_are_told_before_anything_trains(drive, lab):
+    curves = Paths(lab.folder / "results", "tiny").curves
+    curves.parent.mkdir()
+    curves.write_text(",cell_id,run_id,epoch,term,value\n")
+    with pytest.raises(KdbenchError, match=r"delete the column without a name, move it aside"):
+        drive("kd")
+    assert not curves.with_name("tiny.csv").exists()
+
+
+def test_finished_rows_of_another_teacher_are_told(drive, lab):
+    drive("kd")
+    teacher = lab.folder / "weights" / "teacher.pth"
+    state = torch.load(teacher)
+    torch.save({name: value + 1e-6 for name, value in state.items()}, teacher)
+    drive("kd", "ce")
+    (said,) = [
+        text for text in drive.said if "finished rows with teacher teacher are of other weights" in text
+    ]
+    assert "kdbench teachers import" in said
+
+
+def test_damaged_logits_of_a_teacher_are_measured_again(drive, lab):
+    drive("kd")
+    (file,) = (lab.folder / "results" / ".work" / "teachers").glob("*.logits.safetensors")
+    file.write_bytes(b"")
+    assert drive("dkd").exit_code == 0
+    assert file.stat().st_size

@@ -234,6 +234,25 @@ def test_a_checkpoint_of_another_kind_of_device_continues(lab):
     )  # nothing here draws
 
 
+def test_a_checkpoint_of_another_number_of_threads_says_so_in_the_row(lab, monkeypatch):
+    """Sums in another order: neither the bits of one nor of the other."""
+    cells, warned = lab.cells("kd", "ce"), []
+
+    class Listener(Progress):
+        def warn(self, text):
+            warned.append(text)
+
+    train_cohort(lab.job(cells), stop=After(6))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    train_cohort(lab.job(cells), Listener(), stop=After(2))
+    results, _ = train_cohort(lab.job(cells), Listener())
+    said = "continues on cpu from a checkpoint of other threads (1, here 4); its numbers are those of neither alone"
+    assert sorted(warned) == [f"ce: {said}", f"kd: {said}"]
+    assert [result.row["deterministic"] for result in results] == [False, False]
+    (alone,) = lab.using(work="alone").run(cells[:1]).values()
+    assert "deterministic" not in alone.row  # as the machine says
+
+
 PLUGIN = """
 from torch.nn.functional import cross_entropy
 from kdbench.method import Method, Needs

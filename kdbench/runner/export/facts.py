@@ -13,6 +13,7 @@ import pandas as pd
 import safetensors
 
 from kdbench import registry, suites
+from kdbench.errors import KdbenchError, first_line
 from kdbench.models.naming import FOLDER
 from kdbench.plan.cells import Cell
 from kdbench.suites import DataSpec, ModelSpec
@@ -91,8 +92,13 @@ def _origin(model: ModelSpec) -> dict[str, str] | None:
 
 def read_description(file: Path, row: Mapping[str, Any]) -> Description:
     """What a student's file says of itself; of one that says nothing, what the shipped suite of its row says."""
-    with safetensors.safe_open(file, "pt") as opened:
-        header = opened.metadata()
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            header = opened.metadata()
+    except safetensors.SafetensorError as error:
+        raise KdbenchError(
+            f"{file} is damaged ({first_line(error)}); train the cell again with the same command and --force"
+        ) from error
     if header:
         known = {key: json.loads(value) for key, value in header.items()}
         return Description(**{"resize": _resizing(known["size"], known["size"]), **known})
