@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import pandas as pd
 from kdbench.data.catalog import classes_of
 from kdbench.results import setting, store
 from kdbench.results.statistics import summary
+from kdbench.results.statistics.pairs import overlap
 from kdbench.utils.hashing import canonical, digest
 from kdbench.utils.status import Status
 
@@ -55,6 +57,11 @@ class Table:
     def finished(self) -> pd.DataFrame:
         """The rows with a result."""
         return self.rows[self.rows["status"] == Status.OK]
+
+    @functools.cached_property
+    def overlaps(self) -> dict[str, pd.DataFrame]:
+        """Which pairs have runs in common: as of `statistics.pairs.overlap`."""
+        return overlap(self.finished)
 
     @property
     def repeated(self) -> bool:

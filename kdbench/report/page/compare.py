@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,7 @@ from kdbench.report.leaderboard import Board
 from kdbench.report.markdown import interval
 from kdbench.results.statistics.baseline import differences, margin
 from kdbench.results.statistics.blocks import Pool
-from kdbench.results.statistics.pairs import mean_over_pairs, with_plain_means
+from kdbench.results.statistics.pairs import correlation, mean_over_pairs, with_plain_means
 
 OVER = ""  # in place of a pair: the mean over all pairs
 Triangle = list[list[str]]  # [i][j - i - 1]: of label i minus label j, where i < j
@@ -28,8 +29,16 @@ def differences_of(board: Board) -> dict[str, Triangle]:
     cells = pd.concat(parts)
     named = {pair: own.droplevel("pair") for pair, own in cells.groupby(level="pair")}
     if board.over_pairs():
-        named[OVER] = with_plain_means(mean_over_pairs(cells), cells)
+        named[OVER] = with_plain_means(mean_over_pairs(cells, _correlations(board)), cells)
     return {pair: _triangle(frame, board) for pair, frame in named.items()}
+
+
+def _correlations(board: Board) -> dict[int, pd.DataFrame]:
+    """i * labels + j -> how the differences of label i and label j correlate from pair to pair."""
+    overlaps, count = board.table.overlaps, len(board.labels)
+    every = itertools.combinations(enumerate(board.labels), 2) if overlaps else ()
+    known = {i * count + j: correlation(overlaps, one, other) for (i, one), (j, other) in every}
+    return {key: matrix for key, matrix in known.items() if matrix is not None}
 
 
 def _of_pair(pool: Pool, pair: str, board: Board) -> pd.DataFrame:

@@ -7,8 +7,9 @@ independent: there the unit is the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from kdbench.results.statistics.baseline import against, with_limits
 from kdbench.results.statistics.blocks import POOLED, Pool
 from kdbench.results.statistics.fit import additive
 
+NONE: Mapping[Any, pd.DataFrame] = MappingProxyType({})
 DOUBTFUL = 0.01  # level at which the residuals are held not to be normal
 
 
@@ -36,32 +38,71 @@ class Alike(NamedTuple):
     pool: Pool
 
 
-def these_pairs(cells: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+def these_pairs(
+    cells: pd.DataFrame, correlations: Mapping[Any, pd.DataFrame] = NONE, level: float = 0.95
+) -> pd.DataFrame:
     """Mean over pairs of each method's differences, the pairs held fixed.
 
-    ``cells``: as of `mean_over_pairs`. Result: its columns, and low, high, p, p_family.
+    ``cells``, ``correlations``: as of `mean_over_pairs`. Result: its columns, and low, high, p, p_family.
     """
-    return with_limits(mean_over_pairs(cells), level)
+    return with_limits(mean_over_pairs(cells, correlations), level)
 
 
-def mean_over_pairs(cells: pd.DataFrame) -> pd.DataFrame:
+def overlap(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Runs that stand in several pairs, as those without a teacher do where pairs share a student.
+
+    ``runs``: columns label, pair, cell_id. Result: for each label with such runs [pair x pair], the share (0..1) of two
+    pairs' runs that both have.
+    """
+    shared = runs.groupby(["label", "cell_id"])["pair"].transform("nunique") > 1
+    found = {}
+    for label in runs.loc[shared, "label"].unique():
+        own = runs[runs["label"] == label]
+        there = pd.crosstab(own["pair"], own["cell_id"]).clip(upper=1)
+        counts = np.sqrt(there.sum(axis=1))
+        found[str(label)] = there.dot(there.T).div(counts, axis=0).div(counts, axis=1)
+    return found
+
+
+def correlation(overlaps: Mapping[str, pd.DataFrame], one: str, other: str) -> pd.DataFrame | None:
+    """[pair x pair]: how the differences of two labels correlate by runs that pairs share; None where none do.
+
+    Half of a difference's variance is each label's.
+    """
+    parts = [overlaps[label] for label in (one, other) if label in overlaps]
+    return sum(parts[1:], parts[0]) / 2 if parts else None
+
+
+def mean_over_pairs(cells: pd.DataFrame, correlations: Mapping[Any, pd.DataFrame] = NONE) -> pd.DataFrame:
     """The mean over pairs of differences and its error, the pairs held fixed.
 
-    ``cells``: index (method, pair), columns delta, se, df of baseline.against for each pair. Result: index method;
-    delta, se, df (Satterthwaite), pairs = how many have an interval and are in the mean.
+    ``cells``: index (method, pair), columns delta, se, df of baseline.against for each pair. ``correlations``: of a
+    method's differences, as of `correlation`. Result: index method; delta, se, df (Satterthwaite), pairs = how many
+    have an interval and are in the mean.
     """
     known = cells[cells["se"].notna()]
     methods = known.index.get_level_values(0)
     k = known.groupby(methods, sort=False)["delta"].count()
     squares = known["se"] ** 2
     total = squares.groupby(methods, sort=False).sum()
+    common = [
+        _in_common(known.loc[key, "se"], correlations[key]) if key in correlations else 0.0
+        for key in total.index
+    ]
     parts = (squares**2 / known["df"]).groupby(methods, sort=False).sum()
     smallest = known["df"].groupby(methods, sort=False).min()
     mean = known["delta"].groupby(methods, sort=False).mean()
     df = (total**2 / parts.where(parts > 0)).fillna(smallest)  # without spread any number serves
-    result = pd.DataFrame({"delta": mean, "se": np.sqrt(total) / k, "df": df, "pairs": k})
+    result = pd.DataFrame({"delta": mean, "se": np.sqrt(total + np.array(common)) / k, "df": df, "pairs": k})
     result = result.reindex(cells.index.get_level_values(0).unique())
     return result.assign(pairs=result["pairs"].fillna(0).astype(int))
+
+
+def _in_common(se: pd.Series, correlations: pd.DataFrame) -> float:
+    """What the pairs' common runs add to the variance of the sum over pairs: se [pair]."""
+    matrix = correlations.reindex(index=se.index, columns=se.index, fill_value=0.0).to_numpy(copy=True)
+    np.fill_diagonal(matrix, 0.0)
+    return float(se.to_numpy() @ matrix @ se.to_numpy())
 
 
 def with_plain_means(means: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

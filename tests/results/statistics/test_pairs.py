@@ -11,7 +11,7 @@ from kdbench.results.statistics import flips
 from kdbench.results.statistics.baseline import against, differences
 from kdbench.results.statistics.critical import critical
 from kdbench.results.statistics.fit import pooled
-from kdbench.results.statistics.pairs import by_teacher, pairs_alike, these_pairs
+from kdbench.results.statistics.pairs import by_teacher, correlation, overlap, pairs_alike, these_pairs
 from tests.support.rule_tables import EFFECTS, SD, SIZES, holm, near, pairs, seeds, sign_flip
 
 SAME = [1, 2, 3]
@@ -203,6 +203,61 @@ def test_these_pairs_by_hand():
         [1.5, 0.25, 14.836, 2], 1e-4
     )
     assert found.loc["b", ["delta", "se", "df", "pairs"]].tolist() == pytest.approx([3.0, 0.1, 8, 1])
+
+
+def test_runs_in_common_by_hand():
+    """ce has the same three runs on p and q, and one of two on r; kd has its own everywhere."""
+    cells = {
+        ("ce", "p"): "abc",
+        ("ce", "q"): "abc",
+        ("ce", "r"): "cd",
+        ("kd", "p"): "xyz",
+        ("kd", "q"): "uvw",
+    }
+    runs = pd.DataFrame(
+        [(*key, cell) for key, own in cells.items() for cell in own], columns=["label", "pair", "cell_id"]
+    )
+    overlaps = overlap(runs)
+    assert list(overlaps) == ["ce"]
+    third = 1 / np.sqrt(6)
+    assert overlaps["ce"].to_numpy() == pytest.approx(
+        np.array([[1, 1, third], [1, 1, third], [third, third, 1]])
+    )
+    assert correlation(overlaps, "kd", "dkd") is None
+    half = correlation(overlaps, "ce", "kd")
+    assert half.loc["p", "q"] == pytest.approx(0.5)  # the other half of the variance is kd's
+    index = pd.MultiIndex.from_product([["ce"], ["p", "q", "s"]])
+    cells = pd.DataFrame({"delta": [1.0, 2, 3], "se": [0.3, 0.4, 0.5], "df": 8.0}, index)
+    found = these_pairs(cells, {"ce": half})
+    assert found.loc["ce", "se"] == pytest.approx(np.sqrt(0.09 + 0.16 + 0.25 + 2 * 0.5 * 0.3 * 0.4) / 3)
+    assert these_pairs(cells).loc["ce", "se"] == pytest.approx(np.sqrt(0.5) / 3)
+
+
+@pytest.mark.parametrize("tables", [60, pytest.param(600, marks=pytest.mark.slow)])
+def test_pairs_that_share_a_student_cover_for_what_they_have_in_common(tables):
+    """Six pairs of two students: ce has three runs a student, whose error its mean keeps."""
+    students = "aaabbb"
+    correlations = {"ce": pd.DataFrame([[(p == q) / 2 for q in students] for p in students])}
+    hit = {name: [] for name in ("ce", "dkd", "ce alone")}
+    for seed in range(tables):
+        rng = np.random.default_rng(seed)
+        alone = {student: rng.normal(0, SD, 3) for student in students}
+        cells = {}
+        for pair, student in enumerate(students):
+            scores = pd.DataFrame(rng.normal(0, SD, (3, 3)), columns=["kd", "dkd", "ce"])
+            scores["ce"] = alone[student]
+            cells[pair] = against(scores, "kd").cells
+        cells = pd.concat(cells).swaplevel()
+        found, without = these_pairs(cells, correlations), these_pairs(cells)
+        for name, row in [
+            ("ce", found.loc["ce"]),
+            ("dkd", found.loc["dkd"]),
+            ("ce alone", without.loc["ce"]),
+        ]:
+            hit[name].append(row["low"] <= 0 <= row["high"])
+    assert np.mean(hit["dkd"]) == near(0.95, tables)
+    assert np.mean(hit["ce"]) == near(0.95, tables)
+    assert np.mean(hit["ce alone"]) < np.mean(hit["ce"])  # .86 in 1,000 tables
 
 
 def test_of_one_pair_these_pairs_are_that_pair():
