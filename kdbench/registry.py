@@ -57,10 +57,12 @@ def register(cls: M) -> M:
     cls.name = cls.__name__.lower()
     if clashes := sorted(OPTIONS.keys() & inspect.get_annotations(cls)):
         raise KdbenchError(f"{cls.name}.{clashes[0]} is an option of every method; rename the parameter")
+    _check_fields(cls)
     try:
         frozen = dataclasses.dataclass(frozen=True)(cls)
     except (TypeError, ValueError) as error:  # a field without a default, or with one that can change
         raise KdbenchError(f"{cls.name} cannot be registered: {error}") from error
+    _check_fields(frozen)
     origin = _origin(cls)
     for key, kind in field_types(frozen).items():
         if kind not in (bool, int, float, str) and get_origin(kind) is not Literal:
@@ -76,6 +78,24 @@ def register(cls: M) -> M:
     )
     _entries[cls.name] = Entry(cls.name, origin, frozen, code=code)
     return frozen  # type: ignore[return-value]
+
+
+def _check_fields(cls: type[Method]) -> None:
+    """Raise KdbenchError for values that look like parameters and would be none."""
+    bases = [base for base in cls.__mro__[1:] if issubclass(base, Method)]
+    inherited = {field.name for base in bases for field in dataclasses.fields(base)}
+    if bare := sorted(inherited & (vars(cls).keys() - inspect.get_annotations(cls).keys())):
+        raise KdbenchError(
+            f"{cls.name}.{bare[0]} stays as in the class above: a new default needs its annotation, as in "
+            f"`{bare[0]}: float = ...`"
+        )
+    for base in bases:
+        own = [key for key, kind in inspect.get_annotations(base).items() if "ClassVar" not in str(kind)]
+        if own and "__dataclass_fields__" not in vars(base):
+            raise KdbenchError(
+                f"{cls.name} cannot have the parameter {own[0]} of {base.__name__}: decorate that class with "
+                "@dataclasses.dataclass(frozen=True)"
+            )
 
 
 def adopt(cls: type[Method]) -> type[Method]:
@@ -172,12 +192,22 @@ def _load_plugins(files: set[Path]) -> None:
 def _forget_edited(folder: Path) -> set[Path]:
     """The plug-ins of ``folder`` that are to be imported again: all, where the code of one has changed, else none."""
     loaded = [entry for entry in _entries.values() if _folder(entry) == folder]
-    if all(entry.code == _code_now(entry) for entry in loaded):
-        return set()
+    return set() if all(entry.code == _code_now(entry) for entry in loaded) else _forget(folder)
+
+
+def _forget(folder: Path) -> set[Path]:
+    """Forget the plug-ins of ``folder`` and all that they imported from there; returns their files."""
+    loaded = [entry for entry in _entries.values() if _folder(entry) == folder]
     plugin_files.forget(folder)
     for entry in loaded:
         del _entries[entry.name]
     return {entry.origin for entry in loaded if entry.origin.parent == folder and entry.origin.is_file()}
+
+
+def renew(name: str) -> None:
+    """Import a method's plug-in anew, as another process would: what it keeps in classes and modules is gone."""
+    if folder := plugin_files.root(get(name).__module__):
+        _load_plugins(_forget(folder))
 
 
 def _folder(entry: Entry) -> Path | None:

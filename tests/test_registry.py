@@ -233,6 +233,27 @@ def test_register_refuses_a_field_of_another_type():
             widths: list = [1, 2]
 
 
+def test_register_refuses_what_looks_like_a_parameter_and_is_none():
+    class Hot(registry.get("kd")):
+        temperature = 16.0
+
+    with pytest.raises(
+        KdbenchError, match=r"hot\.temperature stays as in the class above: .* its annotation"
+    ):
+        registry.register(Hot)
+
+    class Base(Method):
+        heat: float = 2.0
+
+    class Derived(Base):
+        pass
+
+    with pytest.raises(
+        KdbenchError, match=r"derived cannot have the parameter heat of Base: decorate that class"
+    ):
+        registry.register(Derived)
+
+
 def test_values_for_a_class_that_is_not_registered_name_the_decorator():
     class Bare(Method):
         weight: float = 1.0

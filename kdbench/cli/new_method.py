@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +15,13 @@ from kdbench.cli.verbs import verb
 from kdbench.errors import KdbenchError
 
 TEMPLATES = Path(__file__).parent / "templates"
+IMPORTED = (
+    "kdbench",
+    "numpy",
+    "timm",
+    "torch",
+    "torchvision",
+)  # a plug-in beside that name would be taken for it
 NAME, YEAR = "mymethod", "2026"  # as the templates spell them
 
 
@@ -36,6 +45,10 @@ def create(name: str, folder: Path) -> list[Path]:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise KdbenchError(
             f"a method's name is a lower-case Python name such as {_nearest(name)}, got {name!r}"
+        )
+    if keyword.iskeyword(name) or name in sys.stdlib_module_names or name in IMPORTED:
+        raise KdbenchError(
+            f"a file {name}.py would stand in the way of Python's own {name!r}; choose another name"
         )
     registry.load()
     if name in registry.names():

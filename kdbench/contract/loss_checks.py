@@ -168,6 +168,8 @@ def check_pure(subject: Subject) -> None:
     ]:
         versions.append((what, tensor, tensor._version))
     first = problem.run(modules)
+    for epoch in PHASES:
+        problem.run(copy.deepcopy(modules), epoch)
     for what, tensor, version in versions:
         require(tensor._version == version, f"loss writes into the {what}")
     changed = [name for name, value in _state(modules).items() if not torch.equal(value, state[name])]

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdbench import registry
 from kdbench.contract.toy_suite import SUITE, TRAIN, Steps, ToyRuns
 from kdbench.errors import KdbenchError
 from kdbench.models import Network
@@ -99,7 +100,9 @@ class Lab:
     def _trained(self, cell: Cell, work: str, stops: Sequence[int]) -> Alone:
         """The cell alone, started again after each of ``stops`` (steps from the beginning)."""
         job, steps, untouched = self.toy.job([cell], work), Steps(), True
-        for end in (*stops, EPOCHS * STEPS + 1):
+        for place, end in enumerate((*stops, EPOCHS * STEPS + 1)):
+            if place:  # as another process would, which finds nothing that a class or a module has kept
+                registry.renew(cell.method)
             cohort = Cohort(job, steps)
             before = _state(cohort.teacher)
             results, _ = cohort.run(lambda: steps.done >= end)  # noqa: B023 (called at once)

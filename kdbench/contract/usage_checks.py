@@ -177,7 +177,7 @@ def check_options(subject: Subject) -> None:
 
 
 def check_predict(subject: Subject) -> None:
-    """predict gives [B, C] and uses the modules exactly where keeps_modules says so."""
+    """predict gives [B, C], image by image, and uses the modules exactly where keeps_modules says so."""
     method = subject.method
     if not overrides(method, "predict"):
         require(not method.keeps_modules, "keeps_modules is declared without a predict of its own")
@@ -185,15 +185,25 @@ def check_predict(subject: Subject) -> None:
     problem = problems.make(method, 7)
     modules = fresh(problem).eval()
     needs = method.needs.of("student")
-    outputs = problem.student.outputs(needs)
-    views = Views({needs.views[0]: outputs[needs.views[0]]}, needs)
+    every = torch.arange(7)
+
+    def predicted(rows: Tensor) -> Tensor:
+        outputs = problem.rows(rows).student.outputs(needs)
+        return method.predict(Views({needs.views[0]: outputs[needs.views[0]]}, needs), modules)
+
     with torch.no_grad():
-        logits = method.predict(views, modules)
+        logits = predicted(every)
         shape = (7, problem.context.num_classes)
         require(tuple(logits.shape) == shape, f"predict gives {tuple(logits.shape)} instead of {shape}")
-        for parameter in modules.parameters():
-            parameter.add_(1.0)
-        used = not torch.equal(logits, method.predict(views, modules))
+        alone = torch.cat([predicted(row) for row in every.split(1)])
+        require(
+            torch.allclose(alone, logits, rtol=1e-4, atol=1e-5),
+            "predict of an image depends on the others of its batch",
+        )
+        for kept in [*modules.parameters(), *modules.buffers()]:
+            if kept.is_floating_point():
+                kept.add_(1.0)
+        used = not torch.equal(logits, predicted(every))
     require(
         used or not method.keeps_modules, "keeps_modules is declared, but predict does not use the modules"
     )

@@ -217,9 +217,10 @@ def _check_recipe(method: Method, recipe: Recipe) -> None:
                 f"{method.name}: the recipe's momentum {recipe.momentum:g} {offset:+g} is not in the range from 0 to "
                 "below 1; use a smaller offset"
             )
-    if recipe.mixup and method.needs.index:
+    if recipe.mixup and (method.needs.index or method_module.overrides(method, "update")):
         raise KdbenchError(
-            f"{method.name} remembers images by their index, which blended images do not have; use mixup = 0"
+            f"{method.name} remembers images or their classes, and a blended image has no index and two classes; use "
+            "mixup = 0"
         )
 
 

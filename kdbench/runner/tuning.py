@@ -17,6 +17,7 @@ import pandas as pd
 
 from kdbench import registry
 from kdbench.errors import KdbenchError
+from kdbench.method import field_types
 from kdbench.plan import settings
 from kdbench.plan.cells import Cell
 from kdbench.plan.selection import Methods, Selection
@@ -157,6 +158,12 @@ def resolve(
         )
     spaces = search_spaces(selection.methods, space)
     searched = tuple(name for name in selection.methods if spaces[name] or tune_recipe)
+    left = [name for name in selection.methods if name not in searched and field_types(registry.get(name))]
+    if searched and left:
+        raise KdbenchError(
+            f"{', '.join(left)} would stay as it is beside tuned methods: declare `space`, give ranges by --space "
+            "FILE.toml, or leave it out"
+        )
     if not searched:
         raise KdbenchError(
             f"nothing to search: {', '.join(selection.methods)} declares no `space`; give ranges by --space FILE.toml, "

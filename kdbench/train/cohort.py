@@ -147,7 +147,7 @@ class Cohort:
             context = Context(
                 num_classes=self.first.dataset.classes,
                 train_size=len(self.train),
-                train_targets=self.train.targets,
+                train_targets=self.train.targets.clone(),
                 batch_size=cell.recipe.batch_size,
                 epochs=cell.recipe.epochs,
                 student=net.facts(size),
@@ -274,7 +274,8 @@ class Cohort:
         with self.in_step([t for t in self._live() if t.cell.teacher_cache], "the teacher's cache"):
             self.stepping.settle()
         for trainee in self._live():
-            trainee.end_epoch()
+            with self.in_step([trainee], "the end of an epoch"):
+                trainee.end_epoch()
         measured = [t for t in self._live() if last or evaluates(t.cell.recipe, epoch)]
         for trainee in measured if self.ranks.first else ():
             with self.failing.closing([trainee], "evaluation"):

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from kdbench.data.augment import Draws
 from kdbench.data.mixup import Mixed
+from kdbench.errors import KdbenchError
 from kdbench.method import Batch
 from kdbench.train.cell_trainer import Trainee
-from kdbench.train.teacher_outputs import ByView, SharedTeacher
+from kdbench.train.teacher_outputs import ByView, SharedTeacher, versions
 
 # Closes the trainees whose block raises, with the reason: (trainees, what they were doing).
 Closing = Callable[[Sequence[Trainee], str], AbstractContextManager[None]]
@@ -48,14 +49,14 @@ class CohortStep:
     rates: Mapping[str, float]
 
     def batch(self, trainee: Trainee) -> Batch:
-        """What the method of ``trainee`` reads."""
+        """What the method of ``trainee`` reads; the tensors are its own, whatever it does with them."""
         return Batch(
-            target=self.inputs.target,
+            target=self.inputs.target.clone(),
             epoch=self.epoch,
             last=self.last[trainee.cell.id],
-            progress=self.inputs.progress,
+            progress=self.inputs.progress.clone(),
             generator=trainee.streams.generator,
-            sample_index=self.inputs.index if trainee.needs.index else None,
+            sample_index=self.inputs.index.clone() if trainee.needs.index else None,
         )
 
 
@@ -76,10 +77,17 @@ class EagerSteps:
                 cached = self.teacher.look_up(trainees, inputs.images, step.rows, step.draws, computed)
         for trainee in open_ones(trainees):
             shown = self.teacher.shown(trainee, computed, cached) if self.teacher is not None else {}
+            before = versions(shown)
             with self.closing([trainee], "a training step"):
                 trainee.step(
                     step.batch(trainee), inputs.images, shown, step.rates[trainee.cell.id], inputs.mixed
                 )
+            if self.teacher is not None and versions(shown) != before:
+                with self.closing([trainee], "a training step"):
+                    raise KdbenchError(
+                        "it writes into the teacher's maps, which other methods read; take a copy"
+                    )
+                computed = self.teacher.compute_timed(inputs.images, self.teacher.computed_needs(trainees))
 
     def settle(self) -> None:
         """At the end of an epoch."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from kdbench.errors import KdbenchError
 from kdbench.method import Context, Method, ModelFacts
 from kdbench.utils.needs import Needs, Role
 
@@ -11,7 +14,9 @@ def skip_reason(method: Method, context: Context) -> str | None:
 
     In order: what the networks lack, the method's own ``skip``, too few classes, too small batches.
     """
-    reason = unmet(method.needs, context.student, context.teacher) or method.skip(context)
+    reason: Any = unmet(method.needs, context.student, context.teacher) or method.skip(context)
+    if not (reason is None or isinstance(reason, str)):
+        raise KdbenchError(f"{method.name}.skip must return the reason as a text, or None, got {reason!r}")
     if not reason and context.num_classes < method.min_classes:
         reason = f"{method.name} needs at least {method.min_classes} classes"
     largest = min(context.batch_size, context.train_size)

@@ -95,11 +95,11 @@ class SharedTeacher:
         return Outputs(logits.to(self.device, non_blocking=True))
 
     def shown(self, trainee: Trainee, computed: ByView, cached: ByView) -> ByView:
-        """What ``trainee`` reads: its own views and needs alone."""
+        """What ``trainee`` reads: its own views and needs alone; logits are its own copy, the large maps are shared."""
         if not trainee.needs.teacher:
             return {}
         return {
-            view: cached[view]
+            view: Outputs(cached[view].logits.clone())
             if self._is_cached(trainee, view)
             else _restricted(computed[view], trainee.needs)
             for view in trainee.needs.views
@@ -126,13 +126,20 @@ def _restricted(outputs: Outputs, needs: Needs) -> Outputs:
     """Those of ``outputs`` that ``needs`` declares."""
     needs = needs.of("teacher")
     return Outputs(
-        outputs.logits,
-        embedding=outputs.embedding if needs.embedding else None,
+        outputs.logits.clone(),
+        embedding=outputs.embedding.clone() if needs.embedding and outputs.embedding is not None else None,
         features=outputs.features if needs.features else None,
         stages=outputs.stages if needs.stages else None,
         preact=outputs.preact if needs.preact else None,
         classify=outputs.classify if needs.classifier else None,
     )
+
+
+def versions(shown: ByView) -> list[int]:
+    """Of the maps that all cells share: how often each was written into."""
+    maps = [each for outputs in shown.values() for each in (outputs.features, outputs.stages, outputs.preact)]
+    tensors = [t for each in maps if each is not None for t in (each if isinstance(each, tuple) else (each,))]
+    return [tensor._version for tensor in tensors]
 
 
 def open_shared_cache(

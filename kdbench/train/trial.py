@@ -9,11 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.parameter import UninitializedParameter
 
 from kdbench import models
 from kdbench.errors import KdbenchError
@@ -27,6 +24,7 @@ from kdbench.utils.needs import Needs, Role, union
 
 FEW, MORE = 2, 32  # images of a trial, and of the second one that a method which fails is given
 LARGE = 50_000_000  # modules of more numbers are tried on shapes alone (semckd from resnet50: 850 million)
+LAST = 0.999  # of the training is done in its last epoch
 RUNS, SKIPS, FAILS = ".", "n", "X"
 
 
@@ -134,11 +132,11 @@ class Trial:
         return self._seen[key] if net is not None else Outputs(torch.empty(0))
 
     def _numbers(self, method: Method) -> int:
-        """How many the modules hold; 0 where they cannot be built without values."""
+        """How many the modules hold; 0 where they cannot be built without values, or not at all, as the step will say."""
         try:
             with shapes():
                 modules = build_modules(method, self._context_of(method))
-        except (DataDependentOutputException, DynamicOutputShapeException):
+        except Exception:
             return 0
         return sum(t.numel() for t in [*modules.parameters(), *modules.buffers()])
 
@@ -154,6 +152,11 @@ class Trial:
                 modules = build_modules(method, context)
         else:
             modules = build_modules(method, context).to(student.logits.device)
+        made = {*map(id, modules.parameters())}
+        if any(isinstance(parameter, UninitializedParameter) for parameter in modules.parameters()):
+            raise KdbenchError(
+                f"{method.name} builds lazy modules, whose parameters nothing trains; say their sizes"
+            )
         if overrides(method, "prepare") and other:
             with torch.no_grad():
                 method.prepare(context, OneBatch(self._batch(needs, 0.0, count), other), modules)
@@ -166,6 +169,10 @@ class Trial:
             if finite and not torch.isfinite(total):
                 raise ValueError(f"the loss is {total.item()} in epoch {epoch:g}")
             call_update(method, [call], modules)
+            if {*map(id, modules.parameters())} != made:
+                raise KdbenchError(
+                    f"{method.name} makes parameters in loss, which nothing trains; make them in build"
+                )
         if overrides(method, "predict"):
             with torch.no_grad():
                 method.predict(own, modules.eval())
@@ -177,7 +184,7 @@ class Trial:
             target=targets[index],
             epoch=epoch,
             last=True,
-            progress=torch.tensor(0.0, device=targets.device),
+            progress=torch.tensor(0.0 if epoch <= 1 else LAST, device=targets.device),
             generator=torch.Generator(targets.device).manual_seed(0),
             sample_index=index if needs.index else None,
         )

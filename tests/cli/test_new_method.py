@@ -20,6 +20,11 @@ def test_the_plug_in_passes_the_contract_and_trains(tmp_path):
     assert kdbench(*RUN, "--methods", "mine", cwd=place).code == 0
 
 
+@pytest.mark.parametrize("name", ["class", "torch", "random"])
+def test_a_name_that_would_break_imports_is_refused(tmp_path, name):
+    refused(kdbench("new", name, cwd=tmp_path), f"would stand in the way of Python's own '{name}'")
+
+
 def test_every_verb_looks_where_new_writes(tmp_path):
     kdbench("new", "mine", cwd=tmp_path)
     assert "mine " in kdbench("methods", cwd=tmp_path).out

@@ -38,7 +38,7 @@ def test_seeds_that_cannot_be_read_show_how_they_are_written(text):
 
 
 def test_seeds_of_a_range_that_runs_backwards():
-    with pytest.raises(KdbenchError, match="no seed in '2-0'"):
+    with pytest.raises(KdbenchError, match="seeds are written like 0-2 or 0,3, got '2-0'"):
         parse_seeds("2-0")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kdbench import registry
@@ -127,3 +128,30 @@ def test_large_modules_are_tried_on_shapes(lab, monkeypatch):
     monkeypatch.setattr(train_trial, "shapes", lambda: entered.append(1) or shapes())
     tried(lab, ["semckd", "crd"])
     assert len(entered) == 3  # both counted (crd in vain: it builds by the labels), one tried
+
+
+@pytest.mark.parametrize(
+    ("build", "loss", "said"),
+    [
+        (lambda s, c: nn.Module(), lambda m: setattr(m, "late", nn.Linear(4, 4)), "makes parameters in loss"),
+        (lambda s, c: nn.LazyLinear(4), lambda m: None, "builds lazy modules"),
+    ],
+)
+def test_parameters_that_nothing_would_train_are_refused(lab, scratch_registry, build, loss, said):
+    def own(self, batch, student, teacher, modules):
+        loss(modules)
+        return {"ce": cross_entropy(student.logits, batch.target)}
+
+    registry.register(type("Late", (Method,), {"build": build, "loss": own, "__module__": __name__}))
+    with pytest.raises(KdbenchError, match=said):
+        tried(lab, ["late"])
+
+
+def test_a_skip_that_is_no_text_is_refused(lab, scratch_registry):
+    def own(self, batch, student, teacher, modules):
+        return {"ce": cross_entropy(student.logits, batch.target)}
+
+    skip = lambda self, context: False  # noqa: E731
+    registry.register(type("Shy", (Method,), {"skip": skip, "loss": own, "__module__": __name__}))
+    with pytest.raises(KdbenchError, match=r"shy\.skip must return the reason as a text, or None, got False"):
+        tried(lab, ["shy"])

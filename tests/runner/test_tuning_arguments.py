@@ -17,6 +17,21 @@ pytest.importorskip("optuna", reason="tuning needs the extra kdbench[tune]")
 registry.load()
 
 
+OWN = """
+from torch.nn.functional import cross_entropy
+from kdbench.method import Method
+from kdbench.registry import register
+
+
+@register
+class Own(Method):
+    scale: float = 1.0
+
+    def loss(self, batch, student, teacher, modules):
+        return {"ce": self.scale * cross_entropy(student.logits, batch.target)}
+"""
+
+
 @pytest.fixture
 def place(tmp_path):
     return make(tmp_path / "place")
@@ -28,11 +43,13 @@ def place(tmp_path):
         (["--trials", "3", "--hours", "1"], "not both"),
         (["--teacher-split"], "leave out teacher_weights"),
         (["--methods", "ce"], "nothing to search: ce declares no `space`"),
+        (["--methods", "kd,own", "--plugins", "own.py"], "own would stay as it is beside tuned methods"),
         (["--space", "none.toml"], "cannot read none.toml"),
         (["--set", "kd.temperature=3"], "has no option --set"),
     ],
 )
 def test_a_wrong_command_is_refused(place, arguments, said):
+    (place / "own.py").write_text(OWN)
     refused(kdbench(*TUNE, *arguments, cwd=place), said)
 
 

@@ -94,6 +94,25 @@ FAULTS = {
             ),
         ],
     ),
+    "state in the class": (
+        "resumes",
+        "interrupted and not",
+        [
+            tag("memory = {}"),
+            before("ce = ce * self.memory.get('factor', 1.0)"),
+            ("modules.count.add_(1)", "self.memory['factor'] = 0.25 + self.memory.get('factor', 1.0) / 2"),
+        ],
+    ),
+    "a prediction by the batch": (
+        "predict",
+        "depends on the others",
+        [
+            (
+                "    def update(",
+                f"{PREDICT.replace('* modules.gain', '- student.logits.mean(0)')}\n\n    def update(",
+            )
+        ],
+    ),
     "another class name": ("name", "'other'", [("class Mine", "class Other")]),
     "no equation": ("docstring", "'Equation: ...'", [("Equation: L", "L")]),
     "no sentence": ("docstring", "whole sentence", [("scaled probabilities.", "scaled")]),

@@ -299,3 +299,49 @@ def test_a_cohort_that_has_ended_is_freed_at_once(lab):
         assert left() is None
     finally:
         gc.enable()
+
+
+def _vandal(**members):
+    def loss(self, batch, student, teacher, modules):
+        return {"ce": cross_entropy(student.logits, batch.target)}
+
+    registry.register(type("Vandal", (Method,), {"loss": loss, "__module__": __name__, **members}))
+
+
+def _edit_target(self, batch, student, teacher, modules, terms):
+    batch.target.zero_()
+    batch.progress.add_(5)
+
+
+def _edit_logits(self, batch, student, teacher, modules, terms):
+    teacher.logits.data.clamp_(-0.1, 0.1)
+
+
+def _edit_labels(self, context, teacher_batches, modules):
+    context.train_targets.zero_()
+
+
+def _edit_maps(self, batch, student, teacher, modules, terms):
+    teacher.features[-1].mul_(3)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"update": _edit_target},
+        {"update": _edit_logits},
+        {"prepare": _edit_labels},
+        {"update": _edit_maps, "needs": Needs(features=True)},
+    ],
+)
+def test_what_a_method_writes_into_is_its_own(lab, members):
+    """Whoever stands before them in the cohort: kd, fitnet and ce train as alone."""
+    _vandal(**members)
+    others = ("kd", "fitnet", "ce")
+    alone = lab.using(work="alone", epochs=2).train(*others)
+    beside = lab.using(work="beside", epochs=2).train("vandal", *others)
+    for name in others:
+        assert same(beside[name].student, alone[name].student)
+        assert beside[name].row["final_loss"] == alone[name].row["final_loss"]
+    wrote = "writes into the teacher's maps" in str(beside["vandal"].row["error"])
+    assert wrote == ("needs" in members)

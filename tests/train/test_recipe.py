@@ -297,7 +297,8 @@ def test_cells_of_another_mixup_train_apart(lab):
 @pytest.mark.parametrize(
     ("method", "sets", "recipe", "message"),
     [
-        ("crd", {}, {"mixup": 0.2}, "crd remembers images by their index, .* use mixup = 0"),
+        ("crd", {}, {"mixup": 0.2}, "crd remembers images or their classes, .* use mixup = 0"),
+        ("dkl", {}, {"mixup": 0.2}, "dkl remembers images or their classes"),
         ("deepkd", {}, {"optimizer": "adamw"}, "deepkd trains its terms with momenta of their own"),
         ("kd", {"momentum_gap": [0.05]}, {"optimizer": "lamb"}, "kd trains its terms .* optimizer = 'sgd'"),
     ],
