@@ -132,7 +132,7 @@ class Trial:
         return self._seen[key] if net is not None else Outputs(torch.empty(0))
 
     def _numbers(self, method: Method) -> int:
-        """How many the modules hold; 0 where they cannot be built without values, or not at all, as the step will say."""
+        """How many the modules hold; 0 where they cannot be built without values, or at all, as the step will say."""
         try:
             with shapes():
                 modules = build_modules(method, self._context_of(method))
