@@ -128,7 +128,7 @@ def board(table: Table, baseline: str, metric: Metric = TOP1) -> Board:
         found.pools,
         alike,
         _failed(table, scores, base) if metric is TOP1 else pd.DataFrame(),
-        _power(found.best, alike, len(scores)),
+        _power(found.best, alike, _usual_seeds(entries, len(scores))),
         metric,
     )
 
@@ -249,16 +249,16 @@ def _means(entries: pd.DataFrame, pairs: list[str], methods: list[str]) -> pd.Se
 
 
 def _alike(table: Table, entries: pd.DataFrame, baseline: str | None) -> Alike | None:
-    """The analysis over pairs; the unit is the teacher where pairs share one."""
-    if baseline is None or len(table.pairs) < 2:
+    """The analysis over pairs, of differences over shared seeds; the unit is the teacher where pairs share one.
+
+    None where there are no two units.
+    """
+    if baseline is None or len(table.pairs) < 2 or table.teacher:
         return None
-    means = (
-        entries["mean"]
-        .where(entries["diverged"] == 0)
-        .unstack("label")
-        .loc[table.pairs]
-        .dropna(axis=1, how="all")
-    )
+    sound = (entries["diverged"] == 0).unstack("label").loc[table.pairs]
+    apart = entries["delta"].unstack("label").loc[table.pairs]
+    apart[baseline] = np.where(apart.notna().any(axis=1), 0.0, np.nan)
+    means = apart.where(sound).dropna(axis=1, how="all")
     if baseline not in means.columns:
         return None
     teachers = table.rows.drop_duplicates("pair").set_index("pair")["teacher"].reindex(means.index)
@@ -307,6 +307,12 @@ def _records(entries: pd.DataFrame, baseline: str) -> pd.Series:
     )
     counts = {label: record(low[label], high[label])[:3] for label in low}
     return pd.Series({label: each if sum(each) else None for label, each in counts.items()}, dtype=object)
+
+
+def _usual_seeds(entries: pd.DataFrame, runs: int) -> int:
+    """The number of seeds that most differences to the baseline are over; ``runs`` where there is none."""
+    shared = entries.loc[entries["delta_n"] > 0, "delta_n"]
+    return int(shared.median()) if len(shared) else runs
 
 
 def _power(best_of: Mapping[str, Best], alike: Alike | None, runs: int) -> Power:

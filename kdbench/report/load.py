@@ -75,8 +75,9 @@ def rows_of(suite: str, place: Path) -> Path:
 def _read(suite: str, place: Path, only: Choice) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     file = rows_of(suite, place)
     attempts = store.load(file)
-    if place.is_file():
-        attempts = attempts[attempts["suite"] == suite]
+    mine = attempts["suite"] == suite
+    if place.is_file() or mine.any():  # else the file of a suite was renamed
+        attempts = attempts[mine]
     attempts = only.of(attempts)
     curves = store.read(store.curves_of(file), store.CURVE_COLUMNS)
     return attempts, store.records(attempts), curves

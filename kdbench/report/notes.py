@@ -167,6 +167,10 @@ def _differences(board: Board) -> list[str]:
             lines.append(f"On fewer: {', '.join(f'{label} ({n:.0f})' for label, n in partly.items())}.")
     if board.alike is not None and "teacher" in board.table.rows:
         lines += _units(board)
+    if board.over_pairs() and board.table.teacher:
+        lines.append(
+            f"All pairs have the teacher {board.table.teacher}, so they say nothing of pairs with other teachers."
+        )
     kinds = board.entries.reset_index().groupby("error")["label"].unique()
     for kind, why in ERRORS.items():
         if kind in kinds:

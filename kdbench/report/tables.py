@@ -75,7 +75,17 @@ class Table:
         The best of them is a choice that the test images made.
         """
         tried = self.finished[(self.split == "test") & (self.finished["variant"] != "")]
-        return sorted(tried[tried.groupby("method")["variant"].transform("nunique") > 1]["label"].unique())
+        tuned = (
+            tried["variant"].str.startswith("tuned (").rename("tuned")
+        )  # those were chosen on the holdout split
+        several = tried.groupby(["method", tuned])["variant"].transform("nunique") > 1
+        return sorted(tried[several]["label"].unique())
+
+    @property
+    def teacher(self) -> str:
+        """The one teacher of all pairs; '' where there are several, or none."""
+        named = self.rows["teacher"].unique()
+        return str(named[0]) if len(named) == 1 else ""
 
     @property
     def chance(self) -> float:
@@ -103,7 +113,7 @@ class Table:
 
 def tables(attempts: pd.DataFrame) -> list[Table]:
     """All attempts of a suite -> its tables; the test split first, then the longest recipe."""
-    rows = store.records(attempts)
+    rows = store.records(attempts).sort_values(["started_utc", "attempt"], kind="stable", ignore_index=True)
     rows[store.TEXT] = rows[store.TEXT].fillna("")
     rows["label"] = (rows["method"] + " " + rows["variant"]).str.strip()
     rows = _timed(rows)

@@ -104,12 +104,16 @@ def against_default(records: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame
     The interval is Student's t over the paired differences; p counts all lines (Holm). shared: a seed was tuned with.
     """
     runs = records[(records["status"] == Status.OK) & (records["split"] == "test")]
-    tuned = runs[runs["variant"].fillna("").str.startswith("tuned (")]
-    plain = runs[runs["variant"].fillna("") == ""]
-    keys = [*PAIR, "seed", "dataset", "epochs_done"]  # of the settings the recipe may differ: it can be tuned
-    both = tuned.merge(plain, on=keys, suffixes=("_tuned", ""))
+    runs = runs.assign(teacher=runs["teacher"].fillna(""), variant=runs["variant"].fillna(""))
+    tuned = runs[runs["variant"].str.startswith("tuned (")]
+    plain = runs[runs["variant"] == ""]
+    # of the settings the recipe may differ: it can be tuned
+    keys = [*PAIR, "teacher_id", "split_id", "precision", "method_version", "dataset", "epochs_done", "seed"]
+    plain = plain.drop_duplicates(keys, keep="last")
+    both = tuned.merge(plain, on=keys, suffixes=("_tuned", ""), validate="many_to_one")
     lines = []
-    for (teacher, student, method), rows in both.groupby(PAIR):
+    kinds = [*PAIR, "variant_tuned", *keys[len(PAIR) : -1]]
+    for (teacher, student, method, *_), rows in both.groupby(kinds, dropna=False):
         differences = (rows["top1_tuned"] - rows["top1"]).to_numpy(float)
         low, high, p = _paired(differences)
         own = trials[(trials[PAIR] == [teacher, student, method]).all(axis=1)]

@@ -228,3 +228,55 @@ def test_a_texts_value_puts_diverged_last_and_missing_nowhere(tmp_path):
     assert value["dkd"] == pytest.approx(71.06, abs=0.01)
     assert value["crd"] == -np.inf
     assert np.isnan(value["rkd"])
+
+
+ONE_TEACHER = [("resnet56", student) for student in ("resnet20", "resnet14", "resnet8")]
+
+
+def test_pairs_of_one_teacher_say_nothing_of_others(tmp_path):
+    """Taken as independent, three such pairs show a false difference in 47 % of tables, six in 79 %."""
+    (b,) = boards(tmp_path, grid(ONE_TEACHER, dkd=1.0, crd=0.5))
+    assert b.alike is None
+    assert "All pairs have the teacher resnet56, so they say nothing of pairs with other teachers." in said(b)
+    assert b.summary.loc["dkd", "delta"] == pytest.approx(1.0, abs=0.5)  # on these pairs
+
+
+def test_pairs_like_these_are_of_shared_seeds(tmp_path):
+    """A method that has the easiest seed alone, on which it is hardly other than kd."""
+    rows = grid(PAIRS[:3], dkd=1.0, crd=0.5, nkd=0.2)
+    best = {}
+    for row in rows:
+        if row["method"] == "kd" and row["top1"] > best.get(row["student"], {"top1": 0})["top1"]:
+            best[row["student"]] = row
+    for row, luck in zip(best.values(), (0.3, -0.2, -0.1), strict=True):
+        pair = row["teacher"], row["student"]
+        rows += [run("lucky", row["top1"] + luck, pair=pair, seed=row["seed"])]
+    (b,) = boards(tmp_path, rows)
+    lucky = b.alike.cells.loc["lucky"]
+    assert lucky["delta"] == pytest.approx(0.0)
+    assert lucky["low"] < 0 < lucky["high"]
+
+
+def test_what_a_table_can_show_is_by_the_seeds_that_are_shared(tmp_path):
+    rows = [*runs("kd", *[70.0 + i % 3 for i in range(10)]), *runs("dkd", 71.0, 72.5, 73.0)]
+    (b,) = boards(tmp_path, rows)
+    assert (b.power.n, b.power.unit) == (3, "seeds")
+
+
+def test_settings_tuned_on_the_holdout_split_are_no_choice_of_the_test_images(tmp_path):
+    rows = [*runs("kd", 70.0, 71.0), *runs("kd", 72.0, 73.0, variant="tuned (24 trials)", params='{"t":3}')]
+    rows += runs("kd", 71.0, 71.5, variant="temperature=2", params='{"t":2}')
+    (b,) = boards(tmp_path, rows)
+    assert b.table.swept == []
+    rows += runs("kd", 71.0, 71.5, variant="temperature=1", params='{"t":1}')
+    (b,) = boards(tmp_path / "two", rows)
+    assert b.table.swept == ["kd temperature=1", "kd temperature=2"]
+
+
+def test_the_newest_code_is_the_latest_run_whatever_the_order_of_the_file(tmp_path):
+    old = runs("kd", 70.0, 71.0, code_hash="a" * 12, started_utc="2026-01-01T00:00:00+00:00")
+    new = [run("kd", 75.0, seed=2, code_hash="b" * 12, started_utc="2026-02-01T00:00:00+00:00")]
+    for place, rows in (("as", [*old, *new]), ("reversed", [*new, *old])):
+        (b,) = boards(tmp_path / place, rows)
+        assert b.entries.loc["kd", "mean"].item() == 75.0
+        assert b.table.codes == (f"kd (code {'a' * 4})",)

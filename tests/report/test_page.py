@@ -209,7 +209,7 @@ def test_pairs_of_one_family_are_a_choice():
 
 def differences(of):
     """(label i, label j) -> words, over all pairs."""
-    triangle = compare.differences_of(of)[compare.OVER]
+    triangle = compare.differences_of(of, of.labels)[compare.OVER]
     return {
         (of.labels[i], of.labels[i + 1 + k]): text
         for i, row in enumerate(triangle)
@@ -228,6 +228,23 @@ def test_every_two_methods_differ_as_from_a_baseline(board_of_three, metric):
             row = other.summary.loc[label]
             expected = f"{row['delta']:{metric.signed}} [{row['low']:{metric.signed}}, {row['high']:{metric.signed}}]"
             assert between[label, base] == f"{expected} ({row['delta_n']:.0f})"
+
+
+def test_compared_methods_are_those_that_the_page_names(tmp_path):
+    """Metrics rank methods otherwise than top-1 does, whose order the page's places are in."""
+    rows = grid([A, PAIRS[0]], dkd=2.0, crd=1.0)
+    nll = {"dkd": 1.5, "crd": 0.5, "kd": 1.0}  # the best by top-1 is the worst
+    rows = [{**row, "nll": nll[row["method"]] + 0.01 * row["seed"] ** 2 * len(row["method"])} for row in rows]
+    (found,) = boards(tmp_path, rows)
+    shown = view(found, NO_CURVES, [])
+    assert [shown["labels"].index(name) for name in ("dkd", "crd", "kd")] == [0, 1, 2]
+    for metric in TWO:
+        (own,) = [each for each in shown["metrics"] if each["key"] == metric.column]
+        for i, j in [(0, 1), (0, 2), (1, 2)]:
+            row = board(found.table, shown["labels"][j], metric).summary.loc[shown["labels"][i]]
+            assert own["over"][i][j - i - 1].startswith(
+                f"{row['delta']:{metric.signed}} [{row['low']:{metric.signed}}"
+            )
 
 
 def test_costs_follow_the_choice_and_have_no_difference(tmp_path):

@@ -34,7 +34,8 @@ def trial(number, top1, x=4.0, y=0.5, form="a", method="kd", **more):
 def run(method, seed, top1, variant="", **more):
     row = {
         "teacher": "t", "student": "u", "method": method, "seed": seed, "variant": variant, "top1": top1,
-        "split": "test", "status": "ok", "dataset": "d", "epochs_done": 3,
+        "split": "test", "status": "ok", "dataset": "d", "epochs_done": 3, "teacher_id": "i", "split_id": "p",
+        "precision": "fp32", "method_version": 1,
     }  # fmt: skip
     return row | more
 
@@ -73,6 +74,28 @@ def test_tuned_is_compared_with_default_on_the_same_seeds():
     assert line["tuned"] - line["default"] == pytest.approx(line["delta"])
     half = stats.t.ppf(0.975, 3) * gains.std(ddof=1) / 2
     assert (line["low"], line["high"]) == pytest.approx((1.75 - half, 1.75 + half))
+
+
+@pytest.mark.parametrize(
+    "other", [{"teacher_id": "j"}, {"precision": "bf16"}, {"split_id": "q"}, {"method_version": 2}]
+)
+def test_runs_of_other_conditions_are_no_further_seeds(other):
+    rows = [run("kd", seed, 60.0 + seed) for seed in (1, 2)]
+    rows += [run("kd", seed, 62.0 + 2 * seed, "tuned (8 trials)") for seed in (1, 2)]
+    rows += [run("kd", seed, 10.0, **other) for seed in (1, 2)]
+    (line,) = tuning.against_default(pd.DataFrame(rows), frame([trial(0, 50.0)])).to_dict("records")
+    assert (line["n"], line["delta"]) == (2, pytest.approx(3.5))
+
+
+def test_each_budget_has_a_line_and_methods_without_a_teacher_too():
+    rows = [run("tfkd", seed, 60.0, teacher=None, teacher_id=None) for seed in (1, 2)]
+    for trials, top1 in ((8, 61.0), (24, 64.0)):
+        rows += [
+            run("tfkd", seed, top1, f"tuned ({trials} trials)", teacher=None, teacher_id=None)
+            for seed in (1, 2)
+        ]
+    lines = tuning.against_default(pd.DataFrame(rows), frame([trial(0, 50.0)]))
+    assert sorted(lines["delta"]) == [1.0, 4.0]
 
 
 def test_seeds_that_were_tuned_with_are_marked():

@@ -59,7 +59,7 @@ def boards(tables: Sequence[Table], method: str, baseline: str) -> list[Board]:
 
 
 def _components(table: Table, method: str, baseline: str) -> Table | None:
-    rows = table.rows[table.rows["method"] == method]
+    rows = table.rows[(table.rows["method"] == method) & ~table.rows["label"].isin(table.codes)]
     full = rows[rows["label"] == method].drop_duplicates("pair")
     if len(full) == 0 or len(rows) == 0 or rows["label"].nunique() < 2:
         return None

@@ -66,6 +66,7 @@ def _of_table(table: Table, baseline: str) -> Iterator[pd.DataFrame]:
     done = table.finished
     bases = done[done["label"] == baseline].groupby("pair")["top1"].agg(["mean", "std", "count"])
     runs = table.rows[table.rows["status"].isin([Status.OK, Status.DIVERGED])]
+    runs = runs[~runs["label"].isin(table.codes)]
     runs = runs[runs.groupby("method")["params"].transform("nunique") >= LEAST]
     for (method, pair), rows in runs.groupby(["method", "pair"]):
         own = rows["params"].map(params)

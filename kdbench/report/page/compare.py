@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,32 +18,34 @@ OVER = ""  # in place of a pair: the mean over all pairs
 Triangle = list[list[str]]  # [i][j - i - 1]: of label i minus label j, where i < j
 
 
-def differences_of(board: Board) -> dict[str, Triangle]:
-    """pair -> label i minus label j in words, with the 95% interval and the number of seeds; '' where there is none.
+def differences_of(board: Board, labels: Sequence[str]) -> dict[str, Triangle]:
+    """pair -> label i of ``labels`` minus label j in words, with the 95% interval and the number of seeds.
+
+    '' where there is none.
 
     Where the board has several pairs, `OVER` -> the mean over the pairs that both labels have, with their number.
     """
-    parts = [_of_pair(pool, pair, board) for pair, pool in board.pools.items()]
+    parts = [_of_pair(pool, pair, board, labels) for pair, pool in board.pools.items()]
     if not parts:
         return {}
     cells = pd.concat(parts)
     named = {pair: own.droplevel("pair") for pair, own in cells.groupby(level="pair")}
     if board.over_pairs():
-        named[OVER] = with_plain_means(mean_over_pairs(cells, _correlations(board)), cells)
-    return {pair: _triangle(frame, board) for pair, frame in named.items()}
+        named[OVER] = with_plain_means(mean_over_pairs(cells, _correlations(board, labels)), cells)
+    return {pair: _triangle(frame, board, labels) for pair, frame in named.items()}
 
 
-def _correlations(board: Board) -> dict[int, pd.DataFrame]:
+def _correlations(board: Board, labels: Sequence[str]) -> dict[int, pd.DataFrame]:
     """i * labels + j -> how the differences of label i and label j correlate from pair to pair."""
-    overlaps, count = board.table.overlaps, len(board.labels)
-    every = itertools.combinations(enumerate(board.labels), 2) if overlaps else ()
+    overlaps, count = board.table.overlaps, len(labels)
+    every = itertools.combinations(enumerate(labels), 2) if overlaps else ()
     known = {i * count + j: correlation(overlaps, one, other) for (i, one), (j, other) in every}
     return {key: matrix for key, matrix in known.items() if matrix is not None}
 
 
-def _of_pair(pool: Pool, pair: str, board: Board) -> pd.DataFrame:
+def _of_pair(pool: Pool, pair: str, board: Board, labels: Sequence[str]) -> pd.DataFrame:
     """delta, se, df and n of every two labels; index (both = i * labels + j, pair)."""
-    place = {label: i for i, label in enumerate(board.labels)}
+    place = {label: i for i, label in enumerate(labels)}
     places = np.array([place[label] for label in pool.methods.index])
     baseline = pool.methods.index.get_indexer([board.baseline])[0]
     parts = [_minus(pool, base, places, baseline, len(place)) for base in range(len(places))]
@@ -65,9 +67,9 @@ def _minus(pool: Pool, base: int, places: np.ndarray, baseline: int, count: int)
     return rows[:, columns != base if base == baseline else first & (columns != baseline)]
 
 
-def _triangle(cells: pd.DataFrame, board: Board) -> Triangle:
+def _triangle(cells: pd.DataFrame, board: Board, labels: Sequence[str]) -> Triangle:
     texts = dict(_worded(cells, board))
-    count = len(board.labels)
+    count = len(labels)
     return [[texts.get(i * count + j, "") for j in range(i + 1, count)] for i in range(count)]
 
 

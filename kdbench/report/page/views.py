@@ -73,9 +73,9 @@ def _boards(whole: Board, pairs: Sequence[str]) -> dict[str, Board]:
 
 
 def _metric(boards: Sequence[Board], labels: Sequence[str]) -> dict[str, Any]:
-    """One metric: the entries of every pair, the summary of every scope, and every two labels compared."""
+    """One metric: the entries of every pair, the summary of every scope, and every two of ``labels`` compared."""
     whole, metric = boards[0], boards[0].metric
-    differences = compare.differences_of(whole)
+    differences = compare.differences_of(whole, labels)
     return {
         "key": metric.column,
         "title": metric.title,

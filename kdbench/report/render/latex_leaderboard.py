@@ -116,17 +116,19 @@ def _teachers(board: Board, pairs: Sequence[str]) -> list[str]:
 
 
 def _entries(board: Board, label: str, pairs: Sequence[str], spreads: bool) -> list[Tex]:
-    return [_entry(board.entries.loc[(label, pair)].to_dict(), spreads) for pair in pairs]
+    most = board.entries["n"].max()
+    return [_entry(board.entries.loc[(label, pair)].to_dict(), spreads, most) for pair in pairs]
 
 
-def _entry(entry: Mapping, spreads: bool) -> Tex:
-    """The mean, bold where it may be, with its spread and marks small beside it."""
+def _entry(entry: Mapping, spreads: bool, most: int) -> Tex:
+    """The mean, bold where it may be, with its spread, its seeds where they are not as many as ``most``, and marks."""
     if not entry["n"]:
         return Tex(escape(DIVERGED if entry["diverged"] else SKIPPED if entry["skipped"] else NONE))
     mean = f"{entry['mean']:.2f}"
     failed = f"{DIVERGED}{entry['diverged']}" if entry["diverged"] else ""
     marks = failed + STATES.get(entry["state"], "").strip()
-    beside = f"± {entry['std']:.2f}" if spreads and entry["n"] > 1 else ""
+    spread = f"± {entry['std']:.2f}" if spreads and entry["n"] > 1 else ""
+    beside = " ".join(filter(None, [spread, f"({entry['n']})" if entry["n"] < most else ""]))
     return Tex(
         (bold(mean) if entry["bold"] else escape(mean))
         + (rf"\,{{\scriptsize {escape(beside)}}}" if beside else "")
