@@ -24,11 +24,11 @@ from kdbench.data.dataset import Dataset, ImageSet
 from kdbench.data.folders import Listing, reached
 from kdbench.data.images import decode
 from kdbench.data.places import cache_folder
-from kdbench.data.validation import dataset
+from kdbench.data.validation import DARK, dataset
 from kdbench.errors import KdbenchError
 from kdbench.utils import locks
 
-FORMAT = 2  # of the cache's files
+FORMAT = 3  # of the cache's files
 KEY = "kdbench"  # of their header
 WHOLE = 1 << 16  # bytes of a file that are read to know it again
 PIECE = 1 << 14  # bytes read at the start, in the middle and at the end of a longer one
@@ -36,7 +36,9 @@ PIECE = 1 << 14  # bytes read at the start, in the middle and at the end of a lo
 
 def read_listing(name: str, listing: Listing, size: int = 0) -> Dataset:
     """The listed images as a data set, from the cache, else decoded and saved there. ``size`` as for `decode`."""
-    return replace(_cached(name, listing, size), notes=listing.notes)
+    found = _cached(name, listing, size)
+    dark = [note for note in found.notes if DARK in note]  # others were said of the files
+    return replace(found, notes=(*listing.notes, *dark))
 
 
 def _cached(name: str, listing: Listing, size: int) -> Dataset:
@@ -76,11 +78,11 @@ def stamp(listing: Listing, size: int) -> str:
         for file, label in part:
             status = reached(file)
             line = (file[skip:], label, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            hashed.update(repr(line).encode() + _sample(file, status.st_size))
+            hashed.update(repr(line).encode() + sample(file, status.st_size))
     return hashed.hexdigest()[:32]
 
 
-def _sample(file: str, length: int) -> bytes:
+def sample(file: str, length: int) -> bytes:
     """The hash of a file's bytes, or of three pieces of a long one."""
     starts = [0] if length <= WHOLE else [0, (length - PIECE) // 2, length - PIECE]
     hashed = hashlib.blake2b(digest_size=16)
@@ -104,7 +106,8 @@ def _open(path: Path, name: str) -> Dataset | None:
         return None
     train, test = (ImageSet(tensors[f"x_{part}"], tensors[f"y_{part}"]) for part in ("train", "test"))
     names, duplicated = tuple(header["class_names"]), header["test_in_train"]
-    return Dataset(name, train, test, names, header["id"], test_in_train=duplicated)
+    notes = tuple(header["notes"])
+    return Dataset(name, train, test, names, header["id"], notes, test_in_train=duplicated)
 
 
 def _write(path: Path, decoded: Dataset) -> None:
@@ -116,6 +119,7 @@ def _write(path: Path, decoded: Dataset) -> None:
         "y_test": decoded.test.targets,
     }
     header = {"id": decoded.id, "class_names": decoded.class_names, "test_in_train": decoded.test_in_train}
+    header |= {"notes": decoded.notes}
     temporary = path.with_suffix(".tmp")  # the lock is held
     try:
         save_file(tensors, temporary, {KEY: json.dumps(header)})

@@ -1,5 +1,6 @@
 """Decode image files to pixels."""
 
+import re
 import struct
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def decode(listing: Listing, size: int = 0) -> Arrays:
     return Arrays(x_train, y_train, x_test, y_test, listing.class_names)
 
 
+def _deep(image: Image.Image) -> bool:
+    """Whether channels have more than 8 bits, of which Pillow's RGB keeps the high ones alone."""
+    stored = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    wide = any(";16" in one or (image.format == "PPM" and re.search(r"\d{4,}", one)) for one in stored)
+    return wide or image.mode.startswith(("I", "F"))
+
+
 def read_image(file: str | Path, size: int = 0) -> np.ndarray:
     """RGB pixels, uint8 [H, W, 3]; grey, palette and RGBA images are converted.
 
@@ -47,7 +55,7 @@ def read_image(file: str | Path, size: int = 0) -> np.ndarray:
     """
     try:
         with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
+            if _deep(image):
                 raise KdbenchError(f"{file} has more than 8 bits per channel; convert it to an 8-bit image")
             colour = image.convert("RGB")
             if size and colour.size != (size, size):

@@ -29,6 +29,7 @@ from torch import Tensor
 from kdbench.data.augment import Draws, augment, part_of
 from kdbench.data.batches import Fed, Feed, Part, Resident, choices, rows_of, whole
 from kdbench.data.dataset import Dataset, ImageSet, Split, duplicates, first, repeated
+from kdbench.data.decode_cache import sample
 from kdbench.data.folders import Files, nfc, reached
 from kdbench.data.images import read_image
 from kdbench.data.places import data_folder, find
@@ -37,6 +38,7 @@ from kdbench.errors import KdbenchError
 from kdbench.suites.schema import View
 
 WORKERS = 8  # at most, unless a suite says otherwise
+UNCOMPRESSED = (".bmp", ".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff")
 READ_AT_MOST = 1 << 28  # bytes of files that are compared
 
 
@@ -92,8 +94,8 @@ def list_images(
     """The image files below ``root`` (see `list_files`) as a data set of files.
 
     ``resize`` 0: ``size``.  ``per_class``: (train, test), the most images per class.  Order and id come from each
-    file's place below its part and its length in bytes, and from ``size`` and ``resize``: reading the pixels of 140 GB
-    to name them would take hours. Raises KdbenchError for folders that are missing, empty or strange.
+    file's place below its part and its length in bytes (see `_keys`), and from ``size`` and ``resize``: reading the
+    pixels of 140 GB to name them would take hours. Raises KdbenchError for folders that are missing, empty or strange.
     """
     listing = list_files(name, root)
     workers = min(WORKERS, _processors()) if workers is None else workers
@@ -127,7 +129,8 @@ def _placed(folder: Path, files: Files) -> tuple[np.ndarray, Tensor]:
 def _keys(folder: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The key of each file, a hash of its path and length (2 numbers of 8 bytes each), and its length.
 
-    The place is spelled in NFC and starts with the class's folder, even where the label comes from annotations.
+    The place is spelled in NFC and starts with the class's folder, even where the label comes from annotations. Of
+    formats without compression, whose files are all of one length, bytes of the file count too.
     """
     below = len(str(folder)) + 1
     lengths = [reached(path).st_size for path, _ in files]
@@ -135,7 +138,9 @@ def _keys(folder: Path, files: Files, names: Sequence[str]) -> tuple[np.ndarray,
     for (path, label), length in zip(files, lengths, strict=True):
         place, top = nfc(path[below:]), f"{names[label]}/"
         place = place if place.startswith(top) else top + place
-        hashed.append(hashlib.blake2b(b"%b\n%d" % (os.fsencode(place), length), digest_size=16).digest())
+        content = sample(path, length) if path.lower().endswith(UNCOMPRESSED) else b""
+        line = b"%b\n%d%b" % (os.fsencode(place), length, content)
+        hashed.append(hashlib.blake2b(line, digest_size=16).digest())
     return np.frombuffer(b"".join(hashed), ">u8").reshape(-1, 2), np.array(lengths, np.int64)
 
 

@@ -62,10 +62,13 @@ def dataset(name: str, arrays: Arrays, where: str, num_classes: int = 0) -> Data
     return replace(make(name, train, test, names), notes=notes)
 
 
+DARK = "no pixel of"  # in such a warning
+
+
 def _dark(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], where: str) -> list[str]:
     """A warning for pixels that were in 0..1 when they became whole numbers."""
     return [
-        f"WARNING: {where}: no pixel of x_{part} is above 1 (of 255); if they were in 0..1, multiply by 255 before "
+        f"WARNING: {where}: {DARK} x_{part} is above 1 (of 255); if they were in 0..1, multiply by 255 before "
         ".astype('uint8')"
         for part, (images, _) in parts.items()
         if images.max() <= 1

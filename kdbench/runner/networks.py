@@ -52,6 +52,10 @@ def open_networks(
         if spec.weights:
             check_size(pretrained.load(spec, classes, place), suite.dataset.size, spec.weights.source)
         else:
+            if "num_classes" in spec.args:
+                raise KdbenchError(
+                    f"model {name!r} takes no num_classes: its classes are those of the images"
+                )
             models.create(spec.arch, classes, **spec.args)
         for line in _lines(name, named.model(name).arch, spec, suite.dataset):
             say(line)

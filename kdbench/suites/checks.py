@@ -12,6 +12,8 @@ def check_data(data: DataSpec, where: str) -> None:
         raise KdbenchError(
             f"{where}: mean and std take 3 numbers each (red, green, blue), std greater than 0; or leave them out"
         )
+    if not (all(0 <= value <= 1 for value in data.mean) and max(data.std, default=0) <= 1):
+        raise KdbenchError(f"{where}: mean and std are of pixels in 0..1; divide those in 0..255 by 255")
     if data.folder and data.npz:
         raise KdbenchError(f"{where}: the images come from folder or from npz; name one of them")
     if data.classes < 0 or data.size < 0:
@@ -58,5 +60,19 @@ def check_recipe(recipe: Recipe, where: str) -> None:
             f"{where}: warmup_epochs must be less than reference_epochs = {recipe.reference_epochs}, "
             f"got {recipe.warmup_epochs}"
         )
+    if recipe.schedule == "step":
+        _check_steps(recipe, where)
     if not 0 < recipe.peak < 1:
         raise KdbenchError(f"{where}: peak must be between 0 and 1, got {recipe.peak}")
+
+
+def _check_steps(recipe: Recipe, where: str) -> None:
+    milestones, reference = list(recipe.milestones), recipe.reference_epochs
+    if not 0 < recipe.decay <= 1:
+        raise KdbenchError(f"{where}: decay must be greater than 0 and at most 1, got {recipe.decay}")
+    if milestones != sorted({*milestones}) or min(milestones, default=1) <= 0:
+        raise KdbenchError(f"{where}: milestones must be greater than 0 and rise, got {milestones}")
+    if milestones and milestones[0] >= reference:
+        raise KdbenchError(
+            f"{where}: milestones are epochs of reference_epochs = {reference}, and {milestones} lie behind its end"
+        )

@@ -6,6 +6,7 @@ A key that is unknown, missing or of the wrong type is an error that names the f
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import os
 import types
@@ -120,6 +121,23 @@ def _check_own_names(suite: Suite, own: Mapping[str, Any], where: str) -> None:
         for name in own.get(key, {}):
             if spelled(name) not in known:
                 raise unknown(kind, name, known, f" in {where}: {key}{hint}")
+    usual = {"weak", "strong", *suite.views} - own.get("views", {}).keys()
+    for name in own.get("views", {}):
+        near = difflib.get_close_matches(name, usual, 1, 0.7)
+        if near and not name.startswith(near[0]):
+            raise KdbenchError(f"view {name!r} in {where} is hardly meant beside {near[0]!r}; rename one")
+    _check_units(suite.recipe, own.get("recipe", {}), where)
+
+
+def _check_units(recipe: Recipe, own: Mapping[str, Any], where: str) -> None:
+    """Refuse milestones that are written in epochs of the run where the base counts in others."""
+    inside = recipe.milestones and max(recipe.milestones) <= recipe.epochs < recipe.reference_epochs
+    if "milestones" in own and "reference_epochs" not in own and inside:
+        raise KdbenchError(
+            f"{where}: recipe: milestones {list(recipe.milestones)} would be epochs of {recipe.reference_epochs} "
+            f"(reference_epochs) in a run of {recipe.epochs}; write reference_epochs too: {recipe.epochs} where they "
+            "are epochs of this run"
+        )
 
 
 def find(name: str, folder: Path = Path(), where: str = "") -> Path:
@@ -311,7 +329,12 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 def _check_lists(suite: Suite, where: str) -> None:
-    """Refuse repeated entries: they may contradict each other, and would be one row of a table."""
+    """Refuse repeated entries: they may contradict each other, and would be one row of a table; and no seed."""
+    if not suite.seeds:
+        raise KdbenchError(f"{where}: seeds is empty; seeds = [0] trains each method once")
+    for name, teacher in suite.teachers.items():
+        if not 0 <= teacher.top1 <= 100 or 0 < teacher.top1 < 1:
+            raise KdbenchError(f"{where}: teachers: {name}: top1 is in percent, got {teacher.top1:g}")
     for key in ("methods", "seeds", "pairs"):
         texts = [str(entry) for entry in getattr(suite, key)]
         for text in texts:

@@ -62,7 +62,7 @@ def withdraw(work: Path, dataset: str, name: str, entry: Entry) -> None:
 def _edited(work: Path, dataset: str) -> Iterator[dict[str, list[Entry]]]:
     """The list, to be changed within the block by this process alone, and then written."""
     try:
-        with locks.held(work / "locks", [f"teachers-{dataset}"], wait=True):
+        with locks.held(work / "locks", [f"teachers-{_word(dataset)}"], wait=True):
             imports = entries(work, dataset)
             yield imports
             text = json.dumps(imports, indent=1, sort_keys=True) + "\n"
@@ -117,4 +117,9 @@ def _entries_of_network(work: Path, dataset: str, name: str, model: ModelSpec) -
 
 
 def _list_path(work: Path, dataset: str) -> Path:
-    return folder(work) / f"{dataset}.json"
+    return folder(work) / f"{_word(dataset)}.json"
+
+
+def _word(dataset: str) -> str:
+    """The name of a data set as that of a file."""
+    return dataset.replace("/", "_")

@@ -1,7 +1,10 @@
 """Image folders as people have them: which files are read, under which label, and the same in memory and streamed."""
 
+import itertools
 import os
+import struct
 import unicodedata
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from kdbench.data.images import read_image
 from kdbench.data.sources import list_files, load_folder
@@ -332,3 +336,49 @@ def test_tiny_imagenet_streams_by_its_annotations(tmp_path):
     text = (root / "val" / "val_annotations.txt").read_text()
     (root / "val" / "val_annotations.txt").write_text(text.replace("val_4.JPEG\tn02", "val_4.JPEG\tn01"))
     assert list_images("x", root, 6, workers=0).id != found.id  # a label is no part of the file's place
+
+
+def test_more_than_8_bits_a_channel_are_refused_in_colour_too(tmp_path):
+    """Pillow opens such files as RGB and keeps the high bytes."""
+    rows = b"".join(b"\0" + b"\x0f\xff" * 3 * 4 for _ in range(4))
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    (tmp_path / "deep.png").write_bytes(png)
+    (tmp_path / "deep.ppm").write_bytes(b"P6 4 4 65535\n" + b"\x0f\xff" * 3 * 16)
+    (tmp_path / "plain.ppm").write_bytes(b"P6 4 4 255\n" + b"\x0f" * 3 * 16)
+    for name in ("deep.png", "deep.ppm"):
+        with pytest.raises(KdbenchError, match="more than 8 bits per channel"):
+            read_image(tmp_path / name)
+    assert (read_image(tmp_path / "plain.ppm") == 15).all()
+
+
+def test_streamed_files_without_compression_are_known_by_their_bytes(tmp_path):
+    """They are all of one length, whatever they show."""
+    ids = set()
+    for level in (0, 1):
+        for part, label in itertools.product(("train", "test"), "ab"):
+            place = tmp_path / "photos" / part / label
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((6, 6, 3), 40 * level, np.uint8)).save(place / "0.bmp")
+        ids.add(list_images("photos", tmp_path / "photos", 6).id)
+    assert len(ids) == 2
+
+
+def test_folders_of_pixels_in_0_to_1_are_told_from_the_cache_too(tmp_path):
+    for part, label in itertools.product(("train", "test"), "ab"):
+        place = tmp_path / "photos" / part / label
+        place.mkdir(parents=True, exist_ok=True)
+        top = 1 if part == "train" else 200
+        Image.fromarray(np.full((6, 6, 3), top, np.uint8)).save(place / "0.png")
+    for _ in range(2):
+        notes = load_folder("photos", tmp_path / "photos").notes
+        assert [note for note in notes if "no pixel of x_train is above 1" in note]

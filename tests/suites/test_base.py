@@ -179,3 +179,43 @@ def test_a_base_that_is_no_name(lab):
 def test_a_mistake_names_both_files(write, text):
     with pytest.raises(KdbenchError, match=r"mine\.toml on .*tiny\.toml"):
         write(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[views.week]\npad = 1", "view 'week' in .* is hardly meant beside 'weak'; rename one"),
+        (
+            "[recipe]\nepochs = 6\nmilestones = [3, 5]",
+            "milestones .* would be epochs of 240 .* in a run of 6",
+        ),
+        (
+            "[recipe]\nreference_epochs = 30",
+            r"milestones are epochs of reference_epochs = 30, and .* lie behind its end",
+        ),
+        ("[recipe]\nmilestones = [5, -3, 1000]", "milestones must be greater than 0 and rise"),
+        ("[recipe]\ndecay = -0.1", "decay must be greater than 0 and at most 1, got -0.1"),
+        ("[teachers.resnet56]\ntop1 = 0.95", "teachers: resnet56: top1 is in percent, got 0.95"),
+        ("seeds = []", r"seeds is empty; seeds = \[0\]"),
+        (
+            "[dataset]\nmean = [127.0, 127.0, 127.0]",
+            "mean and std are of pixels in 0..1; divide those in 0..255 by 255",
+        ),
+    ],
+)
+def test_values_in_the_units_of_other_software_are_told(write, text, said):
+    with pytest.raises(KdbenchError, match=said):
+        write(text, base="cifar100")
+
+
+def test_milestones_in_either_unit_are_taken_where_it_is_said(write):
+    assert (
+        write(
+            "[recipe]\nepochs = 6\nreference_epochs = 6\nmilestones = [3, 5]", base="cifar100"
+        ).recipe.epochs
+        == 6
+    )
+    assert (
+        write("[recipe]\nepochs = 6\nmilestones = [100, 200]", base="cifar100").recipe.reference_epochs == 240
+    )
+    assert "weak2" in write("[views.weak2]\npad = 1", base="cifar100").views
