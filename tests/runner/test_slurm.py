@@ -77,6 +77,11 @@ def test_the_jobs_of_a_driver_that_ended_are_collected(options, lab, wait_for, n
     other = {**options, "seeds": 0, "epochs": 40}
     with pytest.raises(KdbenchError, match=rf"2 of these cells were submitted as job {note['job']}; .*slurm"):
         run(**other, progress=Progress())
+    part = {**other, "methods": ["ce"], "executor": "slurm", "slurm": "cluster=local"}
+    with pytest.raises(
+        KdbenchError, match=rf"1 of these cells were submitted as job {note['job']}, beside 1 that"
+    ):
+        run(**part, progress=Progress())
     heard = Heard()
     outcome = run(**other, executor="slurm", slurm="cluster=local", progress=heard)
     assert outcome.exit_code == 0, heard.said

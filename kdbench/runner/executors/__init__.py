@@ -54,11 +54,21 @@ def process_devices(devices: Sequence[str], jobs: int | str, cohorts: int) -> li
 
 
 def check_not_submitted(options: RunOptions, folder: Path, cells: Iterable[Cell]) -> None:
-    """Raise KdbenchError where jobs of a cluster train some of ``cells``, which another executor would train too."""
+    """Raise KdbenchError where jobs of a cluster train some of ``cells``, which would be trained a second time.
+
+    Slurm itself takes up jobs all of whose cells are missing.
+    """
     missing = {cell.id for cell in cells}
-    for note in read_notes(folder) if options.executor != "slurm" else ():
-        if shared := missing.intersection(note["cells"]):
+    for note in read_notes(folder):
+        shared, others = missing.intersection(note["cells"]), set(note["cells"]) - missing
+        if shared and options.executor != "slurm":
             raise KdbenchError(
                 f"{len(shared)} of these cells were submitted as job {note['job']}; type the command with --executor "
                 f"slurm to collect them, or cancel the job and delete {folder}"
+            )
+        if shared and others:
+            raise KdbenchError(
+                f"{len(shared)} of these cells were submitted as job {note['job']}, beside {len(others)} that this "
+                "command does not train; type the command that submitted them, or, once the job is over, delete its "
+                f"note in {folder} and train these cells again"
             )
