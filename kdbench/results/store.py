@@ -33,7 +33,7 @@ __all__ = [
     "upgrade_note",
 ]  # fmt: skip
 
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+UNSAFE = re.compile(r"[\0\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")  # a zero byte, and all that ends a line somewhere
 BLOCK = 1 << 13  # bytes that are read at once at a file's ends; more than a header has
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
@@ -50,7 +50,7 @@ class _Foreign(KdbenchError):
 
 
 def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    """Rows as CSV lines: floats by repr, None as empty; line breaks and control characters inside a value escaped."""
+    """Rows as CSV lines: floats by repr, None as empty; line breaks and zero bytes inside a value escaped."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([_text(row[key]) for key in columns] for row in rows)
     return buffer.getvalue().encode("utf-8", "backslashreplace")
@@ -59,7 +59,7 @@ def encode(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
 def _text(value: Any) -> Any:
     if value is None or isinstance(value, float):
         return value  # csv writes them so
-    return CONTROL.sub(lambda match: repr(match[0])[1:-1], str(value))
+    return UNSAFE.sub(lambda match: repr(match[0])[1:-1], str(value))
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str] = COLUMNS) -> None:

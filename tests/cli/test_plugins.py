@@ -51,10 +51,15 @@ class Mine(Method):
         ({"loss": "return {'ce': ce.expand(2)}"}, 1, ["'ce' must be a 0-dim tensor, got (2,)"]),
         ({"loss": "pass"}, 1, ["mine.loss must return a dict"]),
         ({"loss": "return {'ce': ce + student.embedding.sum()}"}, 1, ["'embedding'", "needs"]),
+        (
+            {"loss": "assert batch.progress < 0.9, 'at the end'; return {'ce': ce}"},
+            1,
+            ["mine cannot train large:small", "at the end"],
+        ),
         # what a trial cannot see
         ({"loss": "return {'ce': ce * float('nan')}"}, 3, ["diverged", "nan"]),
         (
-            {"loss": "assert batch.progress < 0.5, 'late'; return {'ce': ce}"},
+            {"loss": "assert not 0.5 < batch.progress < 0.9, 'late'; return {'ce': ce}"},
             3,
             ["mine failed in a training step", "late"],
         ),

@@ -80,7 +80,7 @@ def test_a_run_keeps_its_bits(lab, monkeypatch, recipe):
 # --- methods of two phases ---
 
 # epochs of 15 reference epochs: two in the first phase, two in the second
-PHASES: dict[str, int] = {"epochs": 4, "reference_epochs": 60}
+PHASES = {"epochs": 4, "reference_epochs": 60, "milestones": (50,)}
 TWO_PHASES = ("ab", "ft", "fsp")
 
 
