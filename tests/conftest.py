@@ -1,5 +1,6 @@
 """Shared fixtures: one thread, a registry that forgets, and the laboratory of tests/support/lab.py."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,12 @@ from kdbench import registry
 from kdbench.contract import toy_suite
 from tests.support.lab import SUITE, Lab
 from tests.support.pictures import count_decodes, write_images
+
+
+def pytest_collection_finish(session):
+    """What is there by now stays: the garbage collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
