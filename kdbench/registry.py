@@ -62,7 +62,6 @@ def register(cls: M) -> M:
         frozen = dataclasses.dataclass(frozen=True)(cls)
     except (TypeError, ValueError) as error:  # a field without a default, or with one that can change
         raise KdbenchError(f"{cls.name} cannot be registered: {error}") from error
-    _check_fields(frozen)
     origin = _origin(cls)
     for key, kind in field_types(frozen).items():
         if kind not in (bool, int, float, str) and get_origin(kind) is not Literal:

@@ -75,9 +75,7 @@ class Table:
         The best of them is a choice that the test images made.
         """
         tried = self.finished[(self.split == "test") & (self.finished["variant"] != "")]
-        tuned = (
-            tried["variant"].str.startswith("tuned (").rename("tuned")
-        )  # those were chosen on the holdout split
+        tuned = tried["variant"].str.startswith("tuned (").rename("tuned")  # chosen on the holdout split
         several = tried.groupby(["method", tuned])["variant"].transform("nunique") > 1
         return sorted(tried[several]["label"].unique())
 
