@@ -33,7 +33,9 @@ __all__ = [
     "upgrade_note",
 ]  # fmt: skip
 
-UNSAFE = re.compile(r"[\0\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")  # a zero byte, and all that ends a line somewhere
+UNSAFE = re.compile(
+    r"[\0\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]"
+)  # a zero byte, and all that ends a line somewhere
 BLOCK = 1 << 13  # bytes that are read at once at a file's ends; more than a header has
 
 Upgrade = Callable[[pd.DataFrame], pd.DataFrame]
