@@ -31,12 +31,11 @@ class Failures:
     def closing(self, trainees: Sequence[Trainee], what: str) -> Iterator[None]:
         """Close the cells ``trainees`` where the block raises, with the reason."""
         try:
-            yield
-        except NOT_OF_A_CELL:
-            raise
-        except Exception as error:
+            with self.leaving(trainees, what):
+                yield
+        except CellsFailed as failed:
             for trainee in trainees:
-                trainee.outcome = (Status.ERROR, self.explain(trainee.cell, what, error))
+                trainee.outcome = (Status.ERROR, failed.reasons[trainee.cell.id])
 
     @contextlib.contextmanager
     def leaving(self, trainees: Sequence[Trainee], what: str) -> Iterator[None]:
