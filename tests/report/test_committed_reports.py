@@ -47,10 +47,8 @@ def test_each_suite_has_its_leaderboard_page_and_pictures(committed):
     assert suites
     for folder, names in suites.items():
         tuned = (ROOT / "results" / f"{folder.name}.tuning.csv").is_file()
-        rows = pd.read_csv(
-            ROOT / "results" / f"{folder.name}.csv",
-            usecols=["method", "teacher", "student", "seed", "status"],
-        )
+        columns = ["method", "teacher", "student", "seed", "status"]
+        rows = pd.read_csv(ROOT / "results" / f"{folder.name}.csv", usecols=columns)
         pairs = len(rows[["teacher", "student"]].dropna().drop_duplicates())
         kd = (
             rows[(rows["method"] == "kd") & (rows["status"] == "ok")]
