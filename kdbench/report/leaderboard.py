@@ -22,7 +22,7 @@ from kdbench.results.statistics.baseline import minus, record
 from kdbench.results.statistics.best import Best, best
 from kdbench.results.statistics.blocks import COLLAPSED, POOLED, Pool, collapsed_runs, pool
 from kdbench.results.statistics.incomplete import complete_block, with_failed
-from kdbench.results.statistics.pairs import Alike, correlation, pairs_alike, these_pairs, with_plain_means
+from kdbench.results.statistics.pairs import Alike, correlations, pairs_alike, these_pairs, with_plain_means
 from kdbench.results.statistics.power import detects
 from kdbench.utils.status import Status
 
@@ -273,11 +273,8 @@ def _against(table: Table, entries: pd.DataFrame, baseline: str | None, alike: A
         return pd.DataFrame(columns=columns)
     compared = entries.drop(index=baseline, level="label")
     if len(table.pairs) > 1:
-        known = {
-            label: correlation(table.overlaps, label, baseline) for label in compared.index.unique("label")
-        }
-        correlations = {label: matrix for label, matrix in known.items() if matrix is not None}
-        means = these_pairs(compared, correlations)
+        couples = {label: (label, baseline) for label in compared.index.unique("label")}
+        means = these_pairs(compared, correlations(table.overlaps, couples))
         result = with_plain_means(means, compared).rename(columns={"n": "delta_n"})
     else:
         result = compared.droplevel("pair")[[*DIFFERENCE, "delta_n"]]

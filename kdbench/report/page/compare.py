@@ -12,7 +12,7 @@ from kdbench.report.leaderboard import Board
 from kdbench.report.markdown import interval
 from kdbench.results.statistics.baseline import differences, margin
 from kdbench.results.statistics.blocks import Pool
-from kdbench.results.statistics.pairs import correlation, mean_over_pairs, with_plain_means
+from kdbench.results.statistics.pairs import correlations, mean_over_pairs, with_plain_means
 
 OVER = ""  # in place of a pair: the mean over all pairs
 Triangle = list[list[str]]  # [i][j - i - 1]: of label i minus label j, where i < j
@@ -37,10 +37,9 @@ def differences_of(board: Board, labels: Sequence[str]) -> dict[str, Triangle]:
 
 def _correlations(board: Board, labels: Sequence[str]) -> dict[int, pd.DataFrame]:
     """i * labels + j -> how the differences of label i and label j correlate from pair to pair."""
-    overlaps, count = board.table.overlaps, len(labels)
-    every = itertools.combinations(enumerate(labels), 2) if overlaps else ()
-    known = {i * count + j: correlation(overlaps, one, other) for (i, one), (j, other) in every}
-    return {key: matrix for key, matrix in known.items() if matrix is not None}
+    every = itertools.combinations(enumerate(labels), 2)
+    couples = {i * len(labels) + j: (one, other) for (i, one), (j, other) in every}
+    return correlations(board.table.overlaps, couples)
 
 
 def _of_pair(pool: Pool, pair: str, board: Board, labels: Sequence[str]) -> pd.DataFrame:

@@ -64,6 +64,14 @@ def overlap(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
+def correlations(
+    overlaps: Mapping[str, pd.DataFrame], couples: Mapping[Any, tuple[str, str]]
+) -> dict[Any, pd.DataFrame]:
+    """`correlation` of each couple of labels, by the couple's key, where there is any."""
+    known = {key: correlation(overlaps, *couple) for key, couple in couples.items()} if overlaps else {}
+    return {key: matrix for key, matrix in known.items() if matrix is not None}
+
+
 def correlation(overlaps: Mapping[str, pd.DataFrame], one: str, other: str) -> pd.DataFrame | None:
     """[pair x pair]: how the differences of two labels correlate by runs that pairs share; None where none do.
 

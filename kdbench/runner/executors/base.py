@@ -93,7 +93,7 @@ def train_job(job: Job, progress: Progress, stop: Callable[[], bool]) -> Done:
             f"{job.device} failed while it trained {names}: {first_line(error)}. Nothing of this is recorded; the same "
             "command goes on from the last checkpoints. If it fails again, name the methods one by one"
         ) from error
-    gc.collect()  # a cohort refers to itself: until then its memory is no cache that could be emptied
+    gc.collect()  # until then the memory of what refers to itself is no cache that could be emptied
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     raise torch.OutOfMemoryError(reason)
